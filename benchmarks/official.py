@@ -1,0 +1,192 @@
+"""One-shot pruning beside the authors' own code: same weights, same tokens, one run.
+
+    git clone https://github.com/locuslab/wanda
+    git clone https://github.com/IST-DASLab/sparsegpt
+    python benchmarks/official.py --wanda wanda --sparsegpt sparsegpt
+
+Each implementation prunes in a process of its own, so that peak memory is its own. The official code runs as
+it is, except that decoder layers get the rotary embeddings that today's transformers want, calibration
+tokens are ours, CUDA synchronisation is a no-op, and SparseGPT is asked for half a weight less than 50 % so that its
+`<=` threshold removes the exact count. Writes a record under `benchmarks/results/`.
+"""
+
+import argparse
+import contextlib
+import datetime
+import io
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import prunebook as pb
+from prunebook.blocks import find_blocks, weight_of
+from prunebook.files import write_atomic
+from prunebook.memory import peak_memory
+
+RUNS = [
+    ("wanda", "official"), ("wanda", "exact"), ("wanda", "fast"),
+    ("sparsegpt", "official"), ("sparsegpt", "exact"), ("sparsegpt", "fast"),
+]  # fmt: skip
+SPARSITY = 0.5
+# Half a weight of the largest block below the target: floor(n * s) is one less, and `<=` removes one more.
+SPARSEGPT_OFFICIAL = SPARSITY - 0.5 / (1536 * 128)
+
+
+def official_wanda(model, tokens: torch.Tensor, folder: str) -> None:
+    """The repository's `prune_wanda`, unchanged."""
+    sys.path.insert(0, folder)
+    from lib import prune
+
+    prune.get_loaders = lambda *_, **__: ([(row[None], None) for row in tokens], None)
+    arguments = types.SimpleNamespace(
+        nsamples=len(tokens), seed=0, sparsity_ratio=SPARSITY, use_variant=False
+    )
+    prune.prune_wanda(arguments, model, None, torch.device("cpu"))
+
+
+def official_sparsegpt(model, tokens: torch.Tensor, folder: str) -> None:
+    """The repository's `llama_sequential`, unchanged."""
+    sys.path.insert(0, folder)
+    import llama
+
+    llama.args = types.SimpleNamespace(
+        nsamples=len(tokens), true_sequential=False, minlayer=-1, maxlayer=1000, prune_only="", invert=False,
+        wbits=16, sparsity=SPARSEGPT_OFFICIAL, prunen=0, prunem=0, percdamp=0.01, blocksize=128,
+    )  # fmt: skip
+    llama.llama_sequential(model, [(row[None], None) for row in tokens], torch.device("cpu"))
+
+
+def adapt(model, length: int) -> None:
+    """Let decoder layers be called as the official code calls them: positions inside, a tuple back."""
+    torch.cuda.synchronize = lambda *_: None
+    model.seqlen, model.hf_device_map = length, {}
+    positions = torch.arange(length)[None]
+    rotary = model.model.rotary_emb(model.model.embed_tokens(positions), positions)
+    for layer in model.model.layers:
+
+        def forward(hidden, attention_mask=None, position_ids=None, inner=layer.forward):
+            return (inner(hidden, attention_mask=attention_mask, position_embeddings=rotary),)
+
+        layer.forward = forward
+
+
+def child(method: str, variant: str, tokens_path: str, out: str, folder: str) -> None:
+    """Prune once, save weights, print seconds and peak memory as JSON."""
+    tokens = load_file(tokens_path)["tokens"]
+    model, _ = pb.load_model("smollm2-135m", device="cpu", dtype="float32")
+    log = io.StringIO()
+    if variant == "official":
+        adapt(model, tokens.shape[1])
+    with torch.no_grad(), contextlib.redirect_stdout(log), peak_memory(model.device) as memory:
+        start = time.perf_counter()
+        if variant == "official":
+            {"wanda": official_wanda, "sparsegpt": official_sparsegpt}[method](model, tokens, folder)
+        else:
+            pb.prune(model, method, sparsity=SPARSITY, calibration=tokens, precision=variant)
+        seconds = time.perf_counter() - start
+    weights = {n: weight_of(x).contiguous() for block in find_blocks(model) for n, x in block.linears.items()}
+    save_file(weights, out)
+    print(json.dumps({"seconds": seconds, "peak_memory": memory.bytes}))
+
+
+def agreement(ours: dict, theirs: dict) -> dict:
+    """Fraction of equal mask bits overall and in the first block."""
+    equal = {name: ((ours[name] == 0) == (theirs[name] == 0)).float().mean().item() for name in ours}
+    sizes = {name: ours[name].numel() for name in ours}
+    first = [name for name in ours if ".layers.0." in name]
+
+    def mean(names):
+        return sum(equal[n] * sizes[n] for n in names) / sum(sizes[n] for n in names)
+
+    return {
+        "mask_bits_equal": mean(list(ours)),
+        "first_block_mask_bits_equal": mean(first),
+        "first_block_bit_equal": all(torch.equal(ours[n], theirs[n]) for n in first),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--wanda", required=True, help="folder of locuslab/wanda")
+    parser.add_argument("--sparsegpt", required=True, help="folder of IST-DASLab/sparsegpt")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=1, help="repeat, interleaved; the median counts")
+    parser.add_argument("--out", default=Path(__file__).parent / "results", type=Path)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        return child(*arguments.child)
+
+    model, tokenizer = pb.load_model("smollm2-135m", device="cpu", dtype="float32")
+    tokens = pb.calibration_tokens(tokenizer, arguments.samples, arguments.length, seed=0)
+    held_out = pb.evaluation_tokens(tokenizer, arguments.windows, arguments.length)
+    folders = {"wanda": arguments.wanda, "sparsegpt": arguments.sparsegpt}
+    with tempfile.TemporaryDirectory() as scratch:
+        tokens_path = f"{scratch}/tokens.safetensors"
+        save_file({"tokens": tokens}, tokens_path)
+        measured = {run: [] for run in RUNS}
+        for _ in range(arguments.rounds):
+            for method, variant in RUNS:
+                out = f"{scratch}/{method}-{variant}.safetensors"
+                command = [sys.executable, __file__, "--wanda", arguments.wanda, "--sparsegpt",
+                           arguments.sparsegpt, "--child", method, variant, tokens_path, out, folders[method]]
+                result = subprocess.run(command, capture_output=True, text=True)
+                if result.returncode:
+                    raise SystemExit(f"{method} {variant} failed:\n{result.stderr[-3000:]}")
+                measured[method, variant].append(json.loads(result.stdout.splitlines()[-1]))
+                print(method, variant, measured[method, variant][-1], flush=True)
+        rows = [summarise(run, measured, scratch, model, held_out) for run in RUNS]
+    record = {
+        "benchmark": "official",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"torch": torch.__version__, "prunebook": pb.__version__},
+        "protocol": {
+            "model": "smollm2-135m, float32", "sparsity": SPARSITY,
+            "calibration": [arguments.samples, arguments.length], "evaluation": [arguments.windows, arguments.length],
+            "rounds": arguments.rounds,
+        },
+        "rows": rows,
+    }  # fmt: skip
+    write_atomic(arguments.out / "official-cpu.json", json.dumps(record, indent=1) + "\n")
+    for row in rows:
+        print(json.dumps(row))
+    return None
+
+
+def summarise(run, measured, scratch, model, held_out) -> dict:
+    """One row: median time, its ratio to the official code, peak memory, perplexity and agreement."""
+    method, variant = run
+
+    def median(key, which):
+        values = sorted(m[key] for m in measured[which])
+        return values[len(values) // 2]
+
+    official = (method, "official")
+    weights = load_file(f"{scratch}/{method}-{variant}.safetensors")
+    for block in find_blocks(model):
+        for name, linear in block.linears.items():
+            weight_of(linear).copy_(weights[name])
+    row = {
+        "method": method, "variant": variant, "seconds": median("seconds", run),
+        "time_ratio": median("seconds", run) / median("seconds", official),
+        "peak_memory": median("peak_memory", run),
+        "perplexity": pb.perplexity(model, held_out, precision="exact"),
+    }  # fmt: skip
+    if variant != "official":
+        row |= agreement(weights, load_file(f"{scratch}/{method}-official.safetensors"))
+    return row
+
+
+if __name__ == "__main__":
+    main()

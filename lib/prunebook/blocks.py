@@ -1,0 +1,266 @@
+"""Walk the decoder blocks of a causal language model: inputs captured once, statistics gathered by hooks,
+pruned outputs propagated. The only place that hooks modules or moves blocks; it knows no method.
+
+On the computing device at any time are one block and one batch of activations.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers.pytorch_utils import Conv1D
+
+from .errors import UserError
+from .models import matmul_precision
+
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+
+
+class Statistic(Protocol):
+    """What is gathered about the input of a linear (see `criteria/`); made by `factory(width, device)`."""
+
+    def update(self, inputs: torch.Tensor) -> None:
+        """Take `inputs [sequences, tokens, in]` of one batch."""
+
+    def is_finite(self) -> bool:
+        """Whether everything seen was finite."""
+
+
+def weight_of(linear: nn.Module) -> torch.Tensor:
+    """The weight of a linear as `[out, in]`, writable in place (GPT-2's Conv1D stores the transpose)."""
+    return linear.weight.data.T if isinstance(linear, Conv1D) else linear.weight.data
+
+
+@dataclass
+class Block:
+    """A decoder block and its linears by full name, e.g. `model.layers.0.self_attn.q_proj`."""
+
+    index: int
+    module: nn.Module
+    linears: dict[str, nn.Module]
+
+
+def find_blocks(model: nn.Module) -> list[Block]:
+    """The decoder blocks of a causal language model, in order.
+
+    Raises:
+        UserError: the architecture has no recognisable blocks.
+    """
+    name, stack = _find_stack(model)
+    return [Block(i, block, _linears(f"{name}.{i}.", block)) for i, block in enumerate(stack)]
+
+
+def _linears(prefix: str, block: nn.Module) -> dict[str, nn.Module]:
+    return {prefix + name: m for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+
+
+def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The first list of `num_hidden_layers` modules that all hold linears, with its name."""
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    for name, stack in model.named_modules():
+        if isinstance(stack, nn.ModuleList) and len(stack) == count and all(_linears("", b) for b in stack):
+            return name, stack
+    raise UserError(
+        f"{type(model).__name__} has no recognisable decoder blocks: looked for a ModuleList of "
+        f"num_hidden_layers={count} modules that hold linear layers"
+    )
+
+
+def check_tokens(model: nn.Module, tokens: torch.Tensor, name: str = "calibration") -> None:
+    """Raise a `UserError` unless `tokens` is int64 `[n, length]` with ids inside the vocabulary."""
+    if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not len(tokens):
+        given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise UserError(f"{name} must be an int64 tensor [n, length] with n >= 1, not {given}")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    low, high = tokens.min().item(), tokens.max().item()
+    if low < 0 or high >= vocabulary:
+        wrong = low if low < 0 else high
+        raise UserError(f"{name} holds token id {wrong}, outside the vocabulary 0..{vocabulary - 1}")
+
+
+class _Stop(Exception):
+    """Ends a forward pass early, once all that was wanted from it has been seen."""
+
+
+class _Recorder(nn.Module):
+    """Stands in for a block while inputs are captured: keeps what it is called with, computes nothing."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        object.__setattr__(self, "block", block)  # not registered: the block must not move with this module
+        self.arguments: dict[int, tuple] = {}
+        self.hidden: torch.Tensor | None = None
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "block"), name)  # e.g. `attention_type`
+
+    def forward(self, hidden: torch.Tensor, *positional, **named) -> torch.Tensor:
+        self.hidden = hidden
+        self.arguments.setdefault(len(hidden), (positional, named))  # masks and positions depend on the batch size only
+        return hidden
+
+
+@dataclass
+class BlockStep(Block):
+    """A block while `walk` stands at it, with the inputs that reach it through the pruned blocks before it.
+
+    `hidden` is `[n, length, width]`; `groups` lists linears that see one and the same input.
+    """
+
+    hidden: torch.Tensor = None
+    arguments: dict[int, tuple] = field(default_factory=dict)
+    batch_size: int = 1
+    device: torch.device = None
+    precision: str = "exact"
+    groups: list[list[str]] = field(default_factory=list)
+
+    def collect(self, factory: Callable[[int, torch.device], Statistic]) -> dict[str, Statistic]:
+        """Run all inputs through the block as it is now; one statistic for each distinct input.
+
+        Linears that read the same tensor (q/k/v, gate/up) share one statistic object. After the first batch
+        the forward pass ends at the last linear, whose output nobody needs.
+
+        Returns:
+            Name of linear -> statistic of its input; linears that never ran are absent.
+
+        Raises:
+            UserError: activations are not finite.
+        """
+        leaders: dict[str, Statistic] = {}
+        first_inputs: list[torch.Tensor] = []
+        self.groups = []
+
+        def discover(name: str):
+            def hook(_, inputs):
+                for group, seen in zip(self.groups, first_inputs, strict=True):
+                    if seen is inputs[0]:
+                        group.append(name)
+                        return
+                self.groups.append([name])
+                first_inputs.append(inputs[0])  # held, so that no later tensor can be mistaken for it
+                leaders[name] = factory(inputs[0].shape[-1], inputs[0].device)
+                leaders[name].update(inputs[0])
+
+            return hook
+
+        def observe(name: str, is_last: bool):
+            def hook(_, inputs):
+                leaders[name].update(inputs[0])
+                if is_last:
+                    raise _Stop
+
+            return hook
+
+        batches = self.hidden.split(self.batch_size)
+        self._run(batches[0], {name: discover(name) for name in self.linears})
+        first_inputs.clear()
+        last = next(reversed(leaders), None)
+        hooks = {name: observe(name, name == last) for name in leaders}
+        for batch in batches[1:]:
+            self._run(batch, hooks)
+        for group in self.groups:
+            if not leaders[group[0]].is_finite():
+                raise UserError(
+                    f"calibration activations of {group[0]} hold NaN or infinity; use a wider dtype such as "
+                    "float32, or other calibration text"
+                )
+        return {name: leaders[group[0]] for group in self.groups for name in group}
+
+    def propagate(self) -> None:
+        """Replace `hidden` by the block's outputs, in place, batch by batch."""
+        for batch in self.hidden.split(self.batch_size):
+            batch.copy_(self._run(batch, {}))
+
+    def _run(self, batch: torch.Tensor, hooks: dict[str, Callable]) -> torch.Tensor | None:
+        handles = [self.linears[name].register_forward_pre_hook(hook) for name, hook in hooks.items()]
+        try:
+            with matmul_precision(self.device, self.precision):
+                positional, named = self.arguments[len(batch)]
+                output = self.module(batch.to(self.device), *positional, **named)
+            return output[0] if isinstance(output, tuple) else output
+        except _Stop:
+            return None
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@torch.no_grad()
+def walk(
+    model: nn.Module,
+    tokens: torch.Tensor,
+    *,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    precision: str = "exact",
+    progress: str | None = None,
+) -> Iterator[BlockStep]:
+    """Yield the decoder blocks in order; when the caller comes back for the next one, the inputs have been
+    propagated through the block as the caller left it.
+
+    Args:
+        tokens: int64 `[n, length]`, calibration windows.
+        batch_size: sequences a forward pass; by default about 2,000 tokens on CPU and 16,000 on CUDA.
+        device: where blocks compute, one at a time; by default where the model is.
+        precision: `exact` (the model's dtype) or `fast` (bfloat16 matrix products).
+        progress: label of a progress bar on stderr; None for no bar.
+
+    Raises:
+        UserError: bad tokens, or a model without recognisable blocks.
+    """
+    check_tokens(model, tokens)
+    blocks = find_blocks(model)
+    home = next(blocks[0].module.parameters()).device
+    device = torch.device(device) if device is not None else home
+    batch_size = batch_size or max(1, _BATCH_TOKENS.get(device.type, 2048) // tokens.shape[1])
+    hidden, arguments = _capture(model, blocks, tokens, batch_size)
+    for block in tqdm(blocks, desc=progress, unit="block", disable=progress is None):
+        block.module.to(device)
+        step = BlockStep(
+            block.index, block.module, block.linears, hidden, _move(arguments[block.index], device),
+            batch_size, device, precision,
+        )  # fmt: skip
+        yield step
+        if block.index + 1 < len(blocks):  # nothing reads the last block's outputs
+            step.propagate()
+        block.module.to(home)
+
+
+def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):
+    """Inputs of the first block `[n, length, width]`, and for every block its other arguments by batch size."""
+    _, stack = _find_stack(model)
+    recorders = [_Recorder(block.module) for block in blocks]
+    embedding_device = model.get_input_embeddings().weight.device
+    hidden, start = None, 0
+    for i, recorder in enumerate(recorders):
+        stack[i] = recorder
+    try:
+        for batch in tokens.split(batch_size):
+            # The stack without its head: logits of calibration text would be thrown away.
+            model.base_model(input_ids=batch.to(embedding_device), use_cache=False)
+            seen = recorders[0].hidden
+            if hidden is None:
+                hidden = seen.new_empty(len(tokens), *seen.shape[1:])
+            hidden[start : start + len(batch)] = seen
+            start += len(batch)
+    finally:
+        for i, block in enumerate(blocks):
+            stack[i] = block.module
+    return hidden, [recorder.arguments for recorder in recorders]
+
+
+def _move(value, device: torch.device):
+    """`value` with every tensor in it (tuples and dicts included) on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, tuple | list):
+        return type(value)(_move(item, device) for item in value)
+    if isinstance(value, dict):
+        return {key: _move(item, device) for key, item in value.items()}
+    return value

@@ -1,0 +1,287 @@
+"""The `prunebook` command. Thin: it parses arguments, calls the library and prints."""
+
+import functools
+import json
+import math
+
+import click
+import yaml
+
+from . import __version__, catalog
+from .errors import UserError
+
+
+class _Group(click.Group):
+    """Shows a UserError as one line on stderr, with exit code 2."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo("prunebook: " + " ".join(str(error).split()), err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__)
+def main(debug: bool):
+    """The Pruning Book: LLM-pruning papers that run."""
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _model_options(command):
+    """The options of every command that loads a model."""
+    options = (
+        click.option("--length", default=512, show_default=True, help="Tokens a window."),
+        click.option("--text", metavar="NAME_OR_FILE", help="Text instead of the embedded articles."),
+        click.option("--device", default="auto", show_default=True),
+        click.option("--dtype", default="auto", show_default=True),
+        _json_option,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def _print_json(value):
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(rows: list[dict[str, str]]):
+    """Rows with the same keys as aligned columns under their names."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    for row in ({name: name.upper() for name in widths}, *rows):
+        click.echo("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
+
+
+def _print_numbers(numbers: dict):
+    """A line for each number; a value that was not measured is left out."""
+    for name, value in numbers.items():
+        if value is not None:
+            click.echo(f"{name:<18}{f'{value:.6g}' if isinstance(value, float) else value}")
+
+
+def _as_dict(paper: catalog.Paper) -> dict:
+    return {"notebook": f"papers/{paper.path.name}", **paper.record.model_dump(mode="json")}
+
+
+def _tags(record: catalog.Record) -> list[str]:
+    """Each facet as `type=Unstructured,Semi-structured`."""
+    return [f"{name}={','.join(facet.values)}" for name, facet in record.facets().items()]
+
+
+def _state(record: catalog.Record) -> str:
+    return "runs" if record.method else "not run yet"
+
+
+@main.command("list")
+@click.option("--tag", "tags", multiple=True, metavar="FACET=VALUE", help="Only with this tag; repeatable.")
+@_json_option
+def list_papers(tags: tuple[str, ...], as_json: bool):
+    """List the papers."""
+    wanted = [tag.partition("=")[::2] for tag in tags]
+    for facet, value in wanted:
+        catalog.concept_anchor(facet, value)
+    papers = [
+        paper
+        for paper in catalog.read_papers(catalog.find_root())
+        if all(value in paper.record.facets()[facet].values for facet, value in wanted)
+    ]
+    if as_json:
+        _print_json([_as_dict(paper) for paper in papers])
+    elif papers:
+        records = [paper.record for paper in papers]
+        _print_table(
+            [
+                {
+                    "year": str(record.year),
+                    "slug": record.slug,
+                    "short": record.short,
+                    "venue": f"{record.venue.name} {record.venue.year}",
+                    "tags": " ".join(_tags(record)),
+                    "state": _state(record),
+                }
+                for record in records
+            ]
+        )
+
+
+@main.command()
+@click.argument("slug")
+@_json_option
+def show(slug: str, as_json: bool):
+    """Show the record of one paper."""
+    papers = {paper.slug: paper for paper in catalog.read_papers(catalog.find_root())}
+    if slug not in papers:
+        raise UserError(f"unknown paper {slug!r}; allowed: {', '.join(papers) or 'none, the book is empty'}")
+    paper = papers[slug]
+    if as_json:
+        _print_json(_as_dict(paper))
+        return
+    record = paper.record
+    kind = "official" if record.code and record.code.official else "community"
+    lines = {
+        "authors": ", ".join(record.authors),
+        "venue": f"{record.venue.name} {record.venue.year} ({record.venue.kind})",
+        "paper": record.url,
+        "code": record.code and f"{record.code.url} ({kind}, {record.code.license or 'no licence stated'})",
+        "tags": "  ".join(_tags(record)),
+        "method": record.method or _state(record),
+        "notebook": f"papers/{paper.path.name}",
+    }
+    click.echo(f"{record.heading}\n\n{record.takeaway}\n")
+    for name, value in lines.items():
+        if value:
+            click.echo(f"{name:<10}{value}")
+    for link in record.links:
+        click.echo(f"{link.label.lower():<10}{link.url}")
+
+
+@main.command()
+@click.option("--write", is_flag=True, help="Bring the README's table and the challenge page up to date.")
+@click.pass_context
+def check(ctx: click.Context, write: bool):
+    """Check notebooks, table of contents and generated tables; exit code 1 if anything is wrong."""
+    problems = catalog.check(catalog.find_root(), write=write)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        ctx.exit(1)
+
+
+def _parse_options(options: tuple[str, ...]) -> dict:
+    """`key=value` pairs; a value is read as YAML, so that numbers and true/false are no text."""
+    parsed = {}
+    for option in options:
+        key, found, value = option.partition("=")
+        if not (found and key.isidentifier()):
+            raise UserError(f"--option {option!r} must be key=value, as in --option damping=0.05")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--option {option!r} has a value that is no valid YAML") from error
+    return parsed
+
+
+@main.command()
+@click.argument("model")
+@click.argument("method")
+@click.option("--sparsity", type=float, help="Fraction of the weights to remove.")
+@click.option("--pattern", metavar="N:M", help="Keep N of every M consecutive input weights.")
+@click.option("--samples", default=64, show_default=True, help="Calibration windows.")
+@click.option("--windows", default=32, show_default=True, help="Held-out windows to measure on.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the calibration windows.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For the method; repeatable.")
+@click.option("--out", type=click.Path(), help="Folder to save the pruned model in.")
+@_model_options
+def prune(
+    model,
+    method,
+    sparsity,
+    pattern,
+    options,
+    samples,
+    windows,
+    length,
+    seed,
+    text,
+    device,
+    dtype,
+    out,
+    as_json,
+):
+    """Prune MODEL with METHOD, measure it on held-out text and save it where --out says."""
+    options = _parse_options(options)
+    import prunebook as pb
+
+    name = model
+    model, tokenizer = pb.load_model(name, device=device, dtype=dtype)
+    calibration = pb.calibration_tokens(tokenizer, samples=samples, length=length, seed=seed, text=text)
+    held_out = pb.evaluation_tokens(tokenizer, windows=windows, length=length, text=text)
+    dense = pb.dense_baseline(model, held_out)
+    report = pb.prune(model, method, sparsity=sparsity, pattern=pattern, calibration=calibration, **options)
+    measured = pb.measure(model, held_out, dense=dense)
+    folder = pb.save_model(model, tokenizer, out, measured=measured.to_dict()) if out else None
+    saved = str(folder) if folder else None
+    if as_json:
+        _print_json(
+            {"model": name, "report": report.to_dict(), "measured": measured.to_dict(), "saved": saved}
+        )
+        return
+    _print_numbers(
+        {
+            "sparsity": report.sparsity,
+            "seconds": report.seconds,
+            "peak memory (MiB)": report.peak_memory and math.ceil(report.peak_memory / 2**20),
+            "perplexity": measured.perplexity,
+            "KL to dense": measured.kl,
+            "agreement": measured.agreement,
+            "saved": saved,
+        }
+    )
+
+
+@main.command("eval")
+@click.argument("model")
+@click.option("--windows", default=64, show_default=True, help="Windows to measure on.")
+@_model_options
+def evaluate(model, windows, length, text, device, dtype, as_json):
+    """Measure MODEL's perplexity on held-out text."""
+    import prunebook as pb
+
+    name = model
+    model, tokenizer = pb.load_model(name, device=device, dtype=dtype)
+    tokens = pb.evaluation_tokens(tokenizer, windows=windows, length=length, text=text)
+    measured = pb.measure(model, tokens)
+    if as_json:
+        _print_json({"model": name, **measured.to_dict()})
+    else:
+        _print_numbers({"perplexity": measured.perplexity, "seconds": measured.seconds})
+
+
+@main.command()
+@_json_option
+def methods(as_json: bool):
+    """List the methods and their options."""
+    import prunebook as pb
+
+    rows = pb.list_methods()
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table([{name: str(value) for name, value in row.items()} for row in rows])
+
+
+@main.command()
+@click.argument("slugs", nargs=-1, metavar="[SLUG]...")
+@click.option("--profile", default="ci", show_default=True, help="A profile of papers/profiles.yml.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at once.")
+@click.option("--force", is_flag=True, help="Run also what has not changed.")
+@click.pass_context
+def run(ctx: click.Context, slugs: tuple[str, ...], profile: str, jobs: int, force: bool):
+    """Run notebooks, all or the given ones; exit code 1 if one failed."""
+    from .book.run import run_notebooks
+
+    summary = run_notebooks(catalog.find_root(), list(slugs), profile=profile, jobs=jobs, force=force)
+    if summary.failed:
+        ctx.exit(1)
+
+
+@main.command()
+def build():
+    """Build the site from the notebooks that have been run."""
+    from .book.build import build_site
+
+    click.echo(build_site(catalog.find_root()))
+
+
+@main.command()
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+def serve(port: int):
+    """Serve the built site on this machine."""
+    from .book.serve import serve as serve_site
+
+    serve_site(catalog.find_root(), port)

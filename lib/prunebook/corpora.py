@@ -1,0 +1,181 @@
+"""Token streams for calibration, evaluation and training, from text that never overlaps between them.
+
+The embedded text is 106 English Wikipedia articles (CC BY-SA) inside the gensim wheel. Other text by name:
+`wikitext`, `c4`, any `datasets` id or folder with a `text` column, or a UTF-8 text file.
+"""
+
+import bz2
+import functools
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+
+SPLITS = ("calibration", "evaluation", "training")
+# Of 100 hash values: below 35 calibration, below 60 evaluation, the rest training.
+_SHARES = {"calibration": (0, 35), "evaluation": (35, 60), "training": (60, 100)}
+_DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+# name -> (datasets id, arguments, split to draw calibration and training text from, split to evaluate on)
+DATASETS = {
+    "wikitext": ("Salesforce/wikitext", {"name": "wikitext-2-raw-v1"}, "train", "test"),
+    "c4": (
+        "allenai/c4",
+        {"data_files": {"train": "en/c4-train.00000-of-01024.json.gz",
+                        "validation": "en/c4-validation.00000-of-00008.json.gz"}},
+        "train",
+        "validation",
+    ),
+}  # fmt: skip
+_MIN_WORDS = 8  # shorter lines of the dump are captions, table cells and link lists
+
+
+def clean(text: str) -> str:
+    """Prose lines of a wiki page after `filter_wiki`: quotes, bullets and empty brackets that the filter
+    leaves are removed, headings and lines under eight words dropped."""
+    lines = []
+    for line in text.splitlines():
+        line = re.sub(r"'{2,}", "", line)
+        line = re.sub(r"<[^<>]*>|&nbsp;|\{\{|\}\}|\[\[|\]\]", " ", line)
+        line = line.lstrip("*#:; ").strip()
+        line = re.sub(r"\(\s*[,;:]+\s*", "(", line)
+        line = re.sub(r"\(\s*\)|\[\s*\]", "", line)
+        line = re.sub(r"\s+([,.;:!?)])", r"\1", line)
+        line = re.sub(r"\s{2,}", " ", line)
+        if not line.startswith(("=", "|", "!", "{")) and len(line.split()) >= _MIN_WORDS:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def split_of(title: str) -> str:
+    """The split of an article: a fixed hash of its title, so that splits never share one."""
+    value = int.from_bytes(hashlib.sha256(title.encode()).digest()[:8], "big") % 100
+    return next(split for split, (low, high) in _SHARES.items() if low <= value < high)
+
+
+@functools.cache
+def embedded_articles() -> tuple[tuple[str, str], ...]:
+    """`(title, text)` of every article of the embedded dump that has prose, in the dump's order."""
+    from gensim.corpora.wikicorpus import extract_pages, filter_wiki
+
+    dump = Path(importlib.util.find_spec("gensim").origin).parent / _DUMP
+    with bz2.open(dump) as file:
+        pages = [(title, text) for title, text, _ in extract_pages(file, ("0",))]
+    cleaned = [(t, clean(filter_wiki(x))) for t, x in pages if not re.match(r"\s*#redirect", x, re.I)]
+    return tuple((title, text) for title, text in cleaned if text)
+
+
+def text_of(split: str, text: str | Path | None = None) -> str:
+    """The text of one split, articles or documents joined by a blank line.
+
+    Args:
+        split: `calibration`, `evaluation` or `training`.
+        text: None for the embedded articles; `wikitext`, `c4`, a `datasets` id or folder; a UTF-8 file
+            (its first 35 % of lines are calibration, the next 25 % evaluation, the rest training).
+
+    Raises:
+        UserError: unknown split, unreadable text, or a dataset that this machine cannot reach.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
+    if text is None:
+        return "\n\n".join(body for title, body in embedded_articles() if split_of(title) == split)
+    if Path(text).is_file():
+        return _file_text(Path(text), split)
+    return _dataset_text(str(text), split)
+
+
+def _file_text(path: Path, split: str) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"text file {path} cannot be read as UTF-8: {error}") from error
+    low, high = (len(lines) * share // 100 for share in _SHARES[split])
+    return "\n".join(lines[low:high])
+
+
+def _dataset_text(name: str, split: str) -> str:
+    if importlib.util.find_spec("datasets") is None:
+        raise UserError(f"text {name!r} needs the datasets package: run `pip install prunebook[hub]`")
+    import datasets
+
+    source, arguments, train, test = DATASETS.get(name, (name, {}, "train", "test"))
+    try:
+        data = datasets.load_dataset(source, split=test if split == "evaluation" else train, **arguments)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"text {name!r} cannot be loaded ({reason}); use the embedded text (no name), a UTF-8 file, "
+            f"{', '.join(DATASETS)}, or a `datasets` id with the splits train and test"
+        ) from error
+    if "text" not in data.column_names:
+        raise UserError(f"text {name!r} has the columns {', '.join(data.column_names)}; a column 'text' is needed")
+    rows = [row for row in data["text"] if row.strip()]
+    # Calibration and training share a split of the source: its first and its second half.
+    half = len(rows) // 2
+    return "\n\n".join({"evaluation": rows, "calibration": rows[:half], "training": rows[half:]}[split])
+
+
+def _windows(tokenizer, split: str, text, count: int, length: int, offset_seed: int | None) -> torch.Tensor:
+    """All whole windows `[n, length]` of a split's token stream, from an offset drawn with the seed."""
+    for name, value in (("number of windows", count), ("length", length)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    stream = tokenizer(text_of(split, text), add_special_tokens=False, verbose=False)["input_ids"]
+    available = len(stream) // length
+    if available < count + (offset_seed is not None):
+        raise UserError(
+            f"the {split} text {str(text or 'embedded')!r} has {len(stream)} tokens, too few for {count} windows "
+            f"of {length}; ask for at most {max(available - (offset_seed is not None), 0)}"
+        )
+    offset = 0
+    if offset_seed is not None:
+        offset = int(torch.randint(length, (1,), generator=torch.Generator().manual_seed(offset_seed)))
+    whole = (len(stream) - offset) // length
+    return torch.tensor(stream[offset : offset + whole * length]).view(whole, length)
+
+
+def calibration_tokens(
+    tokenizer, samples: int = 64, length: int = 512, seed: int = 0, text: str | Path | None = None
+) -> torch.Tensor:
+    """Random windows of the calibration text that do not overlap.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; no special tokens are added.
+        samples: number of windows. length: tokens a window.
+        seed: draws the offset of the window grid and which windows are taken.
+        text: see `text_of`.
+
+    Returns:
+        int64 `[samples, length]`.
+
+    Raises:
+        UserError: too little text, or text that cannot be read.
+    """
+    windows = _windows(tokenizer, "calibration", text, samples, length, seed)
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+    return windows[order[:samples]]
+
+
+def evaluation_tokens(
+    tokenizer, windows: int | None = 64, length: int = 512, text: str | Path | None = None
+) -> torch.Tensor:
+    """Windows of the evaluation text that do not overlap, evenly spaced over all of it; no seed.
+
+    Args:
+        windows: how many; None takes every window, as perplexity is computed in the literature.
+        tokenizer, length, text: as for `calibration_tokens`.
+
+    Returns:
+        int64 `[windows, length]`.
+
+    Raises:
+        UserError: too little text, or text that cannot be read.
+    """
+    every = _windows(tokenizer, "evaluation", text, windows or 1, length, None)
+    if windows is None:
+        return every
+    return every[torch.arange(windows) * len(every) // windows]

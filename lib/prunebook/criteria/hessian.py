@@ -1,0 +1,74 @@
+"""The layer-wise Hessian `H = X^T X` and its inverse factor, on which the OBS family builds.
+
+Frantar and Alistarh, SparseGPT (arXiv 2301.00774), section 3; official code IST-DASLab/sparsegpt at 147d215.
+"""
+
+import torch
+from scipy.linalg.blas import ssyrk
+
+from ..errors import UserError
+
+
+class Hessian:
+    """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32 `[in, in]`.
+
+    Only one triangle is computed on the CPU (BLAS syrk, half the work of a full product).
+    """
+
+    def __init__(self, width: int, device: torch.device):
+        self._on_cpu = device.type == "cpu"
+        self._sum = torch.zeros(width, width, device=device)
+        self._sequences = 0
+
+    def update(self, inputs: torch.Tensor) -> None:
+        """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
+        self._sequences += len(inputs) if inputs.ndim == 3 else 1
+        x = inputs.reshape(-1, inputs.shape[-1]).float()
+        if self._on_cpu:
+            # Fortran order: x.T is a view without a copy; the lower triangle of a row-major matrix is written.
+            ssyrk(1.0, x.numpy().T, beta=1.0, c=self._sum.numpy().T, overwrite_c=True)
+        else:
+            self._sum.addmm_(x.T, x)
+
+    def is_finite(self) -> bool:
+        return bool(torch.isfinite(self._sum).all())
+
+    def matrix(self) -> torch.Tensor:
+        """The symmetric matrix, float32 `[in, in]`."""
+        full = self._sum.tril() + self._sum.tril(-1).T if self._on_cpu else self._sum
+        return full * (2 / self._sequences)
+
+
+def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """Upper triangular `U` with `(H + lambda I)^-1 = U^T U`, `lambda = damping * mean(diag H)`.
+
+    With J the reversal of the index order and `L = cholesky(J H J)`, the matrix `A = J L J` is upper
+    triangular with `H = A A^T`, so `U = A^-1`: one factorisation and one triangular inverse.
+
+    Args:
+        hessian: `[in, in]`, symmetric, with a positive diagonal. damping: fraction of the mean diagonal.
+
+    Raises:
+        UserError: the damped matrix is not positive definite.
+    """
+    damped = hessian.clone()
+    damped.diagonal().add_(damping * hessian.diagonal().mean())
+    factor, info = torch.linalg.cholesky_ex(damped.flip(0, 1))
+    if info:
+        raise UserError(
+            f"the Hessian [{len(hessian)}, {len(hessian)}] is not positive definite with damping {damping}; "
+            "use more calibration tokens or a larger damping such as 0.1"
+        )
+    upper = factor.flip(0, 1)
+    return torch.linalg.solve_triangular(upper, torch.eye(len(upper), dtype=upper.dtype, device=upper.device), upper=True)
+
+
+def obs_score(weight: torch.Tensor, factor_diagonal: torch.Tensor) -> torch.Tensor:
+    """`W_ij^2 / U_jj^2`: the error of removing a weight when only later columns may compensate.
+
+    SparseGPT, algorithm 1 (equation 3 with the Cholesky factor's diagonal in place of the inverse's).
+
+    Args:
+        weight: `[out, in]`. factor_diagonal: `[in]`, the diagonal of `U`.
+    """
+    return weight.square() / factor_diagonal.square()

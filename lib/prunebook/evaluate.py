@@ -1,0 +1,194 @@
+"""Measure a causal language model: perplexity, KL divergence to the dense model, top-1 agreement with it.
+
+Perplexity here is exp of the mean negative log-likelihood over all predicted tokens of all windows; every
+window of length L predicts L - 1 tokens, and windows do not see each other.
+"""
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .blocks import check_tokens
+from .errors import UserError
+from .files import atomic_folder, cache_folder
+from .models import has_fast_bfloat16, matmul_precision
+
+_BATCH_TOKENS = 2048  # logits of 2,048 tokens and 49,152 words take 400 MB in float32
+
+
+@dataclass(frozen=True)
+class DenseBaseline:
+    """The dense model's last hidden states `[n, length - 1, width]`, its head `[vocabulary, width]` (a copy)
+    and its NLL per window `[n]` in nats. Logits are recomputed from them: exact, at 1/85 of the size."""
+
+    hidden: torch.Tensor
+    head: torch.Tensor
+    bias: torch.Tensor | None
+    nll: torch.Tensor
+    tokens: torch.Tensor
+    precision: str
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nll.mean().item())
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Quality of a model on held-out windows. `nll [n]` is the mean NLL of each window in nats; `kl` the mean
+    KL(dense || model) per token in nats; `agreement` the fraction of equal top-1 tokens. The last two are None
+    without a dense baseline. `seconds` is the time of the forward passes with their reductions."""
+
+    nll: torch.Tensor
+    kl: float | None
+    agreement: float | None
+    seconds: float
+    tokens: int
+    precision: str
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nll.mean().item())
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    def to_dict(self) -> dict:
+        """Scalars for a result row."""
+        return {
+            "perplexity": self.perplexity,
+            "kl": self.kl,
+            "agreement": self.agreement,
+            "evaluation_seconds": self.seconds,
+            "evaluation_tokens_per_second": self.tokens_per_second,
+            "evaluation_precision": self.precision,
+        }
+
+
+def resolve_precision(model, precision: str) -> str:
+    """`auto` is `fast` (bfloat16 products) where the device has them natively, else `exact`."""
+    if precision != "auto":
+        return precision
+    return "fast" if has_fast_bfloat16(model.device) else "exact"
+
+
+def perplexity(model, tokens: torch.Tensor, precision: str = "auto") -> float:
+    """exp(mean NLL over all predicted tokens of all windows).
+
+    Args:
+        tokens: int64 `[n, length]`, length at least 2.
+        precision: `auto`, `exact` (the model's dtype) or `fast` (bfloat16 matrix products).
+
+    Raises:
+        UserError: bad tokens or precision.
+    """
+    return measure(model, tokens, precision=precision).perplexity
+
+
+@torch.no_grad()
+def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, precision: str = "auto") -> Measurement:
+    """Perplexity and, beside a dense baseline of the same tokens, KL divergence and top-1 agreement.
+
+    Raises:
+        UserError: bad tokens or precision, or a baseline of other tokens.
+    """
+    _check_windows(model, tokens)
+    if dense is not None and not torch.equal(dense.tokens, tokens):
+        raise UserError("the dense baseline was made from other tokens; make it with the tokens you measure on")
+    precision = resolve_precision(model, precision)
+    nll, divergence, agreed = [], 0.0, 0
+    start = time.perf_counter()
+    size = _batch_size(tokens)
+    for first in range(0, len(tokens), size):
+        batch = tokens[first : first + size].to(model.device)
+        with matmul_precision(model.device, precision):
+            logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+            if dense is not None:
+                hidden = dense.hidden[first : first + size].to(model.device)
+                reference = F.linear(hidden, dense.head, dense.bias).float()
+        log_probs = logits.log_softmax(-1)
+        nll.append(_window_nll(log_probs, batch))
+        if dense is not None:
+            agreed += int((log_probs.argmax(-1) == reference.argmax(-1)).sum())
+            target = reference.log_softmax(-1)
+            divergence += F.kl_div(log_probs, target, reduction="sum", log_target=True).item()
+    predicted = len(tokens) * (tokens.shape[1] - 1)
+    kl, agreement = (None, None) if dense is None else (divergence / predicted, agreed / predicted)
+    return Measurement(torch.cat(nll), kl, agreement, time.perf_counter() - start, predicted, precision)
+
+
+@torch.no_grad()
+def dense_baseline(model, tokens: torch.Tensor, precision: str = "auto") -> DenseBaseline:
+    """What `measure` compares a pruned model with; cached on disk by (model weights, tokens, precision).
+
+    Args:
+        model: the dense model. tokens: int64 `[n, length]`, the held-out windows.
+
+    Raises:
+        UserError: bad tokens, or a model whose logits are not a linear map of its last hidden states.
+    """
+    _check_windows(model, tokens)
+    precision = resolve_precision(model, precision)
+    head = model.get_output_embeddings()
+    weight, bias = head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone()
+    folder = cache_folder() / "baselines" / _fingerprint(model, tokens, precision)
+    if not folder.exists():
+        hidden, nll = _run_dense(model, tokens, precision)
+        with atomic_folder(folder) as temporary:
+            save_file({"hidden": hidden, "nll": nll}, temporary / "baseline.safetensors")
+    with safe_open(folder / "baseline.safetensors", "pt") as file:
+        hidden, nll = file.get_tensor("hidden"), file.get_tensor("nll")
+    return DenseBaseline(hidden, weight, bias, nll, tokens.clone(), precision)
+
+
+def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input of the head `[n, length - 1, width]` and NLL per window `[n]`, both on the CPU."""
+    head, seen = model.get_output_embeddings(), []
+    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hidden, nll = [], []
+    try:
+        for batch in tokens.split(_batch_size(tokens)):
+            batch = batch.to(model.device)
+            seen.clear()
+            with matmul_precision(model.device, precision):
+                logits = model(input_ids=batch, use_cache=False).logits
+                expected = F.linear(seen[0], head.weight, head.bias)
+            if not torch.equal(logits, expected):
+                raise UserError(
+                    f"{type(model).__name__} changes its logits after the head; measure it without a dense baseline"
+                )
+            nll.append(_window_nll(logits[:, :-1].float().log_softmax(-1), batch))
+            hidden.append(seen[0][:, :-1].cpu())
+    finally:
+        handle.remove()
+    return torch.cat(hidden).contiguous(), torch.cat(nll)
+
+
+def _window_nll(log_probs: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of each window, float32 `[n]` on the CPU."""
+    return -log_probs.gather(-1, batch[:, 1:, None]).squeeze(-1).mean(1).cpu()
+
+
+def _batch_size(tokens: torch.Tensor) -> int:
+    return max(1, _BATCH_TOKENS // tokens.shape[1])
+
+
+def _check_windows(model, tokens: torch.Tensor) -> None:
+    check_tokens(model, tokens, "tokens")
+    if tokens.shape[1] < 2:
+        raise UserError(f"tokens must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
+
+
+def _fingerprint(model, tokens: torch.Tensor, precision: str) -> str:
+    """Hash of every weight, the tokens, the precision and the versions that compute with them."""
+    digest = hashlib.sha256(f"{precision} {torch.__version__} {model.config.to_json_string()}".encode())
+    for tensor in (*model.state_dict().values(), tokens):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,26 @@
+"""Pruning methods, one file a paper. A method loads when it is first named.
+
+A method is a frozen dataclass: its fields are the user's options, `paper`, `needs_calibration` and `facets`
+describe it, and `prune(model, calibration)` prunes in place.
+"""
+
+import importlib
+
+from .comparison import Comparison, compare
+from .engine import Report, list_methods, prune
+
+# name -> (module here, class); also read without running it, by what needs the names alone
+REGISTRY = {
+    "magnitude": ("magnitude", "Magnitude"),
+    "sparsegpt": ("sparsegpt", "SparseGPT"),
+    "wanda": ("wanda", "Wanda"),
+}
+
+__all__ = ["REGISTRY", "Comparison", "Magnitude", "Report", "SparseGPT", "Wanda", "compare", "list_methods", "prune"]
+
+
+def __getattr__(name: str):
+    for module, class_name in REGISTRY.values():
+        if name == class_name:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,130 @@
+"""`prune`: run a method on a model and report what really happened."""
+
+import dataclasses
+import importlib
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..blocks import find_blocks, weight_of
+from ..errors import UserError
+from ..memory import peak_memory
+from ..patterns import check_width
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a call of `prune` did, measured afterwards.
+
+    `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by linear;
+    `seconds` is wall time; `peak_memory` is in bytes, `memory_kind` says of what.
+    """
+
+    method: str
+    options: dict
+    pattern: str
+    sparsity: float
+    layers: dict[str, float]
+    seconds: float
+    peak_memory: int
+    memory_kind: str
+    calibration: dict | None
+
+    def to_dict(self) -> dict:
+        """JSON-able record of the report."""
+        return dataclasses.asdict(self)
+
+
+def prune(model, method, *, calibration: torch.Tensor | None = None, progress: bool = False, **options) -> Report:
+    """Prune the linears inside the decoder blocks in place; embeddings and head stay dense.
+
+    Args:
+        model: a causal language model with recognisable blocks.
+        method: a name (`wanda`) with its options, as `sparsity=0.5` or `pattern="2:4"`, or an instance such as
+            `methods.Wanda(sparsity=0.5)`.
+        calibration: int64 `[n, length]`; methods that need no data ignore it.
+        progress: show a progress bar.
+
+    Returns:
+        The measured `Report`; it is also appended to `model.prunebook_reports`, which `save_model` writes.
+
+    Raises:
+        UserError: unknown method or option, missing or bad calibration, a pattern that a layer's width does
+            not divide (found before any weight changes), or activations that are not finite.
+    """
+    method = make_method(method, options)
+    if method.needs_calibration and calibration is None:
+        raise UserError(f"method {name_of(method)!r} needs calibration tokens; make them with calibration_tokens(...)")
+    blocks = find_blocks(model)
+    for block in blocks:
+        for name, linear in block.linears.items():
+            check_width(weight_of(linear).shape[1], method.target, name)
+    start = time.perf_counter()
+    with peak_memory(next(model.parameters()).device) as memory:
+        method.prune(model, calibration, progress=name_of(method) if progress else None)
+    seconds = time.perf_counter() - start
+    zeros = {n: (weight_of(x) == 0).float().mean().item() for block in blocks for n, x in block.linears.items()}
+    sizes = {n: x.weight.numel() for block in blocks for n, x in block.linears.items()}
+    sparsity = sum(zeros[name] * sizes[name] for name in zeros) / sum(sizes.values())
+    used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
+    options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    report = Report(
+        name_of(method), options, str(method.target), sparsity, zeros, seconds, memory.bytes, memory.kind, used
+    )
+    model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
+    return report
+
+
+def make_method(method, options: dict):
+    """The method object that a name and options, or an object, stand for.
+
+    Raises:
+        UserError: an unknown name or option, or options beside an object.
+    """
+    from . import REGISTRY
+
+    if not isinstance(method, str):
+        if options:
+            raise UserError(f"options {', '.join(options)} go into {type(method).__name__}(...), not beside it")
+        return method
+    if method not in REGISTRY:
+        raise UserError(f"method {method!r} is unknown; use {', '.join(sorted(REGISTRY))}")
+    cls = _load(method)
+    allowed = [f.name for f in dataclasses.fields(cls)]
+    if unknown := sorted(set(options) - set(allowed)):
+        raise UserError(f"method {method!r} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
+    return cls(**options)
+
+
+def name_of(method) -> str:
+    """The registered name of a method object, or its class's name."""
+    from . import REGISTRY
+
+    class_name = type(method).__name__
+    return next((name for name, (_, registered) in REGISTRY.items() if registered == class_name), class_name)
+
+
+def list_methods() -> list[dict]:
+    """One entry a method: name, class, paper (slug of its notebook), facets, whether it needs data, options."""
+    from . import REGISTRY
+
+    entries = []
+    for name in sorted(REGISTRY):
+        cls = _load(name)
+        entries.append({
+            "name": name,
+            "class": cls.__name__,
+            "paper": cls.paper,
+            "facets": cls.facets,
+            "needs_calibration": cls.needs_calibration,
+            "options": {f.name: f.default for f in dataclasses.fields(cls)},
+        })  # fmt: skip
+    return entries
+
+
+def _load(name: str) -> type:
+    from . import REGISTRY
+
+    module, class_name = REGISTRY[name]
+    return getattr(importlib.import_module(f"{__package__}.{module}"), class_name)

@@ -1,0 +1,64 @@
+"""Magnitude pruning: remove the weights of smallest absolute value.
+
+The one-shot rule of Jaiswal et al., The Emergence of Essential Sparsity in Large Pre-trained Models
+(arXiv 2306.03805), with `scope="model"`: one global ranking over all linears of the blocks. `scope="layer"`
+is the baseline of Wanda's and SparseGPT's tables.
+
+Differences from the papers' code: exact counts, ties lowest index first (Wanda's baseline thresholds with
+`<=` and removes one weight more).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..blocks import find_blocks, weight_of
+from ..criteria.magnitude import magnitude_score
+from ..patterns import Pattern, Unstructured, keep_mask, keep_masks, make_pattern
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Magnitude pruning; needs no data.
+
+    Args:
+        sparsity: fraction of the weights removed, in [0, 1).
+        pattern: n:m instead, as '2:4'.
+        scope: what weights are compared with: `layer` (the usual baseline), `row` or `model`.
+
+    Raises:
+        UserError: an impossible sparsity, pattern or scope.
+    """
+
+    sparsity: float | None = None
+    pattern: str | Pattern | None = None
+    scope: str = "layer"
+
+    paper: ClassVar[str] = "essential-sparsity"
+    needs_calibration: ClassVar[bool] = False
+    facets: ClassVar[dict] = {
+        "type": ["Unstructured", "Semi-structured"], "criteria": ["Magnitude"], "weight": ["Frozen"],
+    }  # fmt: skip
+
+    def __post_init__(self):
+        self.target  # noqa: B018 - raises on bad options
+
+    @property
+    def target(self) -> Pattern:
+        return make_pattern(self.sparsity, self.pattern, self.scope)
+
+    def prune_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """The pruned copy of one weight `[out, in]`."""
+        return weight.masked_fill(~keep_mask(magnitude_score(weight), self.target), 0)
+
+    @torch.no_grad()
+    def prune(self, model, calibration=None, progress: str | None = None) -> None:
+        """Prune all linears of the decoder blocks in place; `calibration` is not used."""
+        weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
+        if isinstance(self.target, Unstructured) and self.target.scope == "model":
+            masks = keep_masks([magnitude_score(weight) for weight in weights], self.target.sparsity)
+        else:
+            masks = (keep_mask(magnitude_score(weight), self.target) for weight in weights)
+        for weight, keep in zip(weights, masks, strict=True):
+            weight.masked_fill_(~keep, 0)

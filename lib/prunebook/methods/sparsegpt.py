@@ -1,0 +1,156 @@
+"""SparseGPT: prune one column after the other and let the columns to its right make up for the error.
+
+Frantar and Alistarh, SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot
+(arXiv 2301.00774), algorithm 1; official code IST-DASLab/sparsegpt at 147d215.
+
+Differences from the official code: linears that read the same input share Hessian and factor and are swept
+together, each with its own threshold; the factor comes from one Cholesky and one triangular inverse; the
+threshold is selected, not sorted, and removes exactly floor(rows * columns * sparsity) weights a block (the
+official `<=` removes one more). The function computed is otherwise the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..blocks import walk, weight_of
+from ..criteria.hessian import Hessian, inverse_factor, obs_score
+from ..errors import UserError
+from ..patterns import NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
+
+_STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
+
+
+def sparsegpt_update(
+    weight: torch.Tensor, hessian: torch.Tensor, pattern: Pattern, damping: float = 0.01, block_size: int = 128
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prune and update one weight (algorithm 1).
+
+    Args:
+        weight: `[out, in]`. hessian: `[in, in]`, X^T X at any scale.
+        pattern: n:m, or unstructured (compared over all rows of a block of columns).
+        damping: lambda as a fraction of the mean of diag(H). block_size: columns that share a threshold.
+
+    Returns:
+        New weight, float32 `[out, in]`, and its mask, bool `[out, in]`, True where kept.
+
+    Raises:
+        UserError: the damped Hessian is not positive definite, or the pattern does not divide the width.
+    """
+    return _update_siblings([weight], hessian, pattern, damping, block_size)[0]
+
+
+def _update_siblings(weights: Sequence[torch.Tensor], H, pattern, damping, block_size):
+    """`sparsegpt_update` for weights that share inputs: rows stacked, one sweep, separate thresholds."""
+    for weight in weights:
+        check_width(weight.shape[1], pattern)
+    counts = [len(weight) for weight in weights]
+    # Transposed, so that a column of W is contiguous: W is [in, rows] from here on.
+    W = torch.cat([weight.float() for weight in weights]).T.contiguous()
+    H = H.clone()
+    dead = H.diagonal() == 0
+    H.diagonal()[dead] = 1
+    W[dead] = 0
+    U = inverse_factor(H, damping)
+    keep = torch.ones_like(W, dtype=torch.bool)
+    for i1 in range(0, len(W), block_size):
+        i2 = min(i1 + block_size, len(W))
+        if isinstance(pattern, Unstructured):
+            scores = obs_score(W[i1:i2].T, U.diagonal()[i1:i2])
+            block_pattern = Unstructured(pattern.sparsity, "layer")
+            keep[i1:i2] = torch.cat([keep_mask(s, block_pattern) for s in scores.split(counts)]).T
+        E = _sweep(W[i1:i2], keep[i1:i2], U[i1:i2, i1:i2], pattern)
+        W[i2:].addmm_(U[i1:i2, i2:].T, E, alpha=-1)
+    return list(zip(W.T.split(counts), keep.T.split(counts), strict=True))
+
+
+def _sweep(W, keep, U, pattern) -> torch.Tensor:
+    """Prune the columns of one block from left to right, in place; returns the errors E `[columns, rows]`.
+
+    Column j: e_j = w_j / U_jj where pruned, else 0; later columns lose e_j U_j,: (an n:m mask is chosen when
+    its first column is reached, from weights as updated so far).
+    """
+    E = torch.empty_like(W)
+    strip = pattern.m * -(-_STRIP // pattern.m) if isinstance(pattern, NofM) else _STRIP
+    diagonal = U.diagonal()
+    for s1 in range(0, len(W), strip):
+        s2 = min(s1 + strip, len(W))
+        for j in range(s1, s2):
+            if isinstance(pattern, NofM) and j % pattern.m == 0:
+                group = slice(j, j + pattern.m)
+                keep[group] = keep_mask(obs_score(W[group].T, diagonal[group]), pattern).T
+            torch.div(W[j].masked_fill(keep[j], 0), diagonal[j], out=E[j])
+            W[j].masked_fill_(~keep[j], 0)
+            W[j + 1 : s2].addr_(U[j, j + 1 : s2], E[j], alpha=-1)
+        W[s2:].addmm_(U[s1:s2, s2:].T, E[s1:s2], alpha=-1)
+    return E
+
+
+@dataclass(frozen=True)
+class SparseGPT:
+    """One-shot pruning with optimal-brain-surgeon updates.
+
+    Args:
+        sparsity: fraction of the weights removed, in [0, 1), in every block of columns of every linear.
+        pattern: n:m instead, as '2:4'.
+        damping: added to the Hessian's diagonal, as a fraction of its mean.
+        block_size: columns that share a threshold (the paper's B_s) and are updated lazily (its B).
+        update: False keeps the same mask but leaves the survivors as they were (ablation).
+        precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+
+    Raises:
+        UserError: an impossible option.
+    """
+
+    sparsity: float | None = None
+    pattern: str | Pattern | None = None
+    damping: float = 0.01
+    block_size: int = 128
+    update: bool = True
+    precision: str = "exact"
+
+    paper: ClassVar[str] = "sparsegpt"
+    needs_calibration: ClassVar[bool] = True
+    facets: ClassVar[dict] = {
+        "type": ["Unstructured", "Semi-structured"], "criteria": ["Hessian"], "weight": ["Update"],
+    }  # fmt: skip
+
+    def __post_init__(self):
+        if self.damping < 0:
+            raise UserError(f"damping {self.damping!r} is not allowed; use a fraction >= 0, as 0.01")
+        m = self.target.m if isinstance(self.target, NofM) else 1
+        if self.block_size < 1 or self.block_size % m:
+            raise UserError(f"block_size {self.block_size!r} is not allowed; use a positive multiple of {m}")
+
+    @property
+    def target(self) -> Pattern:
+        return make_pattern(self.sparsity, self.pattern, "layer")
+
+    def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """The pruned and updated copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
+        statistic = Hessian(weight.shape[1], weight.device)
+        statistic.update(inputs)
+        return self._solve([weight], statistic)[0]
+
+    @torch.no_grad()
+    def prune(self, model, calibration: torch.Tensor, progress: str | None = None) -> None:
+        """Prune all linears of the decoder blocks in place, block by block.
+
+        Args:
+            calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
+        """
+        for block in walk(model, calibration, precision=self.precision, progress=progress):
+            statistics = block.collect(Hessian)
+            for names in block.groups:
+                weights = [weight_of(block.linears[name]) for name in names]
+                for weight, new in zip(weights, self._solve(weights, statistics[names[0]]), strict=True):
+                    weight.copy_(new)
+
+    def _solve(self, weights: Sequence[torch.Tensor], statistic: Hessian) -> list[torch.Tensor]:
+        pairs = _update_siblings(weights, statistic.matrix(), self.target, self.damping, self.block_size)
+        if self.update:
+            # Rounding to a narrower dtype keeps zeros zero: the mask survives the cast.
+            return [new.to(weight.dtype) for weight, (new, _) in zip(weights, pairs, strict=True)]
+        return [weight.masked_fill(~keep, 0) for weight, (_, keep) in zip(weights, pairs, strict=True)]

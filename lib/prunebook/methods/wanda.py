@@ -1,0 +1,70 @@
+"""Wanda: prune by weight magnitude times input norm, compared within each output row; no weight update.
+
+Sun et al., A Simple and Effective Pruning Approach for Large Language Models (arXiv 2306.11695), equation 1
+and algorithm 1; official code locuslab/wanda at 8e8fc87.
+
+Differences from the official code: linears that read the same input share one norm, and the statistics pass
+ends before the block's last linear. N:M ties go lowest index first (unspecified there). The function
+computed is the same.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..blocks import walk, weight_of
+from ..criteria.wanda import SquaredNorm, wanda_score
+from ..patterns import Pattern, keep_mask, make_pattern
+
+
+@dataclass(frozen=True)
+class Wanda:
+    """Pruning by weights and activations.
+
+    Args:
+        sparsity: fraction of the weights removed, in [0, 1).
+        pattern: n:m instead, as '2:4'.
+        scope: the comparison group: `row` (the paper's) or `layer` (its ablation).
+        precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+
+    Raises:
+        UserError: an impossible option.
+    """
+
+    sparsity: float | None = None
+    pattern: str | Pattern | None = None
+    scope: str = "row"
+    precision: str = "exact"
+
+    paper: ClassVar[str] = "wanda"
+    needs_calibration: ClassVar[bool] = True
+    facets: ClassVar[dict] = {
+        "type": ["Unstructured", "Semi-structured"], "criteria": ["Wanda"], "weight": ["Frozen"],
+    }  # fmt: skip
+
+    def __post_init__(self):
+        self.target  # noqa: B018 - raises on bad options
+
+    @property
+    def target(self) -> Pattern:
+        return make_pattern(self.sparsity, self.pattern, self.scope)
+
+    def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
+        statistic = SquaredNorm(weight.shape[1], weight.device)
+        statistic.update(inputs)
+        return weight.masked_fill(~keep_mask(wanda_score(weight, statistic.norm()), self.target), 0)
+
+    @torch.no_grad()
+    def prune(self, model, calibration: torch.Tensor, progress: str | None = None) -> None:
+        """Prune all linears of the decoder blocks in place, block by block.
+
+        Args:
+            calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
+        """
+        for block in walk(model, calibration, precision=self.precision, progress=progress):
+            for name, statistic in block.collect(SquaredNorm).items():
+                weight = weight_of(block.linears[name])
+                keep = keep_mask(wanda_score(weight, statistic.norm()), self.target)
+                weight.masked_fill_(~keep, 0)

