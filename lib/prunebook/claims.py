@@ -6,7 +6,6 @@ output, as JSON of the types `CLAIM_MIME` and `RESULTS_MIME`; the scoreboard is 
 
 import datetime
 import functools
-import html
 import importlib.metadata
 import math
 import numbers
@@ -18,20 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from . import __version__
 from .errors import UserError
+from .render import VERDICTS, claim_html, display_bundle, results_html, results_text
 
 CLAIM_MIME = "application/vnd.prunebook.claim.v1+json"
 RESULTS_MIME = "application/vnd.prunebook.results.v1+json"
 
-# verdict -> symbol and words, as every page shows them
-VERDICTS = {
-    "holds": ("✓", "holds"),
-    "tie": ("≈", "tie (within two standard errors)"),
-    "fails": ("✗", "does not hold at this scale"),
-    "not_testable": ("○", "not testable here"),
-}
 _DECIDED = ("holds", "tie", "fails")
-_VERSIONED = ("prunebook", "torch", "transformers")
+_VERSIONED = ("torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,14 @@ class Results(_Shown):
 
 
 def claim(
-    key: str, statement: str, *, paper: str, source: str, ours: str, verdict: "Gap | bool | str", protocol: Mapping
+    key: str,
+    statement: str,
+    *,
+    paper: str,
+    source: str,
+    ours: str,
+    verdict: "Gap | bool | str",
+    protocol: Mapping,
 ) -> Claim:
     """Show a claim of the paper beside what we measured, and record both.
 
@@ -164,7 +165,9 @@ def claim(
     elif isinstance(verdict, str) and verdict in _DECIDED:
         word = verdict
     else:
-        raise UserError(f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, {', '.join(_DECIDED)}")
+        raise UserError(
+            f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, {', '.join(_DECIDED)}"
+        )
     _check_texts(key, statement=statement, paper=paper, source=source, ours=ours)
     plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
     return _show_claim(Claim(key, statement, paper, source, ours, word, plain_protocol, None, numbers_of_gap))
@@ -228,17 +231,15 @@ def plain(value, where: str):
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None
-    raise UserError(f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None")
+    raise UserError(
+        f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None"
+    )
 
 
 def _versions() -> dict[str, str]:
-    """The installed versions of what the numbers depend on."""
-    installed = {d.name.lower(): d.version for d in map(_distribution, _VERSIONED) if d is not None}
-    return {"prunebook": importlib.import_module("prunebook").__version__, **installed}
-
-
-def _distribution(name: str) -> importlib.metadata.Distribution | None:
-    return next(iter(importlib.metadata.distributions(name=name)), None)
+    """The versions of what the numbers depend on, as far as it is installed."""
+    found = {name: list(importlib.metadata.distributions(name=name)) for name in _VERSIONED}
+    return {"prunebook": __version__, **{name: items[0].version for name, items in found.items() if items}}
 
 
 @functools.cache
@@ -251,3 +252,12 @@ def _commit() -> str | None:
         except (OSError, subprocess.CalledProcessError):
             return None
     return done.stdout.strip()
+
+
+def _display(record: Claim | Results, mime: str, page: str, text: str) -> None:
+    display_bundle({mime: record.to_dict(), "text/html": page, "text/plain": text})
+
+
+def _show_claim(record: Claim) -> Claim:
+    _display(record, CLAIM_MIME, claim_html(record.to_dict()), str(record))
+    return record

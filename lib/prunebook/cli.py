@@ -2,13 +2,13 @@
 
 import functools
 import json
-import math
 
 import click
 import yaml
 
 from . import __version__, catalog
 from .errors import UserError
+from .render import results_text
 
 
 class _Group(click.Group):
@@ -50,20 +50,6 @@ def _print_json(value):
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _print_table(rows: list[dict[str, str]]):
-    """Rows with the same keys as aligned columns under their names."""
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    for row in ({name: name.upper() for name in widths}, *rows):
-        click.echo("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
-
-
-def _print_numbers(numbers: dict):
-    """A line for each number; a value that was not measured is left out."""
-    for name, value in numbers.items():
-        if value is not None:
-            click.echo(f"{name:<18}{f'{value:.6g}' if isinstance(value, float) else value}")
-
-
 def _as_dict(paper: catalog.Paper) -> dict:
     return {"notebook": f"papers/{paper.path.name}", **paper.record.model_dump(mode="json")}
 
@@ -93,20 +79,18 @@ def list_papers(tags: tuple[str, ...], as_json: bool):
     if as_json:
         _print_json([_as_dict(paper) for paper in papers])
     elif papers:
-        records = [paper.record for paper in papers]
-        _print_table(
-            [
-                {
-                    "year": str(record.year),
-                    "slug": record.slug,
-                    "short": record.short,
-                    "venue": f"{record.venue.name} {record.venue.year}",
-                    "tags": " ".join(_tags(record)),
-                    "state": _state(record),
-                }
-                for record in records
-            ]
-        )
+        rows = [
+            {
+                "year": record.year,
+                "slug": record.slug,
+                "short": record.short,
+                "venue": f"{record.venue.name} {record.venue.year}",
+                "tags": " ".join(_tags(record)),
+                "state": _state(record),
+            }
+            for record in (paper.record for paper in papers)
+        ]
+        click.echo(results_text(rows))
 
 
 @main.command()
@@ -159,6 +143,8 @@ def _parse_options(options: tuple[str, ...]) -> dict:
         key, found, value = option.partition("=")
         if not (found and key.isidentifier()):
             raise UserError(f"--option {option!r} must be key=value, as in --option damping=0.05")
+        if key in ("sparsity", "pattern"):
+            raise UserError(f"--option {option!r} has an option of its own: --{key} {value}")
         try:
             parsed[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -194,34 +180,31 @@ def prune(
     as_json,
 ):
     """Prune MODEL with METHOD, measure it on held-out text and save it where --out says."""
-    options = _parse_options(options)
+    asked = {"sparsity": sparsity, "pattern": pattern}
+    options = {key: value for key, value in asked.items() if value is not None} | _parse_options(options)
     import prunebook as pb
 
-    name = model
-    model, tokenizer = pb.load_model(name, device=device, dtype=dtype)
-    calibration = pb.calibration_tokens(tokenizer, samples=samples, length=length, seed=seed, text=text)
+    from .methods.engine import make_method
+
+    method_object = make_method(method, options)  # refuses bad options before the model is loaded
+    loaded, tokenizer = pb.load_model(model, device=device, dtype=dtype)
     held_out = pb.evaluation_tokens(tokenizer, windows=windows, length=length, text=text)
-    dense = pb.dense_baseline(model, held_out)
-    report = pb.prune(model, method, sparsity=sparsity, pattern=pattern, calibration=calibration, **options)
-    measured = pb.measure(model, held_out, dense=dense)
-    folder = pb.save_model(model, tokenizer, out, measured=measured.to_dict()) if out else None
-    saved = str(folder) if folder else None
+    calibration = None
+    if method_object.needs_calibration:
+        calibration = pb.calibration_tokens(tokenizer, samples=samples, length=length, seed=seed, text=text)
+    dense = pb.dense_baseline(loaded, held_out)
+    report = pb.prune(loaded, method_object, calibration=calibration)
+    measured = pb.measure(loaded, held_out, dense=dense).to_dict()
+    saved = str(pb.save_model(loaded, tokenizer, out, measured=measured)) if out else None
     if as_json:
-        _print_json(
-            {"model": name, "report": report.to_dict(), "measured": measured.to_dict(), "saved": saved}
-        )
+        result = {"model": model, "dense_perplexity": dense.perplexity, "report": report.to_dict()}
+        _print_json({**result, "measured": measured, "saved": saved})
         return
-    _print_numbers(
-        {
-            "sparsity": report.sparsity,
-            "seconds": report.seconds,
-            "peak memory (MiB)": report.peak_memory and math.ceil(report.peak_memory / 2**20),
-            "perplexity": measured.perplexity,
-            "KL to dense": measured.kl,
-            "agreement": measured.agreement,
-            "saved": saved,
-        }
-    )
+    numbers = {name: getattr(report, name) for name in ("sparsity", "seconds", "peak_memory")}
+    rows = [{"label": "dense", "perplexity": dense.perplexity}, {"label": method, **numbers, **measured}]
+    click.echo(results_text(rows))
+    if saved:
+        click.echo(f"saved in {saved}")
 
 
 @main.command("eval")
@@ -232,14 +215,13 @@ def evaluate(model, windows, length, text, device, dtype, as_json):
     """Measure MODEL's perplexity on held-out text."""
     import prunebook as pb
 
-    name = model
-    model, tokenizer = pb.load_model(name, device=device, dtype=dtype)
+    loaded, tokenizer = pb.load_model(model, device=device, dtype=dtype)
     tokens = pb.evaluation_tokens(tokenizer, windows=windows, length=length, text=text)
-    measured = pb.measure(model, tokens)
+    measured = pb.measure(loaded, tokens).to_dict()
     if as_json:
-        _print_json({"model": name, **measured.to_dict()})
+        _print_json({"model": model, **measured})
     else:
-        _print_numbers({"perplexity": measured.perplexity, "seconds": measured.seconds})
+        click.echo(results_text([{"model": model, **measured}]))
 
 
 @main.command()
@@ -248,11 +230,22 @@ def methods(as_json: bool):
     """List the methods and their options."""
     import prunebook as pb
 
-    rows = pb.list_methods()
+    entries = pb.list_methods()
     if as_json:
-        _print_json(rows)
-    else:
-        _print_table([{name: str(value) for name, value in row.items()} for row in rows])
+        _print_json(entries)
+        return
+    rows = [
+        {
+            "method": entry["name"],
+            "paper": entry["paper"],
+            "data": "calibration" if entry["needs_calibration"] else "none",
+            "options": " ".join(
+                name if default is None else f"{name}={default}" for name, default in entry["options"].items()
+            ),
+        }
+        for entry in entries
+    ]
+    click.echo(results_text(rows))
 
 
 @main.command()

@@ -1,0 +1,102 @@
+"""The card under a paper's title: its record as MyST, with the tags linked to their concepts."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from ..catalog import Record, concept_anchor
+from ..render import VERDICTS
+from .published import Published
+
+_STATUS_COLOURS = {"tested": "success", "documented": "info", "removed": "warning"}
+_COUNTED = {
+    "holds": "hold",
+    "tie": "tied",
+    "fails": "do not hold at this scale",
+    "not_testable": "not testable here",
+}
+_NOT_RUN = "This notebook has not been run yet: it shows the record and the text, and no results."
+_MISSING = "This notebook has not been run for this build: it shows its code without outputs."
+_OLD = "The outputs are from before the last change to this notebook, the library or the profile."
+
+
+def escape(text: str) -> str:
+    """`text` on one line, with every character escaped that MyST could take for markup."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+def card(published: Published) -> str:
+    """The card of a paper's page, followed by a note where its outputs are missing or old."""
+    record = published.paper.record
+    fields = {
+        "Authors": escape(", ".join(record.authors)),
+        "Paper": " ".join(_paper(record)),
+        "Code": _code(record),
+        "Links": " · ".join(f"[{escape(link.label)}](<{link.url}>)" for link in record.links),
+        **{name.title(): tags(record, name) for name in record.facets()},
+        "Runs in": "".join(f"\n  - {_runtime(entry)}" for entry in record.runs_in),
+        "Claims": claim_counts(published.claims),
+        "This run": _run(published),
+        "More": f"{{ref}}`Challenges <{record.challenge}>` · "
+        f"{{download}}`Download the notebook </_notebooks/{record.slug}.ipynb>`",
+    }
+    lines = [f":{name}: {value}" for name, value in fields.items() if value]
+    body = "\n".join([f"**{escape(record.takeaway)}**", "", *lines])
+    return f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n{_note(published)}"
+
+
+def tags(record: Record, facet: str) -> str:
+    """The values of a facet as badges that link to their concepts, and its detail."""
+    content = record.facets()[facet]
+    badges = [f"{{bdg-ref-secondary}}`{value} <{concept_anchor(facet, value)}>`" for value in content.values]
+    return " ".join(badges + ([f"({escape(content.detail)})"] if content.detail else []))
+
+
+def claim_counts(claims: Iterable[Mapping]) -> str:
+    """How many claims have each verdict: `✓ 3 hold · ○ 1 not testable here`; empty without claims."""
+    counts = Counter(claim["verdict"] for claim in claims)
+    return " · ".join(
+        f"{symbol} {counts[verdict]} {_COUNTED[verdict]}"
+        for verdict, (symbol, _) in VERDICTS.items()
+        if counts[verdict]
+    )
+
+
+def _paper(record: Record) -> list[str]:
+    venue = f"{record.venue.name} {record.venue.year}"
+    kind = "" if record.venue.kind == "conference" else f" ({record.venue.kind})"
+    parts = [f"{{bdg-primary}}`{venue.replace('`', '')}{kind}`"]
+    if record.arxiv:
+        parts.append(f"[arXiv {record.arxiv}](https://arxiv.org/abs/{record.arxiv})")
+    if record.reviews_url:
+        parts.append(f"[OpenReview](<{record.reviews_url}>)")
+    return parts
+
+
+def _code(record: Record) -> str:
+    if record.code is None:
+        return "none published"
+    kind = "official" if record.code.official else "community"
+    licence = record.code.license or "no licence stated"
+    return f"[{kind}](<{record.code.url}>) ({escape(licence)})"
+
+
+def _runtime(entry) -> str:
+    badge = f"{{bdg-{_STATUS_COLOURS[entry.status]}}}`{entry.status}`"
+    note = f": {escape(entry.note)}" if entry.note else ""
+    return f"{escape(entry.runtime)} {badge} {entry.date.isoformat()}{note}"
+
+
+def _run(published: Published) -> str:
+    run = published.execution
+    return f"profile {escape(run.profile)}, {run.date}, {run.seconds:.0f} s" if run else ""
+
+
+def _note(published: Published) -> str:
+    if published.execution is None:
+        text = _NOT_RUN if published.paper.record.method is None else _MISSING
+    elif not published.current:
+        text = _OLD
+    else:
+        return ""
+    return f"\n:::{{note}}\n{text}\n:::\n"

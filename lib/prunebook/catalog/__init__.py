@@ -1,0 +1,26 @@
+"""The papers as data: the record's schema, reading notebooks, generated tables, checks. Needs no torch."""
+
+from .check import Problem, check, method_names
+from .reader import Paper, cell_sources, challenge_note, find_root, read_paper, read_papers
+from .schema import CONCEPT_PAGES, VOCABULARY, Record, RecordError, concept_anchor, parse_record
+from .tables import challenge_notes, papers_table
+
+__all__ = [
+    "CONCEPT_PAGES",
+    "VOCABULARY",
+    "Paper",
+    "Problem",
+    "Record",
+    "RecordError",
+    "cell_sources",
+    "challenge_note",
+    "challenge_notes",
+    "check",
+    "concept_anchor",
+    "find_root",
+    "method_names",
+    "papers_table",
+    "parse_record",
+    "read_paper",
+    "read_papers",
+]

@@ -1,0 +1,149 @@
+"""Reading papers out of their notebooks."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat.validator import iter_validate
+
+from ..errors import UserError
+from .schema import Record, parse_record
+
+_NO_RECORD = "no record: the first cell must be a raw cell tagged 'record' that holds YAML under 'paper:'"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper: its notebook's path and the record in it."""
+
+    path: Path
+    record: Record
+
+    @property
+    def slug(self) -> str:
+        """The notebook's file name without its ending."""
+        return self.record.slug
+
+
+def find_root(start: Path | str | None = None) -> Path:
+    """The book's folder: `start` (default: the working folder) or its nearest ancestor that is one.
+
+    Raises:
+        UserError: no such folder holds `papers/` and `_toc.yml`.
+    """
+    start = Path(start or ".").resolve()
+    for folder in (start, *start.parents):
+        if (folder / "papers").is_dir() and (folder / "_toc.yml").is_file():
+            return folder
+    raise UserError(f"no book at {start} or above it: a book's folder holds papers/ and _toc.yml")
+
+
+def shown(path: Path | str) -> str:
+    """A notebook's path as messages give it: `papers/wanda.ipynb`."""
+    path = Path(path)
+    return f"{path.parent.name}/{path.name}"
+
+
+def notebook_paths(root: Path) -> list[Path]:
+    """The book's notebooks, by file name."""
+    return sorted((Path(root) / "papers").glob("*.ipynb"))
+
+
+def read_notebook(path: Path | str) -> nbformat.NotebookNode:
+    """The notebook at `path`, checked against the format's own schema.
+
+    Raises:
+        UserError: it cannot be read, is no JSON, or is no notebook of format 4.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text)
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{shown(path)}: not a readable notebook: {error}") from error
+    if not isinstance(content, dict) or content.get("nbformat") != 4:
+        raise UserError(f"{shown(path)}: not a readable notebook: needs nbformat 4")
+    fault = next(iter_validate(content, version=4, version_minor=content.get("nbformat_minor", 0)), None)
+    if fault is not None:
+        where = ".".join(map(str, fault.relative_path)) or "notebook"
+        reason = str(fault.message).splitlines()[0]
+        raise UserError(f"{shown(path)}: not a readable notebook: {where}: {reason}")
+    return nbformat.reads(text, as_version=nbformat.NO_CONVERT)
+
+
+def tags_of(cell: nbformat.NotebookNode) -> list[str]:
+    """The cell's tags."""
+    return cell.metadata.get("tags", [])
+
+
+def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
+    """The record in the notebook's first cell; `path` is for the messages and must be named by the slug.
+
+    Raises:
+        UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the file name.
+    """
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "raw" or "record" not in tags_of(first):
+        raise UserError(f"{shown(path)}: {_NO_RECORD}")
+    try:
+        content = yaml.safe_load(re.sub(r"\A\s*---\s*\n|\n---\s*\Z", "", first.source))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{shown(path)}: the record is no valid YAML: {problem}{line}") from error
+    if not isinstance(content, dict) or set(content) != {"paper"}:
+        raise UserError(f"{shown(path)}: {_NO_RECORD}")
+    record, name = parse_record(content["paper"], shown(path)), Path(path).stem
+    if record.slug != name:
+        raise UserError(f"{shown(path)}: paper.slug: {record.slug!r} must be the file's name, {name!r}")
+    return record
+
+
+def read_paper(path: Path | str) -> Paper:
+    """The paper whose notebook is at `path`.
+
+    Raises:
+        UserError: an unreadable notebook, no record cell, bad YAML, a record that breaks the schema, or a
+            slug that is not the file's name.
+    """
+    return Paper(Path(path), record_of(read_notebook(path), path))
+
+
+def read_papers(root: Path | str) -> list[Paper]:
+    """All papers of the book at `root`, in the tables' order.
+
+    Raises:
+        UserError: as `read_paper`, for the first notebook at fault.
+    """
+    return in_order([read_paper(path) for path in notebook_paths(Path(root))])
+
+
+def in_order(papers: list[Paper]) -> list[Paper]:
+    """The papers as every table lists them: latest year first, then by title without case, then by slug."""
+    return sorted(papers, key=lambda paper: (-paper.record.year, paper.record.title.casefold(), paper.slug))
+
+
+def cell_sources(path: Path | str, tag: str) -> list[str]:
+    """The sources of the notebook's cells that carry `tag`, in order.
+
+    Raises:
+        UserError: an unreadable notebook.
+    """
+    return [cell.source for cell in read_notebook(path).cells if tag in tags_of(cell)]
+
+
+def challenge_note(path: Path | str) -> str:
+    """The markdown of the notebook's challenge cell.
+
+    Raises:
+        UserError: an unreadable notebook, or not exactly one cell tagged `challenge`.
+    """
+    notes = cell_sources(path, "challenge")
+    if len(notes) != 1:
+        raise UserError(f"{shown(path)}: needs one cell tagged 'challenge', has {len(notes)}")
+    return notes[0]

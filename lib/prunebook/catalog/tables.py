@@ -1,0 +1,118 @@
+"""Text generated from the records: the README's table of papers and the challenge page's notes."""
+
+import html
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from ..errors import UserError
+from .reader import Paper, challenge_note
+from .schema import CONCEPT_PAGES, Record, concept_anchor
+
+_HEADER = "| Title & Take-away | Tags | Note | Code |\n|:--|:--|:--|:--|"
+
+
+def papers_table(readme: str, papers: Sequence[Paper]) -> str:
+    """`readme` with the table of `papers`, in the order given, between its `papers` markers.
+
+    Raises:
+        UserError: the markers are missing.
+    """
+    sections = [
+        f"### {year}\n\n" + "\n".join([_HEADER, *(table_row(paper.record) for paper in group)])
+        for year, group in _by_year(papers)
+    ]
+    return _between(readme, "papers", sections, "README.md")
+
+
+def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
+    """The challenge page with the note of each of `papers`, in the order given, between its `notes` markers.
+
+    Raises:
+        UserError: the markers are missing, or a notebook has no challenge cell.
+    """
+    sections = [
+        "\n\n".join([f"## {year}", *(_note(paper) for paper in group)]) for year, group in _by_year(papers)
+    ]
+    return _between(page, "notes", sections, "challenge/challenge.md")
+
+
+def table_row(record: Record) -> str:
+    """The paper's row of the README table."""
+    title = _link(record.title, record.url) if record.url else _cell(record.title)
+    venue = f"{record.venue.name} {record.venue.year}"
+    if record.venue.kind not in ("conference", "journal"):
+        venue += f" ({record.venue.kind})"
+    notebook = f"[notebook](papers/{record.slug}.ipynb): {'runs' if record.method else 'not run yet'}"
+    cells = (
+        [title, f"*{_cell(venue)}*", _cell(record.takeaway)],
+        _tags(record),
+        _notes(record),
+        [*_code(record), notebook],
+    )
+    return f"| {' | '.join(' <br> '.join(cell) for cell in cells)} |"
+
+
+def _tags(record: Record) -> list[str]:
+    """A line for each facet: its values, linked to their concepts, and the detail."""
+    lines = []
+    for name, facet in record.facets().items():
+        page = CONCEPT_PAGES[name]
+        links = (_link(value, f"{page}#{concept_anchor(name, value)}") for value in facet.values)
+        detail = f" ({_cell(facet.detail)})" if facet.detail else ""
+        lines.append(f"{name.title()}: {', '.join(links)}{detail}")
+    return lines
+
+
+def _notes(record: Record) -> list[str]:
+    links = [_link(link.label, link.url) for link in record.links]
+    known = {record.url, *(link.url for link in record.links)}
+    if record.reviews_url and record.reviews_url not in known:
+        links.insert(0, _link("Reviews", record.reviews_url))
+    return [_link("Challenge", f"challenge/challenge.md#{record.challenge}"), *links]
+
+
+def _code(record: Record) -> list[str]:
+    if record.code is None:
+        return ["no code"]
+    kind = "official" if record.code.official else "community"
+    licence = record.code.license or "no licence stated"
+    return [f"{_link(kind, record.code.url)} ({_cell(licence)})"]
+
+
+def _note(paper: Paper) -> str:
+    """The note under its heading, with the anchor for MyST and for plain HTML (as on GitHub)."""
+    anchor = paper.record.challenge
+    text = re.sub(r"\A#{1,6}[ \t][^\n]*\n*", "", challenge_note(paper.path).strip())
+    heading = _markdown(paper.record.heading)
+    return f'<a id="{anchor}"></a>\n\n({anchor})=\n### {heading}\n\n{text}'.rstrip()
+
+
+def _by_year(papers: Sequence[Paper]):
+    return groupby(papers, key=lambda paper: paper.record.year)
+
+
+def _between(text: str, name: str, sections: Sequence[str], file: str) -> str:
+    """`text` with `sections` between its markers, in place of what stood there."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise UserError(f"{file}: needs the markers {begin} and {end}, in this order")
+    return "\n\n".join([before + begin, *sections, end + after])
+
+
+def _markdown(text: str) -> str:
+    """`text` on one line, with what markdown or HTML would take for markup escaped."""
+    return re.sub(r"([\\`*_~\[\]$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def _cell(text: str) -> str:
+    """`text` for a table cell."""
+    return _markdown(text).replace("|", r"\|")
+
+
+def _link(label: str, url: str) -> str:
+    for character in "()|<>":
+        url = url.replace(character, f"%{ord(character):02X}")
+    return f"[{_cell(label)}]({url})"

@@ -1,0 +1,157 @@
+"""How claims and result rows are shown: HTML for pages and notebooks, text for terminals. Needs no torch."""
+
+import html
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+# verdict -> symbol and words, as every page shows them
+VERDICTS = {
+    "holds": ("✓", "holds"),
+    "tie": ("≈", "tie (within two standard errors)"),
+    "fails": ("✗", "does not hold at this scale"),
+    "not_testable": ("○", "not testable here"),
+}
+
+
+def human_bytes(count: float) -> str:
+    """`count` bytes in the largest binary unit that keeps the number at 1 or above, as `1.5 GiB`."""
+    unit = min(max(int(math.log2(max(count, 1)) // 10), 0), 4)
+    number = count / 1024**unit
+    return f"{number:.0f} B" if unit == 0 else f"{number:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[unit - 1]}"
+
+
+# Shown columns of a results table: name -> heading and how a number is written. Others follow as they are.
+_COLUMNS = {
+    "paper": ("Paper", str),
+    "label": ("Method", str),
+    "method": ("Method", str),
+    "pattern": ("Pattern", str),
+    "seed": ("Seed", str),
+    "sparsity": ("Sparsity", "{:.2%}".format),
+    "perplexity": ("Perplexity", "{:,.2f}".format),
+    "kl": ("KL to dense", "{:.4f}".format),
+    "agreement": ("Agreement", "{:.2%}".format),
+    "seconds": ("Seconds", "{:.1f}".format),
+    "peak_memory": ("Peak memory", human_bytes),
+    "tokens_per_second": ("Tokens/s", "{:.1f}".format),
+    "evaluation_tokens_per_second": ("Tokens/s, evaluation", "{:.0f}".format),
+    "parameters": ("Parameters", "{:,}".format),
+    "nonzero_parameters": ("Not zero", "{:,}".format),
+    "bytes_on_disk": ("On disk", human_bytes),
+}
+
+
+def protocol_line(protocol: Mapping) -> str:
+    """The protocol as one line: `model smollm2-135m · windows 24`."""
+    return " · ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in protocol.items())
+
+
+def _value(value) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def verdict_html(verdict: str) -> str:
+    """The verdict as a coloured badge with its symbol and words."""
+    symbol, words = VERDICTS[verdict]
+    style = f"pb-verdict pb-{verdict.replace('_', '-')}"
+    return f'<span class="{style}"><span aria-hidden="true">{symbol}</span> {words}</span>'
+
+
+def claim_html(record: Mapping) -> str:
+    """The box of a claim; `record` as `Claim.to_dict` gives it."""
+    text = {name: html.escape(str(value)) for name, value in record.items() if value is not None}
+    rows = [("Paper", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
+    rows += [("Ours", text["ours"])] if "ours" in text else []
+    rows += [("Why not", text["reason"])] if "reason" in text else []
+    body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
+    line = html.escape(protocol_line(record["protocol"]))
+    style = f"pb-claim pb-{record['verdict'].replace('_', '-')}"
+    return (
+        f'<section class="{style}" aria-label="Claim: {text["key"]}">'
+        f'<p class="pb-statement">{text["statement"]}</p><dl>{body}'
+        f"<dt>Verdict</dt><dd>{verdict_html(record['verdict'])}</dd></dl>"
+        + (f'<p class="pb-protocol">{line}</p>' if line else "")
+        + "</section>"
+    )
+
+
+def results_html(rows: list[Mapping], protocol: Mapping) -> str:
+    """Result rows as a table that scrolls in its own box where the page is narrow, over the protocol."""
+    columns = _columns(rows)
+    head = "".join(f'<th scope="col">{html.escape(_heading(name))}</th>' for name in columns)
+    body = "".join(
+        "<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>" for row in rows
+    )
+    return (
+        '<div class="pb-scroll" tabindex="0" role="region" aria-label="Results">'
+        f'<table class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="pb-protocol">{html.escape(protocol_line(protocol))}</p>'
+    )
+
+
+def results_text(rows: list[Mapping]) -> str:
+    """Result rows as aligned plain text."""
+    columns = _columns(rows)
+    table = [
+        [_heading(name) for name in columns],
+        *([_shown(n, row.get(n)) for n in columns] for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+
+
+def _columns(rows: list[Mapping]) -> list[str]:
+    """The columns with a value in some row: the known ones first; a label stands for the method."""
+    present = {name: None for row in rows for name, value in row.items() if value is not None}
+    if "label" in present:
+        present.pop("method", None)
+    return [name for name in _COLUMNS if name in present] + [name for name in present if name not in _COLUMNS]
+
+
+def _heading(name: str) -> str:
+    return _COLUMNS[name][0] if name in _COLUMNS else name.replace("_", " ").capitalize()
+
+
+def _shown(name: str, value) -> str:
+    if value is None:
+        return "–"
+    if name in _COLUMNS and _is_number(value):
+        return _COLUMNS[name][1](value)
+    return _value(value)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _cell_html(name: str, value) -> str:
+    kind = ' class="pb-number"' if _is_number(value) else ""
+    return f"<td{kind}>{html.escape(_shown(name, value))}</td>"
+
+
+class _Bundle:
+    """One output in several representations, for `IPython.display`."""
+
+    def __init__(self, data: dict[str, Any]):
+        self.data = data
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return self.data
+
+    def __repr__(self) -> str:
+        return self.data["text/plain"]
+
+
+def display_bundle(data: dict[str, Any]) -> None:
+    """Show `data`, MIME type -> content, as one output of the notebook; elsewhere print its `text/plain`."""
+    try:
+        from IPython.display import display
+    except ImportError:
+        display = print
+    display(_Bundle(data))

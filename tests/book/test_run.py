@@ -1,0 +1,187 @@
+"""Running notebooks that need no torch: what runs, what does not, what is left behind and said."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import nbformat
+import pytest
+
+from prunebook.book.executions import best_execution, read_execution
+from prunebook.book.profiles import parameters_of
+from prunebook.book.run import run_notebooks
+from prunebook.catalog import read_papers
+from prunebook.errors import UserError
+
+
+def outputs(book, slug, profile="ci"):
+    """The text that the executed notebook printed."""
+    path = book.root / "_build" / "executed" / profile / f"{slug}.ipynb"
+    cells = nbformat.read(path, 4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def statuses(summary):
+    return {outcome.slug: outcome.status for outcome in summary.outcomes}
+
+
+def test_run_skip_force_and_failure(book, capsys):
+    """One scenario, because each start of a kernel takes a second."""
+    book.add("alpha", "import os, sys\nprint(model_name, samples, sys.executable, os.path.basename(os.getcwd()))")
+    book.add("beta", "print(samples, os.environ['OMP_NUM_THREADS'])".replace("os.", "__import__('os')."))
+    book.add("broken", "print('before')", "# the cell that fails\nraise KeyError('no\\nway')")
+    book.add("later", "print('never')", method=None)
+    summary = run_notebooks(book.root, jobs=3)
+    assert statuses(summary) == {"alpha": "ran", "beta": "ran", "broken": "failed", "later": "not run yet"}
+    assert outputs(book, "alpha").split() == ["ci-model", "2", sys.executable, "papers"]
+    assert outputs(book, "beta").split() == ["5", str(max(1, os.cpu_count() // 3))]
+
+    (failed,) = summary.failed
+    assert (failed.failure.cell, failed.failure.line) == (5, "# the cell that fails")
+    assert failed.failure.error == "KeyError"
+    assert failed.failure.message == repr("no\nway")
+    text = str(summary)
+    assert "rerun: prunebook run broken --profile ci" in text
+    assert "cell 5: # the cell that fails" in text
+    assert text in capsys.readouterr().out
+    folder = book.root / "_build" / "executed" / "ci"
+    assert "before" in (folder / "broken.failed.ipynb").read_text()
+    assert not (folder / "broken.ipynb").exists()
+    assert not list(folder.glob(".*.ipynb"))
+
+    book.add("broken", "print('mended')")
+    second = run_notebooks(book.root)
+    assert statuses(second) == {
+        "alpha": "up to date",
+        "beta": "up to date",
+        "broken": "ran",
+        "later": "not run yet",
+    }
+    assert not (folder / "broken.failed.ipynb").exists()
+    assert statuses(run_notebooks(book.root, ["alpha"], force=True)) == {"alpha": "ran"}
+
+
+def test_a_profile_of_its_own_and_the_one_to_publish(book):
+    book.add("alpha", "print(model_name)")
+    run_notebooks(book.root, ["alpha"], profile="ci")
+    run_notebooks(book.root, ["alpha"], profile="full")
+    assert outputs(book, "alpha", "full") == "full-model\n"
+    (paper,) = read_papers(book.root)
+    execution, current = best_execution(book.root, paper)
+    assert (execution.profile, current) == ("full", True)
+    assert execution.parameters == {"model_name": "full-model"}
+    profiles = book.root / "papers" / "profiles.yml"
+    profiles.write_text(profiles.read_text().replace("full-model", "other"))
+    execution, current = best_execution(book.root, paper)
+    assert (execution.profile, current) == ("ci", True)
+    book.add("alpha", "print('changed')")
+    execution, current = best_execution(book.root, paper)
+    assert (execution.profile, current) == ("full", False)
+
+
+def test_a_dead_kernel_is_a_failure(book):
+    book.add("alpha", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    (outcome,) = run_notebooks(book.root).outcomes
+    assert outcome.failure.error == "DeadKernelError"
+    assert outcome.failure.cell == 4
+
+
+def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
+    marker = book.root / "pid"
+    book.add("alpha", f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    code = f"from prunebook.book.run import run_notebooks as r\nr({str(book.root)!r})"
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    kernel = _wait_for(lambda: marker.exists() and marker.read_text())
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=20) != 0
+    _wait_for(lambda: _gone(int(kernel)))
+    folder = book.root / "_build" / "executed" / "ci"
+    assert not (folder / "alpha.ipynb").exists()
+    assert not (folder / "alpha.key").exists()
+
+
+def _wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.1)
+    return value
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except OSError:
+        return True
+
+
+def test_two_runs_at_once_do_the_work_once(book):
+    count = book.root / "count"
+    book.add("alpha", f"import time\ntime.sleep(1)\nopen({str(count)!r}, 'a').write('x')")
+    code = f"from prunebook.book.run import run_notebooks as r\nprint(r({str(book.root)!r}))"
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    texts = [run.communicate(timeout=60)[0] for run in runs]
+    assert count.read_text() == "x"
+    assert sorted("up to date" in text for text in texts) == [False, True]
+
+
+def test_a_waiting_lock_is_taken_over(book):
+    """A lock file left by a killed run does not block."""
+    book.add("alpha", "1")
+    folder = book.root / "_build" / "executed" / "ci"
+    folder.mkdir(parents=True)
+    filelock.FileLock(folder / ".alpha.lock").acquire().lock.release()
+    assert statuses(run_notebooks(book.root)) == {"alpha": "ran"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"slugs": ["alpha", "gamma"]}, "unknown paper 'gamma'; allowed: alpha"),
+        ({"profile": "tiny"}, "unknown profile 'tiny'; allowed: ci, full"),
+        ({"jobs": 0}, "jobs must be 1 or more, not 0"),
+    ],
+)
+def test_bad_arguments(book, arguments, message):
+    book.add("alpha", "1")
+    with pytest.raises(UserError, match=message):
+        run_notebooks(book.root, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ci: [", "cannot be read"),
+        ("[]", "needs a mapping of profile"),
+        ("ci: {alpha: {}}", "profile 'ci' needs a mapping 'default'"),
+        ("ci: {default: 3}", "ci.default must be a mapping"),
+        ("ci: {default: {day: 2024-01-01}}", "ci.default.day must be a text"),
+    ],
+)
+def test_bad_profiles(book, text, message):
+    (book.root / "papers" / "profiles.yml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        parameters_of(book.root, "ci", "alpha")
+
+
+def test_parameters_of_a_slug_override(book):
+    assert parameters_of(book.root, "ci", "beta") == {"model_name": "ci-model", "samples": 5}
+    assert parameters_of(book.root, "ci", "alpha") == {"model_name": "ci-model", "samples": 2}
+
+
+def test_an_unreadable_key_is_named(book):
+    folder = book.root / "_build" / "executed" / "ci"
+    folder.mkdir(parents=True)
+    (folder / "alpha.ipynb").write_text("{}")
+    assert read_execution(book.root, "ci", "alpha") is None
+    for text in ("{", json.dumps({"key": "x"})):
+        (folder / "alpha.key").write_text(text)
+        with pytest.raises(UserError, match=r"alpha\.key: not readable"):
+            read_execution(book.root, "ci", "alpha")

@@ -1,0 +1,188 @@
+"""Verdicts against numbers worked by hand, and what is recorded beside what is shown."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from prunebook import claims
+from prunebook.claims import CLAIM_MIME, RESULTS_MIME, claim, gap, not_testable, results
+from prunebook.errors import UserError
+from prunebook.render import claim_html, human_bytes, protocol_line, results_text
+
+TEXTS = {"paper": "7.26", "source": "Table 2", "ours": "30.1"}
+
+
+@pytest.fixture()
+def shown(monkeypatch):
+    """The MIME bundles that were displayed."""
+    bundles = []
+    monkeypatch.setattr(claims, "display_bundle", bundles.append)
+    return bundles
+
+
+def test_gap_by_hand():
+    lower, higher = np.zeros((2, 4)), np.array([[1.0, 2, 3, 4], [3, 4, 5, 6]])
+    result = gap(lower, higher)
+    # differences: windows' means 2 3 4 5 (std sqrt(5/3)), seeds' means 2.5 4.5 (std sqrt(2))
+    assert result.mean == 3.5
+    assert result.standard_error == pytest.approx(math.sqrt(5 / 3 / 4 + 2 / 2))
+    assert result.ratio == pytest.approx(math.exp(3.5))
+    assert result.verdict == "holds"
+
+
+def test_gap_of_one_seed_has_no_seed_term():
+    assert gap([[0, 0]], [[1, 3]]).standard_error == pytest.approx(math.sqrt(2) / math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"), [(2.5, "holds"), (2.0, "tie"), (0.0, "tie"), (-2.0, "tie"), (-2.5, "fails")]
+)
+def test_verdict_turns_at_two_standard_errors(mean, verdict):
+    assert claims.Gap(mean, 1.0).verdict == verdict
+
+
+def test_pairing_removes_what_the_windows_share():
+    windows = np.array([[1.0, 9.0, 4.0, 2.0]])
+    assert gap(windows, windows + [[0.10, 0.11, 0.09, 0.10]]).verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher", "message"),
+    [
+        ([[1, 2]], [[1, 2, 3]], r"lower \[1, 2\] and higher \[1, 3\]"),
+        ([1, 2], [1, 2], r"lower has shape \[2\]"),
+        ([[1]], [[2]], r"windows >= 2"),
+        ([[1, math.nan]], [[1, 2]], "lower has 1 values that are not finite"),
+        ([[1, 2]], [["a", 2]], "higher must be numbers"),
+    ],
+)
+def test_gap_refuses(lower, higher, message):
+    with pytest.raises(UserError, match=message):
+        gap(lower, higher)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word"), [(True, "holds"), (np.bool_(False), "fails"), ("tie", "tie"), (claims.Gap(-1, 0.1), "fails")]
+)
+def test_claim_is_shown_and_recorded(shown, verdict, word):
+    record = claim("k", "Wanda < magnitude", **TEXTS, verdict=verdict, protocol={"windows": np.int64(24)})
+    (bundle,) = shown
+    assert bundle[CLAIM_MIME] == record.to_dict() == json.loads(json.dumps(bundle[CLAIM_MIME]))
+    assert bundle[CLAIM_MIME]["verdict"] == word
+    assert bundle[CLAIM_MIME]["protocol"] == {"windows": 24}
+    assert f"pb-{word}" in bundle["text/html"]
+    assert "Wanda &lt; magnitude" in bundle["text/html"]
+    assert "paper: 7.26 (Table 2)" in bundle["text/plain"]
+
+
+def test_claim_records_the_gap(shown):
+    claim("k", "s", **TEXTS, verdict=claims.Gap(0.5, 0.1), protocol={})
+    assert shown[0][CLAIM_MIME]["gap"] == {
+        "mean": 0.5,
+        "standard_error": 0.1,
+        "ratio": math.exp(0.5),
+    }
+
+
+@pytest.mark.parametrize("verdict", ["not_testable", "true", 1, None, math.nan, claims.Gap(math.nan, 1.0)])
+def test_claim_refuses_a_verdict(shown, verdict):
+    with pytest.raises(UserError, match="claim 'k'"):
+        claim("k", "s", **TEXTS, verdict=verdict, protocol={})
+    assert shown == []
+
+
+def test_claim_refuses_an_empty_text(shown):
+    with pytest.raises(UserError, match="ours is ''; needs a text"):
+        claim("k", "s", **{**TEXTS, "ours": ""}, verdict=True, protocol={})
+
+
+def test_not_testable_says_why(shown):
+    not_testable("k", "2:4 is faster", paper="1.6x", source="Table 5", reason="no sparse tensor cores")
+    page = shown[0]["text/html"]
+    assert shown[0][CLAIM_MIME]["verdict"] == "not_testable"
+    assert "no sparse tensor cores" in page
+    assert "not testable here" in page
+    assert "<dt>Ours</dt>" not in page
+
+
+def test_words_of_the_verdicts(shown):
+    pages = [
+        claim_html(claim("k", "s", **TEXTS, verdict=word, protocol={}).to_dict())
+        for word in ("holds", "tie", "fails")
+    ]
+    for page, words in zip(pages, ["✓</span> holds<", "tie (within two", "does not hold at this"], strict=True):
+        assert words in page
+
+
+def test_results_are_json_with_null_for_what_is_not_finite(shown):
+    row = {"label": "Wanda", "perplexity": np.float32(30.5), "kl": math.inf, "agreement": math.nan, "seed": None}
+    record = results([row], protocol={"model": "m"})
+    data = json.loads(json.dumps(shown[0][RESULTS_MIME], allow_nan=False))
+    assert data["rows"] == [
+        {"label": "Wanda", "perplexity": 30.5, "kl": None, "agreement": None, "seed": None}
+    ]
+    assert data["protocol"] == {"model": "m"}
+    assert data["versions"]["prunebook"] == "0.1.0"
+    assert data == record.to_dict()
+
+
+def test_results_table_formats_numbers(shown):
+    row = {
+        "label": "Wanda <50%>", "method": "wanda", "sparsity": 0.5, "perplexity": 1234.567, "kl": 0.12345,
+        "agreement": 0.876, "seconds": 12.34, "peak_memory": 1536 * 2**20, "parameters": 134515008, "extra_thing": True,
+    }  # fmt: skip
+    results([row, {"label": "dense"}], protocol={"model": "m", "seeds": 3})
+    page = shown[0]["text/html"]
+    for text in ("Wanda &lt;50%&gt;", "50.00%", "1,234.57", "0.1235", "87.60%", "12.3", "1.5 GiB", "134,515,008"):
+        assert f">{text}<" in page
+    assert "<td>True</td>" in page
+    assert page.count("<td>–</td>") == 8
+    assert "model m · seeds 3" in page
+    assert ">wanda<" not in page
+
+
+def test_results_text_is_aligned():
+    assert results_text([{"label": "a", "kl": 0.5}, {"label": "long", "kl": None}]) == (
+        "Method  KL to dense\na       0.5000\nlong    –"
+    )
+
+
+@pytest.mark.parametrize(("rows", "message"), [([], "no rows"), ([{"a": object()}], r"row 0\.a: object")])
+def test_results_refuse(rows, message):
+    with pytest.raises(UserError, match=message):
+        results(rows, protocol={})
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (2**30, "1.0 GiB"), (2**60, "1048576.0 TiB")]
+)
+def test_human_bytes(count, text):
+    assert human_bytes(count) == text
+
+
+def test_protocol_line():
+    assert protocol_line({"model": "m", "eval_windows": 24, "seeds": [0, 1], "lr": 1e-4}) == (
+        "model m · eval windows 24 · seeds 0, 1 · lr 0.0001"
+    )
+
+
+def test_shown_once_in_ipython():
+    """As the last value of a cell the returned record adds no second output."""
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell as S\n"
+        "from IPython.utils.capture import capture_output\n"
+        "shell = S.instance()\n"
+        "with capture_output() as captured:\n"
+        "    shell.run_cell(\"import prunebook as pb\\n"
+        "pb.not_testable('k', 's', paper='p', source='t', reason='r')\")\n"
+        "assert len(captured.outputs) == 1, captured.outputs\n"
+        f"assert {CLAIM_MIME!r} in captured.outputs[0].data, captured.outputs[0].data\n"
+        "import sys\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,300 @@
+import importlib
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from catalog.tiny_book import METHODS, make_book, other_record, record, write
+from click.testing import CliRunner
+
+from prunebook import __version__
+from prunebook.catalog import method_names
+from prunebook.cli import main
+from prunebook.errors import UserError
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """The working folder: a sound book of two papers."""
+    monkeypatch.setattr(importlib.import_module("prunebook.catalog.check"), "method_names", lambda: METHODS)
+    monkeypatch.chdir(make_book(tmp_path / "book"))
+    return tmp_path / "book"
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def error(*arguments) -> str:
+    """The one line of an error that a user caused."""
+    result = call(*arguments, code=2)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_version():
+    assert call("--version").stdout.endswith(f"version {__version__}\n")
+
+
+def test_list(book):
+    tags = (
+        "type=Unstructured,Semi-structured criteria=Wanda budget=Sparsity data=Calibration "
+        "retrain=Without weight=Frozen"
+    )
+    assert call("list").stdout.splitlines() == [
+        f"Year  Slug     Short    Venue      {'Tags':<{len(tags)}}  State",
+        f"2024  wanda    Wanda    ICLR 2024  {tags}  runs",
+        f"2023  scaling  Scaling  ICLR 2024  {tags}  not run yet",
+    ]
+
+
+def test_list_as_json(book):
+    papers = json.loads(call("list", "--json").stdout)
+    assert [paper["notebook"] for paper in papers] == ["papers/wanda.ipynb", "papers/scaling.ipynb"]
+    assert papers[0]["tags"]["budget"] == {"values": ["Sparsity"], "detail": "layer"}
+    assert papers[0]["runs_in"][0]["date"] == "2026-11-23"
+
+
+def test_list_by_tag(book):
+    write(book, other_record(**{"tags.weight.values": ["Update"]}))
+    for arguments, slugs in [
+        (["--tag", "weight=Update"], ["scaling"]),
+        (["--tag", "weight=Frozen", "--tag", "type=Semi-structured"], ["wanda"]),
+        (["--tag", "weight=Other"], []),
+    ]:
+        assert [paper["slug"] for paper in json.loads(call("list", "--json", *arguments).stdout)] == slugs
+    assert call("list", "--tag", "weight=Other").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ("kind=Other", "unknown facet 'kind'; allowed: type, criteria, budget, data, retrain, weight"),
+        ("weight", "unknown weight value ''; allowed: Frozen, Update, Other"),
+        ("weight=frozen", "unknown weight value 'frozen'; allowed: Frozen, Update, Other"),
+    ],
+)
+def test_list_by_unknown_tag(book, tag, message):
+    assert error("list", "--tag", tag) == f"prunebook: {message}"
+
+
+def test_outside_a_book(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["list"], ["show", "wanda"], ["check"]):
+        assert error(*command).startswith(f"prunebook: no book at {tmp_path} or above it")
+
+
+def test_a_broken_notebook_is_one_line_or_a_traceback(book):
+    write(book, record(year=24))
+    line = "papers/wanda.ipynb: paper.year: 24 must be greater than or equal to 1980"
+    assert error("list") == f"prunebook: {line}"
+    result = CliRunner().invoke(main, ["--debug", "list"])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == line
+
+
+def test_show(book):
+    assert call("show", "wanda").stdout == (
+        "Wanda: A Simple and Effective Pruning Approach\n\n"
+        "Scores a weight by its size times the norm of its input.\n\n"
+        "authors   Mingjie Sun, Zhuang Liu\n"
+        "venue     ICLR 2024 (conference)\n"
+        "paper     https://arxiv.org/abs/2306.11695\n"
+        "code      https://github.com/locuslab/wanda (official, MIT)\n"
+        "tags      type=Unstructured,Semi-structured  criteria=Wanda  budget=Sparsity  data=Calibration  "
+        "retrain=Without  weight=Frozen\n"
+        "method    wanda\n"
+        "notebook  papers/wanda.ipynb\n"
+        "blog      https://example.org/blog\n"
+    )
+    lines = call("show", "scaling").stdout.splitlines()
+    assert [line.split()[0] for line in lines[4:]] == ["authors", "venue", "tags", "method", "notebook"]
+    assert "method    not run yet" in lines
+
+
+def test_show_as_json(book):
+    paper = json.loads(call("show", "wanda", "--json").stdout)
+    assert (paper["notebook"], paper["slug"], paper["method"]) == ("papers/wanda.ipynb", "wanda", "wanda")
+
+
+def test_show_unknown_paper(book):
+    assert error("show", "wander") == "prunebook: unknown paper 'wander'; allowed: wanda, scaling"
+
+
+def test_check(book):
+    assert call("check").stdout == ""
+    write(book, record(takeaway="New words."))
+    stale = "README.md: does not match the notebooks; run `prunebook check --write`\n"
+    assert call("check", code=1).stdout == stale
+    assert call("check", "--write").stdout == ""
+    assert call("check").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("damping", "--option 'damping' must be key=value, as in --option damping=0.05"),
+        ("a b=1", "--option 'a b=1' must be key=value, as in --option damping=0.05"),
+        ("damping=[1", "--option 'damping=[1' has a value that is no valid YAML"),
+        ("pattern=2:4", "--option 'pattern=2:4' has an option of its own: --pattern 2:4"),
+    ],
+)
+def test_prune_refuses_a_bad_option(option, message):
+    assert error("prune", "smollm2-135m", "sparsegpt", "--option", option) == f"prunebook: {message}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["wander"], "prunebook: method 'wander' is unknown; use "),
+        (["wanda", "--option", "damping=1"], "prunebook: method 'wanda' has no option damping; it has "),
+        (["wanda", "--sparsity", "1.5"], "prunebook: sparsity 1.5 "),
+        (["wanda", "--pattern", "3:2"], "prunebook: pattern '3:2' "),
+    ],
+)
+def test_prune_refuses_a_bad_method_before_it_loads_a_model(arguments, message):
+    assert error("prune", "no/such-model", *arguments).startswith(message)
+
+
+def test_methods():
+    lines = call("methods").stdout.splitlines()
+    assert lines[0].split() == ["Method", "Paper", "Data", "Options"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    assert rows["magnitude"] == ["essential-sparsity", "none", "sparsity", "pattern", "scope=layer"]
+    assert rows["wanda"][:2] == ["wanda", "calibration"]
+    names = [entry["name"] for entry in json.loads(call("methods", "--json").stdout)]
+    assert list(rows) == names == sorted(method_names())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with a random two-block Llama of 20 words, `model`, and a text of these words, `text.txt`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+    folder = tmp_path_factory.mktemp("tiny")
+    words = [f"w{index}" for index in range(20)]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder / "model")
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    (folder / "text.txt").write_text("\n".join(" ".join(words[line % 7 :]) for line in range(100)))
+    return folder
+
+
+@pytest.fixture
+def on_tiny(tiny, tmp_path, monkeypatch):
+    """The options that make a command use the tiny model and text on the CPU, in a cache of its own."""
+    monkeypatch.setenv("PRUNEBOOK_CACHE", str(tmp_path / "cache"))
+    return ["--text", str(tiny / "text.txt"), "--length", "16", "--device", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("method", "calibration"), [("magnitude", None), ("wanda", {"samples": 3, "length": 16})]
+)
+def test_prune_measures_and_saves(tiny, on_tiny, tmp_path, method, calibration):
+    arguments = [
+        str(tiny / "model"),
+        method,
+        "--samples",
+        "3",
+        "--windows",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    given = [*arguments, *on_tiny, "--pattern", "2:4"]
+    result = json.loads(call("prune", *given, "--json").stdout)
+    assert result["report"]["sparsity"] == 0.5
+    assert result["report"]["pattern"] == "2:4"
+    assert result["report"]["calibration"] == calibration
+    assert result["saved"] == str(tmp_path / "out")
+    recipe = json.loads((tmp_path / "out" / "prunebook.json").read_text())
+    assert recipe["measured"] == result["measured"]
+    pruned = json.loads(call("eval", str(tmp_path / "out"), "--windows", "2", *on_tiny, "--json").stdout)
+    assert pruned["perplexity"] == pytest.approx(result["measured"]["perplexity"], rel=1e-6)
+    dense = json.loads(call("eval", str(tiny / "model"), "--windows", "2", *on_tiny, "--json").stdout)
+    assert dense["perplexity"] == pytest.approx(result["dense_perplexity"], rel=1e-6)
+
+
+def test_prune_and_eval_print_tables(tiny, on_tiny, tmp_path):
+    options = ["--option", "scope=row", "--sparsity", "0.25", "--windows", "2", *on_tiny]
+    lines = call("prune", str(tiny / "model"), "magnitude", *options).stdout.splitlines()
+    assert lines[0].startswith(
+        "Method     Sparsity  Perplexity  KL to dense  Agreement  Seconds  Peak memory"
+    )
+    assert [line.split()[:2] for line in lines[1:]] == [["dense", "–"], ["magnitude", "25.00%"]]
+    assert not (tmp_path / "out").exists()
+    header, row = call("eval", str(tiny / "model"), "--windows", "2", *on_tiny).stdout.splitlines()
+    assert header.startswith("Perplexity")
+    assert str(tiny / "model") in row
+
+
+@pytest.fixture
+def fake_book(book, monkeypatch):
+    """Stands in for running, building and serving; keeps what the command passed on."""
+    calls = []
+
+    def run_notebooks(root, slugs, **settings):
+        calls.append((root, slugs, settings))
+        return SimpleNamespace(failed=[slug for slug in slugs if slug == "scaling"])
+
+    fakes = {
+        "run": {"run_notebooks": run_notebooks},
+        "build": {"build_site": lambda root: root / "_build" / "html" / "index.html"},
+        "serve": {"serve": lambda root, port: calls.append((root, port))},
+    }
+    for name, functions in fakes.items():
+        monkeypatch.setitem(sys.modules, f"prunebook.book.{name}", SimpleNamespace(**functions))
+    return calls
+
+
+def test_run(book, fake_book):
+    call("run")
+    call("run", "wanda", "scaling", "--profile", "full", "--jobs", "2", "--force", code=1)
+    assert fake_book == [
+        (book, [], {"profile": "ci", "jobs": 1, "force": False}),
+        (book, ["wanda", "scaling"], {"profile": "full", "jobs": 2, "force": True}),
+    ]
+
+
+def test_build_and_serve(book, fake_book):
+    assert call("build").stdout == f"{book / '_build' / 'html' / 'index.html'}\n"
+    call("serve", "--port", "8123")
+    assert fake_book == [(book, 8123)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing"],
+        ["show"],
+        ["prune", "smollm2-135m"],
+        ["prune", "smollm2-135m", "wanda", "--sparsity", "half"],
+        ["eval"],
+        ["eval", "smollm2-135m", "--length", "long"],
+        ["run", "--jobs", "0"],
+        ["serve", "--port", "0"],
+    ],
+)
+def test_usage_errors_have_exit_code_2(arguments):
+    assert "Error: " in call(*arguments, code=2).stderr
+
+
+def test_reading_commands_import_no_torch(book):
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom prunebook.cli import main\n"
+        "commands = ['list'], ['show', 'wanda'], ['list', '--json']\n"
+        "codes = [CliRunner().invoke(main, command).exit_code for command in commands]\n"
+        "print(codes, sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=book)
+    assert done.stdout == "[0, 0, 0] []\n"
