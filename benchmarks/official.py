@@ -149,7 +149,8 @@ def main() -> None:
     record = {
         "benchmark": "official",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "hardware": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "prunebook": pb.__version__},
         "protocol": {
             "model": "smollm2-135m, float32", "sparsity": SPARSITY,

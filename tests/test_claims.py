@@ -16,7 +16,7 @@ from prunebook.render import claim_html, human_bytes, protocol_line, results_tex
 TEXTS = {"paper": "7.26", "source": "Table 2", "ours": "30.1"}
 
 
-@pytest.fixture()
+@pytest.fixture
 def shown(monkeypatch):
     """The MIME bundles that were displayed."""
     bundles = []
@@ -47,7 +47,7 @@ def test_verdict_turns_at_two_standard_errors(mean, verdict):
 
 def test_pairing_removes_what_the_windows_share():
     windows = np.array([[1.0, 9.0, 4.0, 2.0]])
-    assert gap(windows, windows + [[0.10, 0.11, 0.09, 0.10]]).verdict == "holds"
+    assert gap(windows, windows + np.array([[0.10, 0.11, 0.09, 0.10]])).verdict == "holds"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,8 @@ def test_gap_refuses(lower, higher, message):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "word"), [(True, "holds"), (np.bool_(False), "fails"), ("tie", "tie"), (claims.Gap(-1, 0.1), "fails")]
+    ("verdict", "word"),
+    [(True, "holds"), (np.bool_(False), "fails"), ("tie", "tie"), (claims.Gap(-1, 0.1), "fails")],
 )
 def test_claim_is_shown_and_recorded(shown, verdict, word):
     record = claim("k", "Wanda < magnitude", **TEXTS, verdict=verdict, protocol={"windows": np.int64(24)})
@@ -111,20 +112,23 @@ def test_not_testable_says_why(shown):
 
 def test_words_of_the_verdicts(shown):
     pages = [
-        claim_html(claim("k", "s", **TEXTS, verdict=word, protocol={}).to_dict())
-        for word in ("holds", "tie", "fails")
+        claim_html(claim("k", "s", **TEXTS, verdict=word, protocol={}).to_dict()) for word in ("holds", "tie", "fails")
     ]
     for page, words in zip(pages, ["✓</span> holds<", "tie (within two", "does not hold at this"], strict=True):
         assert words in page
 
 
 def test_results_are_json_with_null_for_what_is_not_finite(shown):
-    row = {"label": "Wanda", "perplexity": np.float32(30.5), "kl": math.inf, "agreement": math.nan, "seed": None}
+    row = {
+        "label": "Wanda",
+        "perplexity": np.float32(30.5),
+        "kl": math.inf,
+        "agreement": math.nan,
+        "seed": None,
+    }
     record = results([row], protocol={"model": "m"})
     data = json.loads(json.dumps(shown[0][RESULTS_MIME], allow_nan=False))
-    assert data["rows"] == [
-        {"label": "Wanda", "perplexity": 30.5, "kl": None, "agreement": None, "seed": None}
-    ]
+    assert data["rows"] == [{"label": "Wanda", "perplexity": 30.5, "kl": None, "agreement": None, "seed": None}]
     assert data["protocol"] == {"model": "m"}
     assert data["versions"]["prunebook"] == "0.1.0"
     assert data == record.to_dict()
@@ -133,11 +137,21 @@ def test_results_are_json_with_null_for_what_is_not_finite(shown):
 def test_results_table_formats_numbers(shown):
     row = {
         "label": "Wanda <50%>", "method": "wanda", "sparsity": 0.5, "perplexity": 1234.567, "kl": 0.12345,
-        "agreement": 0.876, "seconds": 12.34, "peak_memory": 1536 * 2**20, "parameters": 134515008, "extra_thing": True,
+        "agreement": 0.876, "seconds": 12.34, "peak_memory": 1536 * 2**20, "parameters": 134515008,
+        "extra_thing": True,
     }  # fmt: skip
     results([row, {"label": "dense"}], protocol={"model": "m", "seeds": 3})
     page = shown[0]["text/html"]
-    for text in ("Wanda &lt;50%&gt;", "50.00%", "1,234.57", "0.1235", "87.60%", "12.3", "1.5 GiB", "134,515,008"):
+    for text in (
+        "Wanda &lt;50%&gt;",
+        "50.00%",
+        "1,234.57",
+        "0.1235",
+        "87.60%",
+        "12.3",
+        "1.5 GiB",
+        "134,515,008",
+    ):
         assert f">{text}<" in page
     assert "<td>True</td>" in page
     assert page.count("<td>–</td>") == 8
@@ -158,7 +172,8 @@ def test_results_refuse(rows, message):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (2**30, "1.0 GiB"), (2**60, "1048576.0 TiB")]
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (2**30, "1.0 GiB"), (2**60, "1048576.0 TiB")],
 )
 def test_human_bytes(count, text):
     assert human_bytes(count) == text
@@ -177,7 +192,7 @@ def test_shown_once_in_ipython():
         "from IPython.utils.capture import capture_output\n"
         "shell = S.instance()\n"
         "with capture_output() as captured:\n"
-        "    shell.run_cell(\"import prunebook as pb\\n"
+        '    shell.run_cell("import prunebook as pb\\n'
         "pb.not_testable('k', 's', paper='p', source='t', reason='r')\")\n"
         "assert len(captured.outputs) == 1, captured.outputs\n"
         f"assert {CLAIM_MIME!r} in captured.outputs[0].data, captured.outputs[0].data\n"

@@ -11,7 +11,7 @@ from prunebook.errors import UserError
 from prunebook.show import show_source
 
 
-@pytest.fixture()
+@pytest.fixture
 def shown(monkeypatch):
     bundles = []
     monkeypatch.setattr(show, "display_bundle", bundles.append)
@@ -50,6 +50,6 @@ def test_the_fence_is_longer_than_any_in_the_source(shown, monkeypatch):
 
 @pytest.mark.parametrize("obj", [len, Path, "wanda", 3, claims, test_a_method_is_dedented])
 def test_what_is_not_the_librarys(shown, obj):
-    with pytest.raises(UserError, match="show_source: .* is no function, class or method of prunebook"):
+    with pytest.raises(UserError, match=r"show_source: .* is no function, class or method of prunebook"):
         show_source(obj)
     assert shown == []

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
-from .models import matmul_precision
+from .precision import matmul_precision
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 
@@ -71,9 +71,9 @@ def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 def check_tokens(model: nn.Module, tokens: torch.Tensor, name: str = "calibration") -> None:
     """Raise a `UserError` unless `tokens` is int64 `[n, length]` with ids inside the vocabulary."""
-    if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not len(tokens):
+    if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not tokens.numel():
         given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise UserError(f"{name} must be an int64 tensor [n, length] with n >= 1, not {given}")
+        raise UserError(f"{name} must be an int64 tensor [n, length], not empty, not {given}")
     vocabulary = model.get_input_embeddings().num_embeddings
     low, high = tokens.min().item(), tokens.max().item()
     if low < 0 or high >= vocabulary:
@@ -81,7 +81,7 @@ def check_tokens(model: nn.Module, tokens: torch.Tensor, name: str = "calibratio
         raise UserError(f"{name} holds token id {wrong}, outside the vocabulary 0..{vocabulary - 1}")
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818 - a signal, not an error
     """Ends a forward pass early, once all that was wanted from it has been seen."""
 
 
@@ -145,13 +145,13 @@ class BlockStep(Block):
                 self.groups.append([name])
                 first_inputs.append(inputs[0])  # held, so that no later tensor can be mistaken for it
                 leaders[name] = factory(inputs[0].shape[-1], inputs[0].device)
-                leaders[name].update(inputs[0])
+                self._update(leaders[name], inputs[0])
 
             return hook
 
         def observe(name: str, is_last: bool):
             def hook(_, inputs):
-                leaders[name].update(inputs[0])
+                self._update(leaders[name], inputs[0])
                 if is_last:
                     raise _Stop
 
@@ -171,6 +171,11 @@ class BlockStep(Block):
                     "float32, or other calibration text"
                 )
         return {name: leaders[group[0]] for group in self.groups for name in group}
+
+    def _update(self, statistic: Statistic, inputs: torch.Tensor) -> None:
+        with matmul_precision(self.device, "exact"):  # statistics stay in float32 whatever the passes use
+            # [sequences, tokens, in], also where a block flattens its tokens before a linear (OPT)
+            statistic.update(inputs if inputs.ndim == 3 else inputs.view(-1, self.hidden.shape[1], inputs.shape[-1]))
 
     def propagate(self) -> None:
         """Replace `hidden` by the block's outputs, in place, batch by batch."""

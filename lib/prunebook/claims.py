@@ -165,9 +165,7 @@ def claim(
     elif isinstance(verdict, str) and verdict in _DECIDED:
         word = verdict
     else:
-        raise UserError(
-            f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, {', '.join(_DECIDED)}"
-        )
+        raise UserError(f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, {', '.join(_DECIDED)}")
     _check_texts(key, statement=statement, paper=paper, source=source, ours=ours)
     plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
     return _show_claim(Claim(key, statement, paper, source, ours, word, plain_protocol, None, numbers_of_gap))
@@ -231,9 +229,7 @@ def plain(value, where: str):
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None
-    raise UserError(
-        f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None"
-    )
+    raise UserError(f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None")
 
 
 def _versions() -> dict[str, str]:

@@ -175,7 +175,7 @@ def evaluation_tokens(
     Raises:
         UserError: too little text, or text that cannot be read.
     """
-    every = _windows(tokenizer, "evaluation", text, windows or 1, length, None)
+    every = _windows(tokenizer, "evaluation", text, 1 if windows is None else windows, length, None)
     if windows is None:
         return every
     return every[torch.arange(windows) * len(every) // windows]

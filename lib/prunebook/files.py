@@ -58,12 +58,24 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o755)
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-        if path.exists():
-            os.replace(path, old / "it")
-        os.replace(temporary, path)
-        shutil.rmtree(old)
+        _replace_folder(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; a folder already there is put back if that fails, deleted if not."""
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    try:
+        if path.exists():
+            os.replace(path, old / "it")
+        try:
+            os.replace(new, path)
+        except OSError:
+            if (old / "it").exists():
+                os.replace(old / "it", path)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

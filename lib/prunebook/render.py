@@ -24,7 +24,6 @@ def human_bytes(count: float) -> str:
 
 # Shown columns of a results table: name -> heading and how a number is written. Others follow as they are.
 _COLUMNS = {
-    "paper": ("Paper", str),
     "label": ("Method", str),
     "method": ("Method", str),
     "pattern": ("Pattern", str),
@@ -81,13 +80,17 @@ def claim_html(record: Mapping) -> str:
     )
 
 
-def results_html(rows: list[Mapping], protocol: Mapping) -> str:
-    """Result rows as a table that scrolls in its own box where the page is narrow, over the protocol."""
-    columns = _columns(rows)
-    head = "".join(f'<th scope="col">{html.escape(_heading(name))}</th>' for name in columns)
-    body = "".join(
-        "<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>" for row in rows
+def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = None) -> str:
+    """Result rows as a table that scrolls in its own box where the page is narrow, over the protocol.
+
+    The column `first`, if given, comes before the known ones.
+    """
+    columns = sorted(_columns(rows), key=lambda name: name != first)
+    head = "".join(
+        f'<th scope="col"{_style(*(row.get(name) for row in rows))}>{html.escape(_heading(name))}</th>'
+        for name in columns
     )
+    body = "".join("<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>" for row in rows)
     return (
         '<div class="pb-scroll" tabindex="0" role="region" aria-label="Results">'
         f'<table class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -130,9 +133,13 @@ def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _style(*values) -> str:
+    """The class of a cell, or of the heading of all `values`, that holds numbers."""
+    return ' class="pb-number"' if any(map(_is_number, values)) else ""
+
+
 def _cell_html(name: str, value) -> str:
-    kind = ' class="pb-number"' if _is_number(value) else ""
-    return f"<td{kind}>{html.escape(_shown(name, value))}</td>"
+    return f"<td{_style(value)}>{html.escape(_shown(name, value))}</td>"
 
 
 class _Bundle:

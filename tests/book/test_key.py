@@ -30,7 +30,7 @@ BASE = {"prunebook", "prunebook.methods", "prunebook.methods.engine", "prunebook
 WANDA = BASE | {"prunebook.methods.wanda", "prunebook.methods.magnitude", "prunebook.patterns"}
 
 
-@pytest.fixture()
+@pytest.fixture
 def package(tmp_path):
     folder = tmp_path / "prunebook"
     for name, text in FILES.items():
@@ -62,8 +62,8 @@ def notebook(*code, note="text"):
         (
             "import prunebook as pb\npb.lazy()",
             {
-                "prunebook", "prunebook.lazy", "prunebook.deep", "prunebook.deep.inner", "prunebook.deep.helper",
-                "prunebook.patterns", "prunebook.errors",
+                "prunebook", "prunebook.lazy", "prunebook.deep", "prunebook.deep.inner",
+                "prunebook.deep.helper", "prunebook.patterns", "prunebook.errors",
             },
         ),
         ("import numpy as pb\npb.claim", set()),

@@ -124,9 +124,7 @@ def test_two_runs_at_once_do_the_work_once(book):
     count = book.root / "count"
     book.add("alpha", f"import time\ntime.sleep(1)\nopen({str(count)!r}, 'a').write('x')")
     code = f"from prunebook.book.run import run_notebooks as r\nprint(r({str(book.root)!r}))"
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     texts = [run.communicate(timeout=60)[0] for run in runs]
     assert count.read_text() == "x"
     assert sorted("up to date" in text for text in texts) == [False, True]

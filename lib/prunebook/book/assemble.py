@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 
+from ..catalog import challenge_notes
 from ..catalog.reader import tags_of
 from ..claims import CLAIM_MIME, RESULTS_MIME
 from ..errors import UserError
@@ -17,6 +18,7 @@ from .scoreboard import scoreboard
 
 PAPERS_MARKER = "<!-- papers -->"
 _STATIC = Path(__file__).parent / "static"
+_CHALLENGES = "challenge/challenge.md"
 _FILES = ("_config.yml", "_toc.yml", "index.md")
 _FOLDERS = ("concepts", "challenge")
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -26,9 +28,9 @@ def assemble(root: Path, papers: Sequence[Published]) -> Path:
     """Write the site's sources and return their folder; it is replaced as a whole.
 
     Raises:
-        UserError: a page or a folder of pages is missing, or the index has no marker for the papers.
+        UserError: a page or a folder of pages is missing, or lacks the markers for what is generated.
     """
-    for name in (*_FILES, *_FOLDERS):
+    for name in (*_FILES, *_FOLDERS, _CHALLENGES):
         if not (root / name).exists():
             raise UserError(f"{name} is missing in {root}")
     site = root / "_build" / "site"
@@ -39,6 +41,8 @@ def assemble(root: Path, papers: Sequence[Published]) -> Path:
             shutil.copytree(root / name, folder / name)
         shutil.copytree(_STATIC, folder / "_static")
         write_atomic(folder / "index.md", _index(root, papers))
+        notes = (root / _CHALLENGES).read_text(encoding="utf-8")
+        write_atomic(folder / _CHALLENGES, challenge_notes(notes, [published.paper for published in papers]))
         write_atomic(folder / "scoreboard.md", scoreboard(papers))
         (folder / "_notebooks").mkdir()
         for published in papers:
@@ -94,6 +98,6 @@ def _index_row(published: Published) -> str:
     record = published.paper.record
     venue = escape(f"{record.venue.name} {record.venue.year}")
     name = f"[{escape(record.short)}](papers/{record.slug}.ipynb) {venue}"
-    badges = " ".join(tags(record, facet) for facet in ("type", "criteria", "retrain"))
-    claims = claim_counts(published.claims) or "not run yet"
+    badges = " ".join(tags(record, facet) for facet in ("type", "criteria"))
+    claims = claim_counts(published.claims, words=False) or "not run yet"
     return f"| {name} | {escape(record.takeaway)} | {badges} | {claims} |"

@@ -55,6 +55,7 @@ def build_site(root: Path | str) -> Path:
             built = _jupyter_book(site, Path(folder), html.parent / "build.log")
             problems = check_site(built, expectations(site, papers))
             if problems:
+                print(*problems, sep="\n", file=sys.stderr)
                 raise BuildError(_told("the site fails its check", problems))
             with atomic_folder(html) as target:
                 for item in built.iterdir():
@@ -93,7 +94,7 @@ def _jupyter_book(site: Path, output: Path, log: Path) -> Path:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "NO_COLOR": "1", "PYTHONWARNINGS": "default"},
+        env={**os.environ, "NO_COLOR": "1"},
     )
     lines = []
     with process, open(log, "w", encoding="utf-8") as file:
@@ -101,11 +102,12 @@ def _jupyter_book(site: Path, output: Path, log: Path) -> Path:
             line = _ANSI.sub("", raw).rstrip()
             lines.append(line)
             print(line, file=file)
-            if re.match(r"(reading|writing|copying|building) ", line):
+            if re.match(r"(reading|writing) ", line):
                 print(line[:100], file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n")
     if process.returncode:
         complaints = [line.replace(f"{site}/", "") for line in lines if _COMPLAINT.search(line)]
-        raise BuildError(_told(f"jupyter-book failed (log: {log})", list(dict.fromkeys(complaints)) or lines[-1:]))
+        told = list(dict.fromkeys(complaints)) or lines[-1:]
+        raise BuildError(_told(f"jupyter-book failed (log: {log})", told))
     return output / "_build" / "html"
 
 

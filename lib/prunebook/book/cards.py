@@ -9,12 +9,6 @@ from ..render import VERDICTS
 from .published import Published
 
 _STATUS_COLOURS = {"tested": "success", "documented": "info", "removed": "warning"}
-_COUNTED = {
-    "holds": "hold",
-    "tie": "tied",
-    "fails": "do not hold at this scale",
-    "not_testable": "not testable here",
-}
 _NOT_RUN = "This notebook has not been run yet: it shows the record and the text, and no results."
 _MISSING = "This notebook has not been run for this build: it shows its code without outputs."
 _OLD = "The outputs are from before the last change to this notebook, the library or the profile."
@@ -41,23 +35,27 @@ def card(published: Published) -> str:
         f"{{download}}`Download the notebook </_notebooks/{record.slug}.ipynb>`",
     }
     lines = [f":{name}: {value}" for name, value in fields.items() if value]
-    body = "\n".join([f"**{escape(record.takeaway)}**", "", *lines])
+    body = "\n".join([escape(record.takeaway), "", *lines])
     return f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n{_note(published)}"
 
 
 def tags(record: Record, facet: str) -> str:
     """The values of a facet as badges that link to their concepts, and its detail."""
     content = record.facets()[facet]
-    badges = [f"{{bdg-ref-secondary}}`{value} <{concept_anchor(facet, value)}>`" for value in content.values]
+    badges = [f"{{bdg-ref-primary-line}}`{value} <{concept_anchor(facet, value)}>`" for value in content.values]
     return " ".join(badges + ([f"({escape(content.detail)})"] if content.detail else []))
 
 
-def claim_counts(claims: Iterable[Mapping]) -> str:
-    """How many claims have each verdict: `✓ 3 hold · ○ 1 not testable here`; empty without claims."""
+def claim_counts(claims: Iterable[Mapping], words: bool = True) -> str:
+    """How many claims have each verdict, as `✓ holds: 3 · ≈ tie: 1`; empty without claims.
+
+    Args:
+        words: False leaves the symbols and the numbers.
+    """
     counts = Counter(claim["verdict"] for claim in claims)
     return " · ".join(
-        f"{symbol} {counts[verdict]} {_COUNTED[verdict]}"
-        for verdict, (symbol, _) in VERDICTS.items()
+        f"{symbol}\N{NO-BREAK SPACE}{text + ': ' if words else ''}{counts[verdict]}"
+        for verdict, (symbol, text) in VERDICTS.items()
         if counts[verdict]
     )
 

@@ -40,7 +40,8 @@ def check_site(html: Path, pages: dict[str, Expected]) -> list[str]:
         html: the folder of the built site.
         pages: page without its ending -> what it must show.
     """
-    parsed = {path.resolve(): _Page.read(path) for path in sorted(html.rglob("*.html"))}
+    found = sorted(path for path in html.rglob("*.html") if html / "_static" not in path.parents)
+    parsed = {path.resolve(): _Page.read(path) for path in found}
     problems = []
     for name, expected in pages.items():
         page = parsed.get((html / f"{name}.html").resolve())
@@ -54,9 +55,7 @@ def check_site(html: Path, pages: dict[str, Expected]) -> list[str]:
     for path, page in parsed.items():
         where = path.relative_to(html.resolve()).with_suffix("").as_posix()
         problems += [f"{where}: loads {address} from a network" for address in page.remote]
-        problems += [
-            f"{where}: link to {link} leads nowhere" for link in page.links if not _leads(link, path, parsed)
-        ]
+        problems += [f"{where}: link to {link} leads nowhere" for link in page.links if not _leads(link, path, parsed)]
     return problems
 
 

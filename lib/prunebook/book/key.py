@@ -25,9 +25,7 @@ _PINNED = (
 )  # fmt: skip
 
 
-def rerun_key(
-    notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], package: Path = PACKAGE
-) -> str:
+def rerun_key(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], package: Path = PACKAGE) -> str:
     """The key as hexadecimal SHA-256.
 
     Args:
@@ -65,9 +63,7 @@ class Library:
             self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
         self.sources = {name: path.read_text(encoding="utf-8") for name, path in self.files.items()}
         self.trees = {name: ast.parse(source) for name, source in self.sources.items()}
-        self.exports = {
-            name: f"{self.name}.{module}" for name, module in self._table(self.name, _EXPORTS).items()
-        }
+        self.exports = {name: f"{self.name}.{module}" for name, module in self._table(self.name, _EXPORTS).items()}
         methods = f"{self.name}.methods"
         registry = {
             name: (f"{methods}.{module}", class_name)

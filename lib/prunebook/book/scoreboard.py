@@ -10,15 +10,19 @@ from ..render import protocol_line, results_html, verdict_html
 from .cards import claim_counts
 from .published import Published
 
+# the page needs the width of the column on the right
 _INTRO = """\
+---
+html_theme.sidebar_secondary.remove: true
+---
 # Scoreboard
 
 Each claim below is one that its paper makes, checked by the paper's notebook on one model and one text. A
 verdict on a difference between two methods compares the same windows of text and the same calibration draws:
-above two standard errors the claim holds, below minus two it does not, and in between it is a tie. A claim that
-does not hold at this scale may well hold at the paper's.
+above two standard errors the claim holds, below minus two it does not, and in between it is a tie. A claim
+that does not hold at this scale may well hold at the paper's.
 """
-_COLUMNS = ("Paper", "Claim", "Paper's number", "Ours", "Verdict", "Protocol")
+_COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
 
 
 def scoreboard(papers: Sequence[Published]) -> str:
@@ -36,7 +40,7 @@ def scoreboard(papers: Sequence[Published]) -> str:
             "## Results",
             "Every row that the notebooks measured, a table for each protocol; rows that differ only in the"
             " calibration draw are averaged, and *seeds* counts them.",
-            *(results_html(_averaged(rows), protocol) for protocol, rows in tables),
+            *(results_html(_averaged(rows), protocol, "paper") for protocol, rows in tables),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -54,13 +58,14 @@ def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
 def _claim_row(published: Published, claim: Mapping) -> str:
     record = published.paper.record
     text = {name: html.escape(str(value)) for name, value in claim.items() if value is not None}
+    line = html.escape(protocol_line(claim["protocol"]))
+    protocol = f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>' if line else ""
     cells = [
         f'<a href="papers/{record.slug}.html">{html.escape(record.short)}</a>',
+        verdict_html(claim["verdict"]),
         text["statement"],
         f'{text["paper"]}<br><span class="pb-source">{text["source"]}</span>',
-        text.get("ours") or text["reason"],
-        verdict_html(claim["verdict"]),
-        f'<span class="pb-protocol">{html.escape(protocol_line(claim["protocol"]))}</span>',
+        (text.get("ours") or text["reason"]) + protocol,
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
@@ -101,5 +106,3 @@ def _mean(group: Sequence[Mapping]) -> Iterator[tuple[str, Any]]:
 
 def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-

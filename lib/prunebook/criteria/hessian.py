@@ -59,7 +59,8 @@ def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
             "use more calibration tokens or a larger damping such as 0.1"
         )
     upper = factor.flip(0, 1)
-    return torch.linalg.solve_triangular(upper, torch.eye(len(upper), dtype=upper.dtype, device=upper.device), upper=True)
+    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
+    return torch.linalg.solve_triangular(upper, identity, upper=True)
 
 
 def obs_score(weight: torch.Tensor, factor_diagonal: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..blocks import find_blocks, weight_of
 from ..evaluate import DenseBaseline, Measurement, measure
@@ -107,7 +107,7 @@ def compare(
         zeros = sum(int((weight_of(x) == 0).sum()) for b in find_blocks(pruned) for x in b.linears.values())
         nonzero = model.num_parameters() - zeros
         trials.append(Trial(label, seed, report, measure(pruned, held_out, dense, dense.precision), nonzero))
-    return Comparison(trials, dense, len(calibrations), _protocol(model, calibrations, held_out, dense),
+    return Comparison(trials, dense, max(1, len(calibrations)), _protocol(model, calibrations, held_out, dense),
                       model.num_parameters())  # fmt: skip
 
 

@@ -50,8 +50,8 @@ def prune(model, method, *, calibration: torch.Tensor | None = None, progress: b
         The measured `Report`; it is also appended to `model.prunebook_reports`, which `save_model` writes.
 
     Raises:
-        UserError: unknown method or option, missing or bad calibration, a pattern that a layer's width does
-            not divide (found before any weight changes), or activations that are not finite.
+        UserError: unknown method or option, missing or bad calibration, activations that are not finite; and,
+            found before any weight changes, a width that n:m does not divide or weights that are not finite.
     """
     method = make_method(method, options)
     if method.needs_calibration and calibration is None:
@@ -59,18 +59,22 @@ def prune(model, method, *, calibration: torch.Tensor | None = None, progress: b
     blocks = find_blocks(model)
     for block in blocks:
         for name, linear in block.linears.items():
-            check_width(weight_of(linear).shape[1], method.target, name)
+            weight = weight_of(linear)
+            check_width(weight.shape[1], method.target, name)
+            if not torch.stack(torch.aminmax(weight)).isfinite().all():
+                raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
     start = time.perf_counter()
     with peak_memory(next(model.parameters()).device) as memory:
         method.prune(model, calibration, progress=name_of(method) if progress else None)
     seconds = time.perf_counter() - start
-    zeros = {n: (weight_of(x) == 0).float().mean().item() for block in blocks for n, x in block.linears.items()}
+    zeros = {n: int((weight_of(x) == 0).sum()) for block in blocks for n, x in block.linears.items()}
     sizes = {n: x.weight.numel() for block in blocks for n, x in block.linears.items()}
-    sparsity = sum(zeros[name] * sizes[name] for name in zeros) / sum(sizes.values())
+    sparsity = sum(zeros.values()) / sum(sizes.values())
+    layers = {name: zeros[name] / sizes[name] for name in zeros}
     used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     report = Report(
-        name_of(method), options, str(method.target), sparsity, zeros, seconds, memory.bytes, memory.kind, used
+        name_of(method), options, str(method.target), sparsity, layers, seconds, memory.bytes, memory.kind, used
     )
     model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
     return report

@@ -48,6 +48,7 @@ class Magnitude:
     def target(self) -> Pattern:
         return make_pattern(self.sparsity, self.pattern, self.scope)
 
+    @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight `[out, in]`."""
         return weight.masked_fill(~keep_mask(magnitude_score(weight), self.target), 0)

@@ -23,6 +23,7 @@ from ..patterns import NofM, Pattern, Unstructured, check_width, keep_mask, make
 _STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
 
 
+@torch.no_grad()
 def sparsegpt_update(
     weight: torch.Tensor, hessian: torch.Tensor, pattern: Pattern, damping: float = 0.01, block_size: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,6 +129,7 @@ class SparseGPT:
     def target(self) -> Pattern:
         return make_pattern(self.sparsity, self.pattern, "layer")
 
+    @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """The pruned and updated copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
         statistic = Hessian(weight.shape[1], weight.device)

@@ -15,6 +15,7 @@ import torch
 
 from ..blocks import walk, weight_of
 from ..criteria.wanda import SquaredNorm, wanda_score
+from ..errors import UserError
 from ..patterns import Pattern, keep_mask, make_pattern
 
 
@@ -45,11 +46,14 @@ class Wanda:
 
     def __post_init__(self):
         self.target  # noqa: B018 - raises on bad options
+        if self.scope == "model":
+            raise UserError("scope 'model' is not allowed for wanda; use 'row' or 'layer'")
 
     @property
     def target(self) -> Pattern:
         return make_pattern(self.sparsity, self.pattern, self.scope)
 
+    @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
         statistic = SquaredNorm(weight.shape[1], weight.device)

@@ -1,0 +1,38 @@
+# `make book` builds the site from nothing, `make test` checks everything; both make the environment first.
+PYTHON ?= python3
+VENV ?= .venv
+PROFILE ?= ci
+JOBS ?= 1
+PORT ?= 8000
+BIN := $(VENV)/bin
+
+.PHONY: book test lint serve run clean env
+.DEFAULT_GOAL := book
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml requirements/constraints.txt requirements/embedded.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/embedded.txt
+	touch $@
+
+run: env
+	$(BIN)/prunebook run --profile $(PROFILE) --jobs $(JOBS)
+
+book: run
+	$(BIN)/prunebook build
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/prunebook check
+
+serve: env
+	$(BIN)/prunebook serve --port $(PORT)
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

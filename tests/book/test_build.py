@@ -1,0 +1,170 @@
+"""One small book from its notebook to checked pages, and what must not be published."""
+
+import importlib.metadata
+import json
+import shutil
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prunebook.book.build import BuildError, build_site
+from prunebook.book.check_site import Expected, check_site
+from prunebook.book.profiles import load_profiles
+from prunebook.book.run import run_notebooks
+from prunebook.book.serve import make_server
+from prunebook.errors import UserError
+
+from .small_book import CLAIMS, SHOWN, write_sources
+
+TOC = """\
+format: jb-book
+root: index
+chapters:
+- file: papers/alpha
+- file: papers/later
+- file: concepts/types
+- file: challenge/challenge
+- file: scoreboard
+"""
+TAGS = ("type-unstructured", "criteria-wanda", "criteria-other", "budget-sparsity", "data-calibration")
+ANCHORS = "".join(f"({tag})=\n## {tag}\n\nText.\n\n" for tag in (*TAGS, "retrain-without", "weight-frozen"))
+
+
+def test_from_notebooks_to_pages(book, capfd):
+    """One scenario, because each build takes seconds."""
+    root = book.root
+    write_sources(root)
+    shutil.copyfile(Path(__file__).parents[2] / "_config.yml", root / "_config.yml")
+    (root / "_toc.yml").write_text(TOC)
+    (root / "concepts" / "types.md").write_text(f"# Types\n\n{ANCHORS}")
+    book.add("alpha", SHOWN, CLAIMS)
+    book.add("later", "never", method=None)
+    assert not run_notebooks(root).failed
+
+    html = build_site(root)
+    assert html == root / "_build" / "html"
+    page = (html / "papers" / "alpha.html").read_text()
+    assert page.count('class="pb-claim ') == 3
+    assert '<table class="pb-results">' in page
+    assert '<img alt="../_images/' in page
+    assert 'href="../concepts/types.html#criteria-wanda"' in page
+    assert 'href="../challenge/challenge.html#note-alpha"' in page
+    assert "noise" not in page
+    assert "paper:" not in page
+    assert "has not been run yet" in (html / "papers" / "later.html").read_text()
+    scores = (html / "scoreboard.html").read_text()
+    assert scores.count('<span class="pb-verdict pb-holds">') == 1
+    assert scores.count('<span class="pb-verdict pb-not-testable">') == 1
+    assert list((html / "_downloads").rglob("alpha.ipynb"))
+    assert "ci-model" in scores
+
+    stamp = (html / "index.html").stat().st_mtime_ns
+    build_site(root)
+    assert (html / "index.html").stat().st_mtime_ns == stamp
+
+    text = f"# Types\n\n{ANCHORS.replace('(criteria-wanda)=', '')}"
+    (root / "concepts" / "types.md").write_text(text)
+    capfd.readouterr()
+    missing = r"jupyter-book failed.* 4 problems: .*alpha\.ipynb.* target not found: criteria-wanda"
+    with pytest.raises(BuildError, match=missing):
+        build_site(root)
+    assert "criteria-wanda" in (root / "_build" / "build.log").read_text()
+    assert (html / "index.html").stat().st_mtime_ns == stamp
+    assert not [path.name for path in (root / "_build").iterdir() if path.name.startswith(".sphinx")]
+
+
+def test_jupyter_book_2_is_refused(book, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.1")
+    with pytest.raises(UserError, match=r"jupyter-book 2\.0\.1 is installed.*needs >=1\.0\.4,<2"):
+        build_site(book.root)
+
+
+@pytest.fixture
+def site(tmp_path):
+    def make(**pages):
+        for name, body in pages.items():
+            (tmp_path / f"{name}.html").write_text(f"<html><body>{body}</body></html>")
+        return tmp_path
+
+    return make
+
+
+OUTPUT = '<div class="cell_output docutils"><div>{}</div></div>'
+
+
+def test_a_good_site_has_no_problems(site):
+    body = OUTPUT.format('<img src="data:x"><table></table><section class="pb-claim pb-holds"></section>')
+    html = site(
+        index='<a href="b%20c.html#x">b</a> <a href="#">top</a> <a href="https://example.org/z">out</a>'
+        '<a href="mailto:x@y">m</a>',
+        **{"b c": f'<p id="x"></p><a href="#x">x</a>{body}'},
+    )
+    assert check_site(html, {"index": Expected(), "b c": Expected(1, 1, 1)}) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ('<a href="c.html">c</a>', "index: link to c.html leads nowhere"),
+        ('<a href="#c">c</a>', "index: link to #c leads nowhere"),
+        ('<img src="c.png">', "index: link to c.png leads nowhere"),
+        (
+            '<script src="https://cdn.example/x.js"></script>',
+            "index: loads https://cdn.example/x.js from a network",
+        ),
+        (
+            '<link rel="stylesheet" href="//cdn.example/x.css">',
+            "index: loads //cdn.example/x.css from a network",
+        ),
+    ],
+)
+def test_bad_links(site, body, problem):
+    assert check_site(site(index=body), {"index": Expected()}) == [problem]
+
+
+def test_missing_pages_and_outputs(site):
+    outside = '<img src="data:x"><table></table>'
+    html = site(index=outside + OUTPUT.format('<section class="pb-claim"></section>'))
+    assert check_site(html, {"index": Expected(2, 1, 1), "papers/alpha": Expected()}) == [
+        "index: shows 1 of 2 claims",
+        "index: shows 0 of 1 figures",
+        "index: shows 0 of 1 tables",
+        "papers/alpha: the page is missing",
+    ]
+
+
+def test_serve(tmp_path):
+    with pytest.raises(UserError, match="run `prunebook build` first"):
+        make_server(tmp_path, 0)
+    html = tmp_path / "_build" / "html"
+    html.mkdir(parents=True)
+    (html / "index.html").write_text("hello")
+    with make_server(tmp_path, 0) as server:
+        assert server.server_address[0] == "127.0.0.1"
+        with pytest.raises(UserError, match=f"port {server.server_port} cannot be used"):
+            make_server(tmp_path, server.server_port)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as answer:
+            assert answer.read() == b"hello"
+        server.shutdown()
+    with pytest.raises(UserError, match="port 70000 cannot be used"):
+        make_server(tmp_path, 70000)
+
+
+def test_the_books_own_profiles_and_contents():
+    """Every notebook is in the table of contents and declares every parameter of the profiles."""
+    root = Path(__file__).parents[2]
+    profiles = load_profiles(root)
+    assert list(profiles) == ["ci", "full", "gpu"]
+    declared = json.dumps(yaml.safe_load((root / "_toc.yml").read_text()))
+    for path in (root / "papers").glob("*.ipynb"):
+        assert f"papers/{path.stem}" in declared
+        (cell,) = [
+            cell for cell in json.loads(path.read_text())["cells"] if "parameters" in cell["metadata"].get("tags", [])
+        ]
+        for profile in profiles.values():
+            for name in profile["default"]:
+                assert any(line.startswith(f"{name} = ") for line in cell["source"]), (path.name, name)

@@ -1,0 +1,205 @@
+"""Cards, scoreboard and the assembled sources, from notebooks with outputs put in by hand."""
+
+import json
+
+import nbformat
+import pytest
+
+from prunebook.book import published as published_module
+from prunebook.book.assemble import assemble, page
+from prunebook.book.cards import card, claim_counts, escape
+from prunebook.book.executions import Execution
+from prunebook.book.published import Published, read_published
+from prunebook.book.scoreboard import scoreboard
+from prunebook.catalog import read_papers
+from prunebook.claims import CLAIM_MIME, RESULTS_MIME
+from prunebook.errors import UserError
+
+from .small_book import notebook, write_sources
+
+CLAIM = {
+    "key": "k", "statement": "It is <better>", "paper": "7.26", "source": "Table 2", "ours": "30.5",
+    "verdict": "holds", "protocol": {"model": "m"}, "reason": None, "gap": None,
+}  # fmt: skip
+NOT_TESTABLE = {**CLAIM, "verdict": "not_testable", "ours": None, "reason": "no device", "protocol": {}}
+
+
+def results(*rows, model="m"):
+    return {"rows": list(rows), "protocol": {"model": model}}
+
+
+@pytest.fixture
+def alpha(book):
+    """`alpha` as published with two claims and one table."""
+    book.add("alpha", "1")
+    (paper,) = read_papers(book.root)
+    execution = Execution(paper.path, "key", "ci", 12.3, "2026-11-23", {})
+    table = results(
+        {"label": "dense", "seed": None, "perplexity": 20.0, "sparsity": 0.0},
+        {"label": "Tiny", "seed": 0, "perplexity": 30.0, "sparsity": 0.5, "parameters": 7},
+        {"label": "Tiny", "seed": 1, "perplexity": 31.0, "sparsity": 0.5, "parameters": 7},
+    )
+    return Published(paper, notebook("alpha", "1"), execution, True, [CLAIM, NOT_TESTABLE], [table])
+
+
+def test_escape_leaves_no_markup():
+    assert escape("a*b* $x$\n`c` <d> {e}`f` | g") == r"a\*b\* \$x\$ \`c\` \<d\> \{e\}\`f\` \| g"
+
+
+def test_card(alpha):
+    text = card(alpha)
+    for expected in (
+        ":Authors: A\\. Author\\, B\\. Bee\n",
+        "{bdg-primary}`ICLR 2024` [arXiv 2306.11695](https://arxiv.org/abs/2306.11695)",
+        "[OpenReview](<https://openreview.net/forum?id=PxoFut3dWW>)",
+        ":Code: [official](<https://example.org/code>) (MIT)\n",
+        ":Links: [Blog](<https://example.org/blog>)\n",
+        "{bdg-ref-primary-line}`Wanda <criteria-wanda>` {bdg-ref-primary-line}`Other <criteria-other>`",
+        "`Sparsity <budget-sparsity>` (layer)",
+        ":Claims: ✓\N{NO-BREAK SPACE}holds: 1 · ○\N{NO-BREAK SPACE}not testable here: 1\n",
+        ":This run: profile ci, 2026-11-23, 12 s\n",
+        "{ref}`Challenges <note-alpha>`",
+        "{download}`Download the notebook </_notebooks/alpha.ipynb>`",
+        "What alpha does\\, \\< 1\\% of it\\.",
+    ):
+        assert expected in text
+    assert ":Runs in:" not in text
+    assert "{note}" not in text
+
+
+def test_card_of_a_bare_record(book):
+    book.add(
+        "alpha", arxiv=None, openreview=None, code=None, links=[], method=None,
+        venue={"name": "ICML", "year": 2023, "kind": "workshop"},
+        runs_in=[{"runtime": "vLLM", "status": "removed", "date": "2026-11-23", "note": "PR #3"}],
+    )  # fmt: skip
+    path = book.root / "papers" / "alpha.ipynb"
+    content = nbformat.read(path, 4)
+    content.cells[0].source = content.cells[0].source.replace("'2026-11-23'", "2026-11-23")
+    nbformat.write(content, path)
+    text = card(read_published(book.root)[0])
+    assert ":Paper: {bdg-primary}`ICML 2023 (workshop)`\n" in text
+    assert ":Code: none published\n" in text
+    assert ":Runs in: \n  - vLLM {bdg-warning}`removed` 2026-11-23: PR \\#3\n" in text
+    assert ":Links:" not in text
+    assert "has not been run yet" in text
+
+
+def test_card_says_when_outputs_are_old_or_missing(alpha):
+    old = Published(alpha.paper, alpha.notebook, alpha.execution, False, [], [])
+    missing = Published(alpha.paper, alpha.notebook, None, False, [], [])
+    assert "from before the last change" in card(old)
+    assert "has not been run for this build" in card(missing)
+
+
+def test_claim_counts_without_words():
+    claims = [{"verdict": word} for word in ("fails", "holds", "fails", "tie")]
+    assert claim_counts(claims, words=False).replace("\N{NO-BREAK SPACE}", " ") == "✓ 1 · ≈ 1 · ✗ 2"
+    assert claim_counts([]) == ""
+
+
+def test_scoreboard(alpha):
+    text = scoreboard([alpha])
+    assert text.count("<tr>") == 1 + 2 + 1 + 2
+    assert '<a href="papers/alpha.html">Alpha</a>' in text
+    assert "<td>It is &lt;better&gt;</td><td>7.26<br>" in text
+    assert "no device</td></tr>" in text
+    assert "<summary>Protocol</summary>model m</details>" in text
+    assert "Not run:" not in text
+
+
+def test_scoreboard_averages_the_draws(alpha):
+    text = scoreboard([alpha])
+    assert "<td>Alpha</td><td>dense</td>" in text
+    row = text[text.index("<td>Tiny</td>") :].partition("</tr>")[0]
+    assert row == (
+        '<td>Tiny</td><td class="pb-number">50.00%</td><td class="pb-number">30.50</td><td>–</td>'
+        '<td class="pb-number">2</td>'
+    ).replace("<td>–</td>", '<td class="pb-number">7</td>')
+
+
+def test_scoreboard_has_a_table_for_each_protocol(alpha):
+    other = results({"label": "x", "perplexity": 1.0}, model="other")
+    two = Published(alpha.paper, alpha.notebook, alpha.execution, True, [], [*alpha.results, other])
+    assert scoreboard([two, two]).count('<table class="pb-results">') == 2
+
+
+def test_scoreboard_before_any_run(alpha):
+    text = scoreboard([Published(alpha.paper, alpha.notebook, None, False, [], [])])
+    assert "No notebook has been run yet." in text
+    assert "Not run: Alpha." in text
+
+
+def test_page(alpha):
+    v4 = nbformat.v4
+    html = {"text/html": "<b>x</b>", "text/plain": "x"}
+    cell = alpha.notebook.cells[3]
+    cell.outputs = [
+        v4.new_output("stream", name="stderr", text="50%|####"),
+        v4.new_output("stream", name="stdout", text="kept"),
+        v4.new_output("display_data", {CLAIM_MIME: CLAIM, **html}),
+        v4.new_output("display_data", {RESULTS_MIME: {}, **html}),
+        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "w"}),
+    ]
+    cell.metadata["papermill"] = {"duration": 1}
+    alpha.notebook.metadata["papermill"] = {"input_path": "/somewhere"}
+    before = json.dumps(alpha.notebook)
+    result = page(alpha)
+    assert [cell.cell_type for cell in result.cells][:3] == ["markdown"] * 3
+    assert result.cells[0].source == "# Alpha"
+    assert result.cells[1].source == card(alpha)
+    kept = result.cells[3].outputs
+    assert [output.get("text") or dict(output.data) for output in kept] == ["kept", html, html]
+    assert "papermill" not in json.dumps(result)
+    assert json.dumps(alpha.notebook) == before
+    nbformat.validate(result)
+
+
+def test_assemble(book, alpha):
+    write_sources(book.root)
+    site = assemble(book.root, [alpha])
+    assert site == book.root / "_build" / "site"
+    index = (site / "index.md").read_text()
+    assert "| [Alpha](papers/alpha.ipynb) ICLR 2024 | What alpha does" in index
+    assert "<!-- papers -->" not in index
+    assert "(note-alpha)=" in (site / "challenge/challenge.md").read_text()
+    assert (site / "_static" / "prunebook.css").is_file()
+    assert (site / "_notebooks" / "alpha.ipynb").read_bytes() == alpha.paper.path.read_bytes()
+    assert nbformat.read(site / "papers" / "alpha.ipynb", 4).cells[1].source == card(alpha)
+    (site / "left-over").write_text("")
+    assemble(book.root, [alpha])
+    assert not (site / "left-over").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "_config.yml").unlink(), "_config.yml is missing"),
+        (lambda root: (root / "index.md").write_text("# No marker"), "once, has it 0 times"),
+        (lambda root: (root / "challenge/challenge.md").write_text("#"), "needs the markers"),
+    ],
+)
+def test_a_bad_source_leaves_the_site_as_it_was(book, alpha, change, message):
+    write_sources(book.root)
+    before = sorted(path.name for path in assemble(book.root, [alpha]).iterdir())
+    change(book.root)
+    with pytest.raises(UserError, match=message):
+        assemble(book.root, [alpha])
+    assert sorted(path.name for path in (book.root / "_build" / "site").iterdir()) == before
+
+
+def test_published_reads_the_records_in_the_outputs(book, monkeypatch):
+    book.add("alpha", "1")
+    executed = notebook("alpha", "1")
+    executed.cells[4].outputs = [
+        nbformat.v4.new_output("display_data", {CLAIM_MIME: CLAIM, "text/plain": ""}),
+        nbformat.v4.new_output("display_data", {"image/png": "aGk=", "text/plain": ""}),
+        nbformat.v4.new_output("display_data", {RESULTS_MIME: results({"a": 1}), "text/plain": ""}),
+    ]
+    path = book.root / "executed.ipynb"
+    nbformat.write(executed, path)
+    execution = Execution(path, "key", "ci", 1.0, "2026-11-23", {})
+    monkeypatch.setattr(published_module, "best_execution", lambda root, paper: (execution, True))
+    (found,) = read_published(book.root)
+    assert (found.claims, found.results, found.images) == ([CLAIM], [results({"a": 1})], 1)
+    assert (found.execution, found.current) == (execution, True)

@@ -1,0 +1,81 @@
+"""Tiny random models of six families and a word tokenizer: no network, no large file."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers and datasets read it
+
+import pytest
+
+VOCABULARY = 100
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
+
+
+def build_model(family: str, seed: int = 0, **changes):
+    """A random causal model in evaluation mode: width 32, three blocks, grouped queries where they exist.
+
+    Weights are ten times larger than the families' defaults, so that pruning visibly changes the logits.
+    """
+    import torch
+    import transformers as tf
+
+    special = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    like_llama = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "initializer_range": 0.2,
+    }  # fmt: skip
+    configs = {
+        "llama": lambda: tf.LlamaConfig(**special | like_llama | changes),
+        "mistral": lambda: tf.MistralConfig(**special | like_llama | {"sliding_window": 8} | changes),
+        "qwen2": lambda: tf.Qwen2Config(**special | like_llama | changes),
+        "qwen3": lambda: tf.Qwen3Config(**special | like_llama | changes),
+        "opt": lambda: tf.OPTConfig(**special | {
+            "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "max_position_embeddings": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "pad_token_id": 2,
+        } | changes),
+        "gpt2": lambda: tf.GPT2Config(**special | {
+            "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "initializer_range": 0.2,
+        } | changes),
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    return tf.AutoModelForCausalLM.from_config(configs[family]()).eval()
+
+
+@pytest.fixture
+def make_model():
+    """`make_model(family, seed=0, **config)`: a new tiny model, the caller's own to change."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def tokens():
+    """Seven windows of 16 token ids: no multiple of the batch sizes used."""
+    import torch
+
+    return torch.randint(VOCABULARY, (7, 16), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer():
+    """A tokenizer whose words `w0`..`w99` have the ids 0..99; any other word is 99."""
+    import tokenizers
+    import transformers
+
+    words = {f"w{i}": i for i in range(VOCABULARY)}
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w99"))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w99", eos_token="w1")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of its own."""
+    monkeypatch.setenv("PRUNEBOOK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    """The embedded model with its tokenizer, in float32 on the CPU; not to be changed."""
+    from prunebook.models import load_model
+
+    return load_model("smollm2-135m", device="cpu")

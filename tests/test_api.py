@@ -1,0 +1,66 @@
+"""The package's front: names load on first use, and reading it costs no torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+import prunebook as pb
+
+
+def test_every_public_name_is_there():
+    for name in pb.__all__:
+        assert getattr(pb, name) is not None
+    assert set(pb.__all__) == set(dir(pb))
+
+
+def test_names_are_what_their_modules_define():
+    from prunebook.corpora import calibration_tokens
+    from prunebook.methods import prune
+    from prunebook.patterns import verify
+
+    assert pb.prune is prune
+    assert pb.verify is verify
+    assert pb.calibration_tokens is calibration_tokens
+    assert pb.methods.Wanda(sparsity=0.5).target.sparsity == 0.5
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'prunebook' has no attribute 'nothing'"):
+        _ = pb.nothing
+
+
+@pytest.mark.parametrize("module", ["prunebook", "prunebook.catalog", "prunebook.book", "prunebook.claims", "prunebook.cli"])
+def test_reading_the_book_needs_no_torch(module):
+    code = f"import sys, {module}; sys.exit(sorted({{'torch', 'transformers'}} & set(sys.modules)) != [])"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_whole_way_from_text_to_measured_quality(make_model, word_tokenizer, tmp_path, cache):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(" ".join(f"w{(7 * n + 3 * n * n) % 100}" for n in range(i, i + 20)) for i in range(100)))
+    calibration = pb.calibration_tokens(word_tokenizer, samples=8, length=16, seed=0, text=text)
+    held_out = pb.evaluation_tokens(word_tokenizer, windows=6, length=16, text=text)
+    model = make_model("llama")
+    dense = pb.dense_baseline(model, held_out)
+    report = pb.prune(model, "wanda", pattern="2:4", calibration=calibration)
+    measured = pb.measure(model, held_out, dense)
+    assert report.sparsity == pb.verify(model, "2:4").sparsity == 0.5
+    assert measured.kl > 0
+    path = pb.save_model(model, word_tokenizer, tmp_path / "pruned", measured=measured.to_dict())
+    again, _ = pb.load_model(path, device="cpu")
+    assert pb.verify(again, "2:4").holds
+    assert pb.perplexity(again, held_out) == pytest.approx(measured.perplexity, rel=1e-6)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_same_seed_gives_the_same_mask(make_model, word_tokenizer, tmp_path, same):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(" ".join(f"w{(n * n + i) % 100}" for n in range(20)) for i in range(200)))
+    masks = []
+    for seed in (0, 0 if same else 1):
+        model = make_model("llama")
+        tokens = pb.calibration_tokens(word_tokenizer, samples=8, length=16, seed=seed, text=text)
+        pb.prune(model, "wanda", sparsity=0.5, calibration=tokens)
+        masks.append([bool(x) for x in (model.model.layers[2].mlp.down_proj.weight == 0).flatten()])
+    assert (masks[0] == masks[1]) is same
