@@ -28,8 +28,12 @@ from safetensors.torch import load_file, save_file
 
 import prunebook as pb
 from prunebook.blocks import find_blocks, weight_of
+from prunebook.criteria.hessian import Hessian
+from prunebook.criteria.wanda import SquaredNorm, wanda_score
 from prunebook.files import write_atomic
 from prunebook.memory import peak_memory
+from prunebook.methods.sparsegpt import sparsegpt_update
+from prunebook.patterns import Unstructured, keep_mask
 
 RUNS = [
     ("wanda", "official"), ("wanda", "exact"), ("wanda", "fast"),
@@ -97,6 +101,57 @@ def child(method: str, variant: str, tokens_path: str, out: str, folder: str) ->
     print(json.dumps({"seconds": seconds, "peak_memory": memory.bytes}))
 
 
+def same_inputs(model, tokens: torch.Tensor, folders: dict) -> list[dict]:
+    """Each linear of three blocks alone, both sides given the same weight and the same inputs.
+
+    Wanda: mask bits that differ. SparseGPT: mask bits that differ and the relative difference of the weights,
+    overall and where neither side pruned.
+    """
+    sys.path[:0] = [folders["wanda"], folders["sparsegpt"]]
+    import sparsegpt
+    from lib import layerwrapper
+
+    torch.cuda.synchronize = lambda *_: None
+    blocks = find_blocks(model)
+    rows = []
+    for block in (blocks[0], blocks[len(blocks) // 2], blocks[-1]):
+        seen = {name: [] for name in block.linears}
+        handles = [
+            linear.register_forward_pre_hook(lambda _, inputs, kept=seen[name]: kept.append(inputs[0].clone()))
+            for name, linear in block.linears.items()
+        ]
+        for row in tokens:
+            model(row[None], use_cache=False)
+        for handle in handles:
+            handle.remove()
+        for name, linear in block.linears.items():
+            weight, inputs = linear.weight.data.clone(), torch.cat(seen[name])
+            wrapped, solver = layerwrapper.WrappedGPT(linear), sparsegpt.SparseGPT(linear)
+            norm, hessian = SquaredNorm(weight.shape[1], weight.device), Hessian(weight.shape[1], weight.device)
+            for one in inputs:
+                wrapped.add_batch(one, None)
+                solver.add_batch(one, None)
+                norm.update(one)
+                hessian.update(one)
+            score = weight.abs() * wrapped.scaler_row.sqrt()
+            order = score.sort(dim=-1, stable=True).indices[:, : int(weight.shape[1] * SPARSITY)]
+            theirs_keep = torch.ones_like(weight, dtype=torch.bool).scatter_(1, order, False)
+            ours_keep = keep_mask(wanda_score(weight, norm.norm()), Unstructured(SPARSITY))
+            solver.fasterprune(SPARSEGPT_OFFICIAL, percdamp=0.01, blocksize=128)
+            theirs = linear.weight.data.clone()
+            linear.weight.data.copy_(weight)
+            ours, _ = sparsegpt_update(weight, hessian.matrix(), Unstructured(SPARSITY, "layer"))
+            both = (ours != 0) & (theirs != 0)
+            rows.append({
+                "linear": name, "weights": weight.numel(),
+                "wanda_bits_different": int((theirs_keep != ours_keep).sum()),
+                "sparsegpt_bits_different": int(((ours == 0) != (theirs == 0)).sum()),
+                "sparsegpt_relative_difference": ((ours - theirs).norm() / theirs.norm()).item(),
+                "sparsegpt_relative_difference_kept": ((ours - theirs)[both].norm() / theirs[both].norm()).item(),
+            })  # fmt: skip
+    return rows
+
+
 def agreement(ours: dict, theirs: dict) -> dict:
     """Fraction of equal mask bits overall and in the first block."""
     equal = {name: ((ours[name] == 0) == (theirs[name] == 0)).float().mean().item() for name in ours}
@@ -131,6 +186,8 @@ def main() -> None:
     tokens = pb.calibration_tokens(tokenizer, arguments.samples, arguments.length, seed=0)
     held_out = pb.evaluation_tokens(tokenizer, arguments.windows, arguments.length)
     folders = {"wanda": arguments.wanda, "sparsegpt": arguments.sparsegpt}
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        matrices = same_inputs(model, tokens[:16], folders)
     with tempfile.TemporaryDirectory() as scratch:
         tokens_path = f"{scratch}/tokens.safetensors"
         save_file({"tokens": tokens}, tokens_path)
@@ -158,9 +215,10 @@ def main() -> None:
             "rounds": arguments.rounds,
         },
         "rows": rows,
+        "same_inputs": matrices,
     }  # fmt: skip
     write_atomic(arguments.out / "official-cpu.json", json.dumps(record, indent=1) + "\n")
-    for row in rows:
+    for row in [*matrices, *rows]:
         print(json.dumps(row))
     return None
 

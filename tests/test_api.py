@@ -30,7 +30,9 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = pb.nothing
 
 
-@pytest.mark.parametrize("module", ["prunebook", "prunebook.catalog", "prunebook.book", "prunebook.claims", "prunebook.cli"])
+@pytest.mark.parametrize(
+    "module", ["prunebook", "prunebook.catalog", "prunebook.book", "prunebook.claims", "prunebook.cli"]
+)
 def test_reading_the_book_needs_no_torch(module):
     code = f"import sys, {module}; sys.exit(sorted({{'torch', 'transformers'}} & set(sys.modules)) != [])"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

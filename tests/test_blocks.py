@@ -185,9 +185,7 @@ def test_the_batch_size_does_not_change_statistics(make_model, tokens, family, f
     whole = gather(7)
     for batch_size in (1, 3):
         for name, value in gather(batch_size).items():
-            torch.testing.assert_close(
-                value, whole[name], rtol=1e-4, atol=1e-4 * whole[name].abs().max().item()
-            )
+            torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-4 * whole[name].abs().max().item())
 
 
 def test_the_last_linear_runs_for_the_first_batch_only(make_model, tokens):

@@ -83,7 +83,7 @@ def test_evaluation_windows_are_evenly_spaced_over_all_of_the_text(numbers, coun
 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
-    [(calibration_tokens, (35, 10, 0), "calibration text .* has 350 tokens, too few for 35 windows of 10; .* at most 34"),
+    [(calibration_tokens, (35, 10, 0), "calibration text .* has 350 tokens, too few for 35 windows of 10; .* most 34"),
      (evaluation_tokens, (26, 10), "evaluation text .* has 250 tokens, too few for 26 windows of 10; .* at most 25"),
      (evaluation_tokens, (None, 251), "too few for 1 windows of 251; ask for at most 0"),
      (calibration_tokens, (1, 400), "at most 0"),

@@ -63,9 +63,14 @@ def test_an_error_keeps_the_old_folder(tmp_path):
     target = tmp_path / "folder"
     with atomic_folder(target) as temporary:
         (temporary / "old").write_text("")
-    with pytest.raises(ValueError, match="half way"), atomic_folder(target) as temporary:
-        (temporary / "new").write_text("")
-        raise ValueError("half way")
+
+    def fail_half_way():
+        with atomic_folder(target) as temporary:
+            (temporary / "new").write_text("")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        fail_half_way()
     assert names(target) == ["old"]
     assert names(tmp_path) == ["folder"]
 

@@ -36,12 +36,15 @@ def test_a_saved_model_reloads_with_equal_logits(make_model, word_tokenizer, tok
     path = save_model(model, word_tokenizer, tmp_path / "model")
     plain = AutoModelForCausalLM.from_pretrained(path).eval()
     assert torch.equal(logits(plain, tokens), expected)
-    again, tokenizer = load_model(path, device="cpu")
+    again, _ = load_model(path, device="cpu")
     assert torch.equal(logits(again, tokens), expected)
     assert not again.training
-    assert tokenizer("w7 w42 unknown")["input_ids"] == [7, 42, 99]
-    assert AutoTokenizer.from_pretrained(path)("w7")["input_ids"] == [7]
     assert again.prunebook_source == str(path)
+
+
+def test_the_tokenizer_is_saved_with_its_model(saved):
+    assert AutoTokenizer.from_pretrained(saved)("w7 w42 unknown")["input_ids"] == [7, 42, 99]
+    assert load_model(saved, device="cpu")[1]("w8")["input_ids"] == [8]
 
 
 def test_the_recipe_is_saved_beside_the_weights(make_model, word_tokenizer, tokens, tmp_path):

@@ -63,9 +63,7 @@ def test_factor_of_the_inverse_in_float64(damping):
     assert torch.equal(U, U.triu())
     assert (U.diagonal() > 0).all()
     torch.testing.assert_close(U.T @ U, torch.linalg.inv(damped), rtol=1e-9, atol=1e-10)
-    torch.testing.assert_close(
-        U, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True), rtol=1e-8, atol=1e-9
-    )
+    torch.testing.assert_close(U, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True), rtol=1e-8, atol=1e-9)
 
 
 def test_squared_diagonal_is_that_of_the_inverse_of_what_remains():
@@ -82,9 +80,7 @@ def test_factor_leaves_the_matrix_alone():
     assert torch.equal(H, before)
 
 
-@pytest.mark.parametrize(
-    "matrix", [[[1.0, 1], [1, 1]], [[1.0, 2], [2, 1]], [[1.0, float("nan")], [float("nan"), 1]]]
-)
+@pytest.mark.parametrize("matrix", [[[1.0, 1], [1, 1]], [[1.0, 2], [2, 1]], [[1.0, float("nan")], [float("nan"), 1]]])
 def test_a_matrix_that_is_not_positive_definite_is_refused(matrix):
     with pytest.raises(UserError, match=r"Hessian \[2, 2\] is not positive definite with damping 0"):
         inverse_factor(torch.tensor(matrix), 0)

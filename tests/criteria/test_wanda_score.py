@@ -22,9 +22,7 @@ def norm_of(*batches: torch.Tensor) -> torch.Tensor:
 def random_case(seed=0, rows=6, columns=20, tokens=50):
     generator = torch.Generator().manual_seed(seed)
     scale = torch.rand(columns, generator=generator) * 5
-    return torch.randn(rows, columns, generator=generator), torch.randn(
-        tokens, columns, generator=generator
-    ) * scale
+    return torch.randn(rows, columns, generator=generator), torch.randn(tokens, columns, generator=generator) * scale
 
 
 def mask(weight, inputs):

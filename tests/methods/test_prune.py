@@ -214,9 +214,7 @@ def test_weights_that_are_not_finite_are_named_before_anything_changes(make_mode
 def test_activations_that_are_not_finite_are_named(make_model, tokens, method):
     model = make_model("llama")
     model.model.embed_tokens.weight.data[tokens[6, 3]] = float("nan")
-    with pytest.raises(
-        UserError, match=r"activations of model\.layers\.0\.self_attn\..* hold NaN or infinity"
-    ):
+    with pytest.raises(UserError, match=r"activations of model\.layers\.0\.self_attn\..* hold NaN or infinity"):
         prune(model, method, calibration=tokens, sparsity=0.5)
 
 
