@@ -227,14 +227,16 @@ def walk(
     hidden, arguments = _capture(model, blocks, tokens, batch_size)
     for block in tqdm(blocks, desc=progress, unit="block", disable=progress is None):
         block.module.to(device)
-        step = BlockStep(
-            block.index, block.module, block.linears, hidden, _move(arguments[block.index], device),
-            batch_size, device, precision,
-        )  # fmt: skip
-        yield step
-        if block.index + 1 < len(blocks):  # nothing reads the last block's outputs
-            step.propagate()
-        block.module.to(home)
+        try:
+            step = BlockStep(
+                block.index, block.module, block.linears, hidden, _move(arguments[block.index], device),
+                batch_size, device, precision,
+            )  # fmt: skip
+            yield step
+            if block.index + 1 < len(blocks):  # nothing reads the last block's outputs
+                step.propagate()
+        finally:
+            block.module.to(home)
 
 
 def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):

@@ -30,6 +30,7 @@ DATASETS = {
         "validation",
     ),
 }  # fmt: skip
+_IMAGE = re.compile(r"\|(?:alt=|thumb|\d+px)|\.(?:jpe?g|png|svg|gif)\b", re.I)  # captions that lost their link
 _MIN_WORDS = 8  # shorter lines of the dump are captions, table cells and link lists
 
 
@@ -40,12 +41,13 @@ def clean(text: str) -> str:
     for line in text.splitlines():
         line = re.sub(r"'{2,}", "", line)
         line = re.sub(r"<[^<>]*>|&nbsp;|\{\{|\}\}|\[\[|\]\]", " ", line)
-        line = line.lstrip("*#:; ").strip()
-        line = re.sub(r"\(\s*[,;:]+\s*", "(", line)
+        line = line.lstrip("*#:;,. ").strip()
+        line = re.sub(r"\(\s*(?:[,;:]\s*)+", "(", line)
+        line = re.sub(r"(?:,\s*){2,}", ", ", line)
         line = re.sub(r"\(\s*\)|\[\s*\]", "", line)
         line = re.sub(r"\s+([,.;:!?)])", r"\1", line)
         line = re.sub(r"\s{2,}", " ", line)
-        if not line.startswith(("=", "|", "!", "{")) and len(line.split()) >= _MIN_WORDS:
+        if not line.startswith(("=", "|", "!", "{")) and not _IMAGE.search(line) and len(line.split()) >= _MIN_WORDS:
             lines.append(line)
     return "\n".join(lines)
 

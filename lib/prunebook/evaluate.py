@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 import transformers
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from .blocks import check_tokens
 from .errors import UserError
-from .files import atomic_folder, cache_folder
+from .files import atomic_folder, cache_folder, make_folder
 from .precision import has_fast_bfloat16, matmul_precision
 
 _BATCH_TOKENS = 2048  # logits of 2,048 tokens and 49,152 words take 400 MB in float32
@@ -188,9 +189,12 @@ def dense_baseline(model, tokens: torch.Tensor, precision: str = "auto") -> Dens
     weight, bias = head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone()
     folder = cache_folder() / "baselines" / _fingerprint(model, tokens, precision)
     if not folder.exists():
-        hidden, nll = _run_dense(model, tokens, precision)
-        with atomic_folder(folder) as temporary:
-            save_file({"hidden": hidden, "nll": nll}, temporary / "baseline.safetensors")
+        make_folder(folder.parent)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                hidden, nll = _run_dense(model, tokens, precision)
+                with atomic_folder(folder) as temporary:
+                    save_file({"hidden": hidden, "nll": nll}, temporary / "baseline.safetensors")
     with safe_open(folder / "baseline.safetensors", "pt") as file:
         hidden, nll = file.get_tensor("hidden"), file.get_tensor("nll")
     return DenseBaseline(hidden, weight, bias, nll, tokens.clone(), precision)

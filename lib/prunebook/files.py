@@ -17,6 +17,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PRUNEBOOK_CACHE") or platformdirs.user_cache_dir("prunebook"))
 
 
+def make_folder(path: Path) -> Path:
+    """Create `path` and the folders above it.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create folder {path}: {error.strerror or error}") from error
+    return path
+
+
 def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """Write `content` to `path` through a temporary file in the same folder and a rename.
 

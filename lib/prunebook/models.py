@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from .errors import UserError
-from .files import atomic_folder, cache_folder, write_atomic
+from .files import atomic_folder, cache_folder, make_folder, write_atomic
 
 # name -> (distribution, package, file or folder of the model inside the package)
 EMBEDDED = {
@@ -137,7 +137,7 @@ def _converted_gguf(name: str) -> Path:
     folder = cache_folder() / "models" / f"{name}-{version}-c{_CONVERSION}"
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             return folder

@@ -71,6 +71,8 @@ def make_pattern(sparsity: float | None = None, pattern: str | Pattern | None = 
         return Unstructured(sparsity, scope)
     if isinstance(pattern, Unstructured | NofM):
         return pattern
+    if scope not in SCOPES:
+        raise UserError(f"scope {scope!r} is unknown; use {', '.join(map(repr, SCOPES))}")
     match = re.fullmatch(r"(\d+):(\d+)", str(pattern))
     if not match:
         raise UserError(f"pattern {pattern!r} is not allowed; use n:m with 0 < n < m, as in '2:4' or '4:8'")

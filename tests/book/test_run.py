@@ -94,7 +94,9 @@ def test_a_dead_kernel_is_a_failure(book):
 def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
     marker = book.root / "pid"
     book.add("alpha", f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
-    code = f"from prunebook.book.run import run_notebooks as r\nr({str(book.root)!r})"
+    # A test run in the background hands an ignored SIGINT on to its children.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"from prunebook.book.run import run_notebooks as r\nr({str(book.root)!r})"
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     kernel = _wait_for(lambda: marker.exists() and marker.read_text())
     run.send_signal(signal.SIGINT)

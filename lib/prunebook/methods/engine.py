@@ -91,6 +91,8 @@ def make_method(method, options: dict):
     if not isinstance(method, str):
         if options:
             raise UserError(f"options {', '.join(options)} go into {type(method).__name__}(...), not beside it")
+        if isinstance(method, type) or not hasattr(method, "needs_calibration"):
+            raise UserError(f"method {method!r} is no method object; use a name or e.g. methods.Wanda(sparsity=0.5)")
         return method
     if method not in REGISTRY:
         raise UserError(f"method {method!r} is unknown; use {', '.join(sorted(REGISTRY))}")
