@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunebook.blocks import check_tokens, find_blocks, walk, weight_of
+from prunebook.blocks import find_blocks, walk, weight_of
+from prunebook.corpora import check_tokens
 from prunebook.criteria.hessian import Hessian
 from prunebook.criteria.wanda import SquaredNorm
 from prunebook.errors import UserError

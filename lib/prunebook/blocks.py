@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from .corpora import check_tokens
 from .errors import UserError
 from .precision import matmul_precision
 
@@ -67,18 +68,6 @@ def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
         f"{type(model).__name__} has no recognisable decoder blocks: looked for a ModuleList of "
         f"num_hidden_layers={count} modules that hold linear layers"
     )
-
-
-def check_tokens(model: nn.Module, tokens: torch.Tensor, name: str = "calibration") -> None:
-    """Raise a `UserError` unless `tokens` is int64 `[n, length]` with ids inside the vocabulary."""
-    if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not tokens.numel():
-        given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise UserError(f"{name} must be an int64 tensor [n, length], not empty, not {given}")
-    vocabulary = model.get_input_embeddings().num_embeddings
-    low, high = tokens.min().item(), tokens.max().item()
-    if low < 0 or high >= vocabulary:
-        wrong = low if low < 0 else high
-        raise UserError(f"{name} holds token id {wrong}, outside the vocabulary 0..{vocabulary - 1}")
 
 
 class _Stop(Exception):  # noqa: N818 - a signal, not an error

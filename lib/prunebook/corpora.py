@@ -181,3 +181,15 @@ def evaluation_tokens(
     if windows is None:
         return every
     return every[torch.arange(windows) * len(every) // windows]
+
+
+def check_tokens(model: torch.nn.Module, tokens: torch.Tensor, name: str = "calibration") -> None:
+    """Raise a `UserError` unless `tokens` is int64 `[n, length]` with ids inside the vocabulary."""
+    if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not tokens.numel():
+        given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise UserError(f"{name} must be an int64 tensor [n, length], not empty, not {given}")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    low, high = tokens.min().item(), tokens.max().item()
+    if low < 0 or high >= vocabulary:
+        wrong = low if low < 0 else high
+        raise UserError(f"{name} holds token id {wrong}, outside the vocabulary 0..{vocabulary - 1}")

@@ -17,7 +17,7 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .blocks import check_tokens
+from .corpora import check_tokens
 from .errors import UserError
 from .files import atomic_folder, cache_folder, make_folder
 from .precision import has_fast_bfloat16, matmul_precision
