@@ -1,7 +1,7 @@
 """One-shot pruning beside the authors' own code: same weights, same tokens, one run.
 
-    git clone https://github.com/locuslab/wanda
-    git clone https://github.com/IST-DASLab/sparsegpt
+    git clone https://github.com/locuslab/wanda && git -C wanda checkout 8e8fc87
+    git clone https://github.com/IST-DASLab/sparsegpt && git -C sparsegpt checkout 147d215
     python benchmarks/official.py --wanda wanda --sparsegpt sparsegpt
 
 Each implementation prunes in a process of its own, so that peak memory is its own. The official code runs as
@@ -24,6 +24,7 @@ import types
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import prunebook as pb
@@ -208,7 +209,8 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "prunebook": pb.__version__},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "prunebook": pb.__version__},
+        "commits": {name: commit(folder) for name, folder in {"prunebook": Path(__file__).parent, **folders}.items()},
         "protocol": {
             "model": "smollm2-135m, float32", "sparsity": SPARSITY,
             "calibration": [arguments.samples, arguments.length], "evaluation": [arguments.windows, arguments.length],
@@ -221,6 +223,12 @@ def main() -> None:
     for row in [*matrices, *rows]:
         print(json.dumps(row))
     return None
+
+
+def commit(folder) -> str:
+    """The commit that a checkout stands at."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def summarise(run, measured, scratch, model, held_out) -> dict:

@@ -24,7 +24,7 @@ def test_a_class_with_its_place(shown):
     assert markdown.startswith("**`prunebook.errors.UserError`** (prunebook/errors.py, lines 4 to 5)\n\n```python\n")
     source = Path(errors.__file__).read_text()
     assert markdown.endswith("\n```")
-    assert source[source.index("class UserError") :].strip() in markdown
+    assert source[source.index("class UserError") : source.index("def first_line")].strip() in markdown
 
 
 def test_a_method_is_dedented(shown):

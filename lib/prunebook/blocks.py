@@ -1,7 +1,8 @@
 """Walk the decoder blocks of a causal language model: inputs captured once, statistics gathered by hooks,
 pruned outputs propagated. The only place that hooks modules or moves blocks; it knows no method.
 
-On the computing device at any time are one block and one batch of activations.
+On the computing device at any time are one block and one batch of activations; the captured inputs of all
+windows, and the other blocks, stay where the model is.
 """
 
 from collections.abc import Callable, Iterator

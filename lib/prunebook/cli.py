@@ -185,7 +185,10 @@ def prune(
     import prunebook as pb
 
     from .methods.engine import make_method
+    from .models import check_target
 
+    if out:
+        check_target(out)  # before the work, not after it
     method_object = make_method(method, options)  # refuses bad options before the model is loaded
     loaded, tokenizer = pb.load_model(model, device=device, dtype=dtype)
     held_out = pb.evaluation_tokens(tokenizer, windows=windows, length=length, text=text)

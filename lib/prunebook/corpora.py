@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 SPLITS = ("calibration", "evaluation", "training")
 # Of 100 hash values: below 35 calibration, below 60 evaluation, the rest training.
@@ -108,7 +108,7 @@ def _dataset_text(name: str, split: str) -> str:
     try:
         data = datasets.load_dataset(source, split=test if split == "evaluation" else train, **arguments)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"text {name!r} cannot be loaded ({reason}); use the embedded text (no name), a UTF-8 file, "
             f"{', '.join(DATASETS)}, or a `datasets` id with the splits train and test"
@@ -168,7 +168,7 @@ def evaluation_tokens(
     """Windows of the evaluation text that do not overlap, evenly spaced over all of it; no seed.
 
     Args:
-        windows: how many; None takes every window, as perplexity is computed in the literature.
+        windows: how many; None takes every window.
         tokenizer, length, text: as for `calibration_tokens`.
 
     Returns:
@@ -188,6 +188,9 @@ def check_tokens(model: torch.nn.Module, tokens: torch.Tensor, name: str = "cali
     if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not tokens.numel():
         given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
         raise UserError(f"{name} must be an int64 tensor [n, length], not empty, not {given}")
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and tokens.shape[1] > limit:
+        raise UserError(f"{name} has windows of {tokens.shape[1]} tokens; the model's positions end at {limit}")
     vocabulary = model.get_input_embeddings().num_embeddings
     low, high = tokens.min().item(), tokens.max().item()
     if low < 0 or high >= vocabulary:

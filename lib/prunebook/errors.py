@@ -3,3 +3,8 @@
 
 class UserError(ValueError):
     """Bad input. The command line prints the message as one line and exits with code 2."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error message, or the error's name where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

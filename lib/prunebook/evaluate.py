@@ -105,9 +105,12 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
         UserError: bad tokens or precision, or a baseline of other tokens.
     """
     _check_windows(model, tokens)
-    if dense is not None and not torch.equal(dense.tokens, tokens):
+    if dense is not None and not torch.equal(dense.tokens.cpu(), tokens.cpu()):
         raise UserError("the dense baseline was made from other tokens; make it with the tokens you measure on")
     precision = resolve_precision(model, precision)
+    if dense is not None:
+        head = dense.head.to(model.device)
+        bias = None if dense.bias is None else dense.bias.to(model.device)
     nll, divergence, agreed = [], 0.0, 0
     start = time.perf_counter()
     size = _batch_size(tokens)
@@ -119,7 +122,7 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
         if dense is not None:
             with matmul_precision(model.device, "exact"):
                 hidden = dense.hidden[first : first + size].to(model.device)
-                reference = F.linear(hidden, dense.head, dense.bias).flatten(0, 1)
+                reference = F.linear(hidden, head, bias).flatten(0, 1)
         losses, kl, equal = _reduce(logits.flatten(0, 1), batch[:, 1:].flatten(), reference)
         nll.append(losses.view(len(batch), -1).mean(1).cpu())
         divergence, agreed = divergence + kl, agreed + equal
@@ -229,6 +232,8 @@ def _batch_size(tokens: torch.Tensor) -> int:
 
 
 def _check_windows(model, tokens: torch.Tensor) -> None:
+    if model.get_output_embeddings() is None:
+        raise UserError(f"{type(model).__name__} has no language-model head; use a causal language model")
     check_tokens(model, tokens, "tokens")
     if tokens.shape[1] < 2:
         raise UserError(f"tokens must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
@@ -236,8 +241,8 @@ def _check_windows(model, tokens: torch.Tensor) -> None:
 
 def _fingerprint(model, tokens: torch.Tensor, precision: str) -> str:
     """Hash of every weight, the tokens, the precision and the versions that compute with them."""
-    how = f"{_BASELINE} {precision} {torch.__version__} {transformers.__version__} {model.config.to_json_string()}"
-    digest = hashlib.sha256(how.encode())
+    versions = f"{_BASELINE} {torch.__version__} {transformers.__version__}"
+    digest = hashlib.sha256(f"{versions} {precision} {model.device.type} {model.config.to_json_string()}".encode())
     for tensor in (*model.state_dict().values(), tokens):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:32]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+from safetensors import SafetensorError
 
 from .errors import UserError
 
@@ -72,8 +73,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.chmod(temporary, 0o755)
         _replace_folder(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

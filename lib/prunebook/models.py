@@ -17,7 +17,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
 
 # name -> (distribution, package, file or folder of the model inside the package)
@@ -110,7 +110,7 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         known = ", ".join(EMBEDDED)
         raise UserError(
             f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with safetensors, "
@@ -155,6 +155,18 @@ def _converted_gguf(name: str) -> Path:
     return folder
 
 
+def check_target(path: str | Path) -> Path:
+    """`path`, if `save_model` may write there: it is new, empty, or holds a model saved before.
+
+    Raises:
+        UserError: something else is there.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / RECIPE_FILE).exists())):
+        raise UserError(f"{path} exists and was not written by prunebook; choose a new or empty folder")
+    return path
+
+
 def save_model(model, tokenizer, path: str | Path, measured: dict | None = None) -> Path:
     """Write a folder that plain `transformers` reloads with identical logits, plus `prunebook.json`
     (source, recipe, measured report, versions).
@@ -167,9 +179,7 @@ def save_model(model, tokenizer, path: str | Path, measured: dict | None = None)
     Raises:
         UserError: `path` holds something else, or cannot be written (full disk); `path` is then unchanged.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / RECIPE_FILE).exists())):
-        raise UserError(f"{path} exists and was not written by prunebook; choose a new or empty folder")
+    path = check_target(path)
     recipe = {
         "source": getattr(model, "prunebook_source", model.config.name_or_path),
         "recipe": [report.to_dict() for report in getattr(model, "prunebook_reports", [])],
@@ -181,13 +191,10 @@ def save_model(model, tokenizer, path: str | Path, measured: dict | None = None)
         },
         "saved": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    try:
-        with atomic_folder(path) as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            write_atomic(temporary / RECIPE_FILE, json.dumps(recipe, indent=1))
-    except SafetensorError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+    with atomic_folder(path) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        write_atomic(temporary / RECIPE_FILE, json.dumps(recipe, indent=1))
     return path
 
 

@@ -147,9 +147,11 @@ def keep_largest(rows: torch.Tensor, removed: int) -> torch.Tensor:
     keep = rows > threshold
     # Ties at the threshold: the last ones stay where more would go than were asked for.
     surplus = (rows.shape[1] - removed) - keep.sum(1)
-    for row in torch.nonzero(surplus).flatten().tolist():
-        tied = torch.nonzero(rows[row] == threshold[row]).flatten()
-        keep[row, tied[-int(surplus[row]) :]] = True
+    need = torch.nonzero(surplus).flatten()
+    if len(need):
+        tied = rows[need] == threshold[need]
+        from_the_right = tied.flip(1).cumsum(1, dtype=torch.int32).flip(1)
+        keep[need] |= tied & (from_the_right <= surplus[need, None])
     return keep
 
 

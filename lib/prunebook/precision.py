@@ -20,7 +20,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products are faster than float32 ones there (native instructions)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @contextlib.contextmanager

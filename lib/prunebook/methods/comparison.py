@@ -33,6 +33,8 @@ class Comparison:
     seeds: int
     protocol: dict
     parameters: int
+    dense_zeros: int
+    prunable: int
 
     def of(self, label: str) -> list[Trial]:
         """The trials of one method, one a seed."""
@@ -58,9 +60,10 @@ class Comparison:
     def rows(self) -> list[dict]:
         """One result row a trial, the dense model first: quality and cost of the same artefact."""
         dense = {
-            "method": "dense", "label": "dense", "pattern": None, "seed": None, "sparsity": 0.0,
+            "method": "dense", "label": "dense", "pattern": None, "seed": None,
+            "sparsity": self.dense_zeros / self.prunable,
             "perplexity": self.dense.perplexity, "kl": 0.0, "agreement": 1.0,
-            "parameters": self.parameters, "nonzero_parameters": self.parameters,
+            "parameters": self.parameters, "nonzero_parameters": self.parameters - self.dense_zeros,
         }  # fmt: skip
         return [dense, *map(self._row, self.trials)]
 
@@ -104,11 +107,18 @@ def compare(
     for label, method, seed in tqdm(jobs, desc="prune and measure", disable=not progress):
         pruned = copy.deepcopy(model)
         report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
-        zeros = sum(int((weight_of(x) == 0).sum()) for b in find_blocks(pruned) for x in b.linears.values())
-        nonzero = model.num_parameters() - zeros
+        nonzero = model.num_parameters() - _zeros(pruned)[0]
         trials.append(Trial(label, seed, report, measure(pruned, held_out, dense, dense.precision), nonzero))
-    return Comparison(trials, dense, max(1, len(calibrations)), _protocol(model, calibrations, held_out, dense),
-                      model.num_parameters())  # fmt: skip
+    protocol = _protocol(model, calibrations, held_out, dense)
+    return Comparison(
+        trials, dense, max(1, len(calibrations)), protocol, model.num_parameters(), *_zeros(model)
+    )  # fmt: skip
+
+
+def _zeros(model) -> tuple[int, int]:
+    """How many weights of the linears inside the blocks are zero, and how many there are."""
+    weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
+    return sum(int((weight == 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)
 
 
 def _protocol(model, calibrations, held_out, dense) -> dict:
@@ -121,6 +131,7 @@ def _protocol(model, calibrations, held_out, dense) -> dict:
         "seeds": len(calibrations),
         "evaluation": f"{held_out.shape[0]} x {held_out.shape[1]} tokens, windows without overlap",
         "evaluation_precision": dense.precision,
+        "peak_memory": "allocated on the GPU" if model.device.type == "cuda" else "resident, whole process",
     }
 
 

@@ -98,7 +98,7 @@ class SparseGPT:
         pattern: n:m instead, as '2:4'.
         damping: added to the Hessian's diagonal, as a fraction of its mean.
         block_size: columns that share a threshold (the paper's B_s) and are updated lazily (its B).
-        update: False keeps the same mask but leaves the survivors as they were (ablation).
+        update: False chooses masks by the same rule but leaves the survivors as they were (ablation).
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
 
     Raises:
@@ -119,10 +119,15 @@ class SparseGPT:
     }  # fmt: skip
 
     def __post_init__(self):
-        if self.damping < 0:
+        number = isinstance(self.damping, int | float) and not isinstance(self.damping, bool)
+        if not number or not 0 <= self.damping < float("inf"):
             raise UserError(f"damping {self.damping!r} is not allowed; use a fraction >= 0, as 0.01")
+        if not isinstance(self.update, bool):
+            raise UserError(f"update {self.update!r} is not allowed; use True or False")
+        if isinstance(self.target, Unstructured) and self.target.scope != "layer":
+            raise UserError(f"scope {self.target.scope!r} is not allowed for sparsegpt; use 'layer'")
         m = self.target.m if isinstance(self.target, NofM) else 1
-        if self.block_size < 1 or self.block_size % m:
+        if not isinstance(self.block_size, int) or self.block_size < 1 or self.block_size % m:
             raise UserError(f"block_size {self.block_size!r} is not allowed; use a positive multiple of {m}")
 
     @property

@@ -46,7 +46,7 @@ class Wanda:
 
     def __post_init__(self):
         self.target  # noqa: B018 - raises on bad options
-        if self.scope == "model":
+        if getattr(self.target, "scope", None) == "model":
             raise UserError("scope 'model' is not allowed for wanda; use 'row' or 'layer'")
 
     @property
