@@ -129,7 +129,7 @@ def test_check(book):
     assert call("check").stdout == ""
     write(book, record(takeaway="New words."))
     stale = "README.md: does not match the notebooks; run `prunebook check --write`\n"
-    assert call("check", code=1).stdout == stale
+    assert call("check", code=2).stdout == stale
     assert call("check", "--write").stdout == ""
     assert call("check").stdout == ""
 

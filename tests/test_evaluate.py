@@ -176,3 +176,15 @@ def test_fast_stays_near_exact_on_the_embedded_model(embedded):
     exact, fast = (perplexity(model, held_out, precision) for precision in ("exact", "fast"))
     assert abs(math.log(fast / exact)) < 5e-3
     assert 10 < exact < 40
+
+
+def test_windows_beyond_the_positions_are_refused(make_model):
+    model = make_model("gpt2")
+    limit = model.config.max_position_embeddings
+    with pytest.raises(UserError, match=f"windows of {limit + 1} tokens; the model's positions end at {limit}"):
+        measure(model, torch.zeros(1, limit + 1, dtype=torch.int64))
+
+
+def test_a_model_without_a_head_is_refused(make_model, tokens):
+    with pytest.raises(UserError, match="LlamaModel has no language-model head; use a causal language model"):
+        measure(make_model("llama").model, tokens)

@@ -128,12 +128,12 @@ def show(slug: str, as_json: bool):
 @click.option("--write", is_flag=True, help="Bring the README's table and the challenge page up to date.")
 @click.pass_context
 def check(ctx: click.Context, write: bool):
-    """Check notebooks, table of contents and generated tables; exit code 1 if anything is wrong."""
+    """Check notebooks, table of contents and generated tables; exit code 2 if anything is wrong."""
     problems = catalog.check(catalog.find_root(), write=write)
     for problem in problems:
         click.echo(problem)
     if problems:
-        ctx.exit(1)
+        ctx.exit(2)
 
 
 def _parse_options(options: tuple[str, ...]) -> dict:

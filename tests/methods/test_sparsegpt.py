@@ -237,3 +237,22 @@ def test_one_matrix_with_given_inputs():
 def test_damping_is_a_fraction_of_the_mean_diagonal():
     H = torch.tensor([[4.0, 1], [1, 2]])
     torch.testing.assert_close(inverse_factor(H, 0.5), inverse_factor(H + 1.5 * torch.eye(2), 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"damping": "1e-2"}, "damping '1e-2' is not allowed; use a fraction >= 0, as 0.01"),
+        ({"block_size": "128"}, "block_size '128' is not allowed; use a positive multiple of 1"),
+        ({"update": "maybe"}, "update 'maybe' is not allowed; use True or False"),
+    ],
+)
+def test_options_of_the_wrong_type_are_refused(options, message):
+    with pytest.raises(UserError) as caught:
+        SparseGPT(sparsity=0.5, **options)
+    assert str(caught.value) == message
+
+
+def test_a_pattern_object_with_another_scope_is_refused():
+    with pytest.raises(UserError, match="scope 'row' is not allowed for sparsegpt; use 'layer'"):
+        SparseGPT(pattern=Unstructured(0.5, "row"))
