@@ -2,7 +2,7 @@
 pruned outputs propagated. The only place that hooks modules or moves blocks; it knows no method.
 
 On the computing device at any time are one block and one batch of activations; the captured inputs of all
-windows, and the other blocks, stay where the model is.
+windows stay in host memory, and the other blocks where the model is.
 """
 
 from collections.abc import Callable, Iterator
@@ -170,7 +170,7 @@ class BlockStep(Block):
     def propagate(self) -> None:
         """Replace `hidden` by the block's outputs, in place, batch by batch."""
         for batch in self.hidden.split(self.batch_size):
-            batch.copy_(self._run(batch, {}))
+            batch.copy_(self._run(batch, {}))  # to host memory
 
     def _run(self, batch: torch.Tensor, hooks: dict[str, Callable]) -> torch.Tensor | None:
         handles = [self.linears[name].register_forward_pre_hook(hook) for name, hook in hooks.items()]
@@ -243,7 +243,7 @@ def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):
             model.base_model(input_ids=batch.to(embedding_device), use_cache=False)
             seen = recorders[0].hidden
             if hidden is None:
-                hidden = seen.new_empty(len(tokens), *seen.shape[1:])
+                hidden = torch.empty(len(tokens), *seen.shape[1:], dtype=seen.dtype)  # in host memory
             hidden[start : start + len(batch)] = seen
             start += len(batch)
     finally:

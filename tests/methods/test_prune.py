@@ -221,3 +221,13 @@ def test_activations_that_are_not_finite_are_named(make_model, tokens, method):
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(UserError, match="Linear has no recognisable decoder blocks"):
         prune(torch.nn.Linear(4, 4), "magnitude", sparsity=0.5)
+
+
+def test_the_device_where_blocks_compute_can_be_named(make_model, tokens):
+    here, named = make_model("llama"), make_model("llama")
+    prune(here, "sparsegpt", sparsity=0.5, calibration=tokens)
+    prune(named, "sparsegpt", sparsity=0.5, calibration=tokens, device="cpu")
+    for ours, theirs in zip(here.parameters(), named.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(UserError, match="device 'cuda:99' is not here"):
+        prune(named, "sparsegpt", sparsity=0.5, calibration=tokens, device="cuda:99")

@@ -10,6 +10,7 @@ import torch
 from ..blocks import find_blocks, weight_of
 from ..errors import UserError
 from ..memory import peak_memory
+from ..models import resolve_device
 from ..patterns import check_width
 
 
@@ -36,7 +37,9 @@ class Report:
         return dataclasses.asdict(self)
 
 
-def prune(model, method, *, calibration: torch.Tensor | None = None, progress: bool = False, **options) -> Report:
+def prune(
+    model, method, *, calibration: torch.Tensor | None = None, device=None, progress: bool = False, **options
+) -> Report:
     """Prune the linears inside the decoder blocks in place; embeddings and head stay dense.
 
     Args:
@@ -44,6 +47,8 @@ def prune(model, method, *, calibration: torch.Tensor | None = None, progress: b
         method: a name (`wanda`) with its options, as `sparsity=0.5` or `pattern="2:4"`, or an instance such as
             `methods.Wanda(sparsity=0.5)`.
         calibration: int64 `[n, length]`; methods that need no data ignore it.
+        device: where blocks compute, one at a time (`cuda` for a model kept in host memory because it does not fit);
+            None for where the model is.
         progress: show a progress bar.
 
     Returns:
@@ -64,8 +69,9 @@ def prune(model, method, *, calibration: torch.Tensor | None = None, progress: b
             if not torch.stack(torch.aminmax(weight)).isfinite().all():
                 raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
     start = time.perf_counter()
-    with peak_memory(next(model.parameters()).device) as memory:
-        method.prune(model, calibration, progress=name_of(method) if progress else None)
+    device = next(model.parameters()).device if device is None else resolve_device(device)
+    with peak_memory(device) as memory:
+        method.prune(model, calibration, progress=name_of(method) if progress else None, device=device)
     seconds = time.perf_counter() - start
     zeros = {n: int((weight_of(x) == 0).sum()) for block in blocks for n, x in block.linears.items()}
     sizes = {n: x.weight.numel() for block in blocks for n, x in block.linears.items()}

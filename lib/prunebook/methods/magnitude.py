@@ -54,8 +54,8 @@ class Magnitude:
         return weight.masked_fill(~keep_mask(magnitude_score(weight), self.target), 0)
 
     @torch.no_grad()
-    def prune(self, model, calibration=None, progress: str | None = None) -> None:
-        """Prune all linears of the decoder blocks in place; `calibration` is not used."""
+    def prune(self, model, calibration=None, progress: str | None = None, device=None) -> None:
+        """Prune all linears of the decoder blocks in place; the other arguments are not used."""
         weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
         if isinstance(self.target, Unstructured) and self.target.scope == "model":
             masks = keep_masks([magnitude_score(weight) for weight in weights], self.target.sparsity)

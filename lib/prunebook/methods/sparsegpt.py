@@ -142,13 +142,14 @@ class SparseGPT:
         return self._solve([weight], statistic)[0]
 
     @torch.no_grad()
-    def prune(self, model, calibration: torch.Tensor, progress: str | None = None) -> None:
+    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
         """Prune all linears of the decoder blocks in place, block by block.
 
         Args:
             calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
+            device: where blocks compute, one at a time; None for where the model is.
         """
-        for block in walk(model, calibration, precision=self.precision, progress=progress):
+        for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
             statistics = block.collect(Hessian)
             for names in block.groups:
                 weights = [weight_of(block.linears[name]) for name in names]

@@ -61,13 +61,14 @@ class Wanda:
         return weight.masked_fill(~keep_mask(wanda_score(weight, statistic.norm()), self.target), 0)
 
     @torch.no_grad()
-    def prune(self, model, calibration: torch.Tensor, progress: str | None = None) -> None:
+    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
         """Prune all linears of the decoder blocks in place, block by block.
 
         Args:
             calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
+            device: where blocks compute, one at a time; None for where the model is.
         """
-        for block in walk(model, calibration, precision=self.precision, progress=progress):
+        for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
             for name, statistic in block.collect(SquaredNorm).items():
                 weight = weight_of(block.linears[name])
                 keep = keep_mask(wanda_score(weight, statistic.norm()), self.target)
