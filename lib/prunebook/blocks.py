@@ -71,6 +71,12 @@ def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     )
 
 
+def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name of each linear inside the blocks -> how many of its weights are zero, and how many it has."""
+    linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
+    return {name: (int((weight_of(x) == 0).sum()), x.weight.numel()) for name, x in linears.items()}
+
+
 class _Stop(Exception):  # noqa: N818 - a signal, not an error
     """Ends a forward pass early, once all that was wanted from it has been seen."""
 

@@ -19,6 +19,11 @@ from .errors import UserError
 SCOPES = ("row", "layer", "model")
 
 
+def _check_scope(scope: str) -> None:
+    if scope not in SCOPES:
+        raise UserError(f"scope {scope!r} is unknown; use {', '.join(map(repr, SCOPES))}")
+
+
 @dataclass(frozen=True)
 class Unstructured:
     """Remove the fraction `sparsity`, compared within each output row, each layer, or the whole model."""
@@ -30,8 +35,7 @@ class Unstructured:
         number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
         if not number or not 0 <= self.sparsity < 1:
             raise UserError(f"sparsity {self.sparsity!r} is not allowed; use a number in [0, 1)")
-        if self.scope not in SCOPES:
-            raise UserError(f"scope {self.scope!r} is unknown; use {', '.join(map(repr, SCOPES))}")
+        _check_scope(self.scope)
 
     def __str__(self):
         return f"{self.sparsity:.4g} per {self.scope}"
@@ -71,8 +75,7 @@ def make_pattern(sparsity: float | None = None, pattern: str | Pattern | None = 
         return Unstructured(sparsity, scope)
     if isinstance(pattern, Unstructured | NofM):
         return pattern
-    if scope not in SCOPES:
-        raise UserError(f"scope {scope!r} is unknown; use {', '.join(map(repr, SCOPES))}")
+    _check_scope(scope)
     match = re.fullmatch(r"(\d+):(\d+)", str(pattern))
     if not match:
         raise UserError(f"pattern {pattern!r} is not allowed; use n:m with 0 < n < m, as in '2:4' or '4:8'")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..blocks import find_blocks, weight_of
+from ..blocks import count_zeros
 from ..evaluate import DenseBaseline, Measurement, measure
 from .engine import Report, prune
 
@@ -117,8 +117,8 @@ def compare(
 
 def _zeros(model) -> tuple[int, int]:
     """How many weights of the linears inside the blocks are zero, and how many there are."""
-    weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
-    return sum(int((weight == 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)
+    zeros, sizes = zip(*count_zeros(model).values(), strict=True)
+    return sum(zeros), sum(sizes)
 
 
 def _protocol(model, calibrations, held_out, dense) -> dict:

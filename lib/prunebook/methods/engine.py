@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..blocks import find_blocks, weight_of
+from ..blocks import count_zeros, find_blocks, weight_of
 from ..errors import UserError
 from ..memory import peak_memory
 from ..models import resolve_device
@@ -61,8 +61,7 @@ def prune(
     method = make_method(method, options)
     if method.needs_calibration and calibration is None:
         raise UserError(f"method {name_of(method)!r} needs calibration tokens; make them with calibration_tokens(...)")
-    blocks = find_blocks(model)
-    for block in blocks:
+    for block in find_blocks(model):
         for name, linear in block.linears.items():
             weight = weight_of(linear)
             check_width(weight.shape[1], method.target, name)
@@ -73,10 +72,9 @@ def prune(
     with peak_memory(device) as memory:
         method.prune(model, calibration, progress=name_of(method) if progress else None, device=device)
     seconds = time.perf_counter() - start
-    zeros = {n: int((weight_of(x) == 0).sum()) for block in blocks for n, x in block.linears.items()}
-    sizes = {n: x.weight.numel() for block in blocks for n, x in block.linears.items()}
-    sparsity = sum(zeros.values()) / sum(sizes.values())
-    layers = {name: zeros[name] / sizes[name] for name in zeros}
+    counts = count_zeros(model)
+    sparsity = sum(zeros for zeros, _ in counts.values()) / sum(size for _, size in counts.values())
+    layers = {name: zeros / size for name, (zeros, size) in counts.items()}
     used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     report = Report(
