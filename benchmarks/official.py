@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import types
+import unittest.mock
 from pathlib import Path
 
 import torch
@@ -105,8 +106,9 @@ def child(method: str, variant: str, tokens_path: str, out: str, folder: str) ->
 def same_inputs(model, tokens: torch.Tensor, folders: dict) -> list[dict]:
     """Each linear of three blocks alone, both sides given the same weight and the same inputs.
 
-    Wanda: mask bits that differ. SparseGPT: mask bits that differ and the relative difference of the weights,
-    overall and where neither side pruned.
+    Wanda: mask bits that differ. SparseGPT: mask bits that differ and the relative difference of the weights; once
+    as it is, once in float64 with weights that have no ties. The embedded weights were 4-bit numbers: equal ones tie,
+    which the two threshold rules resolve differently, and float32 rounding decides near ties.
     """
     sys.path[:0] = [folders["wanda"], folders["sparsegpt"]]
     import sparsegpt
@@ -127,30 +129,51 @@ def same_inputs(model, tokens: torch.Tensor, folders: dict) -> list[dict]:
             handle.remove()
         for name, linear in block.linears.items():
             weight, inputs = linear.weight.data.clone(), torch.cat(seen[name])
-            wrapped, solver = layerwrapper.WrappedGPT(linear), sparsegpt.SparseGPT(linear)
-            norm, hessian = SquaredNorm(weight.shape[1], weight.device), Hessian(weight.shape[1], weight.device)
+            wrapped, norm = layerwrapper.WrappedGPT(linear), SquaredNorm(weight.shape[1], weight.device)
             for one in inputs:
                 wrapped.add_batch(one, None)
-                solver.add_batch(one, None)
                 norm.update(one)
-                hessian.update(one)
             score = weight.abs() * wrapped.scaler_row.sqrt()
             order = score.sort(dim=-1, stable=True).indices[:, : int(weight.shape[1] * SPARSITY)]
             theirs_keep = torch.ones_like(weight, dtype=torch.bool).scatter_(1, order, False)
             ours_keep = keep_mask(wanda_score(weight, norm.norm()), Unstructured(SPARSITY))
-            solver.fasterprune(SPARSEGPT_OFFICIAL, percdamp=0.01, blocksize=128)
-            theirs = linear.weight.data.clone()
             linear.weight.data.copy_(weight)
-            ours, _ = sparsegpt_update(weight, hessian.matrix(), Unstructured(SPARSITY, "layer"))
-            both = (ours != 0) & (theirs != 0)
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
             rows.append({
                 "linear": name, "weights": weight.numel(),
                 "wanda_bits_different": int((theirs_keep != ours_keep).sum()),
-                "sparsegpt_bits_different": int(((ours == 0) != (theirs == 0)).sum()),
-                "sparsegpt_relative_difference": ((ours - theirs).norm() / theirs.norm()).item(),
-                "sparsegpt_relative_difference_kept": ((ours - theirs)[both].norm() / theirs[both].norm()).item(),
+                "sparsegpt": both_sparsegpt(sparsegpt, linear, inputs),
+                "sparsegpt_float64_no_ties": in_float64(both_sparsegpt, sparsegpt, linear, inputs, 1 + 1e-4 * noise),
             })  # fmt: skip
     return rows
+
+
+def both_sparsegpt(official, linear, inputs: torch.Tensor, factor: torch.Tensor | float = 1.0) -> dict:
+    """The official solver and ours on `factor * weight`; the linear is left as it was."""
+    original = linear.weight.data
+    weight = original.to(torch.get_default_dtype()) * factor
+    linear.weight.data = weight.clone()
+    solver, hessian = official.SparseGPT(linear), Hessian(weight.shape[1], weight.device)
+    for one in inputs:
+        solver.add_batch(one, None)
+        hessian.update(one)
+    solver.fasterprune(SPARSEGPT_OFFICIAL, percdamp=0.01, blocksize=128)
+    theirs, linear.weight.data = linear.weight.data, original
+    ours, _ = sparsegpt_update(weight, hessian.matrix(), Unstructured(SPARSITY, "layer"))
+    return {
+        "bits_different": int(((ours == 0) != (theirs == 0)).sum()),
+        "relative_difference": ((ours - theirs).norm() / theirs.norm()).item(),
+    }
+
+
+def in_float64(function, *arguments):
+    """Call with every `.float()` and every new tensor in double precision: what is left is not rounding."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with unittest.mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+            return function(*arguments)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def agreement(ours: dict, theirs: dict) -> dict:
@@ -203,6 +226,9 @@ def main() -> None:
                     raise SystemExit(f"{method} {variant} failed:\n{result.stderr[-3000:]}")
                 measured[method, variant].append(json.loads(result.stdout.splitlines()[-1]))
                 print(method, variant, measured[method, variant][-1], flush=True)
+        precisions = {
+            precision: pb.measure(model, held_out, precision=precision).perplexity for precision in ("exact", "fast")
+        }
         rows = [summarise(run, measured, scratch, model, held_out) for run in RUNS]
     record = {
         "benchmark": "official",
@@ -216,6 +242,7 @@ def main() -> None:
             "calibration": [arguments.samples, arguments.length], "evaluation": [arguments.windows, arguments.length],
             "rounds": arguments.rounds,
         },
+        "dense_perplexity": precisions,
         "rows": rows,
         "same_inputs": matrices,
     }  # fmt: skip

@@ -1,6 +1,8 @@
 """Tiny random models of six families and a word tokenizer: no network, no large file."""
 
+import contextlib
 import os
+import resource
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers and datasets read it
 
@@ -71,6 +73,22 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder of its own."""
     monkeypatch.setenv("PRUNEBOOK_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(bytes):` no file can grow beyond that; hold it for the write alone, test logs are files too."""
+
+    @contextlib.contextmanager
+    def limit(size: int):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,11 @@
 """Whole or not at all."""
 
 import os
-import resource
 
 import pytest
 
 from prunebook.errors import UserError
 from prunebook.files import atomic_folder, cache_folder, write_atomic
-
-
-@pytest.fixture
-def full_disk():
-    """No file can grow beyond 4 kB."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def names(folder):
@@ -34,7 +24,7 @@ def test_text_and_bytes_are_written_and_replaced(tmp_path):
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, full_disk):
     target = write_atomic(tmp_path / "file", "old")
-    with pytest.raises(UserError, match=f"cannot write {target}: File too large"):
+    with full_disk(4096), pytest.raises(UserError, match=f"cannot write {target}: File too large"):
         write_atomic(target, "x" * 5000)
     assert target.read_text() == "old"
     assert names(tmp_path) == ["file"]
@@ -79,7 +69,8 @@ def test_a_full_disk_keeps_the_old_folder(tmp_path, full_disk):
     target = tmp_path / "folder"
     with atomic_folder(target) as temporary:
         (temporary / "old").write_text("")
-    with pytest.raises(UserError, match=f"cannot write {target}: File too large"), atomic_folder(target) as temporary:
+    refused = pytest.raises(UserError, match=f"cannot write {target}: File too large")
+    with full_disk(4096), refused, atomic_folder(target) as temporary:
         (temporary / "new").write_bytes(b"x" * 5000)
     assert names(target) == ["old"]
     assert names(tmp_path) == ["folder"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 
 import pytest
 import torch
@@ -91,17 +90,13 @@ def test_a_folder_of_ours_is_replaced_and_a_foreign_one_is_not(saved, make_model
     assert file.read_text() == "mine"
 
 
-def test_a_full_disk_leaves_nothing_half_written(saved, make_model, word_tokenizer, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(saved, make_model, word_tokenizer, tmp_path, full_disk):
     old = (saved / "config.json").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))  # the weights need 100 kB
-    try:
-        for path in (saved, tmp_path / "new"):
-            with pytest.raises(UserError, match=f"^cannot write {path}: ") as caught:
-                save_model(make_model("gpt2"), word_tokenizer, path)
-            assert "\n" not in str(caught.value)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    model = make_model("gpt2")  # its weights need 100 kB
+    for path in (saved, tmp_path / "new"):
+        with full_disk(40_000), pytest.raises(UserError, match=f"^cannot write {path}: ") as caught:
+            save_model(model, word_tokenizer, path)
+        assert "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["saved"]
     assert (saved / "config.json").read_bytes() == old
 
