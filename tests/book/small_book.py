@@ -1,5 +1,6 @@
 """A small book whose notebooks need no torch."""
 
+import datetime
 import textwrap
 
 import nbformat
@@ -38,7 +39,7 @@ def record(slug: str, **fields) -> dict:
             "budget": {"values": ["Sparsity"], "detail": "layer"}, "data": {"values": ["Calibration"]},
             "retrain": {"values": ["Without"]}, "weight": {"values": ["Frozen"]},
         },
-        "runs_in": [], "challenge": f"note-{slug}", "method": "wanda", **fields,
+        "runs_in": [], "challenge": f"note-{slug}", "added": datetime.date(2026, 11, 23), "method": "wanda", **fields,
     }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ TYPES = "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'H
         ({"links": [{"label": "x", "url": "https://x", "at": 1}]},
          "links[0].at: unknown field; allowed: label, url"),
         ({"stars": 5}, "stars: unknown field; allowed: slug, title, short, authors, year, venue, arxiv, "
-         "openreview, code, links, takeaway, tags, runs_in, challenge, method"),
+         "openreview, code, links, takeaway, tags, runs_in, challenge, added, corrections, method"),
         ({"tags.kind": {}},
          "tags.kind: unknown field; allowed: type, criteria, budget, data, retrain, weight"),
         ({"tags.type.note": "x"}, "tags.type.note: unknown field; allowed: values, detail"),
@@ -86,6 +86,10 @@ TYPES = "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'H
         ),
         ({"challenge": "Wanda_2024"},
          "challenge: 'Wanda_2024' must be lower-case letters, digits and single dashes"),
+        ({"added": "soon"}, "added: 'soon' must be a date, YYYY-MM-DD"),
+        ({"corrections": [{"field": "tags.size", "listed": "x", "reason": "y"}]},
+         "corrections[0].field: 'tags.size' must be title, venue, code, links or a tag field as tags.type"),
+        ({"corrections": [{"field": "tags.type", "listed": "x"}]}, "corrections[0].reason: missing"),
     ],
 )  # fmt: skip
 def test_a_bad_field_gives_one_line(changes, message):

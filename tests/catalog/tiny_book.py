@@ -33,6 +33,7 @@ RECORD = {
     },
     "runs_in": [{"runtime": "transformers", "status": "tested", "date": "DATE", "note": "reloads"}],
     "challenge": "wanda-simple-2024",
+    "added": "DATE",
     "method": "wanda",
 }
 

@@ -1,5 +1,6 @@
 """The papers as data: the record's schema, reading notebooks, generated tables, checks. Needs no torch."""
 
+from .address import Address, read_address
 from .check import Problem, check, method_names
 from .reader import Paper, cell_sources, challenge_note, find_root, read_paper, read_papers
 from .schema import CONCEPT_PAGES, VOCABULARY, Record, RecordError, concept_anchor, parse_record
@@ -8,6 +9,7 @@ from .tables import challenge_notes, papers_table
 __all__ = [
     "CONCEPT_PAGES",
     "VOCABULARY",
+    "Address",
     "Paper",
     "Problem",
     "Record",
@@ -21,6 +23,7 @@ __all__ = [
     "method_names",
     "papers_table",
     "parse_record",
+    "read_address",
     "read_paper",
     "read_papers",
 ]

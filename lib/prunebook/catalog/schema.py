@@ -41,8 +41,9 @@ _PATTERNS = {
     r"^\d{4}\.\d{4,5}$": "an arXiv id like 2306.11695",
     r"^[A-Za-z0-9_-]+$": "an OpenReview forum id like PxoFut3dWW",
     r"^https?://\S+$": "an address that starts with http:// or https://",
+    rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$": "title, venue, code, links or a tag field as tags.type",
 }
-_ID, _ARXIV, _OPENREVIEW, _URL = (Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS)
+_ID, _ARXIV, _OPENREVIEW, _URL, _LISTED_FIELD = (Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS)
 _Text = Annotated[str, Field(min_length=1)]
 _Year = Annotated[int, Field(ge=1980, le=2100)]
 
@@ -81,6 +82,16 @@ class RunsIn(_Strict):
     status: Literal["tested", "documented", "removed"]
     date: datetime.date
     note: str = ""
+    source: _URL | None = None
+
+
+class Correction(_Strict):
+    """Where the record says something else than the list that the book grew out of, and why."""
+
+    field: _LISTED_FIELD
+    listed: _Text
+    reason: _Text
+    source: _URL | None = None
 
 
 class Facet(_Strict):
@@ -106,7 +117,10 @@ Tags = create_model("Tags", __base__=_Strict, **{name: (_facet(name), ...) for n
 
 
 class Record(_Strict):
-    """One paper. `year` is its section in the tables; `method` is None while its notebook does not run."""
+    """One paper. `year` is its section in the tables; `method` is None while its notebook does not run.
+
+    `added` is the day it came into the book; `corrections` are its differences from the list's row, if it had one.
+    """
 
     slug: _ID
     title: _Text
@@ -122,6 +136,8 @@ class Record(_Strict):
     tags: Tags
     runs_in: list[RunsIn] = []
     challenge: _ID
+    added: datetime.date
+    corrections: list[Correction] = []
     method: _Text | None
 
     @property
@@ -197,6 +213,7 @@ _MODELS = {
     "code": Code,
     "links": Link,
     "runs_in": RunsIn,
+    "corrections": Correction,
     "tags": Tags,
     **dict.fromkeys(VOCABULARY, Facet),
 }
