@@ -41,7 +41,9 @@ _PATTERNS = {
     r"^\d{4}\.\d{4,5}$": "an arXiv id like 2306.11695",
     r"^[A-Za-z0-9_-]+$": "an OpenReview forum id like PxoFut3dWW",
     r"^https?://\S+$": "an address that starts with http:// or https://",
-    rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$": "title, venue, code, links or a tag field as tags.type",
+    rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$": (
+        "title, venue, code, links or a tag field as tags.type"
+    ),
 }
 _ID, _ARXIV, _OPENREVIEW, _URL, _LISTED_FIELD = (Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS)
 _Text = Annotated[str, Field(min_length=1)]
