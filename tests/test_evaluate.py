@@ -8,8 +8,9 @@ import torch
 from prunebook import evaluate
 from prunebook.corpora import evaluation_tokens
 from prunebook.errors import UserError
-from prunebook.evaluate import dense_baseline, measure, perplexity
+from prunebook.evaluate import dense_baseline, footprint, generation_speed, measure, perplexity
 from prunebook.methods import prune
+from prunebook.models import save_model
 
 FAMILIES = ("llama", "opt", "gpt2")
 
@@ -188,3 +189,27 @@ def test_windows_beyond_the_positions_are_refused(make_model):
 def test_a_model_without_a_head_is_refused(make_model, tokens):
     with pytest.raises(UserError, match="LlamaModel has no language-model head; use a causal language model"):
         measure(make_model("llama").model, tokens)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_footprint_is_what_the_weights_take_on_disk(make_model, word_tokenizer, tmp_path, family):
+    model = make_model(family, tie_word_embeddings=True)
+    save_model(model, word_tokenizer, tmp_path / "saved")
+    file = (tmp_path / "saved" / "model.safetensors").read_bytes()
+    header = int.from_bytes(file[:8], "little") + 8
+    assert footprint(model) == len(file) - header
+
+
+def test_generation_writes_what_was_asked_and_is_timed_after_a_warm_up(make_model, monkeypatch):
+    model, written = make_model("llama"), []
+    generate = model.generate
+    monkeypatch.setattr(model, "generate", lambda *a, **k: written.append(generate(*a, **k)) or written[-1])
+    ticks = iter([10.0, 12.0])
+    monkeypatch.setattr("prunebook.evaluate.time.perf_counter", lambda: next(ticks))
+    assert generation_speed(model, torch.tensor([[3, 4, 5]]), 6) == 3.0  # 6 tokens in 2 s
+    assert [tuple(ids.shape) for ids in written] == [(1, 9), (1, 9)]
+
+
+def test_generation_refuses_no_tokens(make_model):
+    with pytest.raises(UserError, match="new_tokens must be a whole number of 1 or more, not 0"):
+        generation_speed(make_model("llama"), torch.tensor([[3]]), 0)

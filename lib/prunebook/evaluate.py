@@ -131,6 +131,38 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
     return Measurement(torch.cat(nll), kl, agreement, time.perf_counter() - start, predicted, precision)
 
 
+def footprint(model) -> int:
+    """Bytes of the model's weights as `save_model` stores them: dense, zeros included, tied weights once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+@torch.no_grad()
+def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 32) -> float:
+    """New tokens a second of greedy generation with a key-value cache, after one generation to warm up.
+
+    Args:
+        prompt: int64 `[n, length]`; reading it counts. new_tokens: generated for each of the n rows.
+
+    Raises:
+        UserError: a bad prompt, or fewer than one new token.
+    """
+    check_tokens(model, prompt, "prompt")
+    if not isinstance(new_tokens, int) or new_tokens < 1:
+        raise UserError(f"new_tokens must be a whole number of 1 or more, not {new_tokens!r}")
+    prompt = prompt.to(model.device)
+    options = {
+        "attention_mask": torch.ones_like(prompt), "pad_token_id": 0, "do_sample": False,
+        "min_new_tokens": new_tokens, "max_new_tokens": new_tokens,
+    }  # fmt: skip
+    model.generate(prompt, **options)
+    start = time.perf_counter()
+    generated = model.generate(prompt, **options)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return (generated.numel() - prompt.numel()) / (time.perf_counter() - start)
+
+
 def _reduce(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None):
     """NLL of each token `[tokens]`, and summed KL(reference || logits) and equal top-1 tokens.
 

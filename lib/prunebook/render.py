@@ -34,7 +34,7 @@ _COLUMNS = {
     "agreement": ("Agreement", "{:.2%}".format),
     "seconds": ("Seconds", "{:.1f}".format),
     "peak_memory": ("Peak memory", human_bytes),
-    "tokens_per_second": ("Tokens/s", "{:.1f}".format),
+    "tokens_per_second": ("Tokens/s, generation", "{:.1f}".format),
     "evaluation_tokens_per_second": ("Tokens/s, evaluation", "{:.0f}".format),
     "parameters": ("Parameters", "{:,}".format),
     "nonzero_parameters": ("Not zero", "{:,}".format),

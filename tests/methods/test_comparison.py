@@ -63,6 +63,8 @@ def test_rows_are_one_a_trial_with_the_dense_model_first(compared):
     assert [row["nonzero_parameters"] for row in rows] == [
         parameters - round(linear_weights * row["sparsity"]) for row in rows
     ]
+    assert [row["bytes_on_disk"] for row in rows] == [4 * parameters] * 5  # zeros are stored dense
+    assert [row["tokens_per_second"] is not None for row in rows] == [True, True, True, False, False]
     assert all(row["kl"] > 0 for row in rows[1:])
     assert comparison.mean("Wanda", "kl") == pytest.approx(np.mean([row["kl"] for row in rows[2:]]))
     assert [trial.seed for trial in comparison.of("Wanda")] == [0, 1, 2]

@@ -9,19 +9,26 @@ import torch
 from tqdm import tqdm
 
 from ..blocks import count_zeros
-from ..evaluate import DenseBaseline, Measurement, measure
+from ..evaluate import DenseBaseline, Measurement, footprint, generation_speed, measure
 from .engine import Report, prune
+
+_PROMPT, _NEW_TOKENS = 16, 32  # read and written where the speed of generation is measured
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One method pruned with one calibration draw (`seed` None: it needs no data) and measured."""
+    """One method pruned with one calibration draw (`seed` None: it needs no data) and measured.
+
+    `tokens_per_second` is of greedy generation, for the first draw only: draws differ in masks, not in speed.
+    """
 
     label: str
     seed: int | None
     report: Report
     measurement: Measurement
     nonzero_parameters: int
+    bytes_on_disk: int
+    tokens_per_second: float | None
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Comparison:
     parameters: int
     dense_zeros: int
     prunable: int
+    bytes_on_disk: int
+    tokens_per_second: float
 
     def of(self, label: str) -> list[Trial]:
         """The trials of one method, one a seed."""
@@ -63,7 +72,8 @@ class Comparison:
             "method": "dense", "label": "dense", "pattern": None, "seed": None,
             "sparsity": self.dense_zeros / self.prunable,
             "perplexity": self.dense.perplexity, "kl": 0.0, "agreement": 1.0,
-            "parameters": self.parameters, "nonzero_parameters": self.parameters - self.dense_zeros,
+            "tokens_per_second": self.tokens_per_second, "parameters": self.parameters,
+            "nonzero_parameters": self.parameters - self.dense_zeros, "bytes_on_disk": self.bytes_on_disk,
         }  # fmt: skip
         return [dense, *map(self._row, self.trials)]
 
@@ -74,7 +84,8 @@ class Comparison:
             "seed": trial.seed, "sparsity": trial.report.sparsity,
             **{key: quality[key] for key in ("perplexity", "kl", "agreement", "evaluation_tokens_per_second")},
             "seconds": trial.report.seconds, "peak_memory": trial.report.peak_memory,
-            "parameters": self.parameters, "nonzero_parameters": trial.nonzero_parameters,
+            "tokens_per_second": trial.tokens_per_second, "parameters": self.parameters,
+            "nonzero_parameters": trial.nonzero_parameters, "bytes_on_disk": trial.bytes_on_disk,
         }  # fmt: skip
 
 
@@ -108,10 +119,13 @@ def compare(
         pruned = copy.deepcopy(model)
         report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
         nonzero = model.num_parameters() - _zeros(pruned)[0]
-        trials.append(Trial(label, seed, report, measure(pruned, held_out, dense, dense.precision), nonzero))
+        speed = None if seed else generation_speed(pruned, held_out[:1, :_PROMPT], _NEW_TOKENS)
+        measured = measure(pruned, held_out, dense, dense.precision)
+        trials.append(Trial(label, seed, report, measured, nonzero, footprint(pruned), speed))
     protocol = _protocol(model, calibrations, held_out, dense)
     return Comparison(
-        trials, dense, max(1, len(calibrations)), protocol, model.num_parameters(), *_zeros(model)
+        trials, dense, max(1, len(calibrations)), protocol, model.num_parameters(), *_zeros(model),
+        footprint(model), generation_speed(model, held_out[:1, :_PROMPT], _NEW_TOKENS),
     )  # fmt: skip
 
 
@@ -131,6 +145,7 @@ def _protocol(model, calibrations, held_out, dense) -> dict:
         "seeds": len(calibrations),
         "evaluation": f"{held_out.shape[0]} x {held_out.shape[1]} tokens, windows without overlap",
         "evaluation_precision": dense.precision,
+        "generation": f"batch 1, greedy, {_PROMPT} tokens read, {_NEW_TOKENS} written",
         "peak_memory": "allocated on the GPU" if model.device.type == "cuda" else "resident, whole process",
     }
 
