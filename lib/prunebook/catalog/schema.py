@@ -40,18 +40,28 @@ _PATTERNS = {
     _SLUG: "lower-case letters, digits and single dashes",
     r"^\d{4}\.\d{4,5}$": "an arXiv id like 2306.11695",
     r"^[A-Za-z0-9_-]+$": "an OpenReview forum id like PxoFut3dWW",
-    r"^https?://\S+$": "an address that starts with http:// or https://",
+    r"""^https?://[^\s<>"'`\\{}^]+$""": "an address that starts with http:// or https://, without quotes or brackets",
     rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$": (
         "title, venue, code, links or a tag field as tags.type"
     ),
 }
 _ID, _ARXIV, _OPENREVIEW, _URL, _LISTED_FIELD = (Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS)
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _Text = Annotated[str, Field(min_length=1)]
 _Year = Annotated[int, Field(ge=1980, le=2100)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, str_strip_whitespace=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        """No text hides characters that reorder or control what is shown (Trojan Source, CVE-2021-42574)."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (found := _HIDDEN.search(text)):
+                raise ValueError(f"holds the invisible character U+{ord(found[0]):04X}; remove it")
+        return value
 
 
 class Venue(_Strict):
