@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from prunebook.blocks import find_blocks, walk, weight_of
@@ -292,3 +293,12 @@ def test_fast_statistics_are_gathered_in_float32(make_model, tokens):
     name = "model.layers.0.self_attn.q_proj"
     x = inputs[name].all.double().reshape(-1, 32)
     torch.testing.assert_close(hessians[name].matrix().double(), 2 / 7 * x.T @ x, rtol=1e-5, atol=1e-4)
+
+
+def test_fused_experts_are_refused_and_not_left_dense():
+    config = transformers.MixtralConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.experts\.\w+ \[4, \d+, \d+\] holds the experts"):
+        find_blocks(transformers.AutoModelForCausalLM.from_config(config))

@@ -49,9 +49,16 @@ def find_blocks(model: nn.Module) -> list[Block]:
     """The decoder blocks of a causal language model, in order.
 
     Raises:
-        UserError: the architecture has no recognisable blocks.
+        UserError: the architecture has no recognisable blocks, or experts fused into one tensor, which no
+            method here prunes: what is left dense in silence would not be the sparsity asked for.
     """
     name, stack = _find_stack(model)
+    for path, parameter in stack.named_parameters():
+        if parameter.ndim == 3:
+            raise UserError(
+                f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one tensor, "
+                "which is not supported; use a model without experts"
+            )
     return [Block(i, block, _linears(f"{name}.{i}.", block)) for i, block in enumerate(stack)]
 
 

@@ -52,7 +52,8 @@ def _value(value) -> str:
         return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_value, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    # On one line: a blank line would end a page's HTML.
+    return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
 def verdict_html(verdict: str) -> str:

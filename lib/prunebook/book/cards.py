@@ -27,10 +27,11 @@ def card(published: Published) -> str:
         "Paper": " ".join(_paper(record)),
         "Code": _code(record),
         "Links": " · ".join(f"[{escape(link.label)}](<{link.url}>)" for link in record.links),
-        **{name.title(): tags(record, name) for name in record.facets()},
-        "Runs in": "".join(f"\n  - {_runtime(entry)}" for entry in record.runs_in),
+        **{name.title(): f"{tags(record, name)}{_listed(record, name)}" for name in record.facets()},
+        "Corrected": _bullets(map(_correction, record.corrections)),
+        "Runs in": _bullets(map(_runtime, record.runs_in)),
         "Claims": claim_counts(published.claims),
-        "This run": _run(published),
+        "Executed": _run(published),
         "More": f"{{ref}}`Challenges <{record.challenge}>` · "
         f"{{download}}`Download the notebook </_notebooks/{record.slug}.ipynb>`",
     }
@@ -79,15 +80,42 @@ def _code(record: Record) -> str:
     return f"[{kind}](<{record.code.url}>) ({escape(licence)})"
 
 
+def _bullets(lines: Iterable[str]) -> str:
+    return "".join(f"\n  - {line}" for line in lines)
+
+
 def _runtime(entry) -> str:
     badge = f"{{bdg-{_STATUS_COLOURS[entry.status]}}}`{entry.status}`"
     note = f": {escape(entry.note)}" if entry.note else ""
-    return f"{escape(entry.runtime)} {badge} {entry.date.isoformat()}{note}"
+    return f"{escape(entry.runtime)} {badge} {entry.date.isoformat()}{note}{_source(entry)}"
+
+
+def _listed(record: Record, facet: str) -> str:
+    """What the list that the book grew out of says of a facet, where the record says something else."""
+    listed = [entry.listed for entry in record.corrections if entry.field == f"tags.{facet}"]
+    return "".join(f" *(listed as: {escape(text)})*" for text in listed)
+
+
+def _correction(entry) -> str:
+    field = entry.field.removeprefix("tags.")
+    return f"{field}, listed as “{escape(entry.listed)}”: {escape(entry.reason)}{_source(entry)}"
+
+
+def _source(entry) -> str:
+    return f" [source](<{entry.source}>)" if entry.source else ""
 
 
 def _run(published: Published) -> str:
+    """How the outputs came about: profile, day, time, and the hardware, versions and commit of the first table."""
     run = published.execution
-    return f"profile {escape(run.profile)}, {run.date}, {run.seconds:.0f} s" if run else ""
+    if run is None:
+        return ""
+    parts = [f"profile {run.profile}", run.date, f"{run.seconds:.0f} s"]
+    if published.results:
+        first = published.results[0]
+        parts += [first["protocol"].get("device"), *(f"{name} {text}" for name, text in first["versions"].items())]
+        parts += [first["commit"] and f"commit {first['commit']}"]
+    return escape(", ".join(filter(None, parts)))
 
 
 def _note(published: Published) -> str:

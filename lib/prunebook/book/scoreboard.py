@@ -1,13 +1,11 @@
-"""The scoreboard page: every claim of every paper with its verdict, and all measured rows by protocol."""
+"""The scoreboard page: every claim of every paper with its verdict, counted per paper and overall."""
 
 import html
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Real
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
-from ..render import protocol_line, results_html, verdict_html
-from .cards import claim_counts
+from ..render import VERDICTS, protocol_line, verdict_html
+from .cards import claim_counts, escape
 from .published import Published
 
 # the page needs the width of the column on the right
@@ -30,79 +28,54 @@ def scoreboard(papers: Sequence[Published]) -> str:
     rows = [(published, claim) for published in papers for claim in published.claims]
     not_run = [published.paper.record.short for published in papers if published.execution is None]
     parts = [_INTRO, claim_counts(claim for _, claim in rows) or "No notebook has been run yet."]
-    if not_run:
-        parts.append(f"Not run: {html.escape(', '.join(not_run))}.")
     if rows:
-        parts += ["## Claims", _claims_table(rows)]
-    tables = _by_protocol(papers)
-    if tables:
-        parts += [
-            "## Results",
-            "Every row that the notebooks measured, a table for each protocol; rows that differ only in the"
-            " calibration draw are averaged, and *seeds* counts them.",
-            *(results_html(_averaged(rows), protocol, "paper") for protocol, rows in tables),
-        ]
+        parts += ["## By paper", _counts_table(papers), "## Claims", _claims_table(rows)]
+    if not_run:
+        parts.append(f"Not run yet: {escape(', '.join(not_run))}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
-    body = "\n".join(_claim_row(published, claim) for published, claim in rows)
+def _counts_table(papers: Iterable[Published]) -> str:
+    """How many claims of each paper have each verdict."""
+    words = [f'<th scope="col">{symbol} {text}</th>' for symbol, text in VERDICTS.values()]
+    rows = []
+    for published in papers:
+        counts = Counter(claim["verdict"] for claim in published.claims)
+        if counts:
+            cells = "".join(f'<td class="pb-number">{counts[verdict]}</td>' for verdict in VERDICTS)
+            rows.append(f'<tr><th scope="row">{paper_link(published)}</th>{cells}</tr>')
+    return scrolling("Claims by paper", f'<th scope="col">Paper</th>{"".join(words)}', rows)
+
+
+def scrolling(label: str, head: str, rows: Iterable[str]) -> str:
+    """A table that scrolls in its own box: the cells of its head, and whole rows."""
     return (
-        '<div class="pb-scroll" tabindex="0" role="region" aria-label="Claims">\n'
-        f'<table class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n'
+        f'<div class="pb-scroll" tabindex="0" role="region" aria-label="{label}">\n'
+        f'<table class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody>\n"
         "</table>\n</div>"
     )
 
 
-def _claim_row(published: Published, claim: Mapping) -> str:
+def paper_link(published: Published) -> str:
+    """The paper's short name, linked to its page."""
     record = published.paper.record
-    text = {name: html.escape(str(value)) for name, value in claim.items() if value is not None}
+    return f'<a href="papers/{record.slug}.html">{html.escape(record.short)}</a>'
+
+
+def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
+    return scrolling("Claims", head, (_claim_row(published, claim) for published, claim in rows))
+
+
+def _claim_row(published: Published, claim: Mapping) -> str:
+    text = {name: html.escape(" ".join(str(value).split())) for name, value in claim.items() if value}
     line = html.escape(protocol_line(claim["protocol"]))
     protocol = f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>' if line else ""
     cells = [
-        f'<a href="papers/{record.slug}.html">{html.escape(record.short)}</a>',
+        paper_link(published),
         verdict_html(claim["verdict"]),
         text["statement"],
         f'{text["paper"]}<br><span class="pb-source">{text["source"]}</span>',
         (text.get("ours") or text["reason"]) + protocol,
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _by_protocol(papers: Iterable[Published]) -> list[tuple[dict, list[dict]]]:
-    """Protocol -> all rows measured under it, each with its paper."""
-    tables = {}
-    for published in papers:
-        for result in published.results:
-            key = json.dumps(result["protocol"], sort_keys=True)
-            _, rows = tables.setdefault(key, (result["protocol"], []))
-            rows += [{"paper": published.paper.record.short, **row} for row in result["rows"]]
-    return list(tables.values())
-
-
-def _averaged(rows: Iterable[Mapping]) -> list[dict[str, Any]]:
-    """One row for all that agree in every text and in sparsity: the means of their numbers."""
-    groups = {}
-    for row in rows:
-        texts = {name: value for name, value in row.items() if isinstance(value, str)}
-        key = (*texts.items(), round(row.get("sparsity") or 0, 3))
-        groups.setdefault(key, []).append(row)
-    return [dict(_mean(group)) for group in groups.values()]
-
-
-def _mean(group: Sequence[Mapping]) -> Iterator[tuple[str, Any]]:
-    for name, first in group[0].items():
-        values = [row.get(name) for row in group]
-        if name == "seed":
-            seeds = {value for value in values if value is not None}
-            yield "seeds", len(seeds) or None
-        elif all(map(_is_number, values)):
-            mean = sum(values) / len(values)
-            yield name, round(mean) if all(isinstance(value, int) for value in values) else mean
-        else:
-            yield name, first if all(value == first for value in values) else None
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,0 +1,63 @@
+"""Recorded runs: what notebooks measured on other hardware, kept under `benchmarks/results/`."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import write_atomic
+from .published import Published
+
+_KIND, _VERSION = "prunebook-runs", 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one notebook measured: the paper, the profile, and its tables and claims as their outputs hold them."""
+
+    slug: str
+    short: str
+    profile: str
+    results: list[dict[str, Any]]
+    claims: list[dict[str, Any]]
+
+
+def record_runs(root: Path, papers: Sequence[Published], profile: str) -> Path:
+    """Write what the notebooks measured under `profile` to `benchmarks/results/runs-<profile>-<device>.json`.
+
+    Raises:
+        UserError: no notebook has an up-to-date run under the profile, or the file cannot be written.
+    """
+    runs = [
+        Run(published.paper.slug, published.paper.record.short, profile, published.results, published.claims)
+        for published in papers
+        if published.current and published.execution.profile == profile and published.results
+    ]
+    if not runs:
+        raise UserError(f"no up-to-date run under profile {profile!r}; run `prunebook run --profile {profile}` first")
+    device = runs[0].results[0]["protocol"].get("device", "device")
+    name = re.sub("[^a-z0-9]+", "-", f"runs-{profile}-{device}".lower()).strip("-")
+    content = {"kind": _KIND, "version": _VERSION, "runs": [asdict(run) for run in runs]}
+    return write_atomic(root / "benchmarks" / "results" / f"{name}.json", json.dumps(content, indent=1) + "\n")
+
+
+def read_runs(root: Path) -> list[Run]:
+    """All recorded runs, file by file; records of other kinds are left alone.
+
+    Raises:
+        UserError: a file is not JSON, or its runs are not of the form that `record_runs` writes.
+    """
+    runs = []
+    for path in sorted((root / "benchmarks" / "results").glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("kind") == _KIND:
+                if content["version"] != _VERSION:
+                    raise UserError(f"benchmarks/results/{path.name}: version {content['version']} is not {_VERSION}")
+                runs += [Run(**run) for run in content["runs"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"benchmarks/results/{path.name} is no readable record: {error}") from error
+    return runs
