@@ -25,6 +25,8 @@ book: run
 	$(BIN)/prunebook build
 
 test: lint
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ echo "the site tests need chromium: apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest
 
 lint: env

@@ -252,16 +252,22 @@ def methods(as_json: bool):
 
 
 @main.command()
-@click.argument("slugs", nargs=-1, metavar="[SLUG]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--profile", default="ci", show_default=True, help="A profile of papers/profiles.yml.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at once.")
 @click.option("--force", is_flag=True, help="Run also what has not changed.")
+@click.option("--record", is_flag=True, help="Keep what was measured under benchmarks/results/, for the leaderboard.")
 @click.pass_context
-def run(ctx: click.Context, slugs: tuple[str, ...], profile: str, jobs: int, force: bool):
-    """Run notebooks, all or the given ones; exit code 1 if one failed."""
+def run(ctx: click.Context, names: tuple[str, ...], profile: str, jobs: int, force: bool, record: bool):
+    """Run papers and pages with code, as wanda or concepts/evaluation, or all; exit code 1 if one failed."""
+    from .book.published import read_published
+    from .book.recorded import record_runs
     from .book.run import run_notebooks
 
-    summary = run_notebooks(catalog.find_root(), list(slugs), profile=profile, jobs=jobs, force=force)
+    root = catalog.find_root()
+    summary = run_notebooks(root, list(names), profile=profile, jobs=jobs, force=force)
+    if record:
+        click.echo(record_runs(root, read_published(root), profile))
     if summary.failed:
         ctx.exit(1)
 
@@ -272,6 +278,18 @@ def build():
     from .book.build import build_site
 
     click.echo(build_site(catalog.find_root()))
+
+
+@main.command()
+@click.option("--out", default="_build/exports", show_default=True, type=click.Path(), help="Folder for the files.")
+def export(out: str):
+    """Write catalog.json and its schema, references.bib, feed.xml, sitemap.xml and colab/, as the site has them."""
+    from pathlib import Path
+
+    from .book.exports import export as export_book
+
+    for path in export_book(catalog.find_root(), Path(out)):
+        click.echo(path)
 
 
 @main.command()

@@ -67,6 +67,13 @@ PROFILES = {
 }
 
 
+CONFIG = """\
+title: Tiny
+repository: {url: "https://github.com/tiny/tiny"}
+html: {baseurl: "https://tiny.example/book/"}
+"""
+
+
 class Book:
     """A book's folder and how to change it."""
 
@@ -84,7 +91,7 @@ class Book:
 def write_sources(root):
     """The least a book needs beside its notebooks."""
     for name, text in {
-        "_config.yml": "title: Tiny\n",
+        "_config.yml": CONFIG,
         "index.md": "# Tiny\n\n<!-- papers -->\n",
         "concepts/types.md": "# Types\n",
         "challenge/challenge.md": "# Challenges\n\n<!-- notes:begin -->\n<!-- notes:end -->\n",

@@ -1,7 +1,7 @@
 """One small book from its notebook to checked pages, and what must not be published."""
 
 import importlib.metadata
-import json
+import re
 import shutil
 import threading
 import urllib.request
@@ -9,28 +9,66 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 from prunebook.book.build import BuildError, build_site
 from prunebook.book.check_site import Expected, check_site
 from prunebook.book.profiles import load_profiles
 from prunebook.book.run import run_notebooks
+from prunebook.book.runnables import assigned_parameters, read_runnables
 from prunebook.book.serve import make_server
+from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
 from prunebook.errors import UserError
 
 from .small_book import CLAIMS, SHOWN, write_sources
 
-TOC = """\
-format: jb-book
-root: index
-chapters:
-- file: papers/alpha
-- file: papers/later
-- file: concepts/types
-- file: challenge/challenge
-- file: scoreboard
+# every facet's page, with the label and heading of each of its values
+CONCEPTS = {
+    file: f"# {facet.title()} of pruning\n\n"
+    + "".join(f"({concept_anchor(facet, value)})=\n## {value}\n\nText.\n\n" for value in VOCABULARY[facet])
+    for facet, file in CONCEPT_PAGES.items()
+}
+PAGES = ["papers/alpha", "papers/later", "concepts/why", "concepts/details/idle", "challenge/challenge", "scoreboard"]
+TOC = {
+    "format": "jb-book",
+    "root": "index",
+    "chapters": [{"file": name} for name in [*PAGES, *(name.removesuffix(".md") for name in CONCEPTS)]],
+}
+WHY = f"""\
+---
+kernelspec: {{name: python3, display_name: Python 3}}
+---
+# Why numbers differ
+
+See [Wanda](criteria.md#wanda).
+
+```{{code-cell}}
+:tags: [parameters]
+model_name = "m"
+```
+
+## A figure
+
+<!-- papers: criteria-wanda -->
+
+```{{code-cell}}
+:tags: [hide-input]
+{SHOWN}import sys
+print("noi" + "se", file=sys.stderr)
+```
 """
-TAGS = ("type-unstructured", "criteria-wanda", "criteria-other", "budget-sparsity", "data-calibration")
-ANCHORS = "".join(f"({tag})=\n## {tag}\n\nText.\n\n" for tag in (*TAGS, "retrain-without", "weight-frozen"))
+IDLE = """\
+---
+kernelspec: {name: python3, display_name: Python 3}
+---
+# Idle
+
+```{code-cell}
+print("as written")
+```
+
+Back to [the figure](../why.md#a-figure).
+"""
 
 
 def test_from_notebooks_to_pages(book, capfd):
@@ -38,11 +76,16 @@ def test_from_notebooks_to_pages(book, capfd):
     root = book.root
     write_sources(root)
     shutil.copyfile(Path(__file__).parents[2] / "_config.yml", root / "_config.yml")
-    (root / "_toc.yml").write_text(TOC)
-    (root / "concepts" / "types.md").write_text(f"# Types\n\n{ANCHORS}")
+    (root / "_toc.yml").write_text(yaml.safe_dump(TOC))
+    for name, text in CONCEPTS.items():
+        (root / name).write_text(text)
+    (root / "concepts" / "types.md").open("a").write("See [why](why.md#a-figure).\n")
+    (root / "concepts" / "why.md").write_text(WHY)
     book.add("alpha", SHOWN, CLAIMS)
     book.add("later", "never", method=None)
     assert not run_notebooks(root).failed
+    (root / "concepts" / "details").mkdir()
+    (root / "concepts" / "details" / "idle.md").write_text(IDLE)
 
     html = build_site(root)
     assert html == root / "_build" / "html"
@@ -50,7 +93,7 @@ def test_from_notebooks_to_pages(book, capfd):
     assert page.count('class="pb-claim ') == 3
     assert '<table class="pb-results">' in page
     assert '<img alt="../_images/' in page
-    assert 'href="../concepts/types.html#criteria-wanda"' in page
+    assert 'href="../concepts/criteria.html#criteria-wanda"' in page
     assert 'href="../challenge/challenge.html#note-alpha"' in page
     assert "noise" not in page
     assert "paper:" not in page
@@ -61,14 +104,28 @@ def test_from_notebooks_to_pages(book, capfd):
     assert list((html / "_downloads").rglob("alpha.ipynb"))
     assert "ci-model" in scores
 
+    why = (html / "concepts" / "why.html").read_text()
+    assert '<img alt="../_images/' in why
+    assert '<table class="pb-results">' in why
+    assert "with profile ci in" in why
+    assert re.search(r'href="../papers/later.html">.*?Later.*?</a>, ICLR 2024 <em>\(not run yet\)</em>', why)
+    assert "noise" not in why
+    assert 'href="criteria.html#wanda"' in why
+    assert 'href="why.html#a-figure"' in (html / "concepts" / "types.html").read_text()
+    idle = (html / "concepts" / "details" / "idle.html").read_text()
+    assert "has not been run for this build" in idle
+    assert "as written" in idle
+    assert "cell_output" not in idle
+    assert 'href="../why.html#a-figure"' in idle
+
     stamp = (html / "index.html").stat().st_mtime_ns
     build_site(root)
     assert (html / "index.html").stat().st_mtime_ns == stamp
 
-    text = f"# Types\n\n{ANCHORS.replace('(criteria-wanda)=', '')}"
-    (root / "concepts" / "types.md").write_text(text)
+    criteria = root / "concepts" / "criteria.md"
+    criteria.write_text(criteria.read_text().replace("(criteria-wanda)=", ""))
     capfd.readouterr()
-    missing = r"jupyter-book failed.* 4 problems: .*alpha\.ipynb.* target not found: criteria-wanda"
+    missing = r"jupyter-book failed.* 2 problems: .*alpha\.ipynb.* target not found: criteria-wanda"
     with pytest.raises(BuildError, match=missing):
         build_site(root)
     assert "criteria-wanda" in (root / "_build" / "build.log").read_text()
@@ -155,16 +212,14 @@ def test_serve(tmp_path):
 
 
 def test_the_books_own_profiles_and_contents():
-    """Every notebook is in the table of contents and declares every parameter of the profiles."""
+    """Every notebook is in the table of contents; each that runs has every parameter of the profiles."""
     root = Path(__file__).parents[2]
     profiles = load_profiles(root)
     assert list(profiles) == ["ci", "full", "gpu"]
-    declared = json.dumps(yaml.safe_load((root / "_toc.yml").read_text()))
-    for path in (root / "papers").glob("*.ipynb"):
-        assert f"papers/{path.stem}" in declared
-        (cell,) = [
-            cell for cell in json.loads(path.read_text())["cells"] if "parameters" in cell["metadata"].get("tags", [])
-        ]
+    declared = [str(name) for name in parse_toc_yaml(root / "_toc.yml")]
+    for runnable in read_runnables(root):
+        assert f"{'' if runnable.is_text else 'papers/'}{runnable.name}" in declared
+        if runnable.is_text or not runnable.implemented:
+            continue
         for profile in profiles.values():
-            for name in profile["default"]:
-                assert any(line.startswith(f"{name} = ") for line in cell["source"]), (path.name, name)
+            assert set(profile["default"]) <= assigned_parameters(runnable.read()), runnable.name

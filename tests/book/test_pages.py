@@ -159,7 +159,8 @@ def test_assemble(book, alpha):
     site = assemble(book.root, [alpha])
     assert site == book.root / "_build" / "site"
     index = (site / "index.md").read_text()
-    assert "| [Alpha](papers/alpha.ipynb) ICLR 2024 | What alpha does" in index
+    assert '<table class="pb-papers"' in index
+    assert 'href="papers/alpha.html"' in index
     assert "<!-- papers -->" not in index
     assert "(note-alpha)=" in (site / "challenge/challenge.md").read_text()
     assert (site / "_static" / "prunebook.css").is_file()

@@ -1,5 +1,6 @@
 """Running notebooks that need no torch: what runs, what does not, what is left behind and said."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ import filelock
 import nbformat
 import pytest
 
+from prunebook.book.build import build_site
 from prunebook.book.executions import best_execution, read_execution
 from prunebook.book.profiles import parameters_of
 from prunebook.book.run import run_notebooks
-from prunebook.catalog import read_papers
+from prunebook.book.runnables import read_runnables
 from prunebook.errors import UserError
 
 
@@ -27,7 +29,7 @@ def outputs(book, slug, profile="ci"):
 
 
 def statuses(summary):
-    return {outcome.slug: outcome.status for outcome in summary.outcomes}
+    return {outcome.name: outcome.status for outcome in summary.outcomes}
 
 
 def test_run_skip_force_and_failure(book, capsys):
@@ -42,7 +44,7 @@ def test_run_skip_force_and_failure(book, capsys):
     assert outputs(book, "beta").split() == ["5", str(max(1, os.cpu_count() // 3))]
 
     (failed,) = summary.failed
-    assert (failed.failure.cell, failed.failure.line) == (5, "# the cell that fails")
+    assert (failed.failure.where, failed.failure.line) == ("cell 5", "# the cell that fails")
     assert failed.failure.error == "KeyError"
     assert failed.failure.message == repr("no\nway")
     text = str(summary)
@@ -71,16 +73,16 @@ def test_a_profile_of_its_own_and_the_one_to_publish(book):
     run_notebooks(book.root, ["alpha"], profile="ci")
     run_notebooks(book.root, ["alpha"], profile="full")
     assert outputs(book, "alpha", "full") == "full-model\n"
-    (paper,) = read_papers(book.root)
-    execution, current = best_execution(book.root, paper)
+    (alpha,) = read_runnables(book.root)
+    execution, current = best_execution(book.root, alpha)
     assert (execution.profile, current) == ("full", True)
     assert execution.parameters == {"model_name": "full-model"}
     profiles = book.root / "papers" / "profiles.yml"
     profiles.write_text(profiles.read_text().replace("full-model", "other"))
-    execution, current = best_execution(book.root, paper)
+    execution, current = best_execution(book.root, alpha)
     assert (execution.profile, current) == ("ci", True)
     book.add("alpha", "print('changed')")
-    execution, current = best_execution(book.root, paper)
+    execution, current = best_execution(book.root, alpha)
     assert (execution.profile, current) == ("full", False)
 
 
@@ -88,7 +90,7 @@ def test_a_dead_kernel_is_a_failure(book):
     book.add("alpha", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     (outcome,) = run_notebooks(book.root).outcomes
     assert outcome.failure.error == "DeadKernelError"
-    assert outcome.failure.cell == 4
+    assert outcome.failure.where == "cell 4"
 
 
 def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
@@ -144,7 +146,7 @@ def test_a_waiting_lock_is_taken_over(book):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"slugs": ["alpha", "gamma"]}, "unknown paper 'gamma'; allowed: alpha"),
+        ({"names": ["alpha", "gamma"]}, "unknown notebook 'gamma'; allowed: alpha"),
         ({"profile": "tiny"}, "unknown profile 'tiny'; allowed: ci, full"),
         ({"jobs": 0}, "jobs must be 1 or more, not 0"),
     ],
@@ -176,12 +178,58 @@ def test_parameters_of_a_slug_override(book):
     assert parameters_of(book.root, "ci", "alpha") == {"model_name": "ci-model", "samples": 2}
 
 
-def test_an_unreadable_key_is_named(book):
+def test_an_unreadable_key_counts_as_not_executed(book, capsys):
+    book.add("alpha", "1")
+    (alpha,) = read_runnables(book.root)
     folder = book.root / "_build" / "executed" / "ci"
     folder.mkdir(parents=True)
     (folder / "alpha.ipynb").write_text("{}")
     assert read_execution(book.root, "ci", "alpha") is None
-    for text in ("{", json.dumps({"key": "x"})):
-        (folder / "alpha.key").write_text(text)
-        with pytest.raises(UserError, match=r"alpha\.key: not readable"):
-            read_execution(book.root, "ci", "alpha")
+    assert capsys.readouterr().err == ""
+    for content in (b"{", b"\xff", b"[]", json.dumps({"key": "x"}).encode()):
+        (folder / "alpha.key").write_bytes(content)
+        assert read_execution(book.root, "ci", "alpha") is None
+        message = f"prunebook: {folder}/alpha.key: not readable, so alpha counts as not executed\n"
+        assert capsys.readouterr().err == message
+    assert best_execution(book.root, alpha) is None
+    assert statuses(run_notebooks(book.root, force=True)) == {"alpha": "ran"}
+    assert best_execution(book.root, alpha)[1]
+
+
+def test_a_process_that_ends_without_a_word(book, monkeypatch):
+    """The environment keeps the notebook's own process from starting."""
+    book.add("alpha", "1")
+    environment = {**os.environ, "PYTHONPATH": str(book.root / "shadow")}
+    (book.root / "shadow").mkdir()
+    (book.root / "shadow" / "papermill.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.setattr("prunebook.book.run._environment", lambda jobs: environment)
+    summary = run_notebooks(book.root)
+    (failure,) = [outcome.failure for outcome in summary.failed]
+    assert (failure.where, failure.error) == ("", "ProcessEnded")
+    text = str(summary)
+    assert "the notebook's process ended with exit code 3; see the log" in text
+    assert "cell" not in text
+
+
+def test_a_missing_extra_is_named(book, monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    for use in (run_notebooks, build_site):
+        with pytest.raises(UserError, match=r"^\S+ is not installed; install prunebook\[book\]$"):
+            use(book.root)
+
+
+def test_modules_of_the_book_need_no_extra():
+    """Only the run or the build itself may ask for the `book` extra."""
+    code = (
+        "import sys\n"
+        "extra = ('IPython', 'ipykernel', 'jupyter_client', 'matplotlib', 'myst_nb', 'papermill', 'sphinx',"
+        " 'sphinx_external_toc')\n"
+        "sys.modules.update(dict.fromkeys(extra))\n"
+        "import prunebook.cli\n"
+        "from prunebook.book import build, run, serve\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

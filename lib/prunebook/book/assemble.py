@@ -1,34 +1,41 @@
-"""Assemble the site's sources under `_build/site/`: pages as written, executed notebooks, the scoreboard."""
+"""Assemble the site's sources under `_build/site/`: pages as written, executed notebooks, boards, exports."""
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import nbformat
 
-from ..catalog import challenge_notes
+from ..catalog import Paper, challenge_notes
 from ..catalog.reader import tags_of
 from ..claims import CLAIM_MIME, RESULTS_MIME
 from ..errors import UserError
 from ..files import atomic_folder, write_atomic
-from .cards import card, claim_counts, escape, tags
-from .published import Published
+from .cards import card
+from .changed import changed_dates
+from .explorer import landing_page, write_scripts
+from .exports import write_exports
+from .leaderboard import leaderboard
+from .pages import adapt_links, fill_papers, run_line, with_note
+from .published import Published, PublishedPage
+from .recorded import read_runs
 from .scoreboard import scoreboard
 
-PAPERS_MARKER = "<!-- papers -->"
 _STATIC = Path(__file__).parent / "static"
 _CHALLENGES = "challenge/challenge.md"
 _FILES = ("_config.yml", "_toc.yml", "index.md")
 _FOLDERS = ("concepts", "challenge")
+_NOTEBOOK_SETTINGS = ("file_format", "jupytext", "kernelspec", "mystnb")  # for tools that read or run the source
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
-def assemble(root: Path, papers: Sequence[Published]) -> Path:
+def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedPage] = ()) -> Path:
     """Write the site's sources and return their folder; it is replaced as a whole.
 
     Raises:
-        UserError: a page or a folder of pages is missing, or lacks the markers for what is generated.
+        UserError: a page or a folder of pages is missing, lacks the markers for what is generated, or has one for
+            the papers of an unknown tag.
     """
     for name in (*_FILES, *_FOLDERS, _CHALLENGES):
         if not (root / name).exists():
@@ -40,23 +47,84 @@ def assemble(root: Path, papers: Sequence[Published]) -> Path:
         for name in _FOLDERS:
             shutil.copytree(root / name, folder / name)
         shutil.copytree(_STATIC, folder / "_static")
-        write_atomic(folder / "index.md", _index(root, papers))
+        write_scripts(folder / "_scripts")
+        write_atomic(folder / "index.md", landing_page(root, papers))
         notes = (root / _CHALLENGES).read_text(encoding="utf-8")
-        write_atomic(folder / _CHALLENGES, challenge_notes(notes, [published.paper for published in papers]))
+        records, notebooks = [published.paper for published in papers], {published.name for published in pages}
+        write_atomic(folder / _CHALLENGES, challenge_notes(notes, records))
         write_atomic(folder / "scoreboard.md", scoreboard(papers))
+        board, figures = leaderboard(papers, read_runs(root))
+        for name, content in {"leaderboard.md": board, **figures}.items():
+            write_atomic(folder / name, content)
+        write_exports(root, papers, folder / "_exports")  # `html_extra_path` puts them at the site's root
+        days = changed_dates(root)
         (folder / "_notebooks").mkdir()
         for published in papers:
-            name = f"{published.paper.slug}.ipynb"
-            shutil.copyfile(published.paper.path, folder / "_notebooks" / name)
-            write_atomic(folder / "papers" / name, nbformat.writes(page(published)))
+            shutil.copyfile(published.paper.path, folder / "_notebooks" / published.paper.path.name)
+            name = f"papers/{published.paper.slug}"
+            _write_notebook(folder, name, page(published), notebooks, days.get(f"{name}.ipynb"))
+        for published in pages:
+            (folder / f"{published.name}.md").unlink()
+            day = days.get(f"{published.name}.md")
+            _write_notebook(folder, published.name, text_page(published, records), notebooks, day)
+        for path in sorted(folder.rglob("*.md")):
+            text, name = path.read_text(encoding="utf-8"), path.relative_to(folder).as_posix()
+            if name.startswith("concepts/"):
+                text = fill_papers(text, name, records)
+            day = days.get(name)
+            write_atomic(path, adapt_links(text, name, notebooks) + (f"\n\n{_dated(day)}\n" if day else ""))
     return site
+
+
+def _write_notebook(
+    folder: Path, name: str, notebook: nbformat.NotebookNode, notebooks: Collection[str], day: str | None
+) -> None:
+    """Write a page that is a notebook, with its links adapted to the pages that are `notebooks`."""
+    for cell in _markdown(notebook):
+        cell.source = adapt_links(cell.source, f"{name}.md", notebooks)
+    if day:
+        notebook.cells.append(nbformat.v4.new_markdown_cell(_dated(day), id="changed"))
+    write_atomic(folder / f"{name}.ipynb", nbformat.writes(notebook))
+
+
+def _dated(day: str) -> str:
+    return f'<p class="pb-changed">Page last changed on <time>{day}</time>.</p>'
+
+
+def _markdown(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
 
 
 def page(published: Published) -> nbformat.NotebookNode:
     """The notebook as a page: a card under the title in place of the record, outputs without noise."""
-    notebook = copy.deepcopy(published.notebook)
+    notebook = _tidy(published.notebook)
     cells = [cell for cell in notebook.cells if "record" not in tags_of(cell)]
     notebook.cells = [cells[0], nbformat.v4.new_markdown_cell(card(published), id="card"), *cells[1:]]
+    return notebook
+
+
+def text_page(published: PublishedPage, papers: Sequence[Paper]) -> nbformat.NotebookNode:
+    """The page as a notebook: with the state of its code, lists of the papers by tag, and outputs without noise.
+
+    Raises:
+        UserError: it does not begin with a title, or has a marker for the papers of an unknown tag.
+    """
+    notebook, name = _tidy(published.notebook), f"{published.name}.md"
+    settings = {key: value for key, value in published.settings.items() if key not in _NOTEBOOK_SETTINGS}
+    notebook.metadata |= nbformat.from_dict(settings)
+    for cell in _markdown(notebook):
+        cell.source = fill_papers(cell.source, name, papers)
+    if not notebook.cells or notebook.cells[0].cell_type != "markdown":
+        raise UserError(f"{name}: must begin with its title, '# ...'")
+    notebook.cells[0].source = with_note(notebook.cells[0].source, published)
+    if published.execution:
+        notebook.cells.append(nbformat.v4.new_markdown_cell(run_line(published.execution), id="executed"))
+    return notebook
+
+
+def _tidy(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy with the metadata that a page needs, and outputs without noise."""
+    notebook = copy.deepcopy(source)
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -82,22 +150,3 @@ def _cleaned(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for mime in (CLAIM_MIME, RESULTS_MIME):
         output.get("data", {}).pop(mime, None)
     return output
-
-
-def _index(root: Path, papers: Sequence[Published]) -> str:
-    """The landing page with the table of papers at its marker."""
-    text = (root / "index.md").read_text(encoding="utf-8")
-    count = text.count(PAPERS_MARKER)
-    if count != 1:
-        raise UserError(f"index.md: needs the marker {PAPERS_MARKER} once, has it {count} times")
-    rows = ["| Paper | What it does | Tags | Claims |", "|:--|:--|:--|:--|"]
-    return text.replace(PAPERS_MARKER, "\n".join([*rows, *map(_index_row, papers)]))
-
-
-def _index_row(published: Published) -> str:
-    record = published.paper.record
-    venue = escape(f"{record.venue.name} {record.venue.year}")
-    name = f"[{escape(record.short)}](papers/{record.slug}.ipynb) {venue}"
-    badges = " ".join(tags(record, facet) for facet in ("type", "criteria"))
-    claims = claim_counts(published.claims, words=False) or "not run yet"
-    return f"| {name} | {escape(record.takeaway)} | {badges} | {claims} |"

@@ -1,7 +1,6 @@
 """Build the site with Jupyter Book, check it, and only then put it in place as `_build/html`."""
 
 import hashlib
-import importlib.metadata
 import os
 import re
 import subprocess
@@ -13,12 +12,23 @@ from pathlib import Path
 import filelock
 
 from ..errors import UserError
-from ..files import atomic_folder, write_atomic
+from ..files import atomic_folder, make_folder, write_atomic
 from .assemble import assemble
 from .check_site import check_site, expectations
-from .published import read_published
+from .extra import versions_of
+from .published import read_published, read_published_pages
+from .theme import sources
 
-_TOOLS = ("jupyter-book", "myst-nb", "sphinx", "sphinx-book-theme", "sphinx-design", "sphinx-mathjax-offline")
+_TOOLS = (
+    "jupyter-book",
+    "myst-nb",
+    "sphinx",
+    "sphinx-book-theme",
+    "sphinx-design",
+    "sphinx-external-toc",
+    "sphinx-mathjax-offline",
+    "sphinxext-opengraph",
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Error|Exception): ")
 _SHOWN_COMPLAINTS = 5
@@ -36,24 +46,22 @@ def build_site(root: Path | str) -> Path:
 
     Raises:
         BuildError: Jupyter Book fails or warns, or the pages fail their check; the log is `_build/build.log`.
-        UserError: Jupyter Book 2 or later is installed, or a source cannot be read.
+        UserError: Jupyter Book is not installed or of version 2 or later, a source cannot be read, or a
+            folder cannot be written.
     """
     root = Path(root).resolve()
     versions = _versions()
     html = root / "_build" / "html"
-    try:
-        html.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {html.parent}: {error.strerror}") from error
+    make_folder(html.parent)
     with filelock.FileLock(html.parent / ".build.lock"):
-        papers = read_published(root)
-        site = assemble(root, papers)
+        papers, pages = read_published(root), read_published_pages(root)
+        site = assemble(root, papers, pages)
         digest, stamp = _digest(site, versions), html / ".digest"
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
             return html
         with tempfile.TemporaryDirectory(dir=html.parent, prefix=".sphinx.") as folder:
             built = _jupyter_book(site, Path(folder), html.parent / "build.log")
-            problems = check_site(built, expectations(site, papers))
+            problems = check_site(built, expectations(site, papers, pages))
             if problems:
                 print(*problems, sep="\n", file=sys.stderr)
                 raise BuildError(_told("the site fails its check", problems))
@@ -65,10 +73,7 @@ def build_site(root: Path | str) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        versions = {name: importlib.metadata.version(name) for name in _TOOLS}
-    except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; install prunebook[book]") from error
+    versions = versions_of(*_TOOLS)
     if int(versions["jupyter-book"].split(".")[0]) >= 2:
         found = versions["jupyter-book"]
         raise UserError(f"jupyter-book {found} is installed, which ignores _config.yml; needs >=1.0.4,<2")
@@ -78,6 +83,7 @@ def _versions() -> dict[str, str]:
 def _digest(site: Path, versions: dict[str, str]) -> str:
     """A hash of all the site's sources and of the tools that build it."""
     total = hashlib.sha256(repr(sorted(versions.items())).encode())
+    total.update(b"".join(path.read_bytes() for path in sources()))
     for path in sorted(path for path in site.rglob("*") if path.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{path.relative_to(site).as_posix()} {content}\n".encode())

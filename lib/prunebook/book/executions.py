@@ -1,15 +1,16 @@
-"""Executed notebooks on disk: `_build/executed/<profile>/<slug>.ipynb`, each with its key beside it."""
+"""Executed notebooks on disk: `_build/executed/<profile>/<name>.ipynb`, each with its key beside it."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..catalog import Paper
-from ..catalog.reader import read_notebook
-from ..errors import UserError
+import nbformat
+
 from .key import rerun_key
 from .profiles import load_profiles, parameters_of
+from .runnables import Runnable, assigned_parameters
 
 
 @dataclass(frozen=True)
@@ -29,33 +30,53 @@ def executed_folder(root: Path, profile: str) -> Path:
     return root / "_build" / "executed" / profile
 
 
-def read_execution(root: Path, profile: str, slug: str) -> Execution | None:
-    """The paper's executed notebook under the profile, or None if there is none that is complete."""
-    path = executed_folder(root, profile) / f"{slug}.ipynb"
-    if not (path.is_file() and path.with_suffix(".key").is_file()):
+def executed_path(root: Path, profile: str, name: str) -> Path:
+    """Where the executed notebook of that name lies, with its key, `.key`, beside it."""
+    return executed_folder(root, profile) / f"{name}.ipynb"
+
+
+def read_execution(root: Path, profile: str, name: str) -> Execution | None:
+    """The executed notebook under the profile, or None if there is none that is complete.
+
+    One whose key is unreadable counts as not executed; a line on standard error says so.
+    """
+    path = executed_path(root, profile, name)
+    key = path.with_suffix(".key")
+    if not (path.is_file() and key.is_file()):
         return None
     try:
-        return Execution(path, **json.loads(path.with_suffix(".key").read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        key = path.with_suffix(".key")
-        raise UserError(f"{key}: not readable; delete it and run the notebook again") from error
+        return Execution(path, **json.loads(key.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        print(f"prunebook: {key}: not readable, so {name} counts as not executed", file=sys.stderr)
+        return None
 
 
-def current_key(root: Path, profile: str, paper: Paper) -> str:
-    """The paper's rerun key as its notebook, the library and the profile are now."""
-    return rerun_key(read_notebook(paper.path), parameters_of(root, profile, paper.slug))
+def parameters_for(root: Path, profile: str, runnable: Runnable, notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """The profile's parameters for `notebook`, the source of `runnable`; a page gets only those it assigns.
+
+    Raises:
+        UserError: as `parameters_of`.
+    """
+    assigned = assigned_parameters(notebook) if runnable.is_text else None
+    return parameters_of(root, profile, runnable.name, assigned)
 
 
-def best_execution(root: Path, paper: Paper) -> tuple[Execution, bool] | None:
-    """The execution to publish and whether it is up to date; None if the notebook has not been run.
+def current_key(root: Path, profile: str, runnable: Runnable) -> str:
+    """The rerun key as the source, the library and the profile are now; errors as for reading them."""
+    notebook = runnable.read()
+    return rerun_key(notebook, parameters_for(root, profile, runnable, notebook))
+
+
+def best_execution(root: Path, runnable: Runnable) -> tuple[Execution, bool] | None:
+    """The execution to publish and whether it is up to date; None if there is none.
 
     One that is up to date goes before one that is not, then a profile that its file lists later.
     """
     found = []
     for rank, profile in enumerate(load_profiles(root)):
-        execution = read_execution(root, profile, paper.slug)
+        execution = read_execution(root, profile, runnable.name)
         if execution is not None:
-            found.append((execution.key == current_key(root, profile, paper), rank, execution))
+            found.append((execution.key == current_key(root, profile, runnable), rank, execution))
     if not found:
         return None
     current, _, execution = max(found, key=lambda item: item[:2])

@@ -1,5 +1,6 @@
 """Profiles: the named sets of notebook parameters in `papers/profiles.yml`."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ _FILE = "papers/profiles.yml"
 
 
 def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Profile -> `default` or a paper's slug -> parameters, in the file's order: the later, the larger.
+    """Profile -> `default` or a notebook's name -> parameters, in the file's order: the later, the larger.
 
     Raises:
         UserError: the file cannot be read or is not of this form.
@@ -34,13 +35,23 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return profiles
 
 
-def parameters_of(root: Path, profile: str, slug: str) -> dict[str, Any]:
-    """The parameters of one notebook: the profile's defaults, overridden by what it has for this slug.
+def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str] | None = None) -> dict[str, Any]:
+    """The parameters of one notebook: the profile's defaults, overridden by what it has for this name.
 
+    Args:
+        name: a paper's slug, or a page's name, as `concepts/evaluation`.
+        assigned: the parameters that a page has; the other defaults are left out. None: all defaults.
     Raises:
-        UserError: an unknown profile, or as `load_profiles`.
+        UserError: an unknown profile, one that gives a page a parameter it does not have, or as `load_profiles`.
     """
     profiles = load_profiles(root)
     if profile not in profiles:
         raise UserError(f"unknown profile {profile!r}; allowed: {', '.join(profiles)}")
-    return {**profiles[profile]["default"], **profiles[profile].get(slug, {})}
+    default, own = profiles[profile]["default"], profiles[profile].get(name, {})
+    if assigned is None:
+        return {**default, **own}
+    for key in own:
+        if key not in assigned:
+            allowed = ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
+            raise UserError(f"{_FILE}: {profile}.{name}.{key} is no parameter of the page; allowed: {allowed}")
+    return {key: value for key, value in {**default, **own}.items() if key in assigned}

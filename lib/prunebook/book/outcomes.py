@@ -1,0 +1,63 @@
+"""What became of the notebooks of a run, as data and as the table that closes it."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a notebook failed: `cell 5` or, in a page, `line 42` of the source, the cell's first line, the error.
+
+    `where` and `line` are empty where the process ended without a word.
+    """
+
+    where: str
+    line: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a notebook: `ran`, `up to date`, `failed` or `not run yet`; seconds are wall time."""
+
+    name: str
+    status: str
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcomes of a run, in the order of the book's tables. As text: a short table."""
+
+    profile: str
+    outcomes: list[Outcome]
+    folder: Path
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The notebooks that failed."""
+        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+
+    def __str__(self) -> str:
+        width = max((len(outcome.name) for outcome in self.outcomes), default=0)
+        lines = []
+        for outcome in self.outcomes:
+            took = f"{outcome.seconds:8.1f} s" if outcome.seconds else ""
+            lines.append(f"{outcome.name:<{width}}  {outcome.status:<11}{took}".rstrip())
+            if outcome.failure:
+                lines += [f"{'':<{width}}  {text}" for text in self._explain(outcome)]
+        return "\n".join(lines)
+
+    def _explain(self, outcome: Outcome) -> list[str]:
+        failure = outcome.failure
+        command = shlex.join(["prunebook", "run", outcome.name, "--profile", self.profile])
+        kept = self.folder / outcome.name
+        return [
+            *([f"{failure.where}: {failure.line}"] if failure.where else []),
+            f"{failure.error}: {failure.message}",
+            f"kept: {kept}.failed.ipynb, {kept.name}.log",
+            f"rerun: {command}",
+        ]

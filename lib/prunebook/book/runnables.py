@@ -1,0 +1,83 @@
+"""What can be run: the notebooks of the papers and the pages of `concepts/` that are text notebooks."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from ..catalog import Paper, read_papers
+from ..catalog.reader import read_notebook, tags_of
+from .text_notebooks import SOURCE_MAP, is_text_notebook, read_text_notebook
+
+_PAGES = "concepts"
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A notebook of the book.
+
+    Attributes:
+        name: a paper's slug, or a page's path in the book without its ending, as `concepts/evaluation`.
+        path: the source, `.ipynb` or `.md`.
+        implemented: False for a paper whose method the library lacks; it is not run.
+    """
+
+    name: str
+    path: Path
+    implemented: bool = True
+
+    @property
+    def is_text(self) -> bool:
+        """Is the source a page with code cells?"""
+        return self.path.suffix == ".md"
+
+    def read(self) -> nbformat.NotebookNode:
+        """The source as a notebook.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return read_text_notebook(self.path, f"{self.name}.md") if self.is_text else read_notebook(self.path)
+
+
+def of_paper(paper: Paper) -> Runnable:
+    """The paper's notebook."""
+    return Runnable(paper.slug, paper.path, paper.record.method is not None)
+
+
+def read_pages(root: Path) -> list[Runnable]:
+    """The pages of `concepts/` that are text notebooks, by name.
+
+    Raises:
+        UserError: a page cannot be read.
+    """
+    pages = {}
+    for path in (root / _PAGES).rglob("*.md"):
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if is_text_notebook(path, f"{name}.md"):
+            pages[name] = Runnable(name, path)
+    return [pages[name] for name in sorted(pages)]
+
+
+def read_runnables(root: Path) -> list[Runnable]:
+    """The papers in the tables' order, then the pages; errors as `read_papers` and `read_pages`."""
+    return [*map(of_paper, read_papers(root)), *read_pages(root)]
+
+
+def place(notebook: nbformat.NotebookNode, cell: int) -> str:
+    """Where a cell of a source stands: `cell 5`, in a page the line of its fence, `line 42`."""
+    lines = notebook.metadata.get(SOURCE_MAP)
+    return f"line {lines[cell]}" if lines else f"cell {cell}"
+
+
+def assigned_parameters(notebook: nbformat.NotebookNode) -> set[str]:
+    """The names that the cells tagged `parameters` assign; none for a cell that is no Python."""
+    cells = [cell.source for cell in notebook.cells if "parameters" in tags_of(cell)]
+    try:
+        body = ast.parse("\n".join(cells)).body
+    except SyntaxError:  # the cell itself says so when it is run
+        return set()
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}

@@ -1,0 +1,66 @@
+"""BibTeX entries of the papers, in UTF-8."""
+
+import re
+from collections.abc import Iterable
+
+from .schema import Record
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\textbraceleft{}", "}": r"\textbraceright{}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", **{character: f"\\{character}" for character in "$&%#_"},
+}  # fmt: skip
+# venue kind -> entry type and the field that holds the venue
+_TYPES = {
+    "conference": ("inproceedings", "booktitle"),
+    "workshop": ("inproceedings", "booktitle"),
+    "journal": ("article", "journal"),
+    "preprint": ("misc", "howpublished"),
+    "submission": ("unpublished", "note"),
+}
+
+
+def bibtex(records: Iterable[Record]) -> str:
+    """The file of references: an entry for each record, in the order given; a paper's slug is its key."""
+    return "\n".join(map(_entry, records))
+
+
+def _entry(record: Record) -> str:
+    kind, place = _TYPES[record.venue.kind]
+    venue = f"Submitted to {record.venue.name}" if kind == "unpublished" else record.venue.name
+    fields = {
+        "title": _title(record.title),
+        "author": " and ".join(map(_author, record.authors)),
+        place: _escape(venue),
+        "year": str(record.venue.year),
+    }
+    if record.arxiv:
+        fields |= {"eprint": record.arxiv, "archiveprefix": "arXiv"}
+    if record.url:
+        fields["url"] = record.url
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join([f"@{kind}{{{record.slug},", *lines, "}\n"])
+
+
+def _title(text: str) -> str:
+    """The title with braces around every word that a style must not lower, as in `{SparseGPT}: Massive ...`."""
+    return re.sub(r"[\w:.+]*\w", lambda match: _guarded(match[0]), _escape(text))
+
+
+def _guarded(word: str) -> str:
+    """`word`, in braces if it has a capital after its first letter, mixes one with a digit, or is one (not "A")."""
+    inner = any(character.isupper() for character in word[1:])
+    mixed = word[0].isupper() and any(character.isdigit() for character in word)
+    alone = len(word) == 1 and word.isupper() and word != "A"
+    return f"{{{word}}}" if inner or mixed or alone else word
+
+
+def _author(name: str) -> str:
+    """`First Last`; a name with a comma or an "and" is kept whole, or BibTeX would take it apart."""
+    escaped = _escape(name)
+    return f"{{{escaped}}}" if re.search(r",|\band\b", escaped) else escaped
+
+
+def _escape(text: str) -> str:
+    """`text` on one line, without control characters, with what LaTeX takes for markup escaped."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+    return "".join(_SPECIAL.get(character, character) for character in line)

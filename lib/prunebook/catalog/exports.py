@@ -1,0 +1,130 @@
+"""The book as files for other programs: catalogue, references, feed and sitemap.
+
+They stand at fixed addresses of the site's root and depend on the sources and the executed notebooks alone, not on
+the day of the build.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..render import VERDICTS
+from .address import Address
+from .bibtex import bibtex
+from .feeds import FEED, feed, page_address, sitemap
+from .schema import Record
+
+CATALOG, SCHEMA, REFERENCES, SITEMAP = "catalog.json", "catalog.schema.json", "references.bib", "sitemap.xml"
+VERSION = 1
+TITLE = "The Pruning Book"
+_Day = Annotated[datetime.date, Field(strict=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Run(_Model):
+    """The execution that the site shows: the profile and its parameters, the day, the seconds it took."""
+
+    profile: str
+    date: _Day
+    seconds: float
+    parameters: dict[str, Any]
+
+
+class Results(_Model):
+    """A table that the notebook measured: its rows, and what is needed to measure them again."""
+
+    rows: list[dict[str, Any]]
+    protocol: dict[str, Any]
+    versions: dict[str, str] = {}
+    date: _Day | None = None
+    commit: str | None = None
+
+
+Verdicts = Annotated[
+    dict[Literal[tuple(VERDICTS)], int],
+    Field(description="How many of the paper's claims have each verdict; none while the notebook has not been run."),
+]
+
+
+class Entry(Record):
+    """A paper's record, and what the book has made of it.
+
+    `state` is `not run yet` without an implementation, `not executed` without outputs in this build, `outdated` with
+    outputs from before the last change to notebook, library or profile, and else `executed`.
+    """
+
+    page: Annotated[str, Field(description="The paper's page in the book.")]
+    notebook: Annotated[str, Field(description="Its source.")]
+    paper: Annotated[str | None, Field(description="The paper itself.")]
+    state: Literal["not run yet", "not executed", "outdated", "executed"]
+    verdicts: Verdicts
+    run: Run | None
+    results: list[Results]
+
+
+class Catalog(_Model):
+    """All papers of the book, latest year first, then by title."""
+
+    schema_address: Annotated[str, Field(alias="schema", description="Where this version's JSON Schema is.")]
+    version: Annotated[
+        Literal[VERSION], Field(description="Grows when a field goes or changes its meaning; new fields may come.")
+    ]
+    title: str
+    site: str
+    repository: str
+    branch: str
+    updated: Annotated[datetime.date | None, Field(description="The day the latest paper came into the book.")]
+    papers: list[Entry]
+
+
+def make_entry(record: Record, address: Address, outcome: Mapping[str, Any]) -> Entry:
+    """The paper's entry; `outcome` holds `state`, `verdicts`, `run` and `results`, as JSON gives them."""
+    places = {
+        "page": page_address(address, record.slug),
+        "notebook": f"{address.repository}/blob/{address.branch}/papers/{record.slug}.ipynb",
+        "paper": record.url,
+    }
+    return Entry.model_validate({**record.model_dump(), **places, **outcome})
+
+
+def render_exports(address: Address, entries: Sequence[Entry], pages: Sequence[str]) -> dict[str, str]:
+    """File name -> content.
+
+    Args:
+        entries: the papers in the tables' order.
+        pages: the site's pages without their ending, the landing page first.
+    """
+    catalog = Catalog(
+        schema=f"{address.site}{SCHEMA}",
+        version=VERSION,
+        title=TITLE,
+        site=address.site,
+        repository=address.repository,
+        branch=address.branch,
+        updated=max((entry.added for entry in entries), default=None),
+        papers=list(entries),
+    )
+    others = pages[1:]
+    return {
+        CATALOG: _json(catalog.model_dump(mode="json", by_alias=True)),
+        SCHEMA: _json(json_schema(address)),
+        REFERENCES: bibtex(entries),
+        FEED: feed(address, TITLE, entries),
+        SITEMAP: sitemap([address.site, *(f"{address.site}{page}.html" for page in others)]),
+    }
+
+
+def json_schema(address: Address) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the catalogue, made from its models."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{address.site}{SCHEMA}"}
+    return head | Catalog.model_json_schema(by_alias=True, mode="serialization")
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

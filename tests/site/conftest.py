@@ -1,0 +1,128 @@
+"""The book's own pages, of this very commit, and a small hostile book, in a real headless Chromium."""
+
+import contextlib
+import http.server
+import shutil
+import threading
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from prunebook.book.build import build_site
+
+from hostile import ROOT, hostile_site  # isort: skip
+
+NO_CHROMIUM = "the site tests need chromium: apt-get install chromium"
+_AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+
+
+@pytest.fixture(scope="session")
+def html():
+    """The folder of the book's site: built now unless `_build/html` has been built from exactly these sources."""
+    return build_site(ROOT)
+
+
+@pytest.fixture(scope="session")
+def hostile_html(tmp_path_factory):
+    """The site of a small book: `alpha` with claims, `evil` by a stranger, `later` without implementation."""
+    return hostile_site(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium of the system; the tests fail without one."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.fail(NO_CHROMIUM, pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """`open_page(address or file, width=1280, scheme="light", **context)`: a page that must stay without a fault."""
+    with contextlib.ExitStack() as stack:
+        faults = []
+
+        def start(address, width=1280, scheme="light", **options) -> Page:
+            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+            stack.callback(context.close)
+            page = context.new_page()
+            page.on("console", lambda message: message.type == "error" and faults.append(message.text))
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("requestfailed", lambda request: _is_fault(request) and faults.append(f"failed: {request.url}"))
+            page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
+            page.goto(address.as_uri() if isinstance(address, Path) else address)
+            return page
+
+        yield start
+    assert faults == []
+
+
+def _is_fault(request) -> bool:
+    """Not a request that ended because the test went on to another page or switched scripts off."""
+    return request.failure not in ("net::ERR_ABORTED", "csp")
+
+
+@pytest.fixture
+def violations():
+    """`violations(page)`: axe-core's serious and critical ones, a line each."""
+
+    def find(page: Page) -> list[str]:
+        page.evaluate(_AXE.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run({resultTypes: ['violations'], preload: false})")["violations"]
+        return [
+            f"{violation['id']}: {node['html']}"
+            for violation in found
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    return find
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """As GitHub Pages serves a project: below its path, with `404.html` for what is not there."""
+
+    def __init__(self, *given, prefix: str, **named):
+        self.prefix = prefix
+        super().__init__(*given, **named)
+
+    def do_GET(self):
+        path = unquote(urlsplit(self.path).path)
+        file = Path(self.directory, path.removeprefix(self.prefix))
+        found = path.startswith(self.prefix) and (file.is_file() or (file / "index.html").is_file())
+        if not found:
+            body = Path(self.directory, "404.html").read_bytes()
+            self.send_response(404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        self.path = "/" + self.path.removeprefix(self.prefix)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(html):
+    """`served(prefix)`: the address of a server that has the site below `prefix`."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(prefix: str) -> str:
+            handler = partial(_Handler, directory=str(html), prefix=prefix)
+            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}{prefix}"
+
+        yield serve
