@@ -56,11 +56,12 @@ def _value(value) -> str:
     return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
-def verdict_html(verdict: str) -> str:
-    """The verdict as a coloured badge with its symbol and words."""
+def verdict_html(verdict: str, count: int | None = None) -> str:
+    """The verdict as a coloured badge with its symbol and words, and how many claims have it if `count` is given."""
     symbol, words = VERDICTS[verdict]
     style = f"pb-verdict pb-{verdict.replace('_', '-')}"
-    return f'<span class="{style}"><span aria-hidden="true">{symbol}</span> {words}</span>'
+    number = "" if count is None else f": {count}"
+    return f'<span class="{style}"><span aria-hidden="true">{symbol}</span> {words}{number}</span>'
 
 
 def claim_html(record: Mapping) -> str:

@@ -7,16 +7,17 @@ import pytest
 
 from prunebook.book import published as published_module
 from prunebook.book.assemble import assemble, page
-from prunebook.book.cards import card, claim_counts, escape
+from prunebook.book.cards import card, claim_badges, escape
 from prunebook.book.executions import Execution
 from prunebook.book.published import Published, read_published
 from prunebook.book.scoreboard import scoreboard
-from prunebook.catalog import read_papers
+from prunebook.catalog import Address, read_address, read_papers
 from prunebook.claims import CLAIM_MIME, RESULTS_MIME
 from prunebook.errors import UserError
 
 from .small_book import notebook, write_sources
 
+ADDRESS = Address("https://book.example.org/b/", "https://github.com/some/book", "main")
 CLAIM = {
     "key": "k", "statement": "It is <better>", "paper": "7.26", "source": "Table 2", "ours": "30.5",
     "verdict": "holds", "protocol": {"model": "m"}, "reason": None, "gap": None,
@@ -49,7 +50,7 @@ def test_escape_leaves_no_markup():
 
 
 def test_card(alpha):
-    text = card(alpha)
+    text = card(alpha, ADDRESS)
     for expected in (
         ":Authors: A\\. Author\\, B\\. Bee\n",
         "{bdg-primary}`ICLR 2024` [arXiv 2306.11695](https://arxiv.org/abs/2306.11695)",
@@ -58,15 +59,19 @@ def test_card(alpha):
         ":Links: [Blog](<https://example.org/blog>)\n",
         "{bdg-ref-primary-line}`Wanda <criteria-wanda>` {bdg-ref-primary-line}`Other <criteria-other>`",
         "`Sparsity <budget-sparsity>` (layer)",
-        ":Claims: ✓\N{NO-BREAK SPACE}holds: 1 · ○\N{NO-BREAK SPACE}not testable here: 1\n",
+        ':Claims: <span class="pb-verdict pb-holds"><span aria-hidden="true">✓</span> holds: 1</span> <span class=',
+        '<span class="pb-verdict pb-not-testable"><span aria-hidden="true">○</span> not testable here: 1</span>\n',
+        ":Notebook: [Open in Colab](<https://colab.research.google.com/github/some/book/blob/colab/alpha.ipynb>) · ",
         ":Executed: profile ci\\, 2026\\-11\\-23\\, 12 s\\, one CPU\\, torch 2\\.13\\.0\\, commit abc\n",
         "{ref}`Challenges <note-alpha>`",
-        "{download}`Download the notebook </_notebooks/alpha.ipynb>`",
+        "{download}`Download </_notebooks/alpha.ipynb>`",
+        "{doc}`Scoreboard </scoreboard>`",
         "What alpha does\\, \\< 1\\% of it\\.",
     ):
         assert expected in text
     assert ":Runs in:" not in text
     assert "{note}" not in text
+    assert "pb-fails" not in text
 
 
 def test_card_of_a_bare_record(book):
@@ -79,11 +84,12 @@ def test_card_of_a_bare_record(book):
     content = nbformat.read(path, 4)
     content.cells[0].source = content.cells[0].source.replace("'2026-11-23'", "2026-11-23")
     nbformat.write(content, path)
-    text = card(read_published(book.root)[0])
+    text = card(read_published(book.root)[0], ADDRESS)
     assert ":Paper: {bdg-primary}`ICML 2023 (workshop)`\n" in text
     assert ":Code: none published\n" in text
     assert ":Runs in: \n  - vLLM {bdg-warning}`removed` 2026-11-23: PR \\#3\n" in text
     assert ":Links:" not in text
+    assert ":Claims: {bdg-secondary-line}`not run yet`\n" in text
     assert "has not been run yet" in text
 
 
@@ -91,7 +97,7 @@ def test_card_shows_what_the_list_said_and_why_it_changed(book):
     changed = {"field": "tags.criteria", "listed": "Hessian <b>", "reason": "first order.", "source": "https://x.org/t"}
     venue = {"field": "venue", "listed": "Arxiv'24", "reason": "accepted since"}
     book.add("alpha", corrections=[changed, venue])
-    text = card(read_published(book.root)[0])
+    text = card(read_published(book.root)[0], ADDRESS)
     assert "`Other <criteria-other>` *(listed as: Hessian \\<b\\>)*\n" in text
     assert "\n  - criteria, listed as “Hessian \\<b\\>”: first order\\. [source](<https://x.org/t>)\n" in text
     assert "\n  - venue, listed as “Arxiv\\'24”: accepted since\n" in text
@@ -101,14 +107,15 @@ def test_card_shows_what_the_list_said_and_why_it_changed(book):
 def test_card_says_when_outputs_are_old_or_missing(alpha):
     old = Published(alpha.paper, alpha.notebook, alpha.execution, False, [], [])
     missing = Published(alpha.paper, alpha.notebook, None, False, [], [])
-    assert "from before the last change" in card(old)
-    assert "has not been run for this build" in card(missing)
+    assert "from before the last change" in card(old, ADDRESS)
+    assert "has not been run for this build" in card(missing, ADDRESS)
 
 
-def test_claim_counts_without_words():
-    claims = [{"verdict": word} for word in ("fails", "holds", "fails", "tie")]
-    assert claim_counts(claims, words=False).replace("\N{NO-BREAK SPACE}", " ") == "✓ 1 · ≈ 1 · ✗ 2"
-    assert claim_counts([]) == ""
+def test_a_badge_for_each_verdict_in_the_order_of_all_pages():
+    badges = claim_badges([{"verdict": word} for word in ("fails", "holds", "fails", "tie")])
+    words = [text.removesuffix("</span>").split("</span> ")[1] for text in badges.split(" <span class=")]
+    assert words == ["holds: 1", "tie (within two standard errors): 1", "does not hold at this scale: 2"]
+    assert claim_badges([]) == ""
 
 
 def test_scoreboard(alpha):
@@ -143,10 +150,10 @@ def test_page(alpha):
     cell.metadata["papermill"] = {"duration": 1}
     alpha.notebook.metadata["papermill"] = {"input_path": "/somewhere"}
     before = json.dumps(alpha.notebook)
-    result = page(alpha)
+    result = page(alpha, ADDRESS)
     assert [cell.cell_type for cell in result.cells][:3] == ["markdown"] * 3
     assert result.cells[0].source == "# Alpha"
-    assert result.cells[1].source == card(alpha)
+    assert result.cells[1].source == card(alpha, ADDRESS)
     kept = result.cells[3].outputs
     assert [output.get("text") or dict(output.data) for output in kept] == ["kept", html, html]
     assert "papermill" not in json.dumps(result)
@@ -165,7 +172,7 @@ def test_assemble(book, alpha):
     assert "(note-alpha)=" in (site / "challenge/challenge.md").read_text()
     assert (site / "_static" / "prunebook.css").is_file()
     assert (site / "_notebooks" / "alpha.ipynb").read_bytes() == alpha.paper.path.read_bytes()
-    assert nbformat.read(site / "papers" / "alpha.ipynb", 4).cells[1].source == card(alpha)
+    assert nbformat.read(site / "papers" / "alpha.ipynb", 4).cells[1].source == card(alpha, read_address(book.root))
     (site / "left-over").write_text("")
     assemble(book.root, [alpha])
     assert not (site / "left-over").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from ..catalog import Paper, challenge_notes
+from ..catalog import Address, Paper, challenge_notes, read_address
 from ..catalog.reader import tags_of
 from ..claims import CLAIM_MIME, RESULTS_MIME
 from ..errors import UserError
@@ -57,12 +57,12 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
         for name, content in {"leaderboard.md": board, **figures}.items():
             write_atomic(folder / name, content)
         write_exports(root, papers, folder / "_exports")  # `html_extra_path` puts them at the site's root
-        days = changed_dates(root)
+        days, address = changed_dates(root), read_address(root)
         (folder / "_notebooks").mkdir()
         for published in papers:
             shutil.copyfile(published.paper.path, folder / "_notebooks" / published.paper.path.name)
             name = f"papers/{published.paper.slug}"
-            _write_notebook(folder, name, page(published), notebooks, days.get(f"{name}.ipynb"))
+            _write_notebook(folder, name, page(published, address), notebooks, days.get(f"{name}.ipynb"))
         for published in pages:
             (folder / f"{published.name}.md").unlink()
             day = days.get(f"{published.name}.md")
@@ -95,11 +95,15 @@ def _markdown(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
 
 
-def page(published: Published) -> nbformat.NotebookNode:
-    """The notebook as a page: a card under the title in place of the record, outputs without noise."""
+def page(published: Published, address: Address) -> nbformat.NotebookNode:
+    """The notebook as a page: a card under the title in place of the record, outputs without noise.
+
+    Args:
+        address: the book's public addresses, which the card's buttons lead to.
+    """
     notebook = _tidy(published.notebook)
     cells = [cell for cell in notebook.cells if "record" not in tags_of(cell)]
-    notebook.cells = [cells[0], nbformat.v4.new_markdown_cell(card(published), id="card"), *cells[1:]]
+    notebook.cells = [cells[0], nbformat.v4.new_markdown_cell(card(published, address), id="card"), *cells[1:]]
     return notebook
 
 

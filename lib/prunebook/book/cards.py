@@ -4,14 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ..catalog import Record, concept_anchor
-from ..render import VERDICTS
-from .published import Published
+from ..catalog import Address, Record, concept_anchor
+from ..render import VERDICTS, verdict_html
+from .buttons import buttons
+from .published import Published, PublishedPage
 
 _STATUS_COLOURS = {"tested": "success", "documented": "info", "removed": "warning"}
 _NOT_RUN = "This notebook has not been run yet: it shows the record and the text, and no results."
-_MISSING = "This notebook has not been run for this build: it shows its code without outputs."
-_OLD = "The outputs are from before the last change to this notebook, the library or the profile."
+_MISSING = "The code of this page has not been run for this build: it is shown without outputs."
+_OLD = "The outputs are from before the last change to this page, the library or the profile."
 
 
 def escape(text: str) -> str:
@@ -19,8 +20,12 @@ def escape(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
-def card(published: Published) -> str:
-    """The card of a paper's page, followed by a note where its outputs are missing or old."""
+def card(published: Published, address: Address) -> str:
+    """The card of a paper's page, followed by a note where its outputs are missing or old.
+
+    Args:
+        address: the book's public addresses, which the buttons lead to.
+    """
     record = published.paper.record
     fields = {
         "Authors": escape(", ".join(record.authors)),
@@ -30,14 +35,15 @@ def card(published: Published) -> str:
         **{name.title(): f"{tags(record, name)}{_listed(record, name)}" for name in record.facets()},
         "Corrected": _bullets(map(_correction, record.corrections)),
         "Runs in": _bullets(map(_runtime, record.runs_in)),
-        "Claims": claim_counts(published.claims),
+        "Claims": claim_badges(published.claims) or _no_claims(published),
         "Executed": _run(published),
-        "More": f"{{ref}}`Challenges <{record.challenge}>` · "
-        f"{{download}}`Download the notebook </_notebooks/{record.slug}.ipynb>`",
+        "Notebook": f"{buttons(record.slug, address)} · {{download}}`Download </_notebooks/{record.slug}.ipynb>`",
+        "More": f"{{ref}}`Challenges <{record.challenge}>` · {{doc}}`Scoreboard </scoreboard>`",
     }
     lines = [f":{name}: {value}" for name, value in fields.items() if value]
     body = "\n".join([escape(record.takeaway), "", *lines])
-    return f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n{_note(published)}"
+    note = _NOT_RUN if record.method is None else state_of_outputs(published)
+    return f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n" + (f"\n{admonition(note)}\n" if note else "")
 
 
 def tags(record: Record, facet: str) -> str:
@@ -47,18 +53,22 @@ def tags(record: Record, facet: str) -> str:
     return " ".join(badges + ([f"({escape(content.detail)})"] if content.detail else []))
 
 
-def claim_counts(claims: Iterable[Mapping], words: bool = True) -> str:
-    """How many claims have each verdict, as `✓ holds: 3 · ≈ tie: 1`; empty without claims.
-
-    Args:
-        words: False leaves the symbols and the numbers.
-    """
+def claim_badges(claims: Iterable[Mapping]) -> str:
+    """A badge for each verdict that some claim has, with their number, as HTML; empty without claims."""
     counts = Counter(claim["verdict"] for claim in claims)
-    return " · ".join(
-        f"{symbol}\N{NO-BREAK SPACE}{text + ': ' if words else ''}{counts[verdict]}"
-        for verdict, (symbol, text) in VERDICTS.items()
-        if counts[verdict]
-    )
+    return " ".join(verdict_html(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict])
+
+
+def state_of_outputs(published: Published | PublishedPage) -> str:
+    """What a reader must know of the outputs: that they are missing, or old; empty where they are up to date."""
+    if published.execution is None:
+        return _MISSING
+    return "" if published.current else _OLD
+
+
+def admonition(text: str) -> str:
+    """A note of the page, as MyST."""
+    return f":::{{note}}\n{text}\n:::"
 
 
 def _paper(record: Record) -> list[str]:
@@ -105,6 +115,10 @@ def _source(entry) -> str:
     return f" [source](<{entry.source}>)" if entry.source else ""
 
 
+def _no_claims(published: Published) -> str:
+    return "{bdg-secondary-line}`" + ("not run yet" if published.execution is None else "none stated") + "`"
+
+
 def _run(published: Published) -> str:
     """How the outputs came about: profile, day, time, and the hardware, versions and commit of the first table."""
     run = published.execution
@@ -116,13 +130,3 @@ def _run(published: Published) -> str:
         parts += [first["protocol"].get("device"), *(f"{name} {text}" for name, text in first["versions"].items())]
         parts += [first["commit"] and f"commit {first['commit']}"]
     return escape(", ".join(filter(None, parts)))
-
-
-def _note(published: Published) -> str:
-    if published.execution is None:
-        text = _NOT_RUN if published.paper.record.method is None else _MISSING
-    elif not published.current:
-        text = _OLD
-    else:
-        return ""
-    return f"\n:::{{note}}\n{text}\n:::\n"

@@ -8,14 +8,12 @@ from urllib.parse import unquote
 
 from ..catalog import VOCABULARY, Paper, concept_anchor
 from ..errors import UserError
-from .cards import escape
+from .cards import admonition, escape, state_of_outputs
 from .executions import Execution
 from .published import PublishedPage
 
 _MARKER = re.compile(r"<!--\s*papers:\s*(.*?)\s*-->")
 _NO_PAPER = "No paper of the book carries this tag yet."
-_MISSING = "The code of this page has not been run for this build: it is shown without outputs."
-_OLD = "The outputs are from before the last change to this page, the library or the profile."
 
 _FENCE = re.compile(r"[ \t>]*(?P<marks>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)")
 _CODE_DIRECTIVES = ("{code", "{raw", "{math", "{literalinclude")
@@ -77,10 +75,10 @@ def with_note(text: str, page: PublishedPage) -> str:
     title = re.search(r"^# .*$", text, re.MULTILINE)
     if title is None:
         raise UserError(f"{page.name}.md: must begin with its title, '# ...'")
-    if page.current:
+    state = state_of_outputs(page)
+    if not state:
         return text
-    note = f":::{{note}}\n{_OLD if page.execution else _MISSING}\n:::"
-    return "\n\n".join([text[: title.end()], note, text[title.end() :].lstrip("\n")])
+    return "\n\n".join([text[: title.end()], admonition(state), text[title.end() :].lstrip("\n")])
 
 
 def run_line(run: Execution) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..render import VERDICTS, protocol_line, verdict_html
-from .cards import claim_counts, escape
+from .cards import claim_badges, escape
 from .published import Published
 
 # the page needs the width of the column on the right
@@ -27,7 +27,7 @@ def scoreboard(papers: Sequence[Published]) -> str:
     """The page as MyST, with its tables as HTML."""
     rows = [(published, claim) for published in papers for claim in published.claims]
     not_run = [published.paper.record.short for published in papers if published.execution is None]
-    parts = [_INTRO, claim_counts(claim for _, claim in rows) or "No notebook has been run yet."]
+    parts = [_INTRO, claim_badges(claim for _, claim in rows) or "No notebook has been run yet."]
     if rows:
         parts += ["## By paper", _counts_table(papers), "## Claims", _claims_table(rows)]
     if not_run:

@@ -61,6 +61,5 @@ def _author(name: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """`text` on one line, without control characters, with what LaTeX takes for markup escaped."""
-    line = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
-    return "".join(_SPECIAL.get(character, character) for character in line)
+    """`text` on one line, with what LaTeX takes for markup escaped."""
+    return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))

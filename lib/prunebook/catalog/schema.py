@@ -46,7 +46,7 @@ _PATTERNS = {
     ),
 }
 _ID, _ARXIV, _OPENREVIEW, _URL, _LISTED_FIELD = (Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS)
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _Text = Annotated[str, Field(min_length=1)]
 _Year = Annotated[int, Field(ge=1980, le=2100)]
 
@@ -57,7 +57,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
-        """No text hides characters that reorder or control what is shown (Trojan Source, CVE-2021-42574)."""
+        """No text hides characters that reorder or control what is shown (Trojan Source, CVE-2021-42574) or are no XML."""
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and (found := _HIDDEN.search(text)):
                 raise ValueError(f"holds the invisible character U+{ord(found[0]):04X}; remove it")
