@@ -192,11 +192,9 @@ def test_the_sitemap_lists_all_pages(files):
 
 def test_a_hostile_record_stays_text():
     hostile = parsed(title=HOSTILE, takeaway=HOSTILE, authors=[HOSTILE])
-    raw = hostile.model_copy(update={"takeaway": "a\x00b\x1bc"})
     (item,) = feedparser.parse(feed(ADDRESS, "Book", [hostile])).entries
     assert item.summary_detail.type == "text/plain"
     assert ET.fromstring(feed(ADDRESS, "Book", [hostile]).encode()).findtext("{*}entry/{*}summary") == hostile.takeaway
-    assert ET.fromstring(feed(ADDRESS, "Book", [raw]).encode()).findtext("{*}entry/{*}summary") == "abc"
     (found,) = parse_string(bibtex([hostile]), "bibtex").entries.values()
     assert r"\textbackslash{}input" in found.fields["title"]
     content = render_exports(ADDRESS, [make_entry(hostile, ADDRESS, NOT_RUN)], ["index"])["catalog.json"]

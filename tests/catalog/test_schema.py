@@ -97,6 +97,7 @@ TYPES = "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'H
         ({"authors": ["A", "b\u2066"]},
          "authors: ['A', 'b\\u2066'] holds the invisible character U+2066; remove it"),
         ({"tags.data.detail": "a\x1bb"}, "tags.data.detail: 'a\\x1bb' holds the invisible character U+001B; remove it"),
+        ({"takeaway": "a\uffffb"}, "takeaway: 'a\\uffffb' holds the invisible character U+FFFF; remove it"),
         ({"added": "soon"}, "added: 'soon' must be a date, YYYY-MM-DD"),
         ({"corrections": [{"field": "tags.size", "listed": "x", "reason": "y"}]},
          "corrections[0].field: 'tags.size' must be title, venue, code, links or a tag field as tags.type"),

@@ -157,6 +157,7 @@ def test_clear_all(html, open_page, records):
 def test_an_anchor_in_the_address_is_no_view(html, open_page, records):
     page = open_page(f"{(html / 'index.html').as_uri()}#the-papers")
     assert len(shown(page)) == len(records)
+    assert page.locator(".pb-shown").inner_text() == f"{len(records)} of {len(records)} papers"
     tick(page, "type", "Structured")
     assert page.url.endswith("#type=Structured")
 

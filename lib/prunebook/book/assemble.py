@@ -17,7 +17,7 @@ from .changed import changed_dates
 from .explorer import landing_page, write_scripts
 from .exports import write_exports
 from .leaderboard import leaderboard
-from .pages import adapt_links, fill_papers, run_line, with_note
+from .pages import adapt_links, check_sources, fill_papers, run_line, with_note
 from .published import Published, PublishedPage
 from .recorded import read_runs
 from .scoreboard import scoreboard
@@ -27,6 +27,8 @@ _CHALLENGES = "challenge/challenge.md"
 _FILES = ("_config.yml", "_toc.yml", "index.md")
 _FOLDERS = ("concepts", "challenge")
 _NOTEBOOK_SETTINGS = ("file_format", "jupytext", "kernelspec", "mystnb")  # for tools that read or run the source
+# the cell of values that papermill adds: shown when asked for
+_FOLDED = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": "Show the values of this run"}}
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -35,7 +37,7 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
 
     Raises:
         UserError: a page or a folder of pages is missing, lacks the markers for what is generated, or has one for
-            the papers of an unknown tag.
+            the papers of an unknown tag; or a page could have the build run something.
     """
     for name in (*_FILES, *_FOLDERS, _CHALLENGES):
         if not (root / name).exists():
@@ -46,6 +48,7 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
             shutil.copyfile(root / name, folder / name)
         for name in _FOLDERS:
             shutil.copytree(root / name, folder / name)
+        check_sources(folder)
         shutil.copytree(_STATIC, folder / "_static")
         write_scripts(folder / "_scripts")
         write_atomic(folder / "index.md", landing_page(root, papers))
@@ -139,6 +142,8 @@ def _tidy(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for index, cell in enumerate(notebook.cells):
         cell.setdefault("id", f"cell-{index}")
         cell.metadata.pop("papermill", None)
+        if "injected-parameters" in tags_of(cell):
+            cell.metadata |= _FOLDED
         if cell.cell_type == "code":
             cell.outputs = [_cleaned(output) for output in cell.outputs if not _is_noise(output)]
     return notebook

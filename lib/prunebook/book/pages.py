@@ -4,6 +4,7 @@ import html
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from urllib.parse import unquote
 
 from ..catalog import VOCABULARY, Paper, concept_anchor
@@ -11,7 +12,10 @@ from ..errors import UserError
 from .cards import admonition, escape, state_of_outputs
 from .executions import Execution
 from .published import PublishedPage
+from .text_notebooks import front_matter
 
+# what front matter may set: other settings of MyST could have a build run code, or load it into Sphinx
+_SETTINGS = {"file_format", "html_theme.sidebar_secondary.remove", "jupytext", "kernelspec"}
 _MARKER = re.compile(r"<!--\s*papers:\s*(.*?)\s*-->")
 _NO_PAPER = "No paper of the book carries this tag yet."
 
@@ -21,6 +25,25 @@ _LINK = re.compile(
     r"(?P<code>(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`))"
     r"|(?P<start>\]\(<?)(?P<target>[^()\s<>#]+)\.md(?=[#>)\s])"
 )
+
+
+def check_sources(folder: Path) -> None:
+    """Refuse sources under `folder` that could have the build itself run something.
+
+    Raises:
+        UserError: a page that is not Markdown, or whose front matter sets what it may not or cannot be read.
+    """
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".md", ".ipynb", ".rst")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix != ".md":
+            raise UserError(f"{name}: is {path.suffix}; a page of text must be Markdown, .md")
+        settings = front_matter(path, name)
+        opening = path.read_text(encoding="utf-8").removeprefix("\ufeff").partition("\n")[0].rstrip()
+        if opening.startswith("---") and not settings:
+            raise UserError(f"{name}: begins with {opening!r}, which opens no front matter that can be read")
+        for key in settings:
+            if key not in _SETTINGS:
+                raise UserError(f"{name}: the front matter sets {key!r}; allowed: {', '.join(sorted(_SETTINGS))}")
 
 
 def fill_papers(text: str, page: str, papers: Sequence[Paper]) -> str:

@@ -1,8 +1,11 @@
-"""What the book adds to its theme, as a Sphinx extension: scripts where they are used, cards for links, a 404 page."""
+"""What the book adds to its theme, as a Sphinx extension: scripts where they are used, feed, cards for links, 404."""
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from ..catalog.feeds import FEED
 
 TEMPLATES = Path(__file__).parent / "templates"
 # what a page holds -> the scripts that it needs
@@ -10,6 +13,7 @@ _SCRIPTS = {
     'class="pb-explorer"': ("datatables.js", "tables.js", "explorer.js"),
     'class="pb-sortable"': ("datatables.js", "tables.js"),
 }
+_FEED_LINK = '\n<link rel="alternate" type="application/atom+xml" title="New papers" href="{}" />\n'
 
 
 def setup(app) -> dict[str, bool]:
@@ -41,7 +45,11 @@ def _not_found(app) -> Iterator[tuple[str, dict[str, str], str]]:
 
 
 def _page(app, page: str, template: str, context: dict, doctree) -> None:
-    """Formulas' and tables' scripts, which are large, only where they are used, and none that starts kernels."""
+    """The feed's address, and scripts: those of formulas and tables only where used, none that starts kernels."""
+    feed = html.escape(context["pathto"](FEED, 1))
+    context["metatags"] = context.get("metatags", "") + _FEED_LINK.format(feed)
+    if page == app.config.root_doc:
+        context["docstitle"] = ""  # its title is the book's already
     unused = ["thebe"] if app.env.get_domain("math").data["has_equations"].get(page) else ["thebe", "mathjax"]
     for files in (context["script_files"], context["css_files"]):  # Sphinx's own, which it restores before each page
         files[:] = [file for file in files if not any(name in _all_of(file) for name in unused)]

@@ -76,12 +76,13 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const restore = () => {
     const hash = location.hash;
-    if (hash && !hash.includes("=")) return; // an anchor of the page
-    const view = new URLSearchParams(hash.slice(1));
-    form.q.value = view.get("q") ?? "";
-    for (const box of boxes) box.checked = view.getAll(box.name).includes(box.value);
-    sort(view.get("sort") ?? "");
-    current = address();
+    if (!hash || hash.includes("=")) { // else it is an anchor of the page
+      const view = new URLSearchParams(hash.slice(1));
+      form.q.value = view.get("q") ?? "";
+      for (const box of boxes) box.checked = view.getAll(box.name).includes(box.value);
+      sort(view.get("sort") ?? "");
+      current = address();
+    }
     show();
   };
 
