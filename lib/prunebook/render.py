@@ -85,7 +85,7 @@ def claim_html(record: Mapping) -> str:
 def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = None) -> str:
     """Result rows as a table that scrolls in its own box where the page is narrow, over the protocol.
 
-    The column `first`, if given, comes before the known ones.
+    The column `first`, if given, comes before the known ones. A value that has `__html__` is HTML already.
     """
     columns = sorted(_columns(rows), key=lambda name: name != first)
     head = "".join(
@@ -141,7 +141,8 @@ def _style(*values) -> str:
 
 
 def _cell_html(name: str, value) -> str:
-    return f"<td{_style(value)}>{html.escape(_shown(name, value))}</td>"
+    content = value.__html__() if hasattr(value, "__html__") else html.escape(_shown(name, value))
+    return f"<td{_style(value)}>{content}</td>"
 
 
 class _Bundle:

@@ -1,6 +1,7 @@
 """Exports of a book with outcomes, the links that open notebooks elsewhere, and the copies that Colab opens."""
 
 import json
+from importlib.metadata import version
 
 import nbformat
 import pytest
@@ -29,8 +30,9 @@ def sources(book):
 
 def test_export_writes_what_is_known(sources, tmp_path):
     files = export(sources, tmp_path / "out")
-    names = ["catalog.json", "catalog.schema.json", "references.bib", "feed.xml", "sitemap.xml", "colab/alpha.ipynb"]
-    assert [path.relative_to(tmp_path / "out").as_posix() for path in files] == names
+    names = ["catalog.json", "catalog.schema.json", "references.bib", "feed.xml", "sitemap.xml"]
+    copies = ["colab/alpha.ipynb", "colab/later.ipynb"]
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in files] == names + copies
     states = {paper["slug"]: paper["state"] for paper in json.loads(files[0].read_text())["papers"]}
     assert states == {"alpha": "not executed", "later": "not run yet"}
     locations = files[4].read_text().split("<loc>")[1:]
@@ -68,27 +70,54 @@ def test_buttons_lead_to_the_repository():
     )
 
 
+def paper_of(root, slug):
+    return next(paper for paper in read_papers(root) if paper.slug == slug)
+
+
 def test_the_copy_for_colab_installs_first_and_its_links_lead_to_the_site(sources):
     path = sources / "papers" / "alpha.ipynb"
     content = nbformat.read(path, 4)
-    content.cells[
-        2
-    ].source = "[a](../concepts/types.md#t) [b](later.ipynb) [c](https://y.org/x.md) [d](#here) [e](<../index.md>)"
+    content.cells[2].source = (
+        "[a](../concepts/types.md#t) [b](later.ipynb) [c](https://y.org/x.md) [d](#here) [e](<../index.md>) "
+        "[f](/concepts/x.md) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
+    )
     nbformat.write(content, path)
     before = path.read_bytes()
-    paper = next(paper for paper in read_papers(sources) if paper.slug == "alpha")
-    copied = colab_notebook(paper, ADDRESS)
+    copied = colab_notebook(paper_of(sources, "alpha"), ADDRESS)
     nbformat.validate(copied)
     assert path.read_bytes() == before
     title, install, challenge, *_ = copied.cells
     assert title.source == "# Alpha"
     assert install.cell_type == "code"
-    assert install.source.splitlines()[1:] == [
-        '%pip install --quiet "prunebook @ git+https://github.com/a/b@trunk" matplotlib',
+    assert install.source.splitlines() == [
+        "# Record, results and the latest version: https://x.org/book/papers/alpha.html",
+        "from importlib.metadata import version",
+        "from pathlib import Path",
+        "",
+        'Path("kept.txt").write_text("".join(f"{name}=={version(name)}\\n" for name in ("numpy", "torch")))',
+        '%pip install --quiet -c kept.txt "prunebook @ git+https://github.com/a/b@trunk" matplotlib',
         "%pip install --quiet --no-deps -r https://github.com/a/b/raw/trunk/requirements/embedded.txt",
     ]
     assert challenge.source == (
         "[a](https://x.org/book/concepts/types.html#t) [b](https://x.org/book/papers/later.html) "
-        "[c](https://y.org/x.md) [d](#here) [e](<https://x.org/book/index.html>)"
+        "[c](https://y.org/x.md) [d](#here) [e](<https://x.org/book/index.html>) "
+        "[f](https://x.org/book/concepts/x.html) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
     )
     assert not any(cell.cell_type == "raw" for cell in copied.cells)
+
+
+def test_the_installation_keeps_what_colab_has(sources, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    install = colab_notebook(paper_of(sources, "alpha"), ADDRESS).cells[1]
+    python = [line for line in install.source.splitlines() if not line.startswith("%")]
+    exec(compile("\n".join(python), "install", "exec"), {})
+    assert (tmp_path / "kept.txt").read_text() == f"numpy=={version('numpy')}\ntorch=={version('torch')}\n"
+
+
+def test_the_copy_of_a_paper_without_implementation_says_so(sources):
+    first, second = (colab_notebook(paper_of(sources, slug), ADDRESS).cells[1].source for slug in ("alpha", "later"))
+    assert "no implementation" not in first
+    assert second.splitlines()[1] == (
+        "# This paper has no implementation here yet: the library is for trying the methods of the others."
+    )
+    assert second.splitlines()[2:] == first.splitlines()[1:]

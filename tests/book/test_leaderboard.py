@@ -19,6 +19,7 @@ DRAWS = [
     {"method": "tiny", "label": "Tiny", "pattern": "50 %", "seed": 0, "sparsity": 0.5, "perplexity": 30.0, "size": 7},
     {"method": "tiny", "label": "Tiny", "pattern": "50 %", "seed": 1, "sparsity": 0.5, "perplexity": 31.0, "size": 7},
 ]
+ALPHA = '<a href="papers/alpha.html">Alpha</a>'
 OTHER = {"method": "big", "label": "Big", "pattern": "70 %", "seed": 0, "sparsity": 0.7, "perplexity": 25.0}
 
 
@@ -46,9 +47,9 @@ def table(text):
 def test_draws_are_averaged_and_rows_go_by_perplexity(book):
     text, _ = leaderboard([published(book, result(OTHER, *DRAWS, DENSE))], [])
     assert [row[:5] for row in table(text)] == [
-        ["Alpha", "dense", "–", "0.00%", "20.00"],
-        ["Alpha", "Big", "70 %", "70.00%", "25.00"],
-        ["Alpha", "Tiny", "50 %", "50.00%", "30.50"],
+        [ALPHA, "dense", "–", "0.00%", "20.00"],
+        [ALPHA, "Big", "70 %", "70.00%", "25.00"],
+        [ALPHA, "Tiny", "50 %", "50.00%", "30.50"],
     ]
     heads = re.findall("<th[^>]*>(.*?)</th>", text)
     tiny = dict(zip(heads, table(text)[2], strict=True))
@@ -58,9 +59,9 @@ def test_draws_are_averaged_and_rows_go_by_perplexity(book):
 
 
 def test_a_row_that_two_notebooks_measured_stands_once(book):
-    run = Run("beta", "Beta", "ci", [result(DENSE)], [])
+    run = Run("beta", "Be <ta", "ci", [result(DENSE)], [])
     text, _ = leaderboard([published(book, result(DENSE))], [run])
-    assert [row[0] for row in table(text)] == ["Alpha, Beta"]
+    assert [row[0] for row in table(text)] == [f"{ALPHA}, Be &lt;ta"]
 
 
 def test_rows_of_another_device_join_the_table_and_those_of_another_text_do_not(book):

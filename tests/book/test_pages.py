@@ -4,11 +4,13 @@ import json
 
 import nbformat
 import pytest
+import yaml
 
 from prunebook.book import published as published_module
 from prunebook.book.assemble import assemble, page
 from prunebook.book.cards import card, claim_badges, escape
 from prunebook.book.executions import Execution
+from prunebook.book.pages import name_papers
 from prunebook.book.published import Published, read_published
 from prunebook.book.scoreboard import scoreboard
 from prunebook.catalog import Address, read_address, read_papers
@@ -210,3 +212,17 @@ def test_published_reads_the_records_in_the_outputs(book, monkeypatch):
     (found,) = read_published(book.root)
     assert (found.claims, found.results, found.images) == ([CLAIM], [results({"a": 1})], 1)
     assert (found.execution, found.current) == (execution, True)
+
+
+def test_papers_stand_in_the_contents_under_their_short_names(book):
+    book.add("alpha", short="Al: pha")
+    contents = "root: index\nparts:\n- caption: Papers\n  chapters:\n  - file: papers/alpha\n  - file: papers/other\n"
+    assert yaml.safe_load(name_papers(contents, read_papers(book.root))) == {
+        "root": "index",
+        "parts": [
+            {
+                "caption": "Papers",
+                "chapters": [{"file": "papers/alpha", "title": "Al: pha"}, {"file": "papers/other"}],
+            }
+        ],
+    }

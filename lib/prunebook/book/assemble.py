@@ -17,7 +17,7 @@ from .changed import changed_dates
 from .explorer import landing_page, write_scripts
 from .exports import write_exports
 from .leaderboard import leaderboard
-from .pages import adapt_links, check_sources, fill_papers, run_line, with_note
+from .pages import adapt_links, check_sources, fill_papers, name_papers, run_line, with_note
 from .published import Published, PublishedPage
 from .recorded import read_runs
 from .scoreboard import scoreboard
@@ -54,6 +54,7 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
         write_atomic(folder / "index.md", landing_page(root, papers))
         notes = (root / _CHALLENGES).read_text(encoding="utf-8")
         records, notebooks = [published.paper for published in papers], {published.name for published in pages}
+        write_atomic(folder / "_toc.yml", name_papers((root / "_toc.yml").read_text(encoding="utf-8"), records))
         write_atomic(folder / _CHALLENGES, challenge_notes(notes, records))
         write_atomic(folder / "scoreboard.md", scoreboard(papers))
         board, figures = leaderboard(papers, read_runs(root))

@@ -30,9 +30,8 @@ def write_exports(root: Path, papers: Sequence[Published], folder: Path) -> list
     entries = [make_entry(published.paper.record, address, _outcome(published)) for published in papers]
     files = render_exports(address, entries, toc_pages(root))
     for published in papers:
-        if published.paper.record.method is not None:
-            copied = colab_notebook(published.paper, address)
-            files[f"{COLAB_BRANCH}/{published.paper.path.name}"] = nbformat.writes(copied) + "\n"
+        copied = colab_notebook(published.paper, address)
+        files[f"{COLAB_BRANCH}/{published.paper.path.name}"] = nbformat.writes(copied) + "\n"
     return [write_atomic(folder / name, content) for name, content in files.items()]
 
 

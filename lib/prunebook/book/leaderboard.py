@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from ..render import results_html
-from .cards import escape
+from .cards import escape as escape_markdown
 from .published import Published
 from .recorded import Run
+from .scoreboard import paper_link
 
 _INTRO = """\
 ---
@@ -45,11 +48,14 @@ def leaderboard(papers: Sequence[Published], runs: Sequence[Run]) -> tuple[str, 
         runs: recorded runs, from other hardware or other days.
     """
     parts, figures = [_INTRO], {}
+    links = {run.slug: escape(" ".join(run.short.split())) for run in runs}  # of papers that have left the book, too
+    links |= {published.paper.slug: Markup(paper_link(published)) for published in papers}
     for number, (protocol, rows) in enumerate(_tables(papers, runs), start=1):
         rows = sorted(_averaged(rows), key=lambda row: row.get("perplexity") or float("inf"))
+        rows = [{**row, "paper": Markup(", ").join(links[slug] for slug in row["paper"])} for row in rows]
         name = f"leaderboard-{number}.svg"
         title = f"{protocol.get('model', 'model not named')}, {protocol.get('evaluation', 'evaluation not named')}"
-        parts.append(f"## {escape(title)}")
+        parts.append(f"## {escape_markdown(title)}")
         if len({row.get("sparsity") for row in rows}) > 2:
             figures[name] = _figure(rows)
             parts.append(_FIGURE.format(name=name))
@@ -61,16 +67,16 @@ def leaderboard(papers: Sequence[Published], runs: Sequence[Run]) -> tuple[str, 
 
 def _tables(papers: Iterable[Published], runs: Iterable[Run]) -> list[tuple[dict, list[dict]]]:
     """What is shared -> all rows measured under it, each with its paper and what else it depends on."""
-    found = [(published.paper.record.short, result) for published in papers for result in published.results]
-    found += [(run.short, result) for run in runs for result in run.results]
+    found = [(published.paper.slug, result) for published in papers for result in published.results]
+    found += [(run.slug, result) for run in runs for result in run.results]
     tables = {}
-    for short, result in found:
+    for slug, result in found:
         protocol = result["protocol"]
         shared = {name: protocol[name] for name in _SHARED if name in protocol}
         told = {name: protocol[name] for name in _TOLD if name in protocol}
         told |= {name: result[name] for name in ("date", "commit") if result.get(name)}
         _, rows = tables.setdefault(json.dumps(shared, sort_keys=True), (shared, []))
-        rows += [{"paper": short, **row, **told} for row in result["rows"]]
+        rows += [{"paper": slug, **row, **told} for row in result["rows"]]
     return list(tables.values())
 
 
@@ -85,7 +91,7 @@ def _averaged(rows: Iterable[Mapping]) -> Iterator[dict[str, Any]]:
         identity = [row.get(name) for name in ("method", "pattern", "sparsity", "perplexity", "calibration", "device")]
         same.setdefault(json.dumps(identity), []).append(row)
     for group in same.values():
-        yield {**group[0], "paper": ", ".join(dict.fromkeys(row["paper"] for row in group))}
+        yield {**group[0], "paper": list(dict.fromkeys(row["paper"] for row in group))}
 
 
 def _mean(group: Sequence[Mapping]) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,10 @@ import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
+
+import yaml
 
 from ..catalog import VOCABULARY, Paper, concept_anchor
 from ..errors import UserError
@@ -68,6 +71,21 @@ def fill_papers(text: str, page: str, papers: Sequence[Paper]) -> str:
         return "\n" + ("".join(_item(paper, page) for paper in tagged) or f"{_NO_PAPER}\n") + "\n"
 
     return _in_prose(text, fill)
+
+
+def name_papers(contents: str, papers: Sequence[Paper]) -> str:
+    """The table of contents with each paper under its short name, which fits beside a page."""
+    names = {f"papers/{paper.slug}": paper.record.short for paper in papers}
+
+    def named(entry: Any) -> Any:
+        if isinstance(entry, list):
+            return [named(item) for item in entry]
+        if not isinstance(entry, dict):
+            return entry
+        title = {"title": names[entry["file"]]} if entry.get("file") in names else {}
+        return {**{key: named(value) for key, value in entry.items()}, **title}
+
+    return yaml.safe_dump(named(yaml.safe_load(contents)), sort_keys=False, allow_unicode=True)
 
 
 def adapt_links(text: str, page: str, notebooks: Collection[str]) -> str:

@@ -59,7 +59,7 @@ def scrolling(label: str, head: str, rows: Iterable[str]) -> str:
 def paper_link(published: Published) -> str:
     """The paper's short name, linked to its page."""
     record = published.paper.record
-    return f'<a href="papers/{record.slug}.html">{html.escape(record.short)}</a>'
+    return f'<a href="papers/{record.slug}.html">{html.escape(" ".join(record.short.split()))}</a>'
 
 
 def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
