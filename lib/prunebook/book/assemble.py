@@ -27,8 +27,8 @@ _CHALLENGES = "challenge/challenge.md"
 _FILES = ("_config.yml", "_toc.yml", "index.md")
 _FOLDERS = ("concepts", "challenge")
 _NOTEBOOK_SETTINGS = ("file_format", "jupytext", "kernelspec", "mystnb")  # for tools that read or run the source
-# the cell of values that papermill adds: shown when asked for
-_FOLDED = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": "Show the values of this run"}}
+# cells whose code is shown when asked for: tag -> the words that ask; papermill adds the first kind
+_FOLDED = {"injected-parameters": "Show the values of this run", "claims": "Show the code behind these claims"}
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -143,8 +143,8 @@ def _tidy(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for index, cell in enumerate(notebook.cells):
         cell.setdefault("id", f"cell-{index}")
         cell.metadata.pop("papermill", None)
-        if "injected-parameters" in tags_of(cell):
-            cell.metadata |= _FOLDED
+        for tag in _FOLDED.keys() & tags_of(cell):
+            cell.metadata |= {"tags": ["hide-input"], "mystnb": {"code_prompt_show": _FOLDED[tag]}}
         if cell.cell_type == "code":
             cell.outputs = [_cleaned(output) for output in cell.outputs if not _is_noise(output)]
     return notebook

@@ -165,12 +165,12 @@ def _paper(record: Record) -> str:
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    title = "" if record.title == record.short else f'<span class="pb-title">{_text(record.title)}</span>'
+    title = "" if record.title == record.short else f'<span class="pb-title">{_text(record.title)}</span> '
     return (
-        f'<a class="pb-name" href="papers/{record.slug}.html">{_text(record.short)}</a> '
-        f'<span class="pb-venue">{_text(venue)}</span> {title} '
-        f'<span class="pb-takeaway">{_text(record.takeaway)}</span> '
-        f"<span hidden>{_text(', '.join(record.authors))}</span>"
+        f'<div><a class="pb-name" href="papers/{record.slug}.html">{_text(record.short)}</a> '
+        f'<span class="pb-venue">{_text(venue)}</span></div> '
+        f'<div class="pb-about">{title}{_text(record.takeaway)} '
+        f"<span hidden>{_text(', '.join(record.authors))}</span></div>"
     )
 
 

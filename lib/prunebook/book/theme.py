@@ -13,6 +13,7 @@ _SCRIPTS = {
     'class="pb-explorer"': ("datatables.js", "tables.js", "explorer.js"),
     'class="pb-sortable"': ("datatables.js", "tables.js"),
 }
+_LANDING = "LLM-pruning papers that run"
 _FEED_LINK = '\n<link rel="alternate" type="application/atom+xml" title="New papers" href="{}" />\n'
 
 
@@ -49,7 +50,7 @@ def _page(app, page: str, template: str, context: dict, doctree) -> None:
     feed = html.escape(context["pathto"](FEED, 1))
     context["metatags"] = context.get("metatags", "") + _FEED_LINK.format(feed)
     if page == app.config.root_doc:
-        context["docstitle"] = ""  # its title is the book's already
+        context["title"] = _LANDING  # before the book's name, which is the page's own heading
     unused = ["thebe"] if app.env.get_domain("math").data["has_equations"].get(page) else ["thebe", "mathjax"]
     for files in (context["script_files"], context["css_files"]):  # Sphinx's own, which it restores before each page
         files[:] = [file for file in files if not any(name in _all_of(file) for name in unused)]
