@@ -1,15 +1,16 @@
-import importlib
 import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from catalog.tiny_book import METHODS, make_book, other_record, record, write
+import yaml
+from catalog.tiny_book import make_book, other_record, record, write
 from click.testing import CliRunner
 
 from prunebook import __version__
 from prunebook.catalog import method_names
+from prunebook.catalog.metadata import Metadata, NoAnswerError
 from prunebook.cli import main
 from prunebook.errors import UserError
 
@@ -17,7 +18,6 @@ from prunebook.errors import UserError
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """The working folder: a sound book of two papers."""
-    monkeypatch.setattr(importlib.import_module("prunebook.catalog.check"), "method_names", lambda: METHODS)
     monkeypatch.chdir(make_book(tmp_path / "book"))
     return tmp_path / "book"
 
@@ -126,12 +126,16 @@ def test_show_unknown_paper(book):
 
 
 def test_check(book):
-    assert call("check").stdout == ""
+    parts = "record, cells, tags, links, contents, method and test"
+    sound = f"2 papers checked, nothing to mend: {parts}, tables\n"
+    assert call("check").stdout == sound
     write(book, record(takeaway="New words."))
     stale = "README.md: does not match the notebooks; run `prunebook check --write`\n"
     assert call("check", code=2).stdout == stale
-    assert call("check", "--write").stdout == ""
-    assert call("check").stdout == ""
+    assert call("check", "wanda").stdout == f"1 paper checked, nothing to mend: {parts}\n"
+    assert call("check", "--write").stdout == sound
+    assert call("check").stdout == sound
+    assert error("check", "wander") == "prunebook: unknown paper 'wander'; allowed: scaling, wanda"
 
 
 @pytest.mark.parametrize(
@@ -197,9 +201,7 @@ def on_tiny(tiny, tmp_path, monkeypatch):
     return ["--text", str(tiny / "text.txt"), "--length", "16", "--device", "cpu"]
 
 
-@pytest.mark.parametrize(
-    ("method", "calibration"), [("magnitude", None), ("wanda", {"samples": 3, "length": 16})]
-)
+@pytest.mark.parametrize(("method", "calibration"), [("magnitude", None), ("wanda", {"samples": 3, "length": 16})])
 def test_prune_measures_and_saves(tiny, on_tiny, tmp_path, method, calibration):
     arguments = [
         str(tiny / "model"),
@@ -228,9 +230,7 @@ def test_prune_measures_and_saves(tiny, on_tiny, tmp_path, method, calibration):
 def test_prune_and_eval_print_tables(tiny, on_tiny, tmp_path):
     options = ["--option", "scope=row", "--sparsity", "0.25", "--windows", "2", *on_tiny]
     lines = call("prune", str(tiny / "model"), "magnitude", *options).stdout.splitlines()
-    assert lines[0].startswith(
-        "Method     Sparsity  Perplexity  KL to dense  Agreement  Seconds  Peak memory"
-    )
+    assert lines[0].startswith("Method     Sparsity  Perplexity  KL to dense  Agreement  Seconds  Peak memory")
     assert [line.split()[:2] for line in lines[1:]] == [["dense", "–"], ["magnitude", "25.00%"]]
     assert not (tmp_path / "out").exists()
     header, row = call("eval", str(tiny / "model"), "--windows", "2", *on_tiny).stdout.splitlines()
@@ -249,7 +249,7 @@ def fake_book(book, monkeypatch):
 
     fakes = {
         "run": {"run_notebooks": run_notebooks},
-        "build": {"build_site": lambda root: root / "_build" / "html" / "index.html"},
+        "build": {"build_site": lambda root: root / "_build" / "html"},
         "serve": {"serve": lambda root, port: calls.append((root, port))},
     }
     for name, functions in fakes.items():
@@ -267,9 +267,117 @@ def test_run(book, fake_book):
 
 
 def test_build_and_serve(book, fake_book):
-    assert call("build").stdout == f"{book / '_build' / 'html' / 'index.html'}\n"
+    assert call("build").stdout == f"{book / '_build' / 'html'}\n"
     call("serve", "--port", "8123")
     assert fake_book == [(book, 8123)]
+
+
+GIVEN = (
+    "--title", "ShortGPT: Layers", "--author", "Xin Men", "--author", "Mingyu Xu", "--year", "2025", "--venue", "ACL",
+)  # fmt: skip
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Stands in for arXiv and OpenReview: `answers.found` is what they say, an error is raised."""
+    state = SimpleNamespace(found=NoAnswerError("export.arxiv.org cannot be reached: refused"), asked=[])
+
+    def fetch(identifier):
+        state.asked.append(identifier)
+        if isinstance(state.found, Exception):
+            raise state.found
+        return state.found
+
+    monkeypatch.setattr("prunebook.cli_papers.fetch_metadata", fetch)
+    return state
+
+
+def test_new_asks_nothing_if_all_is_given(book, answers):
+    lines = call("new", "2403.03853", "--slug", "shortgpt", *GIVEN).stdout.splitlines()
+    assert lines == [
+        "papers/shortgpt.ipynb",
+        "_toc.yml",
+        "lib/prunebook/methods/shortgpt.py",
+        "tests/methods/test_shortgpt.py",
+        "lib/prunebook/methods/__init__.py",
+        "now fill in what `prunebook check shortgpt` lists",
+    ]
+    assert answers.asked == []
+    call("check", "shortgpt", code=2)
+
+
+def record_of(book, slug) -> dict:
+    front = json.loads((book / "papers" / f"{slug}.ipynb").read_text())["cells"][0]["source"]
+    return yaml.safe_load("".join(front).strip("-\n"))["paper"]
+
+
+def test_new_takes_what_the_service_says(book, answers):
+    answers.found = Metadata("ShortGPT: Layers", ("Xin Men",), 2024, "arXiv", "preprint", "Accepted at ACL")
+    result = call("new", "2403.03853", "--slug", "shortgpt", "--record-only", "--tag", "type=Structured-Depth")
+    assert result.stdout.splitlines()[0] == "remark of the authors, perhaps on the venue: Accepted at ACL"
+    assert answers.asked == ["2403.03853"]
+    record = record_of(book, "shortgpt")
+    assert (record["authors"], record["year"], record["method"]) == (["Xin Men"], 2024, None)
+    assert record["venue"] == {"name": "arXiv", "year": 2024, "kind": "preprint"}
+    assert record["tags"]["type"] == {"values": ["Structured-Depth"]}
+
+
+def test_what_is_given_goes_before_what_is_found(book, answers):
+    answers.found = Metadata("ShortGPT: Layers", ("Xin Men",), 2024, "arXiv", "preprint")
+    arguments = ["--record-only", "--venue", "ACL", "--year", "2025", "--short", "Short"]
+    call("new", "2403.03853", "--slug", "shortgpt", *arguments)
+    record = record_of(book, "shortgpt")
+    assert record["venue"] == {"name": "ACL", "year": 2025, "kind": "conference"}
+    assert (record["year"], record["short"]) == (2025, "Short")
+
+
+def test_new_asks_where_there_is_no_network(book, answers):
+    typed = "ShortGPT: Layers\nXin Men, Mingyu Xu\nsoon\n2025\nACL\n"
+    arguments = ["new", "2403.03853", "--slug", "shortgpt", "--record-only"]
+    result = CliRunner().invoke(main, arguments, input=typed)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines() == [
+        "prunebook: export.arxiv.org cannot be reached: refused; please type what it would have said"
+    ]
+    record = record_of(book, "shortgpt")
+    assert (record["title"], record["authors"]) == ("ShortGPT: Layers", ["Xin Men", "Mingyu Xu"])
+    assert (record["year"], record["venue"]["name"]) == (2025, "ACL")
+
+
+def test_new_refuses_before_it_asks(book, answers):
+    new = ["new", "2403.03853", "--slug"]
+    assert error(*new, "wanda") == (
+        "prunebook: papers/wanda.ipynb exists already; choose another --slug, or correct that notebook"
+    )
+    assert error("new", "2306.11695", "--slug", "a") == (
+        "prunebook: 2306.11695 is in the book already: papers/wanda.ipynb"
+    )
+    assert error(*new, "a", "--tag", "type=Flat").startswith("prunebook: unknown type value 'Flat'; allowed: ")
+    assert answers.asked == []
+    answers.found = UserError("arXiv has no paper '2403.03853'")
+    assert error(*new, "a") == "prunebook: arXiv has no paper '2403.03853'"
+    assert not (book / "papers" / "a.ipynb").exists()
+
+
+def test_add_method(book):
+    lines = call("add-method", "scaling").stdout.splitlines()
+    assert lines[0] == "papers/scaling.ipynb"
+    assert lines[-1] == "now fill in what `prunebook check scaling` lists"
+    assert record_of(book, "scaling")["method"] == "scaling"
+    assert error("add-method", "wanda") == "prunebook: wanda has a method already: wanda"
+
+
+def test_preview(book, fake_book, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = book / "_build" / "html" / "papers" / "wanda.html"
+    assert call("preview", "wanda", "--no-open").stdout == f"{page}\n"
+    assert opened == []
+    assert call("preview", "wanda", "--profile", "full").stdout == f"{page}\n"
+    assert opened == [page.as_uri()]
+    assert fake_book == [(book, ["wanda"], {"profile": profile}) for profile in ("ci", "full")]
+    assert call("preview", "scaling", code=1).stdout == ""  # the notebook failed
+    assert error("preview", "../index") == "prunebook: unknown paper '../index'; allowed: wanda, scaling"
 
 
 @pytest.mark.parametrize(
@@ -282,6 +390,9 @@ def test_build_and_serve(book, fake_book):
         ["eval"],
         ["eval", "smollm2-135m", "--length", "long"],
         ["run", "--jobs", "0"],
+        ["new", "2403.03853"],
+        ["new", "2403.03853", "--slug", "a", "--year", "soon"],
+        ["new", "2403.03853", "--slug", "a", "--kind", "poster"],
         ["serve", "--port", "0"],
     ],
 )
@@ -292,9 +403,9 @@ def test_usage_errors_have_exit_code_2(arguments):
 def test_reading_commands_import_no_torch(book):
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom prunebook.cli import main\n"
-        "commands = ['list'], ['show', 'wanda'], ['list', '--json']\n"
+        "commands = ['list'], ['show', 'wanda'], ['check'], ['add-method', 'scaling']\n"
         "codes = [CliRunner().invoke(main, command).exit_code for command in commands]\n"
         "print(codes, sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=book)
-    assert done.stdout == "[0, 0, 0] []\n"
+    assert done.stdout == "[0, 0, 0, 0] []\n"

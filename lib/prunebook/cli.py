@@ -6,7 +6,7 @@ import json
 import click
 import yaml
 
-from . import __version__, catalog
+from . import __version__, catalog, cli_papers
 from .errors import UserError
 from .render import results_text
 
@@ -29,6 +29,10 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main(debug: bool):
     """The Pruning Book: LLM-pruning papers that run."""
+
+
+for _command in (cli_papers.new, cli_papers.add, cli_papers.check, cli_papers.preview):
+    main.add_command(_command)
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -68,9 +72,7 @@ def _state(record: catalog.Record) -> str:
 @_json_option
 def list_papers(tags: tuple[str, ...], as_json: bool):
     """List the papers."""
-    wanted = [tag.partition("=")[::2] for tag in tags]
-    for facet, value in wanted:
-        catalog.concept_anchor(facet, value)
+    wanted = cli_papers.parse_tags(tags)
     papers = [
         paper
         for paper in catalog.read_papers(catalog.find_root())
@@ -98,10 +100,7 @@ def list_papers(tags: tuple[str, ...], as_json: bool):
 @_json_option
 def show(slug: str, as_json: bool):
     """Show the record of one paper."""
-    papers = {paper.slug: paper for paper in catalog.read_papers(catalog.find_root())}
-    if slug not in papers:
-        raise UserError(f"unknown paper {slug!r}; allowed: {', '.join(papers) or 'none, the book is empty'}")
-    paper = papers[slug]
+    paper = catalog.find_paper(catalog.find_root(), slug)
     if as_json:
         _print_json(_as_dict(paper))
         return
@@ -122,18 +121,6 @@ def show(slug: str, as_json: bool):
             click.echo(f"{name:<10}{value}")
     for link in record.links:
         click.echo(f"{link.label.lower():<10}{link.url}")
-
-
-@main.command()
-@click.option("--write", is_flag=True, help="Bring the README's table and the challenge page up to date.")
-@click.pass_context
-def check(ctx: click.Context, write: bool):
-    """Check notebooks, table of contents and generated tables; exit code 2 if anything is wrong."""
-    problems = catalog.check(catalog.find_root(), write=write)
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        ctx.exit(2)
 
 
 def _parse_options(options: tuple[str, ...]) -> dict:

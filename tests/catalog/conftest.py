@@ -1,12 +1,9 @@
-import importlib
-
 import pytest
 
-from .tiny_book import METHODS, make_book
+from .tiny_book import make_book
 
 
 @pytest.fixture
-def book(tmp_path, monkeypatch):
-    """A sound book of two papers, checked against two methods."""
-    monkeypatch.setattr(importlib.import_module("prunebook.catalog.check"), "method_names", lambda: METHODS)
+def book(tmp_path):
+    """A sound book of two papers, with a library of two methods."""
     return make_book(tmp_path / "book")

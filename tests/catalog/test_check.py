@@ -8,12 +8,13 @@ from prunebook.errors import UserError
 from .tiny_book import cell, notebook, other_record, record, write
 
 WANDA = "papers/wanda.ipynb"
+STRIP = "has outputs or an execution count; `prunebook check --write` strips them"
 STALE = "does not match the notebooks; run `prunebook check --write`"
 ORDER = "record, challenge, method, parameters, source, run, figure, claims, see-also"
 
 
-def lines(book, write=False) -> list[str]:
-    found = [str(problem) for problem in check(book, write=write)]
+def lines(book, *names, write=False) -> list[str]:
+    found = [str(problem) for problem in check(book, names, write=write)]
     assert not any("\n" in line for line in found)
     return found
 
@@ -80,9 +81,9 @@ def drop(index):
     ("change", "messages"),
     [
         (no_title, ["cell 1 must be a markdown cell with the title, '# ...'"]),
-        (outputs, ["cell 6: has outputs or an execution count; strip them"]),
-        (execution_count, ["cell 8: has outputs or an execution count; strip them"]),
-        (two_tags, ["cell 5: more than one of the tags source, run"]),
+        (outputs, [f"cell 6: {STRIP}"]),
+        (execution_count, [f"cell 8: {STRIP}"]),
+        (two_tags, ["cell 5: more than one of the tags source, run; keep one"]),
         (other_tags_are_free, []),
         (
             untagged_code,
@@ -91,12 +92,12 @@ def drop(index):
         (untagged_raw, ["cell 7: a raw cell without a tag; allowed: record"]),
         (wrong_type, ["cell 10: a cell tagged 'claims' must be code, not markdown"]),
         (wrong_order, [f"cell 6: 'source' comes after 'run'; the order is {ORDER}"]),
-        (twice, ["2 cells tagged 'parameters'; one is allowed"]),
-        (text_after_the_end, ["the cell tagged 'see-also' must be the last"]),
-        (drop(3), ["no cell tagged 'method'"]),
-        (drop(4), ["no cell tagged 'parameters'"]),
-        (drop(10), ["no cell tagged 'claims'"]),
-        (drop(11), ["no cell tagged 'see-also'"]),
+        (twice, ["2 cells tagged 'parameters'; one is allowed: join them, or take the tag off"]),
+        (text_after_the_end, ["the cell tagged 'see-also' must be the last; move it to the end"]),
+        (drop(3), ["no cell tagged 'method'; add a markdown cell with this tag after the one tagged 'challenge'"]),
+        (drop(4), ["no cell tagged 'parameters'; add a code cell with this tag after the one tagged 'method'"]),
+        (drop(10), ["no cell tagged 'claims'; add a code cell with this tag after the one tagged 'figure'"]),
+        (drop(11), ["no cell tagged 'see-also'; add a markdown cell with this tag at the end"]),
         (drop(9), []),
     ],
 )
@@ -112,7 +113,7 @@ def test_a_missing_challenge_note(book):
     del content.cells[2]
     write(book, record(), content)
     assert lines(book) == [
-        f"{WANDA}: no cell tagged 'challenge'",
+        f"{WANDA}: no cell tagged 'challenge'; add a markdown cell with this tag after the one tagged 'record'",
         f"challenge/challenge.md: {WANDA}: needs one cell tagged 'challenge', has 0",
     ]
 
@@ -136,7 +137,10 @@ def test_problems_of_all_files_come_together(book):
     found = lines(book)
     assert found[0].startswith("papers/scaling.ipynb: no record: the first cell must be")
     assert found[1].startswith(f"{WANDA}: not a readable notebook: Expecting")
-    assert found[2:] == ["_toc.yml: does not list papers/scaling", "_toc.yml: does not list papers/wanda"]
+    assert found[2:] == [
+        "_toc.yml: does not list papers/scaling; add the line `- file: papers/scaling`",
+        "_toc.yml: does not list papers/wanda; add the line `- file: papers/wanda`",
+    ]
 
 
 def test_slug_unlike_the_file_name(book):
@@ -154,7 +158,7 @@ def test_unknown_method(book):
 def test_table_of_contents_lists_a_paper_that_is_not_there(book):
     with (book / "_toc.yml").open("a") as file:
         file.write("- chapters:\n  - file: papers/ghost\n  - file: concepts/types\n")
-    assert lines(book) == ["_toc.yml: lists papers/ghost, which has no notebook"]
+    assert lines(book) == ["_toc.yml: lists papers/ghost, which has no notebook; remove the line"]
 
 
 def test_unreadable_table_of_contents(book):
@@ -166,10 +170,7 @@ def test_unreadable_table_of_contents(book):
 def test_challenge_anchors_are_unique(book):
     write(book, other_record(challenge="wanda-simple-2024"))
     found = lines(book)
-    assert (
-        found[0]
-        == f"{WANDA}: paper.challenge: 'wanda-simple-2024' is already the anchor of papers/scaling.ipynb"
-    )
+    assert found[0] == f"{WANDA}: paper.challenge: 'wanda-simple-2024' is already the anchor of papers/scaling.ipynb"
     assert lines(book, write=True) == [found[0]]
 
 
@@ -191,11 +192,21 @@ def test_missing_markers_and_files(book):
     ]
 
 
-def test_check_does_not_change_notebooks(book):
+def test_notebooks_change_only_to_be_stripped_and_only_when_asked(book):
     before = (book / WANDA).read_bytes()
-    lines(book, write=True)
+    assert lines(book, write=True) == []
     assert (book / WANDA).read_bytes() == before
-    assert nbformat.read(book / WANDA, as_version=4).cells[4].metadata.tags == ["parameters"]
+    content = notebook(record())
+    outputs(content.cells)
+    execution_count(content.cells)
+    write(book, record(), content)
+    assert lines(book) == [f"{WANDA}: cell 6: {STRIP}", f"{WANDA}: cell 8: {STRIP}"]
+    assert lines(book, "scaling", write=True) == []  # another paper's notebook is left alone
+    assert lines(book, "wanda") != []
+    assert lines(book, "wanda", write=True) == []
+    cells = nbformat.read(book / WANDA, as_version=4).cells
+    assert [cell.source for cell in cells] == [cell.source for cell in content.cells]
+    assert cells[4].metadata.tags == ["parameters"]
 
 
 @pytest.mark.parametrize("line", ["REGISTRY = {}", "REGISTRY: dict[str, tuple[str, str]] = {}"])
@@ -213,3 +224,159 @@ def test_method_names_without_a_registry(tmp_path):
     path.write_text("OTHER = {}")
     with pytest.raises(UserError, match=r"defines no REGISTRY$"):
         method_names(path)
+
+
+def test_one_paper_is_checked_alone(book):
+    write(book, other_record(year=24))
+    write(book, record(takeaway="New words."))
+    assert lines(book, "wanda") == []
+    assert lines(book, "scaling") == [
+        "papers/scaling.ipynb: paper.year: 24 must be greater than or equal to 1980",
+    ]
+    waits = "README.md: waits until every record is sound and filled in; `prunebook check` lists what is missing"
+    assert lines(book, "wanda", write=True) == [waits]
+    assert "New words." not in (book / "README.md").read_text()
+    write(book, other_record())
+    assert lines(book, "wanda", write=True) == []
+    assert "New words." in (book / "README.md").read_text()
+
+
+def test_one_paper_of_the_contents(book):
+    (book / "_toc.yml").write_text("format: jb-book\nparts:\n- chapters:\n  - file: papers/ghost\n")
+    assert lines(book, "wanda") == ["_toc.yml: does not list papers/wanda; add the line `- file: papers/wanda`"]
+    assert lines(book, "scaling") == ["_toc.yml: does not list papers/scaling; add the line `- file: papers/scaling`"]
+
+
+def test_an_unknown_paper_is_refused(book):
+    with pytest.raises(UserError, match=r"^unknown paper 'ghost'; allowed: scaling, wanda$"):
+        check(book, ["wanda", "ghost"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arxiv": "2306.11695"}, "paper.arxiv: '2306.11695' is already the arXiv id of papers/scaling.ipynb"),
+        ({"openreview": "PxoFut3dWW"}, "paper.openreview: 'PxoFut3dWW' is already the OpenReview id of "),
+        ({"challenge": "wanda-simple-2024"}, "paper.challenge: 'wanda-simple-2024' is already the anchor of "),
+    ],
+)
+def test_ids_belong_to_one_paper(book, changes, message):
+    write(book, other_record(**changes))
+    (found,) = lines(book, "wanda")
+    assert found.startswith(f"{WANDA}: {message}")
+    assert lines(book, "scaling") == []  # the paper that had it first is sound
+
+
+def in_record(field):
+    """The same field, of the record's first link, code or source."""
+    return {
+        "code.url": lambda url: {"code": {"url": url, "license": None, "official": True}},
+        "links[0].url": lambda url: {"links": [{"label": "L", "url": url}]},
+        "runs_in[0].source": lambda url: {
+            "runs_in": [{"runtime": "r", "status": "removed", "date": record()["added"], "source": url}]
+        },
+        "corrections[0].source": lambda url: {
+            "corrections": [{"field": "title", "listed": "T", "reason": "R", "source": url}]
+        },
+    }[field]
+
+
+GITHUB = "must have the form https://github.com/owner/name, or a folder, file, issue or pull request in it"
+ARXIV = "must have the form https://arxiv.org/abs/2306.11695"
+OPENREVIEW = "must have the form https://openreview.net/forum?id=PxoFut3dWW"
+
+
+@pytest.mark.parametrize("field", ["code.url", "links[0].url", "runs_in[0].source", "corrections[0].source"])
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://example.org/a", "must begin with https://"),
+        ("https://github.com/locuslab", GITHUB),
+        ("https://github.com/locuslab/wanda.git", GITHUB),
+        ("https://github.com/locuslab/wanda/", GITHUB),
+        ("https://www.github.com/locuslab/wanda", GITHUB),
+        ("https://github.com/locuslab/wanda/issues/46#issuecomment-1", None),
+        ("https://github.com/microsoft/unilm/tree/master/bitnet", None),
+        ("https://arxiv.org/pdf/2403.03853", ARXIV),
+        ("https://arxiv.org/abs/2403.03853v2", ARXIV),
+        ("https://arxiv.org/abs/2403.03853", None),
+        ("https://openreview.net/pdf?id=PxoFut3dWX", OPENREVIEW),
+        ("https://openreview.net/forum?id=PxoFut3dWX&noteId=abc", None),
+        ("https://github.example.org/a", None),
+    ],
+)
+def test_form_of_the_addresses_of_a_record(book, field, url, fault):
+    write(book, record(**in_record(field)(url)))
+    expected = [f"{WANDA}: paper.{field}: {url} {fault}"] if fault else []
+    assert lines(book, "wanda") == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "owner"),
+    [
+        ("https://github.com/locuslab/wanda", "paper.code.url"),
+        ("https://arxiv.org/abs/2306.11695", "the paper's own page, which is linked already"),
+    ],
+)
+def test_no_address_of_a_record_twice(book, url, owner):
+    write(book, record(links=[{"label": "Code", "url": url}]))
+    assert lines(book, "wanda") == [f"{WANDA}: paper.links[0].url: {url} is the address of {owner}; remove one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[a](http://example.org)", "http://example.org must begin with https://"),
+        ("[a](<https://arxiv.org/pdf/2403.03853>)", f"https://arxiv.org/pdf/2403.03853 {ARXIV}"),
+        ("[a](javascript:alert)", "javascript:alert must be an https address, or a file of the book"),
+        ("[a](wander.ipynb)", "link to wander.ipynb leads nowhere; papers are wanda.ipynb, pages ../concepts/types.md"),
+        ("[a](scaling.ipynb) [b](../challenge/challenge.md#x) [c](#here)", None),
+        ("`[a](nothing.md)` and $[x](y)$, $$[x](y)$$\n\n```\n[a](nothing.md)\n```", None),
+    ],
+)
+def test_links_of_cells(book, text, fault):
+    content = notebook(record())
+    content.cells[2].source = text
+    write(book, record(), content)
+    assert lines(book, "wanda") == ([f"{WANDA}: cell 2 (challenge): {fault}"] if fault else [])
+
+
+def test_places_to_be_filled_in(book):
+    changes = {"takeaway": "FILL-IN: a sentence", "code": "FILL-IN", "tags.type.values": ["FILL-IN: one of A, B"]}
+    content = notebook(record(**changes))
+    content.cells[2].source = "## Challenges\n\n- FILL-IN: **what** fails, with its number\n"
+    content.cells[10].source = 'pb.claim(\n    paper="FILL-IN: the numbers",\n)'
+    write(book, record(), content)
+    readme = (book / "README.md").read_text()
+    assert lines(book, write=True) == [
+        f"{WANDA}: paper.code: replace FILL-IN with what belongs here",
+        f"{WANDA}: paper.tags.type.values[0]: replace FILL-IN with one of A, B",
+        f"{WANDA}: paper.takeaway: replace FILL-IN with a sentence",
+        f"{WANDA}: cell 2 (challenge), line 3: replace FILL-IN with **what** fails, with its number",
+        f"{WANDA}: cell 10 (claims), line 2: replace FILL-IN with the numbers",
+    ]
+    assert (book / "README.md").read_text() == readme
+
+
+def test_a_draft_with_a_valid_record_keeps_the_tables_waiting(book):
+    write(book, record(takeaway="FILL-IN"))
+    line = f"{WANDA}: paper.takeaway: replace FILL-IN with what belongs here"
+    assert lines(book, write=True) == [line]
+    assert "FILL-IN" not in (book / "README.md").read_text()
+
+
+def test_source_and_test_of_a_method(book):
+    source, test = book / "lib/prunebook/methods/wanda.py", book / "tests/methods/test_wanda.py"
+    source.write_text('"""FILL-IN: an idea."""\n\n\nclass Wander:\n    pass\n')
+    test.write_text('expected = "FILL-IN: a matrix"\n')
+    assert lines(book, "wanda") == [
+        "lib/prunebook/methods/wanda.py: defines no class Wanda, which REGISTRY names for 'wanda'",
+        "lib/prunebook/methods/wanda.py: line 1: replace FILL-IN with an idea",
+        "tests/methods/test_wanda.py: line 1: replace FILL-IN with a matrix",
+    ]
+    assert lines(book, "scaling") == []
+    source.unlink()
+    test.write_text("def")
+    missing, broken = lines(book, "wanda")
+    assert missing == "lib/prunebook/methods/wanda.py: is missing: method 'wanda' needs its source and its test"
+    assert broken.startswith("tests/methods/test_wanda.py: cannot be read: ")

@@ -72,11 +72,12 @@ def _is_fault(request) -> bool:
 
 @pytest.fixture
 def violations():
-    """`violations(page)`: axe-core's serious and critical ones, a line each."""
+    """`violations(page, rules=None)`: axe-core's serious and critical ones, of those rules or of all, a line each."""
 
-    def find(page: Page) -> list[str]:
+    def find(page: Page, rules: list[str] | None = None) -> list[str]:
         page.evaluate(_AXE.read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run({resultTypes: ['violations'], preload: false})")["violations"]
+        options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
+        found = page.evaluate("options => axe.run(options)", options)["violations"]
         return [
             f"{violation['id']}: {node['html']}"
             for violation in found

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import nbformat
 from book.small_book import CLAIMS, SHOWN, Book, write_sources
 
 from prunebook.book.build import build_site
@@ -33,6 +34,7 @@ def hostile_site(root: Path) -> Path:
     toc = "".join(f"- file: {page}\n" for page in pages)
     (root / "_toc.yml").write_text(f"format: jb-book\nroot: index\nchapters:\n{toc}")
     book.add("alpha", SHOWN, CLAIMS)
+    _tag_claims(root / "papers" / "alpha.ipynb")
     book.add(
         "evil", SHOWN, _HOSTILE_CLAIM, title=HOSTILE, short=HOSTILE, authors=[HOSTILE], takeaway=HOSTILE,
         venue={"name": HOSTILE, "year": 2024, "kind": "workshop"},
@@ -41,3 +43,10 @@ def hostile_site(root: Path) -> Path:
     book.add("later", "1", method=None, year=2023)
     assert not run_notebooks(root).failed
     return build_site(root)
+
+
+def _tag_claims(path: Path) -> None:
+    notebook = nbformat.read(path, 4)
+    (cell,) = [cell for cell in notebook.cells if cell.source == CLAIMS.strip()]
+    cell.metadata.tags = ["claims"]
+    nbformat.write(notebook, path)

@@ -73,6 +73,7 @@ def test_every_value_of_every_facet_matches_by_its_address(html, open_page, reco
 
 
 def test_year_venue_and_whether_it_runs(html, open_page, records):
+    page = open_page(html / "index.html")
     for query, wanted in (
         ("year=2023", lambda record: record.year == 2023),
         ("venue=ICLR", lambda record: record.venue.name == "ICLR"),
@@ -80,8 +81,14 @@ def test_year_venue_and_whether_it_runs(html, open_page, records):
         ("runs=runs", lambda record: record.method is not None),
         ("runs=not+run+yet", lambda record: record.method is None),
     ):
-        page = open_page(f"{(html / 'index.html').as_uri()}#{query}")
-        assert shown(page) == [record.short for record in records if wanted(record)], query
+        expected = [record.short for record in records if wanted(record)]
+        name, value = query.replace("+", " ").split("=")
+        assert page.locator(f'input[name="{name}"][value="{value}"]').count() == (1 if expected else 0)
+        if not expected:
+            continue
+        page.evaluate("query => { location.hash = query }", query)
+        expect(page.locator(".pb-shown")).to_have_text(f"{len(expected)} of {len(records)} papers")
+        assert shown(page) == expected, query
 
 
 def test_verdicts(html, open_page):
@@ -204,6 +211,22 @@ def test_keyboard_alone(html, open_page, records):
     tab_to(".pb-name")
     press("Enter")
     page.wait_for_url("**/papers/*.html")
+
+
+@pytest.mark.parametrize("width", [1200, 1280, 1920])
+def test_in_a_wide_window_a_row_has_its_columns_and_the_takeaway_below(html, open_page, width):
+    page = open_page(html / "index.html", width=width)
+    left = "cells => cells.map(cell => Math.round(cell.getBoundingClientRect().x))"
+    heads = page.locator(".pb-papers th").evaluate_all(left)
+    assert heads == sorted(set(heads))
+    for row in page.locator(".pb-papers tbody tr").all():
+        cells = row.locator("td:not(.pb-paper)")
+        assert cells.evaluate_all(left) == heads[1:]
+        bottom = max(cells.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().bottom)"))
+        about = row.locator(".pb-about").bounding_box()
+        assert about["y"] >= bottom
+        assert about["width"] > heads[4] - heads[0]
+    assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_on_a_phone_the_filters_wait_behind_a_button(html, open_page, records):

@@ -1,8 +1,9 @@
 """The papers as data: the record's schema, reading notebooks, generated tables, checks. Needs no torch."""
 
 from .address import Address, read_address
-from .check import Problem, check, method_names
-from .reader import Paper, cell_sources, challenge_note, find_root, read_paper, read_papers
+from .check import Problem, check
+from .reader import Paper, cell_sources, challenge_note, find_paper, find_root, read_paper, read_papers
+from .registry import method_names
 from .schema import CONCEPT_PAGES, VOCABULARY, Record, RecordError, concept_anchor, parse_record
 from .tables import challenge_notes, papers_table
 
@@ -19,6 +20,7 @@ __all__ = [
     "challenge_notes",
     "check",
     "concept_anchor",
+    "find_paper",
     "find_root",
     "method_names",
     "papers_table",

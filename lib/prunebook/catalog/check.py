@@ -1,33 +1,21 @@
-"""Checking the catalogue: every notebook's record and anatomy, table of contents, generated tables."""
+"""Checking the catalogue: each notebook's record, cells and links, its method, the contents, generated tables."""
 
 import ast
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-import yaml
 
 from ..errors import UserError
 from ..files import write_atomic
-from .reader import Paper, in_order, notebook_paths, read_notebook, record_of, shown, tags_of
+from . import anatomy, contents, links, placeholders
+from .reader import Paper, in_order, notebook_paths, read_notebook, record_data, record_of, shown
+from .registry import METHODS, TESTS, read_registry
 from .schema import Record, RecordError
 from .tables import challenge_notes, papers_table
 
-# The anatomy of a notebook: tag -> cell type, in order.
-ANATOMY = {
-    "record": "raw",
-    "challenge": "markdown",
-    "method": "markdown",
-    "parameters": "code",
-    "source": "code",
-    "run": "code",
-    "figure": "code",
-    "claims": "code",
-    "see-also": "markdown",
-}
-_REPEATABLE = ("source", "run", "figure", "claims")
+_UNIQUE = {"challenge": "the anchor", "arxiv": "the arXiv id", "openreview": "the OpenReview id"}
 
 
 @dataclass(frozen=True)
@@ -41,138 +29,156 @@ class Problem:
         return f"{self.file}: {self.message}"
 
 
-def check(root: Path | str, write: bool = False) -> list[Problem]:
+@dataclass
+class _Read:
+    """What reading a notebook gave: the record, None if it is not valid; what is to be filled in; other faults."""
+
+    record: Record | None = None
+    method: str | None = None
+    open_places: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> list[Problem]:
     """Everything that is wrong with the catalogue of the book at `root`, file by file.
 
-    The README's table and the challenge page are compared only where all records can be read.
+    The README's table and the challenge page are compared only where all records can be read and are filled in.
 
     Args:
         root: the book's folder.
-        write: bring the README's table and the challenge page up to date, not report them as stale.
+        names: check these papers only, and the generated tables not at all unless they are to be written.
+        write: mend what needs no author: strip outputs, bring the README's table and the challenge page up to date.
     Raises:
-        UserError: a file cannot be written, or the method registry cannot be read.
+        UserError: an unknown name, a file that cannot be written, or an unreadable method registry.
     """
     root = Path(root)
-    methods = method_names()
-    problems, papers = [], []
-    paths = notebook_paths(root)
+    registry, paths = read_registry(root), notebook_paths(root)
+    slugs = [path.stem for path in paths]
+    for name in names:
+        if name not in slugs:
+            raise UserError(f"unknown paper {name!r}; allowed: {', '.join(slugs) or 'none, the book is empty'}")
+    problems, papers, drafts = [], [], False
     for path in paths:
-        record, faults = _notebook(path, methods)
-        problems += [Problem(shown(path), fault.removeprefix(f"{shown(path)}: ")) for fault in faults]
-        if record is not None:
-            papers.append(Paper(path, record))
-    problems += _contents(root, paths)
-    problems += _anchors(papers)
-    if len(papers) == len(paths):
+        if write and (not names or path.stem in names):
+            _strip(path)
+        read = _read(path, registry)
+        drafts = drafts or bool(read.open_places)
+        if read.record is not None:
+            papers.append(Paper(path, read.record))
+        if not names or path.stem in names:
+            problems += [Problem(shown(path), fault) for fault in [*read.faults, *read.open_places]]
+            problems += _method(root, read.method, registry)
+    problems += _contents(root, slugs, names)
+    problems += [problem for problem in _taken(papers) if not names or Path(problem.file).stem in names]
+    if len(papers) < len(paths) or drafts:
+        if names and write:
+            message = "waits until every record is sound and filled in; `prunebook check` lists what is missing"
+            problems.append(Problem("README.md", message))
+    elif write or not names:
         papers = in_order(papers)
         problems += _generated(root, "README.md", papers_table, papers, write)
         problems += _generated(root, "challenge/challenge.md", challenge_notes, papers, write)
     return problems
 
 
-def method_names(path: Path | None = None) -> list[str]:
-    """The names of the methods: the keys of `REGISTRY` in `prunebook/methods`, read without running it.
-
-    Raises:
-        UserError: the file cannot be read or defines no `REGISTRY` dict.
-    """
-    path = path or Path(__file__).parents[1] / "methods" / "__init__.py"
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"cannot read the method registry {path}: {error}") from error
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == "REGISTRY" for target in targets):
-            return [ast.literal_eval(key) for key in node.value.keys]
-    raise UserError(f"{path} defines no REGISTRY")
-
-
-def _notebook(path: Path, methods: Sequence[str]) -> tuple[Record | None, list[str]]:
-    """The notebook's record, None if it has no valid one, and the notebook's faults."""
+def _read(path: Path, registry: Mapping[str, tuple[str, str]]) -> _Read:
+    """Read and check one notebook."""
     try:
         notebook = read_notebook(path)
     except UserError as error:
-        return None, [str(error)]
-    record, faults = None, []
+        return _Read(faults=[_without_file(error, path)])
+    read = _read_record(notebook, path)
+    if read.method is not None and read.method not in registry:
+        allowed = ", ".join([*registry, "null"])
+        read.faults.append(f"paper.method: {read.method!r} is no method; allowed: {allowed}")
+    if read.record is not None:
+        read.faults += links.record_link_faults(read.record)
+    read.faults += anatomy.cell_faults(notebook, runs=read.method is not None)
+    read.faults += links.cell_link_faults(notebook, path)
+    read.open_places += placeholders.cell_faults(notebook)
+    return read
+
+
+def _read_record(notebook: nbformat.NotebookNode, path: Path) -> _Read:
+    """The notebook's record with its faults; one that is not valid yet can name a method all the same."""
+    open_fields, method = {}, None
     try:
-        record = record_of(notebook, path)
+        data = record_data(notebook, path)
+        open_fields = dict(placeholders.field_faults(data))
+        method = data.get("method") if isinstance(data, dict) else None
+        record, faults = record_of(notebook, path), []
     except RecordError as error:
-        faults += error.problems
+        record, faults = None, [fault for fault in error.problems if fault.partition(": ")[0] not in open_fields]
     except UserError as error:
-        faults.append(str(error))
-    if record is not None and record.method is not None and record.method not in methods:
-        allowed = ", ".join([*methods, "null"])
-        faults.append(f"paper.method: {record.method!r} is no method; allowed: {allowed}")
-    return record, [*faults, *_anatomy(notebook, record)]
+        record, faults = None, [_without_file(error, path)]
+    return _Read(record, method if isinstance(method, str) else None, list(open_fields.values()), faults)
 
 
-def _anatomy(notebook: nbformat.NotebookNode, record: Record | None) -> Iterator[str]:
-    """Faults of the notebook's cells: order, tags, types, outputs."""
-    cells = notebook.cells
-    if len(cells) < 2 or cells[1].cell_type != "markdown" or not cells[1].source.startswith("# "):
-        yield "cell 1 must be a markdown cell with the title, '# ...'"
-    order, found = list(ANATOMY), []
-    for index, cell in enumerate(cells):
-        tags = [tag for tag in tags_of(cell) if tag in ANATOMY]
-        if len(tags) > 1:
-            yield f"cell {index}: more than one of the tags {', '.join(tags)}"
-        elif not tags and index > 0 and cell.cell_type != "markdown":
-            allowed = ", ".join(tag for tag, cell_type in ANATOMY.items() if cell_type == cell.cell_type)
-            yield f"cell {index}: a {cell.cell_type} cell without a tag; allowed: {allowed}"
-        for tag in tags:
-            if cell.cell_type != ANATOMY[tag]:
-                yield f"cell {index}: a cell tagged '{tag}' must be {ANATOMY[tag]}, not {cell.cell_type}"
-            if found and order.index(tag) < order.index(found[-1]):
-                yield f"cell {index}: '{tag}' comes after '{found[-1]}'; the order is {', '.join(order)}"
-            found.append(tag)
-        if cell.cell_type == "code" and (cell.outputs or cell.execution_count is not None):
-            yield f"cell {index}: has outputs or an execution count; strip them"
-    for tag, count in Counter(found).items():
-        if count > 1 and tag not in _REPEATABLE:
-            yield f"{count} cells tagged '{tag}'; one is allowed"
-    runs = record is not None and record.method is not None
-    for tag, cell_type in ANATOMY.items():
-        if tag not in found and tag != "record" and (runs or cell_type != "code"):
-            yield f"no cell tagged '{tag}'"
-    if "see-also" in found and "see-also" not in tags_of(cells[-1]):
-        yield "the cell tagged 'see-also' must be the last"
-
-
-def _contents(root: Path, paths: Sequence[Path]) -> Iterator[Problem]:
-    """Notebooks missing in the table of contents, and entries without a notebook."""
+def _strip(path: Path) -> None:
+    """Rewrite a notebook that has outputs without them; an unreadable one is left to its faults."""
     try:
-        contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        yield Problem("_toc.yml", "cannot be read: " + " ".join(str(error).split()))
+        notebook = read_notebook(path)
+    except UserError:  # reported when it is checked
         return
-    listed = {Path(file).stem for file in _files(contents) if Path(file).parent == Path("papers")}
-    slugs = {path.stem for path in paths}
-    for slug in sorted(slugs - listed):
-        yield Problem("_toc.yml", f"does not list papers/{slug}")
-    for slug in sorted(listed - slugs):
-        yield Problem("_toc.yml", f"lists papers/{slug}, which has no notebook")
+    if anatomy.strip(notebook):
+        write_atomic(path, nbformat.writes(notebook) + "\n")
 
 
-def _files(contents) -> Iterator[str]:
-    """Every `file:` of a table of contents, at any depth."""
-    if isinstance(contents, dict):
-        if isinstance(contents.get("file"), str):
-            yield contents["file"]
-        contents = list(contents.values())
-    if isinstance(contents, list):
-        for item in contents:
-            yield from _files(item)
+def _without_file(error: UserError, path: Path) -> str:
+    return str(error).removeprefix(f"{shown(path)}: ")
 
 
-def _anchors(papers: Sequence[Paper]) -> Iterator[Problem]:
-    first = {}
-    for paper in papers:
-        owner = first.setdefault(paper.record.challenge, paper)
-        if owner is not paper:
-            taken = shown(owner.path)
-            message = f"paper.challenge: {paper.record.challenge!r} is already the anchor of {taken}"
-            yield Problem(shown(paper.path), message)
+def _method(root: Path, name: str | None, registry: Mapping[str, tuple[str, str]]) -> Iterator[Problem]:
+    """Faults of the files of a method: both there, the class defined, nothing left to be filled in."""
+    if name not in registry or not (root / METHODS).is_dir():
+        return
+    module, class_name = registry[name]
+    for file in (METHODS / f"{module}.py", TESTS / f"test_{module}.py"):
+        if not (root / file).is_file():
+            yield Problem(str(file), f"is missing: method {name!r} needs its source and its test")
+            continue
+        try:
+            text = (root / file).read_text(encoding="utf-8")
+            defined = {node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+        except (OSError, ValueError, SyntaxError) as error:
+            yield Problem(str(file), f"cannot be read: {' '.join(str(error).split())}")
+            continue
+        if file.parent == METHODS and class_name not in defined:
+            yield Problem(str(file), f"defines no class {class_name}, which REGISTRY names for {name!r}")
+        for fault in placeholders.line_faults(text):
+            yield Problem(str(file), fault)
+
+
+def _contents(root: Path, slugs: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:
+    """Notebooks missing in the table of contents, and entries without a notebook; of `names`, if there are any."""
+    try:
+        listed = contents.listed_papers((root / contents.FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        yield Problem(contents.FILE, f"cannot be read: {error.strerror}")
+        return
+    except ValueError as error:  # no UTF-8, no YAML
+        yield Problem(contents.FILE, str(error).removeprefix(f"{contents.FILE}: "))
+        return
+    for slug in sorted({*slugs} - {*listed}):
+        if not names or slug in names:
+            yield Problem(contents.FILE, f"does not list papers/{slug}; add the line `- file: papers/{slug}`")
+    if not names:
+        for slug in sorted({*listed} - {*slugs}):
+            yield Problem(contents.FILE, f"lists papers/{slug}, which has no notebook; remove the line")
+
+
+def _taken(papers: Sequence[Paper]) -> Iterator[Problem]:
+    """Anchors and ids that two papers have."""
+    for name, words in _UNIQUE.items():
+        owners = {}
+        for paper in papers:
+            value = getattr(paper.record, name)
+            if value is not None:
+                owners.setdefault(value, []).append(paper)
+        for value, (first, *others) in owners.items():
+            for paper in others:
+                message = f"paper.{name}: {value!r} is already {words} of {shown(first.path)}"
+                yield Problem(shown(paper.path), message)
 
 
 def _generated(

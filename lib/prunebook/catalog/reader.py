@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
@@ -80,11 +81,11 @@ def tags_of(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
-    """The record in the notebook's first cell; `path` is for the messages and must be named by the slug.
+def record_data(notebook: nbformat.NotebookNode, path: Path | str) -> Any:
+    """What the YAML in the notebook's first cell holds under `paper:`; `path` is for the messages.
 
     Raises:
-        UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the file name.
+        UserError: no record cell, or bad YAML.
     """
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "raw" or "record" not in tags_of(first):
@@ -98,7 +99,16 @@ def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
         raise UserError(f"{shown(path)}: the record is no valid YAML: {problem}{line}") from error
     if not isinstance(content, dict) or set(content) != {"paper"}:
         raise UserError(f"{shown(path)}: {_NO_RECORD}")
-    record, name = parse_record(content["paper"], shown(path)), Path(path).stem
+    return content["paper"]
+
+
+def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
+    """The record in the notebook's first cell; `path` is for the messages and must be named by the slug.
+
+    Raises:
+        UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the file name.
+    """
+    record, name = parse_record(record_data(notebook, path), shown(path)), Path(path).stem
     if record.slug != name:
         raise UserError(f"{shown(path)}: paper.slug: {record.slug!r} must be the file's name, {name!r}")
     return record
@@ -121,6 +131,18 @@ def read_papers(root: Path | str) -> list[Paper]:
         UserError: as `read_paper`, for the first notebook at fault.
     """
     return in_order([read_paper(path) for path in notebook_paths(Path(root))])
+
+
+def find_paper(root: Path | str, slug: str) -> Paper:
+    """The paper with this slug.
+
+    Raises:
+        UserError: there is none, or as `read_papers`.
+    """
+    papers = {paper.slug: paper for paper in read_papers(root)}
+    if slug not in papers:
+        raise UserError(f"unknown paper {slug!r}; allowed: {', '.join(papers) or 'none, the book is empty'}")
+    return papers[slug]
 
 
 def in_order(papers: list[Paper]) -> list[Paper]:

@@ -34,10 +34,10 @@ CONCEPT_PAGES = {
     "weight": "concepts/weight_update.md",
 }
 
-_SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 # What a text field must look like, in words: pattern -> rule.
 _PATTERNS = {
-    _SLUG: "lower-case letters, digits and single dashes",
+    SLUG: "lower-case letters, digits and single dashes",
     r"^\d{4}\.\d{4,5}$": "an arXiv id like 2306.11695",
     r"^[A-Za-z0-9_-]+$": "an OpenReview forum id like PxoFut3dWW",
     r"""^https?://[^\s<>"'`\\{}^]+$""": "an address that starts with http:// or https://, without quotes or brackets",
@@ -57,7 +57,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
-        """No text hides characters that reorder or control what is shown (Trojan Source, CVE-2021-42574) or are no XML."""
+        """No text hides characters that reorder what is shown (Trojan Source, CVE-2021-42574) or are no XML."""
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and (found := _HIDDEN.search(text)):
                 raise ValueError(f"holds the invisible character U+{ord(found[0]):04X}; remove it")

@@ -31,9 +31,7 @@ def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
     Raises:
         UserError: the markers are missing, or a notebook has no challenge cell.
     """
-    sections = [
-        "\n\n".join([f"## {year}", *(_note(paper) for paper in group)]) for year, group in _by_year(papers)
-    ]
+    sections = ["\n\n".join([f"## {year}", *(_note(paper) for paper in group)]) for year, group in _by_year(papers)]
     return _between(page, "notes", sections, "challenge/challenge.md")
 
 
@@ -84,7 +82,7 @@ def _note(paper: Paper) -> str:
     """The note under its heading, with the anchor for MyST and for plain HTML (as on GitHub)."""
     anchor = paper.record.challenge
     text = re.sub(r"\A#{1,6}[ \t][^\n]*\n*", "", challenge_note(paper.path).strip())
-    heading = _markdown(paper.record.heading)
+    heading = as_markdown(paper.record.heading)
     return f'<a id="{anchor}"></a>\n\n({anchor})=\n### {heading}\n\n{text}'.rstrip()
 
 
@@ -102,14 +100,14 @@ def _between(text: str, name: str, sections: Sequence[str], file: str) -> str:
     return "\n\n".join([before + begin, *sections, end + after])
 
 
-def _markdown(text: str) -> str:
+def as_markdown(text: str) -> str:
     """`text` on one line, with what markdown or HTML would take for markup escaped."""
     return re.sub(r"([\\`*_~\[\]$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _cell(text: str) -> str:
     """`text` for a table cell."""
-    return _markdown(text).replace("|", r"\|")
+    return as_markdown(text).replace("|", r"\|")
 
 
 def _link(label: str, url: str) -> str:

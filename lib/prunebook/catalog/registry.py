@@ -1,0 +1,86 @@
+"""The registry of methods, `REGISTRY` in `prunebook/methods/__init__.py`: read without running it, and extended."""
+
+import ast
+from pathlib import Path
+
+from ..errors import UserError
+
+METHODS = Path("lib/prunebook/methods")
+TESTS = Path("tests/methods")
+_INSTALLED = Path(__file__).parents[1] / "methods" / "__init__.py"
+_WIDTH = 120
+
+
+def method_names(path: Path | None = None) -> list[str]:
+    """The names of the methods: the keys of `REGISTRY`; errors as `read_registry`.
+
+    Args:
+        path: the file that holds it; None: the one of this library.
+    """
+    return list(_entries(path or _INSTALLED))
+
+
+def read_registry(root: Path) -> dict[str, tuple[str, str]]:
+    """Method -> module and class, of the library in the book's folder, or else of the one that runs this.
+
+    Raises:
+        UserError: the file cannot be read or defines no `REGISTRY` dict.
+    """
+    own = root / METHODS / "__init__.py"
+    return _entries(own if own.is_file() else _INSTALLED)
+
+
+def with_method(text: str, name: str, module: str, class_name: str) -> str:
+    """The source of the registry with one more method, in its alphabetical place and in `__all__`.
+
+    Raises:
+        UserError: the registry is not written as one entry a line, or the class's name is taken.
+    """
+    tree = ast.parse(text)
+    table, exported = _assigned(tree, "REGISTRY"), _assigned(tree, "__all__")
+    names = ast.literal_eval(exported)
+    if class_name in names:
+        raise UserError(f"class name {class_name!r} is taken in {METHODS}; choose another with --short")
+    lines = text.splitlines(keepends=True)
+    lines[exported.lineno - 1 : exported.end_lineno] = [_list("__all__ = ", [*names, class_name])]
+    later = [key.lineno - 1 for key in table.keys if key.value > name]
+    lines.insert(later[0] if later else table.end_lineno - 1, f'    "{name}": ("{module}", "{class_name}"),\n')
+    result = "".join(lines)
+    try:
+        written = ast.literal_eval(_assigned(ast.parse(result), "REGISTRY"))
+    except (SyntaxError, ValueError):
+        written = None
+    if written != ast.literal_eval(table) | {name: (module, class_name)}:
+        raise UserError(f"{METHODS}/__init__.py: REGISTRY must hold one entry a line and stand before __all__")
+    return result
+
+
+def _entries(path: Path) -> dict[str, tuple[str, str]]:
+    try:
+        return ast.literal_eval(_assigned(ast.parse(path.read_text(encoding="utf-8")), "REGISTRY"))
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"cannot read the method registry {path}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr:
+    """The value that a module assigns to `name`."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return node.value
+    raise UserError(f"defines no {name}")
+
+
+def _list(start: str, names: list[str]) -> str:
+    """The names as ruff sorts and lays them out: constants, classes, functions."""
+    quoted = [f'"{name}"' for name in sorted(names, key=lambda name: (_kind(name), name))]
+    line = f"{start}[{', '.join(quoted)}]\n"
+    if len(line) <= _WIDTH + 1:
+        return line
+    return "".join([f"{start}[\n", *(f"    {name},\n" for name in quoted), "]\n"])
+
+
+def _kind(name: str) -> int:
+    return 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
