@@ -99,8 +99,9 @@ def test_from_notebooks_to_pages(book, capfd):
     assert "paper:" not in page
     assert "has not been run yet" in (html / "papers" / "later.html").read_text()
     scores = (html / "scoreboard.html").read_text()
-    assert scores.count('<span class="pb-verdict pb-holds">') == 1
-    assert scores.count('<span class="pb-verdict pb-not-testable">') == 1
+    # one badge for the verdict overall and one at the claim
+    assert scores.count('<span class="pb-verdict pb-holds">') == 2
+    assert scores.count('<span class="pb-verdict pb-not-testable">') == 2
     assert list((html / "_downloads").rglob("alpha.ipynb"))
     assert "ci-model" in scores
 
