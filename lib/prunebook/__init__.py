@@ -27,7 +27,9 @@ EXPORTS = {
     "show_source": "show",
     "UserError": "errors",
 }
-_SUBMODULES = ("methods", "criteria", "patterns", "blocks", "corpora", "models", "evaluate", "claims", "catalog")
+_SUBMODULES = (
+    "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "models", "evaluate", "claims", "catalog",
+)  # fmt: skip
 
 __all__ = [*EXPORTS, *_SUBMODULES]
 

@@ -122,12 +122,16 @@ class BlockStep(Block):
     device: torch.device = None
     precision: str = "exact"
     groups: list[list[str]] = field(default_factory=list)
+    propagated: bool = False
 
-    def collect(self, factory: Callable[[int, torch.device], Statistic]) -> dict[str, Statistic]:
+    def collect(
+        self, factory: Callable[[int, torch.device], Statistic], *, propagate: bool = False
+    ) -> dict[str, Statistic]:
         """Run all inputs through the block as it is now; one statistic for each distinct input.
 
         Linears that read the same tensor (q/k/v, gate/up) share one statistic object. After the first batch
-        the forward pass ends at the last linear, whose output nobody needs.
+        the forward pass ends at the last linear, whose output nobody needs; with `propagate`, for a block that
+        stays as it is, the outputs of this same pass become the next block's inputs.
 
         Returns:
             Name of linear -> statistic of its input; linears that never ran are absent.
@@ -160,13 +164,16 @@ class BlockStep(Block):
 
             return hook
 
-        batches = self.hidden.split(self.batch_size)
-        self._run(batches[0], {name: discover(name) for name in self.linears})
-        first_inputs.clear()
-        last = next(reversed(leaders), None)
-        hooks = {name: observe(name, name == last) for name in leaders}
-        for batch in batches[1:]:
-            self._run(batch, hooks)
+        hooks = {name: discover(name) for name in self.linears}
+        for batch in self.hidden.split(self.batch_size):
+            output = self._run(batch, hooks)
+            if propagate:
+                batch.copy_(output)
+            if first_inputs:
+                first_inputs.clear()
+                last = None if propagate else next(reversed(leaders), None)
+                hooks = {name: observe(name, name == last) for name in leaders}
+        self.propagated = propagate
         for group in self.groups:
             if not leaders[group[0]].is_finite():
                 raise UserError(
@@ -184,6 +191,7 @@ class BlockStep(Block):
         """Replace `hidden` by the block's outputs, in place, batch by batch."""
         for batch in self.hidden.split(self.batch_size):
             batch.copy_(self._run(batch, {}))  # to host memory
+        self.propagated = True
 
     def _run(self, batch: torch.Tensor, hooks: dict[str, Callable]) -> torch.Tensor | None:
         handles = [self.linears[name].register_forward_pre_hook(hook) for name, hook in hooks.items()]
@@ -236,7 +244,7 @@ def walk(
                 batch_size, device, precision,
             )  # fmt: skip
             yield step
-            if block.index + 1 < len(blocks):  # nothing reads the last block's outputs
+            if block.index + 1 < len(blocks) and not step.propagated:  # nothing reads the last block's outputs
                 step.propagate()
         finally:
             block.module.to(home)

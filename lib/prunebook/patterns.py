@@ -60,7 +60,30 @@ class NofM:
         return f"{self.n}:{self.m}"
 
 
-Pattern = Unstructured | NofM
+@dataclass(frozen=True)
+class Budget:
+    """Remove exactly `removed` of a layer's `size` weights, spread evenly over its rows (scope `row`) or wherever
+    scores are lowest (`layer`). What an allocation gives each layer, so that all of them meet one global count."""
+
+    removed: int
+    size: int
+    scope: str = "row"
+
+    def __post_init__(self):
+        if not 0 <= self.removed <= self.size:
+            raise UserError(f"removed {self.removed} is not allowed for a layer of {self.size} weights")
+        if self.scope not in ("row", "layer"):
+            raise UserError(f"scope {self.scope!r} is not allowed for the budget of one layer; use 'row' or 'layer'")
+
+    @property
+    def sparsity(self) -> float:
+        return self.removed / self.size
+
+    def __str__(self):
+        return f"{self.removed} of {self.size} per {self.scope}"
+
+
+Pattern = Unstructured | NofM | Budget
 
 
 def make_pattern(sparsity: float | None = None, pattern: str | Pattern | None = None, scope: str = "row") -> Pattern:
@@ -73,7 +96,7 @@ def make_pattern(sparsity: float | None = None, pattern: str | Pattern | None = 
         raise UserError(f"give either sparsity or pattern, not sparsity={sparsity!r} and pattern={pattern!r}")
     if pattern is None:
         return Unstructured(sparsity, scope)
-    if isinstance(pattern, Unstructured | NofM):
+    if isinstance(pattern, Pattern):
         return pattern
     _check_scope(scope)
     match = re.fullmatch(r"(\d+):(\d+)", str(pattern))
@@ -96,18 +119,30 @@ def count_removed(size: int, sparsity: float) -> int:
     return math.floor(round(size * sparsity, 12 - len(str(size))) if size else 0)
 
 
+def counts_removed(pattern: Unstructured | Budget, groups: int, size: int) -> torch.Tensor:
+    """How many weights go from each of `groups` comparison groups of `size` weights, int64 `[groups]`.
+
+    A `Budget` is spread evenly: the counts differ by one at most and sum to its `removed`.
+    """
+    if isinstance(pattern, Budget):
+        if groups * size != pattern.size:
+            raise UserError(f"a budget for {pattern.size} weights does not fit a layer of {groups * size}")
+        return (torch.arange(groups + 1) * pattern.removed // groups).diff()
+    return torch.full((groups,), count_removed(size, pattern.sparsity))
+
+
 def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     """Mask of one layer.
 
     Args:
         scores: `[out, in]`, float32 or float64, no NaN.
-        pattern: per row, per layer, or n:m (the scope `model` needs `keep_masks`).
+        pattern: per row, per layer, a budget, or n:m (the scope `model` needs `keep_masks`).
 
     Returns:
         bool `[out, in]`, True where the weight is kept.
 
     Raises:
-        UserError: NaN scores, a width that n:m does not divide, or scope `model` for one layer.
+        UserError: NaN scores, a width that n:m does not divide, another layer's budget, or scope `model`.
     """
     _refuse_nan(scores)
     if isinstance(pattern, NofM):
@@ -116,7 +151,7 @@ def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     if pattern.scope == "model":
         raise UserError("scope 'model' compares all layers; use keep_masks with the scores of every layer")
     rows = scores if pattern.scope == "row" else scores.reshape(1, -1)
-    return keep_largest(rows, count_removed(rows.shape[1], pattern.sparsity)).view(scores.shape)
+    return keep_largest(rows, counts_removed(pattern, *rows.shape)).view(scores.shape)
 
 
 def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
@@ -139,11 +174,21 @@ def _refuse_nan(scores: torch.Tensor) -> None:
         raise UserError("scores hold NaN; weights and calibration activations must be finite")
 
 
-def keep_largest(rows: torch.Tensor, removed: int) -> torch.Tensor:
+def keep_largest(rows: torch.Tensor, removed: int | torch.Tensor) -> torch.Tensor:
     """All but the `removed` smallest of each row `[groups, size]`; equal scores go lowest index first.
 
-    Selects the threshold instead of sorting; the result equals that of a stable ascending sort.
+    Selects the threshold instead of sorting; the result equals that of a stable ascending sort. `removed` is one
+    number, or one for each row, `[groups]`.
     """
+    if isinstance(removed, torch.Tensor):
+        counts = removed.unique().tolist()
+        if len(counts) > 1:
+            keep = torch.empty_like(rows, dtype=torch.bool)
+            for count in counts:
+                chosen = (removed == count).nonzero().flatten().to(rows.device)
+                keep[chosen] = keep_largest(rows[chosen], count)
+            return keep
+        removed = counts[0]
     if removed == 0:
         return torch.ones_like(rows, dtype=torch.bool)
     threshold = kth_smallest(rows, removed)
@@ -227,4 +272,4 @@ def _broken_groups(zero: torch.Tensor, pattern: Pattern) -> int:
     groups = zero if pattern.scope == "row" else zero.reshape(1, -1)
     if pattern.scope == "model":
         return 0
-    return int((groups.sum(1) < count_removed(groups.shape[1], pattern.sparsity)).sum())
+    return int((groups.sum(1).cpu() < counts_removed(pattern, *groups.shape)).sum())

@@ -159,7 +159,7 @@ def test_rows_may_be_permuted(pattern):
 def test_siblings_are_solved_as_if_alone(pattern):
     first, inputs = problem()
     second = problem(rows=5, seed=1)[0] * 100  # with a shared threshold, the first would lose everything
-    together = _update_siblings([first, second], hessian(inputs), pattern, 0.01, 24)
+    together = _update_siblings([first, second], hessian(inputs), [pattern] * 2, 0.01, 24)
     for weight, (new, keep) in zip([first, second], together, strict=True):
         alone, mask = sparsegpt_update(weight, hessian(inputs), pattern, 0.01, 24)
         assert torch.equal(keep, mask)

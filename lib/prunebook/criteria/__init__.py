@@ -1,5 +1,12 @@
 """Importance scores: pure functions of tensors, one file a family. A higher score means keep."""
 
-from . import hessian, magnitude, wanda
+from . import hessian, magnitude, ria, wanda
 
-__all__ = ["hessian", "magnitude", "wanda"]
+# The scores that need a weight `[out, in]` and the norms of its inputs `[in]`, by name.
+SCORES = {
+    "magnitude": lambda weight, norm: magnitude.magnitude_score(weight),
+    "ria": ria.ria_score,
+    "wanda": wanda.wanda_score,
+}
+
+__all__ = ["SCORES", "hessian", "magnitude", "ria", "wanda"]

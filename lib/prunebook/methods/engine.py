@@ -3,10 +3,12 @@
 import dataclasses
 import importlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from ..allocation import from_rates
 from ..blocks import count_zeros, find_blocks, weight_of
 from ..errors import UserError
 from ..memory import peak_memory
@@ -38,7 +40,14 @@ class Report:
 
 
 def prune(
-    model, method, *, calibration: torch.Tensor | None = None, device=None, progress: bool = False, **options
+    model,
+    method,
+    *,
+    calibration: torch.Tensor | None = None,
+    allocation: Mapping[str, float] | None = None,
+    device=None,
+    progress: bool = False,
+    **options,
 ) -> Report:
     """Prune the linears inside the decoder blocks in place; embeddings and head stay dense.
 
@@ -47,6 +56,8 @@ def prune(
         method: a name (`wanda`) with its options, as `sparsity=0.5` or `pattern="2:4"`, or an instance such as
             `methods.Wanda(sparsity=0.5)`.
         calibration: int64 `[n, length]`; methods that need no data ignore it.
+        allocation: name of each linear -> its own sparsity, in place of the method's one for all; their weighted mean
+            is met exactly. For methods that take any (`takes_allocation`): Magnitude, Wanda, RIA, SparseGPT, DSnoT.
         device: where blocks compute, one at a time (`cuda` for a model kept in host memory because it does not fit);
             None for where the model is.
         progress: show a progress bar.
@@ -55,7 +66,7 @@ def prune(
         The measured `Report`; it is also appended to `model.prunebook_reports`, which `save_model` writes.
 
     Raises:
-        UserError: unknown method or option, missing or bad calibration, activations that are not finite; and,
+        UserError: unknown method, option or linear, missing or bad calibration, activations that are not finite; and,
             found before any weight changes, a width that n:m does not divide or weights that are not finite.
     """
     method = make_method(method, options)
@@ -67,10 +78,11 @@ def prune(
             check_width(weight.shape[1], method.target, name)
             if not torch.stack(torch.aminmax(weight)).isfinite().all():
                 raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
+    named = {} if allocation is None else {"targets": _targets(model, method, allocation)}
     start = time.perf_counter()
     device = next(model.parameters()).device if device is None else resolve_device(device)
     with peak_memory(device) as memory:
-        method.prune(model, calibration, progress=name_of(method) if progress else None, device=device)
+        method.prune(model, calibration, progress=name_of(method) if progress else None, device=device, **named)
     seconds = time.perf_counter() - start
     counts = count_zeros(model)
     sparsity = sum(zeros for zeros, _ in counts.values()) / sum(size for _, size in counts.values())
@@ -82,6 +94,16 @@ def prune(
     )
     model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
     return report
+
+
+def _targets(model, method, allocation: Mapping[str, float]) -> dict:
+    """The exact budgets of an allocation, in the comparison group of the method."""
+    if not getattr(method, "takes_allocation", False):
+        raise UserError(f"method {name_of(method)!r} allocates by itself; leave allocation out")
+    scope = getattr(method.target, "scope", None)
+    if scope not in ("row", "layer"):
+        raise UserError(f"an allocation does not go with the pattern {method.target}; use a sparsity per row or layer")
+    return from_rates(model, allocation, scope)
 
 
 def make_method(method, options: dict):

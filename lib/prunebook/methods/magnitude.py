@@ -13,9 +13,10 @@ from typing import ClassVar
 
 import torch
 
+from ..allocation import uniform
 from ..blocks import find_blocks, weight_of
 from ..criteria.magnitude import magnitude_score
-from ..patterns import Pattern, Unstructured, keep_mask, keep_masks, make_pattern
+from ..patterns import Pattern, keep_mask, keep_masks, make_pattern
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Magnitude:
 
     paper: ClassVar[str] = "essential-sparsity"
     needs_calibration: ClassVar[bool] = False
+    takes_allocation: ClassVar[bool] = True
     facets: ClassVar[dict] = {
         "type": ["Unstructured", "Semi-structured"], "criteria": ["Magnitude"], "weight": ["Frozen"],
     }  # fmt: skip
@@ -54,12 +56,17 @@ class Magnitude:
         return weight.masked_fill(~keep_mask(magnitude_score(weight), self.target), 0)
 
     @torch.no_grad()
-    def prune(self, model, calibration=None, progress: str | None = None, device=None) -> None:
-        """Prune all linears of the decoder blocks in place; the other arguments are not used."""
-        weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
-        if isinstance(self.target, Unstructured) and self.target.scope == "model":
-            masks = keep_masks([magnitude_score(weight) for weight in weights], self.target.sparsity)
+    def prune(self, model, calibration=None, targets=None, progress: str | None = None, device=None) -> None:
+        """Prune all linears of the decoder blocks in place; calibration, progress and device are not used.
+
+        Args:
+            targets: name of each linear -> its pattern, where they differ; by default `target` for all.
+        """
+        weights = {n: weight_of(linear) for block in find_blocks(model) for n, linear in block.linears.items()}
+        if targets is None and getattr(self.target, "scope", None) == "model":
+            masks = keep_masks([magnitude_score(weight) for weight in weights.values()], self.target.sparsity)
         else:
-            masks = (keep_mask(magnitude_score(weight), self.target) for weight in weights)
-        for weight, keep in zip(weights, masks, strict=True):
+            targets = targets or uniform(model, self.target)
+            masks = (keep_mask(magnitude_score(weight), targets[name]) for name, weight in weights.items())
+        for weight, keep in zip(weights.values(), masks, strict=True):
             weight.masked_fill_(~keep, 0)

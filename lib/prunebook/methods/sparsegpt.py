@@ -15,10 +15,11 @@ from typing import ClassVar
 
 import torch
 
+from ..allocation import uniform
 from ..blocks import walk, weight_of
 from ..criteria.hessian import Hessian, inverse_factor, obs_score
 from ..errors import UserError
-from ..patterns import NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
+from ..patterns import Budget, NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
 
 _STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
 
@@ -40,13 +41,14 @@ def sparsegpt_update(
     Raises:
         UserError: the damped Hessian is not positive definite, or the pattern does not divide the width.
     """
-    return _update_siblings([weight], hessian, pattern, damping, block_size)[0]
+    return _update_siblings([weight], hessian, [pattern], damping, block_size)[0]
 
 
-def _update_siblings(weights: Sequence[torch.Tensor], H, pattern, damping, block_size):
+def _update_siblings(weights: Sequence[torch.Tensor], H, patterns: Sequence[Pattern], damping, block_size):
     """`sparsegpt_update` for weights that share inputs: rows stacked, one sweep, separate thresholds."""
-    for weight in weights:
+    for weight, pattern in zip(weights, patterns, strict=True):
         check_width(weight.shape[1], pattern)
+    pattern = patterns[0]  # n:m is the same for all siblings
     counts = [len(weight) for weight in weights]
     # Transposed, so that a column of W is contiguous: W is [in, rows] from here on.
     W = torch.cat([weight.float() for weight in weights]).T.contiguous()
@@ -58,13 +60,21 @@ def _update_siblings(weights: Sequence[torch.Tensor], H, pattern, damping, block
     keep = torch.ones_like(W, dtype=torch.bool)
     for i1 in range(0, len(W), block_size):
         i2 = min(i1 + block_size, len(W))
-        if isinstance(pattern, Unstructured):
-            scores = obs_score(W[i1:i2].T, U.diagonal()[i1:i2])
-            block_pattern = Unstructured(pattern.sparsity, "layer")
-            keep[i1:i2] = torch.cat([keep_mask(s, block_pattern) for s in scores.split(counts)]).T
+        if not isinstance(pattern, NofM):
+            scores = obs_score(W[i1:i2].T, U.diagonal()[i1:i2]).split(counts)
+            shares = (_share(p, len(score), i1, i2) for p, score in zip(patterns, scores, strict=True))
+            keep[i1:i2] = torch.cat([keep_mask(score, share) for score, share in zip(scores, shares, strict=True)]).T
         E = _sweep(W[i1:i2], keep[i1:i2], U[i1:i2, i1:i2], pattern)
         W[i2:].addmm_(U[i1:i2, i2:].T, E, alpha=-1)
     return list(zip(W.T.split(counts), keep.T.split(counts), strict=True))
+
+
+def _share(pattern: Unstructured | Budget, rows: int, i1: int, i2: int) -> Unstructured | Budget:
+    """What a layer's pattern asks of its columns i1 to i2; the shares of a budget sum to it."""
+    if isinstance(pattern, Unstructured):
+        return Unstructured(pattern.sparsity, "layer")
+    width = pattern.size // rows
+    return Budget(pattern.removed * i2 // width - pattern.removed * i1 // width, rows * (i2 - i1), "layer")
 
 
 def _sweep(W, keep, U, pattern) -> torch.Tensor:
@@ -114,6 +124,7 @@ class SparseGPT:
 
     paper: ClassVar[str] = "sparsegpt"
     needs_calibration: ClassVar[bool] = True
+    takes_allocation: ClassVar[bool] = True
     facets: ClassVar[dict] = {
         "type": ["Unstructured", "Semi-structured"], "criteria": ["Hessian"], "weight": ["Update"],
     }  # fmt: skip
@@ -139,25 +150,28 @@ class SparseGPT:
         """The pruned and updated copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
         statistic = Hessian(weight.shape[1], weight.device)
         statistic.update(inputs)
-        return self._solve([weight], statistic)[0]
+        return self._solve([weight], statistic, [self.target])[0]
 
     @torch.no_grad()
-    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
+    def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
         """Prune all linears of the decoder blocks in place, block by block.
 
         Args:
             calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
+            targets: name of each linear -> its pattern, where they differ; by default `target` for all.
             device: where blocks compute, one at a time; None for where the model is.
         """
+        targets = targets or uniform(model, self.target)
         for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
             statistics = block.collect(Hessian)
             for names in block.groups:
                 weights = [weight_of(block.linears[name]) for name in names]
-                for weight, new in zip(weights, self._solve(weights, statistics[names[0]]), strict=True):
+                solved = self._solve(weights, statistics[names[0]], [targets[name] for name in names])
+                for weight, new in zip(weights, solved, strict=True):
                     weight.copy_(new)
 
-    def _solve(self, weights: Sequence[torch.Tensor], statistic: Hessian) -> list[torch.Tensor]:
-        pairs = _update_siblings(weights, statistic.matrix(), self.target, self.damping, self.block_size)
+    def _solve(self, weights: Sequence[torch.Tensor], statistic: Hessian, patterns) -> list[torch.Tensor]:
+        pairs = _update_siblings(weights, statistic.matrix(), patterns, self.damping, self.block_size)
         if self.update:
             # Rounding to a narrower dtype keeps zeros zero: the mask survives the cast.
             return [new.to(weight.dtype) for weight, (new, _) in zip(weights, pairs, strict=True)]

@@ -13,10 +13,11 @@ from typing import ClassVar
 
 import torch
 
-from ..blocks import walk, weight_of
+from ..allocation import uniform
 from ..criteria.wanda import SquaredNorm, wanda_score
 from ..errors import UserError
 from ..patterns import Pattern, keep_mask, make_pattern
+from .scored import prune_by_score
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Wanda:
 
     paper: ClassVar[str] = "wanda"
     needs_calibration: ClassVar[bool] = True
+    takes_allocation: ClassVar[bool] = True
     facets: ClassVar[dict] = {
         "type": ["Unstructured", "Semi-structured"], "criteria": ["Wanda"], "weight": ["Frozen"],
     }  # fmt: skip
@@ -60,16 +62,13 @@ class Wanda:
         statistic.update(inputs)
         return weight.masked_fill(~keep_mask(wanda_score(weight, statistic.norm()), self.target), 0)
 
-    @torch.no_grad()
-    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
-        """Prune all linears of the decoder blocks in place, block by block.
+    def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
+        """Prune all linears of the decoder blocks in place, block by block; see `prune_by_score`.
 
         Args:
-            calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
-            device: where blocks compute, one at a time; None for where the model is.
+            targets: name of each linear -> its pattern, where they differ; by default `target` for all.
         """
-        for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
-            for name, statistic in block.collect(SquaredNorm).items():
-                weight = weight_of(block.linears[name])
-                keep = keep_mask(wanda_score(weight, statistic.norm()), self.target)
-                weight.masked_fill_(~keep, 0)
+        targets = targets or uniform(model, self.target)
+        prune_by_score(
+            model, calibration, wanda_score, targets, precision=self.precision, progress=progress, device=device
+        )
