@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from .blocks import find_blocks, walk, weight_of
 from .criteria.wanda import SquaredNorm, wanda_score
@@ -115,15 +116,10 @@ def owl_rates(
     share /= share.sum()
     distribution = np.asarray(distribution, dtype=np.float64)
     reach = np.ptp(distribution)
-    kept = 2 * spread * (distribution - distribution.min()) / (reach or 1)
+    kept = 2 * spread * ((distribution - distribution.min()) / (reach or 1))
     rates = sparsity - (kept - share @ kept)
     highest = max(_HIGHEST, sparsity)
-    shift = 0.0
-    for _ in range(2 * len(rates)):  # each round frees or clips a layer, or ends
-        clipped = (rates + shift).clip(0, highest)
-        free = share[(clipped > 0) & (clipped < highest)].sum()
-        error = sparsity - share @ clipped
-        if abs(error) < 1e-14 or not free:
-            break
-        shift += error / free
-    return clipped.tolist()
+    if rates.min() < 0 or rates.max() > highest:
+        shift = brentq(lambda t: share @ (rates + t).clip(0, highest) - sparsity, -rates.max(), highest - rates.min())
+        rates = (rates + shift).clip(0, highest)
+    return rates.tolist()

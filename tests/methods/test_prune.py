@@ -8,11 +8,11 @@ import torch
 from prunebook import methods
 from prunebook.blocks import find_blocks, weight_of
 from prunebook.errors import UserError
-from prunebook.methods import Magnitude, SparseGPT, Wanda, list_methods, prune
+from prunebook.methods import REGISTRY, RIA, Magnitude, SparseGPT, Wanda, list_methods, prune
 from prunebook.patterns import verify
 
 FAMILIES = ("llama", "qwen3", "opt", "gpt2")
-METHODS = ("magnitude", "wanda", "sparsegpt")
+METHODS = ("magnitude", "wanda", "ria", "sparsegpt")
 TARGETS = ({"sparsity": 0.5}, {"pattern": "2:4"}, {"pattern": "4:8"})
 target_id = {"ids": lambda target: str(next(iter(target.values())))}
 
@@ -69,7 +69,7 @@ def test_unstructured_groups_are_those_of_the_method(make_model, tokens, family)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_name_and_object_do_the_same(make_model, tokens, method):
-    cls = {"magnitude": Magnitude, "wanda": Wanda, "sparsegpt": SparseGPT}[method]
+    cls = {"magnitude": Magnitude, "wanda": Wanda, "ria": RIA, "sparsegpt": SparseGPT}[method]
     by_name, by_object = make_model("llama"), make_model("llama")
     first = prune(by_name, method, calibration=tokens, sparsity=0.4)
     second = prune(by_object, cls(sparsity=0.4), calibration=tokens)
@@ -80,7 +80,7 @@ def test_name_and_object_do_the_same(make_model, tokens, method):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "ria"])
 def test_sparsity_zero_changes_nothing(make_model, tokens, method, family):
     model = make_model(family)
     expected = logits(model, tokens)
@@ -152,17 +152,16 @@ def test_fast_precision_prunes_almost_the_same_weights(make_model, tokens):
 
 def test_methods_are_listed():
     entries = {entry["name"]: entry for entry in list_methods()}
-    assert list(entries) == ["magnitude", "sparsegpt", "wanda"]
-    assert {name: entry["paper"] for name, entry in entries.items()} == {
-        "magnitude": "essential-sparsity", "sparsegpt": "sparsegpt", "wanda": "wanda",
-    }  # fmt: skip
+    assert list(entries) == sorted(REGISTRY)
+    papers = {name: entry["paper"] for name, entry in entries.items()}
+    assert papers == {name: "essential-sparsity" if name == "magnitude" else name for name in REGISTRY}
     assert entries["wanda"]["options"] == {
         "sparsity": None,
         "pattern": None,
         "scope": "row",
         "precision": "exact",
     }
-    assert [entry["needs_calibration"] for entry in entries.values()] == [False, True, True]
+    assert [name for name, entry in entries.items() if not entry["needs_calibration"]] == ["magnitude"]
     assert entries["sparsegpt"]["class"] == "SparseGPT"
     assert methods.SparseGPT is SparseGPT
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
@@ -171,7 +170,7 @@ def test_methods_are_listed():
 
 @pytest.mark.parametrize(
     ("method", "options", "message"),
-    [("wonda", {"sparsity": 0.5}, "method 'wonda' is unknown; use magnitude, sparsegpt, wanda"),
+    [("wonda", {"sparsity": 0.5}, "method 'wonda' is unknown; use " + ", ".join(sorted(REGISTRY))),
      ("wanda", {"sparsity": 0.5, "damping": 1}, "method 'wanda' has no option damping; it has sparsity, pattern"),
      (Wanda(sparsity=0.5), {"sparsity": 0.6}, r"options sparsity go into Wanda\(...\)"),
      ("wanda", {"sparsity": 0.5, "calibration": None}, "method 'wanda' needs calibration tokens"),
@@ -210,7 +209,7 @@ def test_weights_that_are_not_finite_are_named_before_anything_changes(make_mode
     assert all(torch.equal(t.nan_to_num(), before[n].nan_to_num()) for n, t in model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+@pytest.mark.parametrize("method", ["wanda", "ria", "sparsegpt", "owl"])
 def test_activations_that_are_not_finite_are_named(make_model, tokens, method):
     model = make_model("llama")
     model.model.embed_tokens.weight.data[tokens[6, 3]] = float("nan")

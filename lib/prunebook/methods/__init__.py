@@ -12,11 +12,16 @@ from .engine import Report, list_methods, prune
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {
     "magnitude": ("magnitude", "Magnitude"),
+    "owl": ("owl", "OWL"),
+    "ria": ("ria", "RIA"),
     "sparsegpt": ("sparsegpt", "SparseGPT"),
     "wanda": ("wanda", "Wanda"),
 }
 
-__all__ = ["REGISTRY", "Comparison", "Magnitude", "Report", "SparseGPT", "Wanda", "compare", "list_methods", "prune"]
+__all__ = [
+    "OWL", "REGISTRY", "RIA", "Comparison", "Magnitude", "Report", "SparseGPT", "Wanda", "compare", "list_methods",
+    "prune",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

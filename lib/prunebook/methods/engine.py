@@ -88,9 +88,10 @@ def prune(
     sparsity = sum(zeros for zeros, _ in counts.values()) / sum(size for _, size in counts.values())
     layers = {name: zeros / size for name, (zeros, size) in counts.items()}
     used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
+    pattern = getattr(method, "description", str(method.target))
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     report = Report(
-        name_of(method), options, str(method.target), sparsity, layers, seconds, memory.bytes, memory.kind, used
+        name_of(method), options, pattern, sparsity, layers, seconds, memory.bytes, memory.kind, used
     )
     model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
     return report

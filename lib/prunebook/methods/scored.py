@@ -1,4 +1,4 @@
-"""One-shot pruning by a score of weights and input norms: what Magnitude, Wanda and RIA have in common."""
+"""One-shot pruning by a score of weights and input norms: what Wanda and RIA have in common."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,6 +16,7 @@ def prune_by_score(
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     targets: Mapping[str, Pattern],
     *,
+    select: Callable[[torch.Tensor, Pattern], torch.Tensor] = keep_mask,
     precision: str = "exact",
     progress: str | None = None,
     device=None,
@@ -27,10 +28,11 @@ def prune_by_score(
         score: `(weight [out, in], norm [in]) -> [out, in]`, the norms of the inputs that reach the linear through
             the pruned blocks before it; a higher score means keep.
         targets: name of each linear -> its pattern, see `allocation`.
+        select: `(scores [out, in], pattern) -> mask`, True where kept.
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
         progress: label of a progress bar, None for none. device: where blocks compute; None for where the model is.
     """
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):
         for name, statistic in block.collect(SquaredNorm).items():
             weight = weight_of(block.linears[name])
-            weight.masked_fill_(~keep_mask(score(weight, statistic.norm()), targets[name]), 0)
+            weight.masked_fill_(~select(score(weight, statistic.norm()), targets[name]), 0)

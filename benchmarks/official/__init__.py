@@ -1,0 +1,1 @@
+"""Pruning methods beside the authors' own code: same weights, same tokens, one run. See `__main__`."""

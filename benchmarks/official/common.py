@@ -1,0 +1,88 @@
+"""What the adapters share: official layers that can be called, single linears with their inputs, agreement."""
+
+import contextlib
+import importlib
+import io
+import sys
+import types
+import unittest.mock
+from collections.abc import Callable, Iterator
+
+import torch
+
+from prunebook.blocks import find_blocks
+
+
+def adapt(model, length: int) -> None:
+    """Let decoder layers be called as the official code calls them: positions inside, a tuple back."""
+    torch.cuda.synchronize = lambda *_: None
+    torch.cuda.empty_cache = lambda: None
+    model.seqlen, model.hf_device_map = length, {}
+    positions = torch.arange(length)[None]
+    rotary = model.model.rotary_emb(model.model.embed_tokens(positions), positions)
+    for layer in model.model.layers:
+
+        def forward(hidden, attention_mask=None, position_ids=None, inner=layer.forward, **_):
+            return (inner(hidden, attention_mask=attention_mask, position_embeddings=rotary),)
+
+        layer.forward = forward
+
+
+def official_module(folder: str, name: str):
+    """A module of a repository's folder; what it prints on import is dropped."""
+    sys.path.insert(0, folder)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return importlib.import_module(name)
+
+
+def loader(tokens: torch.Tensor) -> Callable:
+    """Stands in for the repositories' `get_loaders`: our tokens, a window at a time."""
+    return lambda *_, **__: ([(row[None], None) for row in tokens], None)
+
+
+def arguments(**values) -> types.SimpleNamespace:
+    """A repository's parsed command line."""
+    return types.SimpleNamespace(**values)
+
+
+def linears_with_inputs(model, tokens: torch.Tensor) -> Iterator[tuple[str, torch.nn.Linear, torch.Tensor]]:
+    """Name, linear and its inputs `[n, length, in]` for the first, a middle and the last block."""
+    blocks = find_blocks(model)
+    for block in (blocks[0], blocks[len(blocks) // 2], blocks[-1]):
+        seen = {name: [] for name in block.linears}
+        handles = [
+            linear.register_forward_pre_hook(lambda _, inputs, kept=seen[name]: kept.append(inputs[0].clone()))
+            for name, linear in block.linears.items()
+        ]
+        for row in tokens:
+            model(row[None], use_cache=False)
+        for handle in handles:
+            handle.remove()
+        for name, linear in block.linears.items():
+            yield name, linear, torch.cat(seen[name])
+
+
+def in_float64(function, *arguments):
+    """Call with every `.float()` and every new tensor in double precision: what is left is not rounding."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with unittest.mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+            return function(*arguments)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def agreement(ours: dict, theirs: dict) -> dict:
+    """Fraction of equal mask bits overall and in the first block."""
+    equal = {name: ((ours[name] == 0) == (theirs[name] == 0)).float().mean().item() for name in ours}
+    sizes = {name: ours[name].numel() for name in ours}
+    first = [name for name in ours if ".layers.0." in name]
+
+    def mean(names):
+        return sum(equal[n] * sizes[n] for n in names) / sum(sizes[n] for n in names)
+
+    return {
+        "mask_bits_equal": mean(list(ours)),
+        "first_block_mask_bits_equal": mean(first),
+        "first_block_bit_equal": all(torch.equal(ours[n], theirs[n]) for n in first),
+    }

@@ -1,0 +1,84 @@
+"""Order of input channels for n:m: spread what the pattern would lose over its groups.
+
+Zhang et al., Plug-and-Play (RIA, ICLR 2024), channel permutation: heuristic allocation, then a linear sum assignment
+for each slot of the groups; official code biomedical-cybernetics/Relative-importance-and-activation-pruning at 7bc55b0.
+An order is int64 `[in]`: position p of the permuted weight holds column `order[p]`.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from .patterns import NofM, check_width, keep_mask
+
+
+def retained(scores: torch.Tensor, order: torch.Tensor, pattern: NofM) -> float:
+    """Phi: the total score that n:m keeps of `scores [rows, in]` when its columns stand in this order."""
+    permuted = scores[:, order]
+    return permuted[keep_mask(permuted, pattern)].sum(dtype=torch.float64).item()
+
+
+def allocate_channels(importance: torch.Tensor, m: int) -> torch.Tensor:
+    """Heuristic allocation: columns sorted by importance, cut into m chunks, dealt to the groups like a snake.
+
+    Args:
+        importance: `[in]`, of each column, as the sum of its scores. m: size of a group; it divides `in`.
+
+    Returns:
+        The order, int64 `[in]`: every group gets one channel of each chunk.
+    """
+    chunks = importance.argsort(stable=True).view(m, -1).clone()
+    chunks[1::2] = chunks[1::2].flip(1)
+    return chunks.T.reshape(-1)
+
+
+def assign_channels(scores: Iterable[torch.Tensor], order: torch.Tensor, pattern: NofM) -> torch.Tensor:
+    """One sweep of linear sum assignments: for each slot of the groups, deal its channels out anew, the other
+    m - 1 channels of every group held. Phi never falls.
+
+    A group that keeps n of its own others and a candidate x retains, in a row, a constant plus max(t, x), where t is
+    the n-th largest of the others; and max(t, x) = (t + x + |t - x|) / 2, whose first two terms no assignment changes.
+    So the gain of candidate i in group j is an l1 distance over the rows.
+
+    Args:
+        scores: the score matrices `[rows, in]` that share the order; iterated over once for each slot.
+        order: int64 `[in]` to begin with.
+
+    Returns:
+        The order, int64 `[in]`, on the CPU.
+    """
+    order = order.cpu().clone()
+    groups = order.view(-1, pattern.m)
+    for slot in range(pattern.m):
+        others = [other for other in range(pattern.m) if other != slot]
+        gain = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+        for part in scores:
+            threshold = part[:, groups[:, others].to(part.device)].topk(pattern.n, dim=-1).values[..., -1]
+            candidate = part[:, groups[:, slot].to(part.device)]
+            gain += torch.cdist(threshold.T.contiguous(), candidate.T.contiguous(), p=1).cpu()
+        _, chosen = linear_sum_assignment(gain.numpy(), maximize=True)
+        groups[:, slot] = groups[torch.from_numpy(chosen), slot]
+    return order
+
+
+def best_order(scores: Iterable[torch.Tensor], pattern: NofM) -> torch.Tensor:
+    """Heuristic allocation, then one sweep of assignments, for matrices `[rows, in]` that share their inputs.
+
+    Raises:
+        UserError: n:m does not divide the number of inputs.
+    """
+    importance = sum(part.sum(0).cpu() for part in scores)
+    check_width(len(importance), pattern, "the score")
+    return assign_channels(scores, allocate_channels(importance, pattern.m), pattern)
+
+
+def keep_mask_permuted(scores: torch.Tensor, pattern: NofM) -> torch.Tensor:
+    """The n:m mask of the permuted columns, mapped back to their places: bool `[out, in]`, True where kept.
+
+    The pattern holds in the permuted order only.
+    """
+    order = best_order([scores], pattern).to(scores.device)
+    keep = torch.empty_like(scores, dtype=torch.bool)
+    keep[:, order] = keep_mask(scores[:, order], pattern)
+    return keep
