@@ -126,7 +126,8 @@ def main() -> None:
         module = adapter(method)
         folder = str(Path(folder).resolve())
         if not commit(folder).startswith(module.COMMIT):
-            raise SystemExit(f"{folder} stands at {commit(folder)[:7]}; check out {module.COMMIT} of {module.REPOSITORY}")
+            found = f"{folder} stands at {commit(folder)[:7]}"
+            raise SystemExit(f"{found}; check out {module.COMMIT} of {module.REPOSITORY}")
         length, samples = getattr(module, "LENGTH", options.length), getattr(module, "SAMPLES", options.samples)
         tokens = pb.calibration_tokens(tokenizer, samples, length, seed=0)
         with tempfile.TemporaryDirectory() as scratch:

@@ -1,7 +1,6 @@
 """OWL with Wanda at 70 %, luuyin/OWL: `prune_wanda_outlier` as it is, with our tokens.
 
-`official variant` rounds down in every row as that code does; `exact` meets the global count. Ratios are those that
-the official code prints and ours for the same tokens. `print_exc`-style output of the code is kept from the terminal.
+`official variant` rounds down in every row as that code does; `exact` meets the global count.
 """
 
 import re
@@ -23,7 +22,7 @@ OURS = {
 
 
 def official(model, tokens: torch.Tensor, folder: str) -> dict:
-    """The repository's `prune_wanda_outlier`, in place; returns the outlier distribution and sparsities that it used."""
+    """The repository's `prune_wanda_outlier`, in place; returns the outlier distribution that it used."""
     prune = official_module(folder, "lib.prune_all")
     prune.get_loaders = loader(tokens)
     adapt(model, tokens.shape[1])

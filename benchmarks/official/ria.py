@@ -41,8 +41,8 @@ def _module(folder: str):
 def _options(samples: int, length: int, **changes):
     defaults = {
         "nsamples": samples, "seed": 0, "seqlen": length, "calib_dataset": "c4", "model": "llama", "a": 0.5,
-        "prune_method": "ria", "sparsity_ratio": SPARSITY, "per_outneuron": False, "reconstruction": False, "gptq": False,
-        "reallocation": False, "lsa": False, "fast": False, "importance_score": "sum", "semi_sparse_acc": False,
+        "prune_method": "ria", "sparsity_ratio": SPARSITY, "per_outneuron": False, "reconstruction": False,
+        "gptq": False, "reallocation": False, "lsa": False, "fast": False, "importance_score": "sum", "semi_sparse_acc": False,
     }  # fmt: skip
     return arguments(**defaults | changes)
 
@@ -58,8 +58,8 @@ def official(model, tokens: torch.Tensor, folder: str) -> None:
 
 
 def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
-    """Single linears, both sides given the same weight and inputs: mask bits that differ, unstructured, at 2:4 after the
-    heuristic, and after the assignment, whose wall time is told for both sides; Phi of both where masks differ."""
+    """Single linears, both sides given the same weight and inputs: mask bits that differ, unstructured, and in the first
+    block at 2:4 after the heuristic and after the assignment, whose wall time is told; Phi of both."""
     prune = _module(folder)
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):
@@ -69,8 +69,8 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
             wrapped.add_batch(one, one @ weight.T)
             norm.update(one)
         score = ria_score(weight, norm.norm())
-        magnitude = weight.abs()
-        theirs = (magnitude / magnitude.sum(0) + magnitude / magnitude.sum(1, keepdim=True)) * wrapped.scaler_row.sqrt() ** 0.5
+        size = weight.abs()
+        theirs = (size / size.sum(0) + size / size.sum(1, keepdim=True)) * wrapped.scaler_row.sqrt() ** 0.5
         threshold = theirs.flatten().sort().values[int(theirs.numel() * SPARSITY) - 1]
         keep = keep_mask(score, Unstructured(SPARSITY, "layer"))
         row = {

@@ -16,7 +16,7 @@ from .criteria.wanda import SquaredNorm, wanda_score
 from .errors import UserError
 from .patterns import Budget, Pattern, count_removed
 
-_HIGHEST = 0.99  # no layer loses more, unless the target itself does
+_HIGHEST = 0.99  # no layer loses more, unless the target is nearly that
 
 
 def uniform(model, pattern: Pattern) -> dict[str, Pattern]:
@@ -118,8 +118,8 @@ def owl_rates(
     reach = np.ptp(distribution)
     kept = 2 * spread * ((distribution - distribution.min()) / (reach or 1))
     rates = sparsity - (kept - share @ kept)
-    highest = max(_HIGHEST, sparsity)
+    highest = max(_HIGHEST, (1 + sparsity) / 2)
     if rates.min() < 0 or rates.max() > highest:
-        shift = brentq(lambda t: share @ (rates + t).clip(0, highest) - sparsity, -rates.max(), highest - rates.min())
+        shift = brentq(lambda t: share @ (rates + t).clip(0, highest) - sparsity, -rates.max(), 1 - rates.min())
         rates = (rates + shift).clip(0, highest)
     return rates.tolist()
