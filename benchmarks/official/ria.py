@@ -42,7 +42,8 @@ def _options(samples: int, length: int, **changes):
     defaults = {
         "nsamples": samples, "seed": 0, "seqlen": length, "calib_dataset": "c4", "model": "llama", "a": 0.5,
         "prune_method": "ria", "sparsity_ratio": SPARSITY, "per_outneuron": False, "reconstruction": False,
-        "gptq": False, "reallocation": False, "lsa": False, "fast": False, "importance_score": "sum", "semi_sparse_acc": False,
+        "gptq": False, "reallocation": False, "lsa": False, "fast": False, "importance_score": "sum",
+        "semi_sparse_acc": False,
     }  # fmt: skip
     return arguments(**defaults | changes)
 
@@ -58,8 +59,8 @@ def official(model, tokens: torch.Tensor, folder: str) -> None:
 
 
 def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
-    """Single linears, both sides given the same weight and inputs: mask bits that differ, unstructured, and in the first
-    block at 2:4 after the heuristic and after the assignment, whose wall time is told; Phi of both."""
+    """Single linears, both sides given the same weight and inputs: mask bits that differ, unstructured, and in the
+    first block at 2:4 after the heuristic and after the assignment, whose wall time is told; Phi of both."""
     prune = _module(folder)
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):

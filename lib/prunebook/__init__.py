@@ -20,6 +20,7 @@ EXPORTS = {
     "prune": "methods",
     "list_methods": "methods",
     "compare": "methods",
+    "sweep": "methods",
     "claim": "claims",
     "not_testable": "claims",
     "gap": "claims",

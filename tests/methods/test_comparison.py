@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prunebook.evaluate import dense_baseline, measure
-from prunebook.methods import Magnitude, Wanda, compare, prune
+from prunebook.methods import Magnitude, Wanda, compare, prune, sweep
 
 VOCABULARY = 100
 
@@ -86,3 +86,12 @@ def test_methods_without_data_need_no_calibration(make_model, cache):
         model, {"m": Magnitude(sparsity=0.5)}, calibrations=[], held_out=held_out, dense=dense, progress=False
     )
     assert comparison.nll("m").shape == comparison.nll("dense").shape == (1, 4)
+
+
+def test_a_sweep_measures_what_a_comparison_measures(compared):
+    model, held_out, _, draws, comparison = compared
+    methods = {"by size": Magnitude(sparsity=0.5), "Wanda": Wanda(sparsity=0.25)}
+    swept = sweep(model, methods, calibration=draws[0], held_out=held_out, precision="exact", progress=False)
+    assert list(swept) == ["by size", "Wanda"]
+    for label, nll in swept.items():
+        np.testing.assert_array_equal(nll, comparison.nll(label)[:1])

@@ -129,6 +129,36 @@ def compare(
     )  # fmt: skip
 
 
+def sweep(
+    model,
+    methods: Mapping[str, object],
+    *,
+    calibration: torch.Tensor,
+    held_out: torch.Tensor,
+    precision: str = "auto",
+    progress: bool = True,
+) -> dict[str, np.ndarray]:
+    """Prune a copy of the model with every method and take its NLL alone: for curves of many points, at half the
+    time of `compare`.
+
+    Args:
+        model: the dense model; it is not changed. methods: label -> method object.
+        calibration: int64 `[n, length]`. held_out: int64 `[windows, length]`. precision: as for `measure`.
+
+    Returns:
+        Label -> mean NLL of each held-out window in nats, `[1, windows]`.
+
+    Raises:
+        UserError: as `prune` and `measure` do.
+    """
+    found = {}
+    for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
+        pruned = copy.deepcopy(model)
+        prune(pruned, method, calibration=calibration)
+        found[label] = measure(pruned, held_out, precision=precision).nll[None].numpy()
+    return found
+
+
 def _zeros(model) -> tuple[int, int]:
     """How many weights of the linears inside the blocks are zero, and how many there are."""
     zeros, sizes = zip(*count_zeros(model).values(), strict=True)

@@ -52,7 +52,7 @@ class OWL:
     paper: ClassVar[str] = "owl"
     needs_calibration: ClassVar[bool] = True
     facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"], "criteria": ["Outlier"], "weight": ["Frozen", "Update"],
+        "type": ["Unstructured", "Semi-structured"], "criteria": ["Wanda", "Hessian"], "weight": ["Frozen", "Update"],
     }  # fmt: skip
 
     def __post_init__(self):
