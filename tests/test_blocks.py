@@ -5,11 +5,13 @@ import torch
 import transformers
 from torch import nn
 
-from prunebook.blocks import find_blocks, walk, weight_of
+from prunebook.blocks import backpropagate, find_blocks, walk, weight_of
 from prunebook.corpora import check_tokens
+from prunebook.criteria.fisher import SecondMoment
 from prunebook.criteria.hessian import Hessian
 from prunebook.criteria.wanda import SquaredNorm
 from prunebook.errors import UserError
+from prunebook.precision import matmul_precision
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 FAMILIES = (*LIKE_LLAMA, "opt", "gpt2")
@@ -302,3 +304,77 @@ def test_fused_experts_are_refused_and_not_left_dense():
     )  # fmt: skip
     with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.experts\.\w+ \[4, \d+, \d+\] holds the experts"):
         find_blocks(transformers.AutoModelForCausalLM.from_config(config))
+
+
+@every_family
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_gradients_are_those_of_the_summed_loss(make_model, tokens, family, batch_size):
+    model = make_model(family)
+    inputs, gradients = backpropagate(model, tokens, Inputs, batch_size=batch_size)
+    stack, names = LINEARS[family]
+    assert sorted(gradients) == sorted(inputs) == sorted(f"{stack}.{i}.{name}" for i in range(3) for name in names)
+    for group in GROUPS[family]:
+        assert len({id(inputs[f"{stack}.1.{name}"]) for name in group}) == 1
+    # dL/dW = sum over tokens of g a^T, from autograd on the weights
+    loss = torch.nn.functional.cross_entropy(
+        model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum"
+    )
+    loss.backward()
+    for block in find_blocks(model):
+        for name, linear in block.linears.items():
+            expected = linear.weight.grad.T if family == "gpt2" else linear.weight.grad
+            g, a = gradients[name].all.flatten(0, 1), inputs[name].all.flatten(0, 1)
+            torch.testing.assert_close(g.T @ a, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_nothing_is_left_after_gradients(make_model, tokens):
+    model = make_model("llama")
+    model.model.norm.weight.requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    backpropagate(model, tokens, Inputs)
+    assert hooks(model) == []
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+    class Broken(Inputs):
+        def update(self, inputs):
+            raise RuntimeError("broken statistic")
+
+    with pytest.raises(RuntimeError, match="broken statistic"):
+        backpropagate(model, tokens, Broken)
+    assert hooks(model) == []
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+def test_fast_gradients_stay_close(make_model, tokens):
+    model = make_model("llama")
+    exact, fast = (backpropagate(model, tokens, Inputs, precision=p)[1] for p in ("exact", "fast"))
+    for name, statistic in exact.items():
+        error = (fast[name].all.float() - statistic.all).norm() / statistic.all.norm()
+        assert 1e-5 < error < 0.2, name
+
+
+def test_bad_tokens_and_gradients_are_named(make_model, tokens):
+    with pytest.raises(UserError, match=r"windows of at least 2 tokens to predict one, not \[7, 1\]"):
+        backpropagate(make_model("llama"), tokens[:, :1], Inputs)
+    model = make_model("llama")
+    model.lm_head.weight.data[5] = float("inf")
+    with pytest.raises(UserError, match=r"calibration gradients of model\.layers\.\d\..* hold NaN or infinity"):
+        backpropagate(model, tokens, SecondMoment)
+
+
+def test_frozen_linears_have_the_gradient_of_ordinary_ones():
+    x = torch.randn(2, 5, 7, requires_grad=True)
+    weight, bias = torch.randn(3, 7), torch.randn(3)
+    for arguments in ((x, weight), (x, weight, bias)):
+        expected = torch.nn.functional.linear(*arguments)
+        (want,) = torch.autograd.grad(expected.square().sum(), x)
+        with matmul_precision(x.device, "exact"):
+            output = torch.nn.functional.linear(*arguments)
+            (got,) = torch.autograd.grad(output.square().sum(), x)
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(got, want)
+    parameter = weight.clone().requires_grad_()
+    with matmul_precision(x.device, "exact"):
+        torch.nn.functional.linear(x, parameter).sum().backward()
+    torch.testing.assert_close(parameter.grad, x.detach().flatten(0, 1).sum(0).expand(3, 7))

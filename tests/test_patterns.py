@@ -14,6 +14,7 @@ from prunebook.errors import UserError
 from prunebook.patterns import (
     NofM,
     Unstructured,
+    cheapest_rows_columns,
     check_width,
     count_removed,
     keep_largest,
@@ -233,3 +234,39 @@ def test_verify_names_the_layer_that_breaks_the_pattern(make_model):
 def test_verify_refuses_what_is_no_pattern(make_model, pattern):
     with pytest.raises(UserError, match="not allowed"):
         verify(make_model("llama"), pattern)
+
+
+def brute_rows_columns(costs, budget):
+    """One structure after the other, counting zeros of real masks."""
+    masks = [torch.zeros(len(r), len(c), dtype=torch.bool) for r, c in costs]
+    queue = sorted(
+        (value, layer, kind, index)
+        for layer, pair in enumerate(costs)
+        for kind, values in enumerate(pair)
+        for index, value in enumerate(values.tolist())
+    )
+    for _, layer, kind, index in queue:
+        before = masks[layer].clone()
+        masks[layer].select(kind, index).fill_(True)
+        if sum(int(mask.sum()) for mask in masks) > budget:
+            masks[layer] = before
+            break
+    return masks
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("budget", [0, 1, 4, 17, 30, 50, 62])
+def test_rows_and_columns_are_counted_as_their_zeros(seed, budget):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(4, 8), (5, 6)]
+    costs = [
+        tuple(torch.randint(12, (n,), generator=generator).float() for n in shape) for shape in shapes
+    ]  # with many ties
+    expected = brute_rows_columns(costs, budget)
+    for (rows, columns), mask in zip(cheapest_rows_columns(costs, budget), expected, strict=True):
+        assert torch.equal(rows[:, None] | columns, mask)
+
+
+def test_costs_that_are_nan_are_refused():
+    with pytest.raises(UserError, match="NaN"):
+        cheapest_rows_columns([(torch.tensor([1.0]), torch.tensor([float("nan")]))], 1)

@@ -1,9 +1,9 @@
 """The LLM Surgeon, Qualcomm-AI-research/llm-surgeon: its curvature and `sparsify_model` as they are, with our tokens.
 
-Rows and columns at 30 % in three shots, one threshold, damping 0.01, `--use_iad`; `main` is left out, as it loads models
-and text, logs to tensorboard and evaluates after each shot (which would count against its time). The loop over shots is
-ours, the import of `pynvml`, which only logging needs, is empty, and the device is the CPU. Entries would take that code
-hours on two cores, as it multiplies two whole matrices for each group: `same_inputs` compares single linears instead.
+Rows and columns at 30 % in three shots, one threshold, damping 0.01, `--use_iad`. `main` is left out: it loads models
+and text, logs to tensorboard and evaluates after each shot, which would count against its time. The loop over shots is
+ours, the module `pynvml`, which only its logging needs, is empty, and the device is the CPU. Entries would take that
+code hours on two cores, as it multiplies whole matrices for each group.
 """
 
 import sys
@@ -11,10 +11,9 @@ import types
 
 import torch
 
-from prunebook.criteria import fisher
 from prunebook.methods import LLMSurgeon
 
-from .common import linears_with_inputs, official_module
+from .common import official_module
 
 REPOSITORY, COMMIT = "https://github.com/Qualcomm-AI-research/llm-surgeon", "7267344"
 SPARSITY, SHOTS, DAMPING = 0.3, 3, 0.01
@@ -30,12 +29,12 @@ OURS = {
 
 def _modules(folder: str):
     sys.modules.setdefault("pynvml", types.ModuleType("pynvml"))
-    return official_module(folder, "curvature"), official_module(folder, "sparsify"), official_module(folder, "pruner")
+    return official_module(folder, "curvature"), official_module(folder, "sparsify")
 
 
 def official(model, tokens: torch.Tensor, folder: str, shots: int = SHOTS, sparsity: float = SPARSITY) -> None:
     """The repository's shots, in place."""
-    curvature, sparsify, _ = _modules(folder)
+    curvature, sparsify = _modules(folder)
     batches = [types.SimpleNamespace(return_tensors=[row.tolist()]) for row in tokens]
     for shot in range(1, shots + 1):
         with torch.enable_grad():

@@ -27,8 +27,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def matmul_precision(device: torch.device, precision: str):
-    """Context for forward passes without gradients. `exact` computes in the model's dtype; `fast` runs matrix
-    products in bfloat16 while norms, residual stream and weights keep their dtype (torch autocast).
+    """Context for forward passes, and for gradients with frozen weights. `exact` computes in the model's dtype; `fast`
+    runs matrix products in bfloat16 while norms, residual stream and weights keep their dtype (torch autocast).
 
     Raises:
         UserError: a precision other than 'exact' or 'fast'.
@@ -43,16 +43,34 @@ def matmul_precision(device: torch.device, precision: str):
 
 
 class _OneDnn(TorchFunctionMode):
-    """Inference on the CPU: float32 linear layers and short bfloat16 attention as oneDNN products."""
+    """On the CPU: float32 linear layers (weights without gradient) and, in inference, short bfloat16 attention as
+    oneDNN products."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if not torch.is_grad_enabled():
-            if func is F.linear and not kwargs and not torch.is_autocast_enabled("cpu"):
+        inference, autocast = not torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        if func is F.linear and not kwargs and not autocast:
+            if inference:
                 return _linear(*args)
-            if func is F.scaled_dot_product_attention and torch.is_autocast_enabled("cpu"):
-                return _attention(*args, **kwargs)
+            if not any(parameter is not None and parameter.requires_grad for parameter in args[1:]):
+                return _FrozenLinear.apply(*args)
+        if func is F.scaled_dot_product_attention and inference and autocast:
+            return _attention(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """`_linear` with a gradient for its input alone."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias=None):
+        ctx.save_for_backward(weight)
+        return _linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (weight,) = ctx.saved_tensors
+        return _linear(gradient, weight.T), None, None
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

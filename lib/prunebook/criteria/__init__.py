@@ -1,6 +1,6 @@
 """Importance scores: pure functions of tensors, one file a family. A higher score means keep."""
 
-from . import hessian, magnitude, ria, wanda
+from . import fisher, hessian, magnitude, ria, wanda
 
 # The scores that need a weight `[out, in]` and the norms of its inputs `[in]`, by name.
 SCORES = {
@@ -9,4 +9,4 @@ SCORES = {
     "wanda": wanda.wanda_score,
 }
 
-__all__ = ["SCORES", "hessian", "magnitude", "ria", "wanda"]
+__all__ = ["SCORES", "fisher", "hessian", "magnitude", "ria", "wanda"]

@@ -11,24 +11,32 @@ from ..errors import UserError
 _PANEL = 288  # rows of H a product; smaller ones save work but run slower
 
 
-class Hessian:
-    """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32 `[in, in]`.
+def add_gram(total: torch.Tensor, inputs: torch.Tensor) -> None:
+    """Add the sum over tokens of `x x^T` to the lower triangle of `total`, float32 `[width, width]`.
 
-    Only the lower triangle is computed, in panels of rows: little more than half the work of a full product.
+    Panels of rows: little more than half the work of a full product. What stands above the diagonal is undefined.
+
+    Args:
+        inputs: `[..., width]` of any float dtype.
     """
+    features = inputs.reshape(-1, inputs.shape[-1]).float().T.contiguous()
+    panel = max(_PANEL, len(features) // 8)
+    for start in range(0, len(features), panel):
+        stop = start + panel
+        total[start:stop, :stop] += F.linear(features[start:stop], features[:stop])
+
+
+class Hessian:
+    """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32 `[in, in]`."""
 
     def __init__(self, width: int, device: torch.device):
-        self._panel = max(_PANEL, width // 8)
         self._sum = torch.zeros(width, width, device=device)
         self._sequences = 0
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
         self._sequences += len(inputs) if inputs.ndim == 3 else 1
-        features = inputs.reshape(-1, inputs.shape[-1]).float().T.contiguous()
-        for start in range(0, len(features), self._panel):
-            stop = start + self._panel
-            self._sum[start:stop, :stop] += F.linear(features[start:stop], features[:stop])
+        add_gram(self._sum, inputs)
 
     def is_finite(self) -> bool:
         return bool(torch.isfinite(self._sum).all())

@@ -11,6 +11,7 @@ from .engine import Report, list_methods, prune
 
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {
+    "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
     "magnitude": ("magnitude", "Magnitude"),
     "owl": ("owl", "OWL"),
     "ria": ("ria", "RIA"),
@@ -19,8 +20,8 @@ REGISTRY = {
 }
 
 __all__ = [
-    "OWL", "REGISTRY", "RIA", "Comparison", "Magnitude", "Report", "SparseGPT", "Wanda", "compare", "list_methods",
-    "prune", "sweep",
+    "OWL", "REGISTRY", "RIA", "Comparison", "LLMSurgeon", "Magnitude", "Report", "SparseGPT", "Wanda",
+    "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 
