@@ -17,6 +17,7 @@ from .changed import changed_dates
 from .explorer import landing_page, write_scripts
 from .exports import write_exports
 from .leaderboard import leaderboard
+from .ordering import read_ordering
 from .pages import adapt_links, check_sources, fill_papers, name_papers, run_line, with_note
 from .published import Published, PublishedPage
 from .recorded import read_runs
@@ -57,7 +58,7 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
         write_atomic(folder / "_toc.yml", name_papers((root / "_toc.yml").read_text(encoding="utf-8"), records))
         write_atomic(folder / _CHALLENGES, challenge_notes(notes, records))
         write_atomic(folder / "scoreboard.md", scoreboard(papers))
-        board, figures = leaderboard(papers, read_runs(root))
+        board, figures = leaderboard(papers, read_runs(root), read_ordering(root))
         for name, content in {"leaderboard.md": board, **figures}.items():
             write_atomic(folder / name, content)
         write_exports(root, papers, folder / "_exports")  # `html_extra_path` puts them at the site's root

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from ..render import results_html
 from .cards import escape as escape_markdown
+from .ordering import ordering
 from .published import Published
 from .recorded import Run
 from .scoreboard import paper_link
@@ -40,14 +41,20 @@ _TOLD = ("calibration", "device")
 _STYLES = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#D55E00", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"))
 
 
-def leaderboard(papers: Sequence[Published], runs: Sequence[Run]) -> tuple[str, dict[str, bytes]]:
+def leaderboard(
+    papers: Sequence[Published], runs: Sequence[Run], order: Mapping | None = None
+) -> tuple[str, dict[str, bytes]]:
     """The page as MyST with its tables as HTML, and its figures: file name -> SVG.
 
     Args:
         papers: the papers with what their notebooks measured for this build.
         runs: recorded runs, from other hardware or other days.
+        order: the record of the methods' order at equal sparsity, see `read_ordering`.
     """
     parts, figures = [_INTRO], {}
+    if order:
+        text, figures = ordering(order, [published.paper.slug for published in papers])
+        parts.append(text)
     links = {run.slug: escape(" ".join(run.short.split())) for run in runs}  # of papers that have left the book, too
     links |= {published.paper.slug: Markup(paper_link(published)) for published in papers}
     for number, (protocol, rows) in enumerate(_tables(papers, runs), start=1):
