@@ -2,12 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunebook.allocation import from_rates, outliers, owl_rates, uniform
+from prunebook.allocation import counts_from_rates, from_rates, largest_remainders, outliers, owl_rates, uniform
 from prunebook.blocks import find_blocks, weight_of
 from prunebook.errors import UserError
 from prunebook.methods import Magnitude, SparseGPT, Wanda, prune
@@ -172,3 +173,30 @@ def test_impossible_targets_are_refused(arguments, message):
 def test_an_unknown_granularity_is_refused(make_model, tokens):
     with pytest.raises(UserError, match="by 'row' is unknown; use 'block' or 'linear'"):
         outliers(make_model("llama"), tokens, by="row")
+
+
+def test_largest_remainders_by_hand():
+    assert largest_remainders(np.array([1.5, 2.2, 0.3, 1.0]), 5).tolist() == [2, 2, 0, 1]
+    assert largest_remainders(np.array([0.5, 0.5, 0.5, 0.5]), 2).tolist() == [1, 1, 0, 0]  # ties: lowest index first
+    assert largest_remainders(np.array([0.29 * 100, 0.0]), 29).tolist() == [29, 0]  # 28.999999999999996
+
+
+def test_counts_from_rates_by_hand():
+    # 0.25 of 8 and 0.75 of 4 are 2 and 3; two more of twelve shift both rates by a sixth.
+    assert counts_from_rates([0.25, 0.75], [8, 4], 5).tolist() == [2, 3]
+    assert counts_from_rates([0.25, 0.75], [8, 4], 7).tolist() == [3, 4]
+    assert counts_from_rates([0.25, 0.75], [8, 4], 0).tolist() == [0, 0]
+    assert counts_from_rates([0.25, 0.75], [8, 4], 12).tolist() == [8, 4]
+    with pytest.raises(UserError, match="removed 13 is not allowed for 12 weights"):
+        counts_from_rates([0.25, 0.75], [8, 4], 13)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=30), st.floats(0, 1))
+def test_counts_from_rates_meet_the_sum_in_the_order_of_the_rates(groups, fraction):
+    rates, sizes = zip(*groups, strict=True)
+    removed = int(fraction * sum(sizes))
+    counts = counts_from_rates(rates, sizes, removed)
+    assert counts.sum() == removed
+    assert all(0 <= count <= size for count, size in zip(counts, sizes, strict=True))
+    near = sorted(zip(rates, counts / np.array(sizes), 1 / np.array(sizes), strict=True))
+    assert all(a <= b + step_a + step_b for (_, a, step_a), (_, b, step_b) in itertools.pairwise(near))

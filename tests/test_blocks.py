@@ -363,18 +363,56 @@ def test_bad_tokens_and_gradients_are_named(make_model, tokens):
         backpropagate(model, tokens, SecondMoment)
 
 
-def test_frozen_linears_have_the_gradient_of_ordinary_ones():
-    x = torch.randn(2, 5, 7, requires_grad=True)
-    weight, bias = torch.randn(3, 7), torch.randn(3)
+@pytest.mark.parametrize("frozen", [(), (1,), (1, 2), (0,), (0, 2)])
+def test_linears_have_the_gradients_of_ordinary_ones(frozen):
+    x, weight, bias = torch.randn(2, 5, 7), torch.randn(3, 7), torch.randn(3)
+    for i, tensor in enumerate((x, weight, bias)):
+        tensor.requires_grad_(i not in frozen)
     for arguments in ((x, weight), (x, weight, bias)):
+        wanted = [tensor for tensor in arguments if tensor.requires_grad]
         expected = torch.nn.functional.linear(*arguments)
-        (want,) = torch.autograd.grad(expected.square().sum(), x)
+        want = torch.autograd.grad(expected.square().sum(), wanted)
         with matmul_precision(x.device, "exact"):
             output = torch.nn.functional.linear(*arguments)
-            (got,) = torch.autograd.grad(output.square().sum(), x)
+        got = torch.autograd.grad(output.square().sum(), wanted)
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(got, want)
-    parameter = weight.clone().requires_grad_()
-    with matmul_precision(x.device, "exact"):
-        torch.nn.functional.linear(x, parameter).sum().backward()
-    torch.testing.assert_close(parameter.grad, x.detach().flatten(0, 1).sum(0).expand(3, 7))
+
+
+@every_family
+def test_a_block_runs_with_other_weights_and_gives_them_gradients(make_model, tokens, family):
+    model = make_model(family)
+    for step in walk(model, tokens, batch_size=1):
+        batch, before = step.hidden[2:3], step.hidden.clone()
+        dense = {name: weight_of(linear).clone() for name, linear in step.linears.items()}
+        halved = {name: (weight / 2).requires_grad_() for name, weight in dense.items()}
+        with torch.enable_grad():
+            output = step.run(batch, halved)
+            gradients = torch.autograd.grad(output.square().sum(), list(halved.values()))
+        assert all(torch.equal(weight_of(step.linears[name]), weight) for name, weight in dense.items())
+        assert torch.equal(step.hidden, before)
+        for linear in step.linears.values():
+            linear.weight.data /= 2
+            linear.weight.grad = None
+        with torch.enable_grad():
+            expected = step.module(batch, *step.arguments[1][0], **step.arguments[1][1])
+            expected = expected[0] if isinstance(expected, tuple) else expected
+            expected.square().sum().backward()
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(step.run(batch), output.detach())
+        for gradient, (name, linear) in zip(gradients, step.linears.items(), strict=True):
+            want = linear.weight.grad.T if family == "gpt2" else linear.weight.grad
+            torch.testing.assert_close(gradient, want, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@every_family
+def test_outputs_of_the_pass_that_collects_can_go_elsewhere(make_model, tokens, family):
+    expected = walked_inputs(make_model(family), tokens, batch_size=3)
+    found = []
+    for step in walk(make_model(family), tokens, batch_size=3):
+        assert torch.equal(step.hidden, expected[step.index])
+        found.append(torch.empty_like(step.hidden))
+        inputs = step.collect(Inputs, outputs=found[-1])
+        assert torch.equal(step.hidden, expected[step.index])
+        assert all(len(of_linear.all) == len(tokens) for of_linear in inputs.values())
+    assert all(torch.equal(got, want) for got, want in zip(found, expected[1:], strict=False))

@@ -42,13 +42,38 @@ def from_rates(model, rates: Mapping[str, float], scope: str = "row") -> dict[st
         if not 0 <= rate <= 1:
             raise UserError(f"rate {rate!r} of {name} is not allowed; use a number in [0, 1]")
     total = sum(sizes.values())
-    missing = count_removed(total, sum(rates[name] * size for name, size in sizes.items()) / total)
-    counts = {name: count_removed(size, rates[name]) for name, size in sizes.items()}
-    missing -= sum(counts.values())
-    by_remainder = sorted(sizes, key=lambda name: counts[name] - sizes[name] * rates[name])  # stable
-    for name in by_remainder[:missing]:
-        counts[name] += 1
-    return {name: Budget(counts[name], size, scope) for name, size in sizes.items()}
+    exact = np.array([rates[name] * size for name, size in sizes.items()])
+    counts = largest_remainders(exact, count_removed(total, exact.sum() / total)).tolist()
+    return {name: Budget(count, size, scope) for (name, size), count in zip(sizes.items(), counts, strict=True)}
+
+
+def largest_remainders(exact: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers that sum to `total`: each of `exact` (>= 0, summing to `total` or a fraction more) rounded down, or
+    up for the largest remainders, ties lowest index first. int64."""
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts
+
+
+def counts_from_rates(rates: np.ndarray, sizes: np.ndarray, removed: int) -> np.ndarray:
+    """How many weights go from groups of `sizes` weights, int64, near `rates` of each and `removed` of all.
+
+    All rates are shifted by one number, within [0, 1], so that they meet the sum; then rounded by largest remainders.
+
+    Raises:
+        UserError: more is to be removed than there is.
+    """
+    sizes = np.asarray(sizes, dtype=np.float64)
+    if not 0 <= removed <= sizes.sum():
+        raise UserError(f"removed {removed} is not allowed for {int(sizes.sum())} weights")
+    share = sizes / sizes.sum()
+    return largest_remainders(sizes * _shifted(np.asarray(rates), share, removed / sizes.sum(), 1.0), removed)
+
+
+def _shifted(rates: np.ndarray, share: np.ndarray, mean: float, highest: float) -> np.ndarray:
+    """`rates` plus one number, clipped to [0, highest], such that their mean, weighted by `share`, is `mean`."""
+    shift = brentq(lambda t: share @ (rates + t).clip(0, highest) - mean, -rates.max(), 1 - rates.min())
+    return (rates + shift).clip(0, highest)
 
 
 @torch.no_grad()
@@ -120,6 +145,5 @@ def owl_rates(
     rates = sparsity - (kept - share @ kept)
     highest = max(_HIGHEST, (1 + sparsity) / 2)
     if rates.min() < 0 or rates.max() > highest:
-        shift = brentq(lambda t: share @ (rates + t).clip(0, highest) - sparsity, -rates.max(), 1 - rates.min())
-        rates = (rates + shift).clip(0, highest)
+        rates = _shifted(rates, share, sparsity, highest)
     return rates.tolist()

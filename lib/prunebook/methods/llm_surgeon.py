@@ -14,6 +14,7 @@ q/k/v and by gate/up), and a copy of the A's of siblings that lost different col
 a 7-billion model; 4 bytes a weight for the costs of entries; logits of one batch. They stand where the model stands.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -113,29 +114,36 @@ class LLMSurgeon:
         return str(self.target) if self.structure == "elements" else f"{self.target}, rows and columns"
 
     @torch.no_grad()
-    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
+    def prune(
+        self, model, calibration: torch.Tensor, progress: str | None = None, device=None, moments=None
+    ) -> None:
         """Prune all linears of the decoder blocks in place.
 
         Args:
             calibration: int64 `[n, length]`, length at least 2. progress: label of a progress bar, None for none.
             device: where the whole model computes; None for where it is.
+            moments: what `backpropagate(model, calibration, fisher.SecondMoment)` returned for the model as it is, so
+                that many settings can share the first shot's pass; None to take it here.
         """
         home = next(model.parameters()).device
         model.to(device or home)
+        moments = moments and (moments[0], dict(moments[1]))  # the study takes what it has used out of it
         try:
             for shot in range(1, self.shots + 1):
                 label = progress and f"{progress} {shot}/{self.shots}"
-                layers = self._study(model, calibration, label)
+                if shot > 1 or moments is None:
+                    moments = backpropagate(
+                        model, calibration, fisher.SecondMoment, precision=self.precision, progress=label
+                    )
+                layers = self._study(model, *moments)
+                moments = None  # the factors of the old weights; freed before the next pass
                 for layer, goes in zip(layers, self._choose(layers, shot / self.shots), strict=True):
                     self._remove(layer, goes)
         finally:
             model.to(home)
 
-    def _study(self, model, calibration: torch.Tensor, progress: str | None) -> list[_Layer]:
-        """Factors, their inverses and costs of every linear, as the weights are now."""
-        inputs, outputs = backpropagate(
-            model, calibration, fisher.SecondMoment, precision=self.precision, progress=progress
-        )
+    def _study(self, model, inputs: Mapping, gradients: dict) -> list[_Layer]:
+        """Inverse factors and costs of every linear, from the second moments of its inputs and output gradients."""
         linears = {n: linear for block in find_blocks(model) for n, linear in block.linears.items() if n in inputs}
         shared: dict = {}  # inverses of A, for siblings with the same living columns
         layers = []
@@ -143,7 +151,7 @@ class LLMSurgeon:
             W = weight_of(linear).float()
             if linear.bias is not None:
                 W = torch.cat([W, linear.bias.data.float()[:, None]], dim=1)
-            A, G = inputs[name].matrix(linear.bias is not None), outputs.pop(name).matrix()
+            A, G = inputs[name].matrix(linear.bias is not None), gradients.pop(name).matrix()
             if self.variant == "l-obd":
                 G = torch.eye(len(G), device=G.device)
             alive = (W != 0).any(0) & (A.diagonal() > 0)

@@ -1,0 +1,142 @@
+"""Refine a mask by swaps within rows: a pruned weight comes back, a kept one goes, and the expected output moves less.
+
+Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs (arXiv 2310.08915); official code
+zyxxmu/DSnoT at 4c029df (`prune_DSnoT`), which sorts whole rows. Of a queue only the first T weights can be used, so
+that they are selected here; their order, ties included, is that of its stable sorts.
+"""
+
+import numpy as np
+import torch
+
+from .criteria.dsnot import InputMoments, expected_change
+from .criteria.wanda import wanda_score
+
+# Weights of the rows whose queues are made at a time, so that what is computed on the way stays small: in cache on the
+# CPU, and below the 2**15 from which torch wakes its other threads for every operation.
+_WEIGHTS = {"cpu": 2**15 - 1, "cuda": 2**25}
+
+
+@torch.no_grad()
+def refine_mask(
+    weight: torch.Tensor,
+    keep: torch.Tensor,
+    statistic: InputMoments,
+    *,
+    spread: torch.Tensor | None = None,
+    group: int | None = None,
+    scores: torch.Tensor | None = None,
+    cycles: int = 50,
+    threshold: float = 0.1,
+    overshoot: bool = True,
+) -> torch.Tensor:
+    """Swap weights of any mask, each row on its own: a cycle brings one back and prunes one, and none moves twice.
+
+    With `e` the sum of D over the row's pruned weights: of those with the sign of e, the one with the largest
+    `|D| / spread` comes back; of the kept ones with the other sign, the one with the lowest Wanda score goes. A row
+    stops for good once `|e|` is at most the threshold, or when a queue is empty.
+
+    Args:
+        weight: `[out, in]`. keep: bool `[out, in]`, the start, True where kept. statistic: of the inputs.
+        spread: `[in]`; by default the pooled variance.
+        group: m, for an n:m mask: the lowest of `scores` in the same m weights goes, of either sign.
+        scores: `[out, in]`, those of the start; by default Wanda's. Only for `group`.
+        cycles: T, swaps of a row at most. threshold: of |e|, in sums over a sequence.
+        overshoot: whether a swap may change the sign of e; if not, and always with `group`, the row stops before it.
+
+    Returns:
+        The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before.
+    """
+    spread, norm = statistic.variance() if spread is None else spread, statistic.norm()
+    length = min(cycles, len(norm))
+    rows = max(1, _WEIGHTS.get(weight.device.type, 2**15) // len(norm))
+    scores = None if group is None else scores
+    tables = []
+    for i in range(0, len(weight), rows):
+        part, mask = weight[i : i + rows], keep[i : i + rows]
+        D = expected_change(part, statistic.sums)
+        score = wanda_score(part, norm) if scores is None else scores[i : i + rows]
+        back, gone, many = _queues(D, mask, D / spread, score, group, length)
+        changes = (torch.stack([D.gather(1, columns) for columns in queue]) for queue in (gone, back))
+        tables.append((back, gone, many, D.masked_fill(mask, 0).sum(1)[None], *changes))
+    back, gone, many, error, *changes = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))
+    done, _ = _swap(error[0], many, *changes, threshold, overshoot and group is None)
+    side, row, k = (torch.arange(length, device=keep.device) < done[..., None]).nonzero(as_tuple=True)
+    refined = keep.clone()
+    refined[row, back[side, row, k]] = True
+    refined[row, gone[side, row, k]] = False
+    return refined
+
+
+def _queues(D, keep, order, scores, group: int | None, length: int) -> tuple[torch.Tensor, ...]:
+    """Pairs to swap, in turn, while e < 0 and while e > 0: columns that come back and that go, `[2, out, T]`, and how
+    many there are, `[2, out]`. Args: order, by which weights come back, and scores, by which they go, `[out, in]`."""
+    order = order.masked_fill(keep | (D == 0), 0)
+    rising = _keys(order)
+    ends = _column(_lowest(rising, length)), _column(~_lowest(~rising, length))
+    pairs = []
+    for back, same, other in zip(ends, (order < 0, order > 0), (D > 0, D < 0), strict=True):
+        if group is None:
+            candidates = keep & other
+            gone = _column(_lowest(_keys(scores.masked_fill(~candidates, torch.inf)), length))
+            many = candidates.sum(1)
+        else:
+            gone, many = _partners(back, scores, keep, group)
+        pairs.append((back, gone, torch.minimum(many, same.sum(1))))
+    return tuple(torch.stack(tables) for tables in zip(*pairs, strict=True))
+
+
+def _swap(error, many, D_gone, D_back, threshold: float, overshoot: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cycles of all rows at once.
+
+    Args:
+        error: e, `[out]`. many: pairs in the queues for e < 0 and e > 0, `[2, out]`. D_gone, D_back: their D,
+            `[2, out, T]`.
+
+    Returns:
+        How many pairs of either queue were swapped, `[2, out]`, and e afterwards.
+    """
+    row, start = torch.arange(len(error), device=error.device), error.sign()
+    active, done = torch.ones_like(row, dtype=torch.bool), torch.zeros_like(many)
+    for _ in range(D_back.shape[2]):
+        side = (error > 0).long()
+        k = done[side, row]
+        after = error + D_gone[side, row, k] - D_back[side, row, k]
+        active = active & (error.abs() > threshold) & (k < many[side, row])
+        if not overshoot:
+            active &= after.sign() == start
+        if not active.any():
+            break
+        error = torch.where(active, after, error)
+        done[side, row] = k + active
+    return done, error
+
+
+def _keys(values: torch.Tensor) -> torch.Tensor:
+    """int64 that sort as float32 `values [out, in]` do, ties lowest index first: the value's bits, then the column. No
+    two are equal in a row, so that any selection is exact, and whole numbers are sorted fast."""
+    bits = values.view(torch.int32)
+    bits = bits ^ (bits >> 31 & 0x7FFFFFFF)  # negative floats count down
+    return (bits.long() << 32) | torch.arange(values.shape[1], device=values.device)
+
+
+def _column(keys: torch.Tensor) -> torch.Tensor:
+    return keys & 0xFFFFFFFF
+
+
+def _lowest(keys: torch.Tensor, length: int) -> torch.Tensor:
+    """The lowest keys of each row, ascending: `[out, in]` -> `[out, length]`."""
+    if keys.device.type == "cpu":  # numpy's vectorised selection is several times faster there
+        return torch.from_numpy(np.sort(np.partition(keys.numpy(), length - 1, axis=1)[:, :length], axis=1))
+    return keys.topk(length, dim=1, largest=False).values
+
+
+def _partners(back: torch.Tensor, scores: torch.Tensor, keep: torch.Tensor, group: int):
+    """For each of a queue's columns `[out, T]` the kept one of its group that goes in exchange: lowest score first, the
+    second lowest for the second column of a group, and so on; and how many have one before one has none, `[out]`."""
+    mine = back // group
+    rank = (mine[:, :, None] == mine[:, None, :]).tril(-1).sum(2).clamp(max=group - 1)[..., None]
+    members = mine[..., None] * group + torch.arange(group, device=back.device)
+    left = scores.masked_fill(~keep, torch.inf).gather(1, members.flatten(1)).view(members.shape)
+    left, place = left.sort(dim=2, stable=True)
+    has_one = (left.gather(2, rank) < torch.inf)[..., 0]
+    return members.gather(2, place.gather(2, rank))[..., 0], has_one.long().cumprod(1).sum(1)
