@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prunebook.blocks import find_blocks, weight_of
+from prunebook.blocks import backpropagate, find_blocks, weight_of
+from prunebook.criteria.fisher import SecondMoment
 from prunebook.criteria.hessian import obs_score
 from prunebook.errors import UserError
 from prunebook.methods import LLMSurgeon, prune
@@ -201,6 +202,17 @@ def test_zeros_of_earlier_shots_stay_and_count(make_model, tokens):
         for name, weight in weights(twice).items():
             assert torch.equal(weight, weights(model)[name])
         assert report.sparsity == pytest.approx(0.4, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [STRUCTURED, {"shots": 2}])
+def test_moments_taken_before_serve_many_runs(make_model, tokens, options):
+    plain = make_model("llama")
+    prune(plain, LLMSurgeon(sparsity=0.3, **{"shots": 1} | options), calibration=tokens)
+    moments = backpropagate(make_model("llama"), tokens, SecondMoment)
+    for _ in range(2):
+        shared = make_model("llama")
+        LLMSurgeon(sparsity=0.3, **{"shots": 1} | options).prune(shared, tokens, moments=moments)
+        assert all(torch.equal(shared.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
 
 
 def test_dead_rows_and_columns_go_first_and_disturb_nothing(make_model, tokens):

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import nbformat
 
 PACKAGE = Path(__file__).parents[1]
 
+_PARSING = threading.Lock()
 # Lookup tables of the library. Their entries count where a notebook names them, not as text of their module.
 _EXPORTS, _REGISTRY = "EXPORTS", "REGISTRY"
 _PINNED = (
@@ -62,7 +64,7 @@ class Library:
             parts = path.relative_to(package.parent).with_suffix("").parts
             self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
         self.sources = {name: path.read_text(encoding="utf-8") for name, path in self.files.items()}
-        self.trees = {name: ast.parse(source) for name, source in self.sources.items()}
+        self.trees = {name: _parse(source) for name, source in self.sources.items()}
         self.exports = {name: f"{self.name}.{module}" for name, module in self._table(self.name, _EXPORTS).items()}
         methods = f"{self.name}.methods"
         registry = {
@@ -86,7 +88,7 @@ class Library:
         """
         found = {self.methods[text] for text in _texts(parameters) if text in self.methods}
         try:
-            tree = ast.parse("\n".join(code))
+            tree = _parse("\n".join(code))
         except SyntaxError:
             return set(self.files)
         found |= set(self._named(tree))
@@ -168,6 +170,12 @@ class Library:
                 names += [f"{source}.{item.name}" for item in node.names]
         inside = [name for name in names if name.split(".")[0] == self.name]
         return [found for name in inside for found in self._with_parents(self._resolve(name))]
+
+
+def _parse(source: str) -> ast.Module:
+    """`ast.parse`, one thread at a time: in CPython 3.11 two at once can end in a SystemError (gh-106905)."""
+    with _PARSING:
+        return ast.parse(source)
 
 
 def _dotted(node: ast.AST) -> str | None:
