@@ -24,6 +24,7 @@ from ..patterns import Unstructured, count_removed
 
 # Prodigy's, as published for LLaMA-7B by row and LLaMA-13B by layer (by layer from 0.05 to 50; 50 overshoots here).
 _D_COEF = {"row": 5.0, "layer": 0.5}
+_WITHOUT_SIGMOID = 0.1  # of that, ours: its slope of 1/4 and less no longer damps the steps
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class BESA:
         Raises:
             UserError: the loss is not finite.
         """
-        optimiser = Prodigy([learned.theta], d_coef=_D_COEF[self.granularity])
+        d_coef = _D_COEF[self.granularity] * (1 if self.smooth else _WITHOUT_SIGMOID)
+        optimiser = Prodigy([learned.theta], d_coef=d_coef)
         for _ in range(self.epochs):
             for inputs, wanted in zip(block.hidden.split(1), reference.split(1), strict=True):
                 weights, rate = learned.masked()
