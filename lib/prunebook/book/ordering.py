@@ -86,7 +86,8 @@ def _cell(values: Sequence[float] | None, best: bool) -> str:
     if not values:
         return "–"
     mean = f"{np.mean(values):.2f}" if np.mean(values) < 1000 else f"{np.mean(values):.0f}"
-    text = mean + (f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else "")
+    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    text = mean + (f" ± {spread:{'.2g' if spread < 99 else '.0f'}}" if len(values) > 1 else "")
     return f"**{text}**" if best else text
 
 
