@@ -213,11 +213,12 @@ class BlockStep(Block):
         Returns:
             `[sequences, length, width]` on the computing device.
         """
-        paths = {module: path for path, module in self.module.named_modules()}
         parameters = {}
-        for name, weight in (weights or {}).items():
-            linear = self.linears[name]
-            parameters[f"{paths[linear]}.weight"] = weight.T if isinstance(linear, Conv1D) else weight
+        if weights:
+            paths = {module: path for path, module in self.module.named_modules()}
+            for name, weight in weights.items():
+                linear = self.linears[name]
+                parameters[f"{paths[linear]}.weight"] = weight.T if isinstance(linear, Conv1D) else weight
         positional, named = self.arguments[len(batch)]
         with matmul_precision(self.device, self.precision):
             output = functional_call(self.module, parameters, (batch.to(self.device), *positional), named)

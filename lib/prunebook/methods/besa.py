@@ -21,6 +21,8 @@ from ..criteria.wanda import SquaredNorm, wanda_score
 from ..errors import UserError
 from ..learned_rates import LearnedRates, block_loss, candidate_rates, reachable
 from ..patterns import Unstructured, count_removed
+from ..precision import PRECISIONS
+from .options import check_flag, check_number, check_whole
 
 # Prodigy's, as published for LLaMA-7B by row and LLaMA-13B by layer (by layer from 0.05 to 50; 50 overshoots here).
 _D_COEF = {"row": 5.0, "layer": 0.5}
@@ -61,17 +63,13 @@ class BESA:
 
     def __post_init__(self):
         for name, allowed in (("granularity", ("row", "layer")), ("reference", ("dense", "pruned")),
-                              ("precision", ("exact", "fast"))):  # fmt: skip
+                              ("precision", PRECISIONS)):  # fmt: skip
             if (value := getattr(self, name)) not in allowed:
                 raise UserError(f"{name} {value!r} is not allowed for besa; use {' or '.join(map(repr, allowed))}")
         for name in ("smooth", "exact"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise UserError(f"{name} {value!r} is not allowed; use True or False")
-        number = isinstance(self.penalty, int | float) and not isinstance(self.penalty, bool)
-        if not number or not 0 <= self.penalty < float("inf"):
-            raise UserError(f"penalty {self.penalty!r} is not allowed; use a number >= 0, as 5")
-        if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
-            raise UserError(f"epochs {self.epochs!r} is not allowed; use a whole number >= 1")
+            check_flag(name, getattr(self, name))
+        check_number("penalty", self.penalty, "a number >= 0, as 5")
+        check_whole("epochs", self.epochs, 1)
         if self.target.sparsity == 0:
             raise UserError("sparsity 0 is not allowed for besa, which divides by it; use a number in (0, 1)")
         low, high = reachable(candidate_rates())

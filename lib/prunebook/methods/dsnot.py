@@ -21,6 +21,7 @@ from ..criteria.dsnot import VARIANCES, InputMoments, InputMomentsAndHessian
 from ..errors import UserError
 from ..patterns import NofM, Pattern, keep_mask, make_pattern
 from ..swapping import refine_mask
+from .options import check_flag, check_number, check_whole
 
 _STARTS = (*SCORES, "sparsegpt")
 
@@ -70,14 +71,10 @@ class DSnoT:
         for name, allowed in (("start", _STARTS), ("variance", VARIANCES)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} {getattr(self, name)!r} is unknown; use {', '.join(map(repr, allowed))}")
-        if not isinstance(self.cycles, int) or isinstance(self.cycles, bool) or self.cycles < 0:
-            raise UserError(f"cycles {self.cycles!r} is not allowed; use a whole number >= 0, as 50")
+        check_whole("cycles", self.cycles, 0, ", as 50")
         for name in ("threshold", "power"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-                raise UserError(f"{name} {value!r} is not allowed; use a number >= 0")
-        if not isinstance(self.overshoot, bool):
-            raise UserError(f"overshoot {self.overshoot!r} is not allowed; use True or False")
+            check_number(name, getattr(self, name))
+        check_flag("overshoot", self.overshoot)
         if self.skip is not None and not (isinstance(self.skip, str) and self.skip):
             raise UserError(f"skip {self.skip!r} is not allowed; use a part of a linear's name, as 'mlp', or None")
 

@@ -25,6 +25,7 @@ from ..criteria import fisher
 from ..errors import UserError
 from ..patterns import NofM, Pattern, cheapest_rows_columns, count_removed, keep_mask, keep_masks, make_pattern
 from ..precision import PRECISIONS
+from .options import check_number, check_whole
 
 _ENTRIES = 2000  # correlated with each other: the official scripts for entries and 2:4
 _CHOICES = {
@@ -91,14 +92,10 @@ class LLMSurgeon:
             if getattr(self, option) not in allowed:
                 choices = " or ".join(map(repr, allowed))
                 raise UserError(f"{option} {getattr(self, option)!r} is not allowed for llm-surgeon; use {choices}")
-        for option in ("shots", "max_correlate"):
-            value = getattr(self, option)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (option == "max_correlate" and value is None):
-                raise UserError(f"{option} {value!r} is not allowed; use a whole number >= 1")
-        number = isinstance(self.damping, int | float) and not isinstance(self.damping, bool)
-        if not number or not 0 <= self.damping < float("inf"):
-            raise UserError(f"damping {self.damping!r} is not allowed; use a fraction >= 0, as 0.01")
+        check_whole("shots", self.shots, 1)
+        if self.max_correlate is not None:
+            check_whole("max_correlate", self.max_correlate, 1)
+        check_number("damping", self.damping, "a fraction >= 0, as 0.01")
         if getattr(self.target, "scope", self.scope) != self.scope:
             raise UserError(f"pattern {self.target} is not allowed for llm-surgeon; use sparsity and scope, or n:m")
         if self.structure != "elements" and isinstance(self.target, NofM):

@@ -20,6 +20,7 @@ from ..blocks import find_blocks
 from ..errors import UserError
 from ..patterns import NofM, Pattern, Unstructured, make_pattern
 from .engine import make_method
+from .options import check_flag, check_number
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,12 @@ class OWL:
     }  # fmt: skip
 
     def __post_init__(self):
-        for name in ("multiplier", "spread"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and 0 <= value < float("inf")) and not (name == "spread" and value is None):
-                raise UserError(f"{name} {value!r} is not allowed; use a number >= 0")
+        check_number("multiplier", self.multiplier)
+        if self.spread is not None:
+            check_number("spread", self.spread)
         if self.by not in ("block", "linear"):
             raise UserError(f"by {self.by!r} is unknown; use 'block' or 'linear'")
-        if not isinstance(self.exact, bool):
-            raise UserError(f"exact {self.exact!r} is not allowed; use True or False")
+        check_flag("exact", self.exact)
         if not getattr(self.pruner, "takes_allocation", False):
             raise UserError(f"base {self.base!r} takes no allocation; use wanda, sparsegpt, magnitude, ria or dsnot")
 

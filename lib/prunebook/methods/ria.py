@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..folding import fold_permutations
 from ..patterns import NofM, Pattern, keep_mask, make_pattern
 from ..permutation import keep_mask_permuted
+from .options import check_number
 from .scored import prune_by_score
 
 _PERMUTE = ("none", "each", "fold")
@@ -58,9 +59,7 @@ class RIA:
     }  # fmt: skip
 
     def __post_init__(self):
-        number = isinstance(self.exponent, int | float) and not isinstance(self.exponent, bool)
-        if not number or not 0 <= self.exponent < float("inf"):
-            raise UserError(f"exponent {self.exponent!r} is not allowed; use a number >= 0, as 0.5")
+        check_number("exponent", self.exponent, "a number >= 0, as 0.5")
         if getattr(self.target, "scope", None) == "model":
             raise UserError("scope 'model' is not allowed for ria; use 'layer' or 'row'")
         if self.permute not in _PERMUTE:

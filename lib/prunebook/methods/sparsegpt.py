@@ -20,6 +20,7 @@ from ..blocks import walk, weight_of
 from ..criteria.hessian import Hessian, inverse_factor, obs_score
 from ..errors import UserError
 from ..patterns import Budget, NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
+from .options import check_flag, check_number
 
 _STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
 
@@ -130,11 +131,8 @@ class SparseGPT:
     }  # fmt: skip
 
     def __post_init__(self):
-        number = isinstance(self.damping, int | float) and not isinstance(self.damping, bool)
-        if not number or not 0 <= self.damping < float("inf"):
-            raise UserError(f"damping {self.damping!r} is not allowed; use a fraction >= 0, as 0.01")
-        if not isinstance(self.update, bool):
-            raise UserError(f"update {self.update!r} is not allowed; use True or False")
+        check_number("damping", self.damping, "a fraction >= 0, as 0.01")
+        check_flag("update", self.update)
         if isinstance(self.target, Unstructured) and self.target.scope != "layer":
             raise UserError(f"scope {self.target.scope!r} is not allowed for sparsegpt; use 'layer'")
         m = self.target.m if isinstance(self.target, NofM) else 1

@@ -1,0 +1,22 @@
+"""Checks of the options that several methods have: one clear line for what is not allowed."""
+
+from ..errors import UserError
+
+
+def check_number(name: str, value, use: str = "a number >= 0") -> None:
+    """Raise a `UserError` that says to `use` something else unless `value` is a finite number >= 0, and no bool."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf"):
+        raise UserError(f"{name} {value!r} is not allowed; use {use}")
+
+
+def check_whole(name: str, value, least: int, example: str = "") -> None:
+    """Raise a `UserError` unless `value` is a whole number >= `least`, and no bool."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name} {value!r} is not allowed; use a whole number >= {least}{example}")
+
+
+def check_flag(name: str, value) -> None:
+    """Raise a `UserError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name} {value!r} is not allowed; use True or False")

@@ -1,0 +1,34 @@
+"""Checks of options that methods share: what passes, and the one line for what does not."""
+
+import pytest
+
+from prunebook.errors import UserError
+from prunebook.methods.options import check_flag, check_number, check_whole
+
+
+def test_what_is_allowed_passes():
+    for value in (0, 0.0, 3, 1e300):
+        check_number("x", value)
+    check_whole("x", 1, 1)
+    check_whole("x", 0, 0)
+    for value in (True, False):
+        check_flag("x", value)
+
+
+@pytest.mark.parametrize("value", [-1, -1e-9, float("nan"), float("inf"), True, "1", None])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(UserError, match=r"^damping .* is not allowed; use a fraction$") as caught:
+        check_number("damping", value, "a fraction")
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 1.0, True, None])
+def test_what_is_no_whole_number_is_refused(value):
+    with pytest.raises(UserError, match=r"^shots .* is not allowed; use a whole number >= 1, as 5$"):
+        check_whole("shots", value, 1, ", as 5")
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "True"])
+def test_what_is_no_flag_is_refused(value):
+    with pytest.raises(UserError, match=r"^exact .* is not allowed; use True or False$"):
+        check_flag("exact", value)
