@@ -382,7 +382,7 @@ def test_linears_have_the_gradients_of_ordinary_ones(frozen):
 @every_family
 def test_a_block_runs_with_other_weights_and_gives_them_gradients(make_model, tokens, family):
     model = make_model(family)
-    for step in walk(model, tokens, batch_size=1):
+    for step in walk(model, tokens, batch_size=3):
         batch, before = step.hidden[2:3], step.hidden.clone()
         dense = {name: weight_of(linear).clone() for name, linear in step.linears.items()}
         halved = {name: (weight / 2).requires_grad_() for name, weight in dense.items()}

@@ -207,7 +207,7 @@ class BlockStep(Block):
         """The block's output for other inputs, or with other weights, of which it keeps nothing.
 
         Args:
-            batch: `[sequences, length, width]`, as many sequences as a batch of `walk` has.
+            batch: `[sequences, length, width]`: one sequence, or as many as a batch of `walk` has.
             weights: name of linear -> `[out, in]` in place of its own; gradients reach them where they are enabled.
 
         Returns:
@@ -287,6 +287,7 @@ def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):
     for i, recorder in enumerate(recorders):
         stack[i] = recorder
     try:
+        model.base_model(input_ids=tokens[:1].to(embedding_device), use_cache=False)  # arguments for one window
         for batch in tokens.split(batch_size):
             # The stack without its head: logits of calibration text would be thrown away.
             model.base_model(input_ids=batch.to(embedding_device), use_cache=False)

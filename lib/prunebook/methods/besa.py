@@ -95,16 +95,14 @@ class BESA:
             UserError: bad tokens, or activations that are not finite.
         """
         reference, seen, removed = None, 0, 0
-        for block in walk(
-            model, calibration, batch_size=1, precision=self.precision, progress=progress, device=device
-        ):  # fmt: skip
+        for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
             if reference is None or self.reference == "pruned":  # the first block sees the same inputs either way
                 reference = torch.empty_like(block.hidden) if reference is None else reference
                 statistics = block.collect(SquaredNorm, outputs=reference)
             else:
                 statistics = block.collect(SquaredNorm)
-                for sequence in reference.split(1):
-                    sequence.copy_(block.run(sequence))
+                for batch in reference.split(block.batch_size):
+                    batch.copy_(block.run(batch))
             weights = {name: weight_of(block.linears[name]) for name in statistics}
             scores = {name: wanda_score(weight, statistics[name].norm()) for name, weight in weights.items()}
             learned = LearnedRates(scores, weights, self.granularity, self.smooth)
@@ -128,10 +126,14 @@ class BESA:
         optimiser = Prodigy([learned.theta], d_coef=d_coef)
         for _ in range(self.epochs):
             for inputs, wanted in zip(block.hidden.split(1), reference.split(1), strict=True):
-                weights, rate = learned.masked()
-                loss = block_loss(block.run(inputs, weights), wanted.to(block.device))
-                loss = loss + self.penalty * ((rate - self.sparsity) / self.sparsity) ** 2
+                loss = self._loss(block, learned, inputs, wanted.to(block.device))
                 (learned.theta.grad,) = torch.autograd.grad(loss, learned.theta)
                 optimiser.step()
         if not learned.theta.isfinite().all():
             raise UserError(f"outputs of block {block.index} hold NaN or infinity; use a wider dtype such as float32")
+
+    def _loss(self, block: BlockStep, learned: LearnedRates, inputs: torch.Tensor, wanted: torch.Tensor):
+        """Of one sequence; a function, so that masked weights are freed before the next are made."""
+        weights, rate = learned.masked()
+        deviation = (rate - self.sparsity) / self.sparsity
+        return block_loss(block.run(inputs, weights), wanted) + self.penalty * deviation**2
