@@ -78,7 +78,7 @@ def run_method(method: str, folder: str, options, scratch: str) -> dict:
     extra = {"dense_perplexity": pb.perplexity(model, held_out, precision="exact")}
     with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         if hasattr(module, "compare"):
-            extra["compared"] = module.compare(model, tokens, measured["official"][0]["told"])
+            extra["compared"] = module.compare(model, tokens, folder, measured["official"][0]["told"])
         if hasattr(module, "same_inputs"):
             extra["same_inputs"] = module.same_inputs(model, tokens[:16], folder)
     theirs = load_file(f"{scratch}/{method}-official.safetensors")

@@ -45,6 +45,16 @@ def arguments(**values) -> types.SimpleNamespace:
     return types.SimpleNamespace(**values)
 
 
+def of_one_layer(prune, layer: torch.nn.Module, inputs: torch.Tensor, outputs) -> types.SimpleNamespace:
+    """A model of one layer that functions of a repository's module `prune` can walk, which from now on finds the layer's
+    `inputs [n, length, in]` as its calibration text and a list or tensor for `outputs`."""
+    prune.get_loaders = lambda *_, **__: (None, None)
+    prune.prepare_calibration_input = lambda *_: (inputs.clone(), outputs, None, None)
+    return types.SimpleNamespace(
+        config=types.SimpleNamespace(use_cache=False), model=types.SimpleNamespace(layers=[layer]), hf_device_map={}
+    )
+
+
 def linears_with_inputs(model, tokens: torch.Tensor) -> Iterator[tuple[str, torch.nn.Linear, torch.Tensor]]:
     """Name, linear and its inputs `[n, length, in]` for the first, a middle and the last block."""
     blocks = find_blocks(model)

@@ -1,12 +1,11 @@
 """DSnoT from Wanda at 60 %, zyxxmu/DSnoT: `prune_DSnoT` as it is, with our tokens.
 
-`official variant` leaves out the MLP and averages variances within sequences, as that code does by default; `exact` and
-`fast` refine all linears with pooled variances. Masks of later blocks differ, because a row's swaps hang on the last
-digits of its inputs: see `compare`, and `same_inputs` for what is the same function.
+`official variant` leaves out the MLP, averages variances within sequences and goes on when a queue is empty, as that code
+does; `exact` and `fast` refine all linears with pooled variances and stop. A row's swaps hang on the last digits of its
+inputs: see `compare`.
 """
 
 import copy
-import types
 
 import torch
 
@@ -14,21 +13,25 @@ import prunebook as pb
 from prunebook.blocks import find_blocks, weight_of
 from prunebook.criteria.dsnot import InputMoments, expected_change
 from prunebook.methods import DSnoT
+from prunebook.precision import matmul_precision
 
-from .common import adapt, arguments, linears_with_inputs, loader, official_module
+from .common import adapt, arguments, linears_with_inputs, loader, of_one_layer, official_module
 
 REPOSITORY, COMMIT = "https://github.com/zyxxmu/DSnoT", "4c029df"
 SPARSITY = 0.6
 OURS = {
-    "official variant": DSnoT(sparsity=SPARSITY, variance="within", skip="mlp"),
+    "official variant": DSnoT(sparsity=SPARSITY, variance="within", skip="mlp", go_on=True),
     "exact": DSnoT(sparsity=SPARSITY),
     "fast": DSnoT(sparsity=SPARSITY, precision="fast"),
 }
 # What is compared on single linears: our options and those of the repository.
 _CASES = {
-    "unstructured": ({"sparsity": SPARSITY}, {}),
-    "magnitude_start": ({"sparsity": SPARSITY, "start": "magnitude"}, {"initial_method": "magnitude"}),
-    "without_overshoot": ({"sparsity": SPARSITY, "overshoot": False}, {"without_same_sign": False}),
+    "stopping": ({"sparsity": SPARSITY}, {}),
+    "unstructured": ({"sparsity": SPARSITY, "go_on": True}, {}),
+    "magnitude_start": ({"sparsity": SPARSITY, "go_on": True, "start": "magnitude"}, {"initial_method": "magnitude"}),
+    "without_overshoot": (
+        {"sparsity": SPARSITY, "go_on": True, "overshoot": False}, {"without_same_sign": False}
+    ),
     "2:4": ({"pattern": "2:4"}, {"n_m": (2, 4)}),
     "4:8": ({"pattern": "4:8"}, {"n_m": (4, 8)}),
 }
@@ -51,25 +54,44 @@ def official(model, tokens: torch.Tensor, folder: str) -> None:
     prune.prune_DSnoT(_options(len(tokens)), model, None, torch.device("cpu"))
 
 
-def compare(model, tokens: torch.Tensor, told: None) -> dict:
-    """How far rounding carries: our official variant on the model as it is and with the first norm's weights changed by
-    1e-7 of themselves, in mask bits that stay equal and in perplexity on the calibration tokens."""
-    masks, perplexities = [], []
-    for change in (0, 1e-7):
-        copied = copy.deepcopy(model)
-        norm = copied.model.layers[0].input_layernorm.weight.data
-        norm *= 1 + change * torch.randn(norm.shape, generator=torch.Generator().manual_seed(0))
+def compare(model, tokens: torch.Tensor, folder: str, told: None) -> dict:
+    """Mask bits of the whole model that are equal, and perplexities on the calibration tokens: the official code and our
+    official variant, both with oneDNN's float32 products, as ours always; and, for what rounding does, our official
+    variant with and without a change of the first norm's weights by 1e-7 of themselves."""
+    tokens = tokens[:16]
+
+    def ours(copied):
         pb.prune(copied, OURS["official variant"], calibration=tokens)
-        masks.append(torch.cat([weight_of(x).ne(0).flatten() for b in find_blocks(copied) for x in b.linears.values()]))
-        perplexities.append(pb.perplexity(copied, tokens[:16], precision="exact"))
-    equal = (masks[0] == masks[1]).float().mean().item()
-    return {"mask_bits_equal_after_a_change_of_1e-7": equal, "perplexities": perplexities}
+
+    def theirs(copied):
+        with matmul_precision(copied.device, "exact"):
+            official(copied, tokens, folder)
+
+    def ours_disturbed(copied):
+        norm = copied.model.layers[0].input_layernorm.weight.data
+        norm *= 1 + 1e-7 * torch.randn(norm.shape, generator=torch.Generator().manual_seed(0))
+        ours(copied)
+
+    masks, perplexities, callable_as_usual = [], [], copy.deepcopy(model)
+    for prune in (ours, theirs, ours_disturbed):
+        copied = copy.deepcopy(model)
+        prune(copied)
+        weights = {name: weight_of(x) for block in find_blocks(copied) for name, x in block.linears.items()}
+        for name, weight in weights.items():
+            weight_of(callable_as_usual.get_submodule(name)).copy_(weight)
+        masks.append(torch.cat([weight.ne(0).flatten() for weight in weights.values()]))
+        perplexities.append(pb.perplexity(callable_as_usual, tokens, precision="exact"))
+    equal = [int((mask != masks[0]).sum()) for mask in masks[1:]]
+    return {
+        "samples": len(tokens), "weights": len(masks[0]), "perplexities": perplexities,
+        "mask_bits_different_with_the_same_products": equal[0], "mask_bits_different_after_a_change_of_1e-7": equal[1],
+    }
 
 
 def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
     """Single linears, both sides given the same weight and inputs: in each case mask bits that differ; those of them
-    in rows where a queue is shorter than the cycles, which stop here when it is empty, and the number of such rows; and
-    rows whose count the official swaps changed."""
+    in rows where a queue is shorter than the cycles, where `stopping` stops when it is empty, and the number of such rows;
+    and rows that keep other counts."""
     prune = official_module(folder, "lib.prune")
     torch.cuda.empty_cache = lambda: None
     rows = []
@@ -110,10 +132,6 @@ def _official_mask(prune, weight: torch.Tensor, inputs: torch.Tensor, n_m=(0, 0)
     layer.self_attn.linear = linear = torch.nn.Linear(*weight.T.shape, bias=False)
     linear.weight.data = weight.clone()
     layer.forward = lambda hidden, **_: (linear(hidden), hidden)[1:]
-    model = types.SimpleNamespace(
-        config=types.SimpleNamespace(use_cache=False), model=types.SimpleNamespace(layers=[layer]), hf_device_map={}
-    )
-    prune.get_loaders = lambda *_, **__: (None, None)
-    prune.prepare_calibration_input = lambda *_: (inputs.clone(), torch.empty_like(inputs), None, None)
+    model = of_one_layer(prune, layer, inputs, torch.empty_like(inputs))
     prune.prune_DSnoT(_options(len(inputs), **changes), model, None, torch.device("cpu"), *n_m)
     return linear.weight.data != 0

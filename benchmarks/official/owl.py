@@ -37,7 +37,7 @@ def official(model, tokens: torch.Tensor, folder: str) -> dict:
     return {"outliers": found}
 
 
-def compare(model, tokens: torch.Tensor, told: dict) -> dict:
+def compare(model, tokens: torch.Tensor, folder: str, told: dict) -> dict:
     """The largest differences of the outlier distribution (in percent) and of the block sparsities.
 
     Args:

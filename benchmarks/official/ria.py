@@ -19,7 +19,7 @@ from prunebook.methods import RIA
 from prunebook.patterns import NofM, Unstructured, keep_mask
 from prunebook.permutation import allocate_channels, keep_mask_permuted, retained
 
-from .common import adapt, arguments, linears_with_inputs, loader, official_module
+from .common import adapt, arguments, linears_with_inputs, loader, of_one_layer, official_module
 
 REPOSITORY, COMMIT = "https://github.com/biomedical-cybernetics/Relative-importance-and-activation-pruning", "7bc55b0"
 SPARSITY = 0.5
@@ -96,11 +96,7 @@ def _permuted(prune, linear, inputs: torch.Tensor, score: torch.Tensor) -> dict:
         layer.linear = torch.nn.Linear(linear.in_features, linear.out_features, bias=False)
         layer.linear.weight.data = linear.weight.data.clone()
         layer.forward = lambda hidden, layer=layer, **_: (layer.linear(hidden),)
-        model = types.SimpleNamespace(
-            config=types.SimpleNamespace(use_cache=False), model=types.SimpleNamespace(layers=[layer]), hf_device_map={}
-        )
-        prune.get_loaders = lambda *_, **__: (None, None)
-        prune.prepare_calibration_input = lambda *_: (inputs.clone(), [None] * len(inputs), None, None)
+        model = of_one_layer(prune, layer, inputs, [None] * len(inputs))
         options = _options(len(inputs), inputs.shape[1], reallocation=True, lsa=assign)
         start = time.perf_counter()
         prune.prune_ria(options, model, None, torch.device("cpu"), prune_n=2, prune_m=4)

@@ -28,6 +28,7 @@ def refine_mask(
     cycles: int = 50,
     threshold: float = 0.1,
     overshoot: bool = True,
+    go_on: bool = False,
 ) -> torch.Tensor:
     """Swap weights of any mask, each row on its own: a cycle brings one back and prunes one, and none moves twice.
 
@@ -42,9 +43,10 @@ def refine_mask(
         scores: `[out, in]`, those of the start; by default Wanda's. Only for `group`.
         cycles: T, swaps of a row at most. threshold: of |e|, in sums over a sequence.
         overshoot: whether a swap may change the sign of e; if not, and always with `group`, the row stops before it.
+        go_on: do as the official code where a queue is empty, see `_beyond`; not with `group`.
 
     Returns:
-        The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before.
+        The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before, but for `go_on`.
     """
     spread, norm = statistic.variance() if spread is None else spread, statistic.norm()
     length = min(cycles, len(norm))
@@ -56,14 +58,13 @@ def refine_mask(
         D = expected_change(part, statistic.sums)
         score = wanda_score(part, norm) if scores is None else scores[i : i + rows]
         back, gone, many = _queues(D, mask, D / spread, score, group, length)
+        if go_on:
+            gone, many = _beyond(D, mask, score, length), torch.full_like(many, length)
         changes = (torch.stack([D.gather(1, columns) for columns in queue]) for queue in (gone, back))
         tables.append((back, gone, many, D.masked_fill(mask, 0).sum(1)[None], *changes))
     back, gone, many, error, *changes = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))
-    done, _ = _swap(error[0], many, *changes, threshold, overshoot and group is None)
-    side, row, k = (torch.arange(length, device=keep.device) < done[..., None]).nonzero(as_tuple=True)
     refined = keep.clone()
-    refined[row, back[side, row, k]] = True
-    refined[row, gone[side, row, k]] = False
+    _swap(refined, error[0], back, gone, many, *changes, threshold, overshoot and group is None, go_on)
     return refined
 
 
@@ -85,15 +86,11 @@ def _queues(D, keep, order, scores, group: int | None, length: int) -> tuple[tor
     return tuple(torch.stack(tables) for tables in zip(*pairs, strict=True))
 
 
-def _swap(error, many, D_gone, D_back, threshold: float, overshoot: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cycles of all rows at once.
+def _swap(mask, error, back, gone, many, D_gone, D_back, threshold: float, overshoot: bool, go_on: bool):
+    """The cycles of all rows at once, in `mask [out, in]`; returns e afterwards.
 
     Args:
-        error: e, `[out]`. many: pairs in the queues for e < 0 and e > 0, `[2, out]`. D_gone, D_back: their D,
-            `[2, out, T]`.
-
-    Returns:
-        How many pairs of either queue were swapped, `[2, out]`, and e afterwards.
+        error: e, `[out]`. back, gone, many: see `_queues`. D_gone, D_back: D of what is in the queues, `[2, out, T]`.
     """
     row, start = torch.arange(len(error), device=error.device), error.sign()
     active, done = torch.ones_like(row, dtype=torch.bool), torch.zeros_like(many)
@@ -104,11 +101,30 @@ def _swap(error, many, D_gone, D_back, threshold: float, overshoot: bool) -> tup
         active = active & (error.abs() > threshold) & (k < many[side, row])
         if not overshoot:
             active &= after.sign() == start
+        rows = row if go_on else active.nonzero()[:, 0]  # there, a row that has stopped still resets what is next
+        here, swap = (side[rows], rows, k[rows]), active[rows]
+        mask[rows, gone[here]] = ~swap
+        mask[rows, back[here]] = swap
+        error = torch.where(active, after, error)
+        done[here[:2]] += 1
         if not active.any():
             break
-        error = torch.where(active, after, error)
-        done[side, row] = k + active
-    return done, error
+    return error
+
+
+def _beyond(D, keep, scores, length: int) -> torch.Tensor:
+    """What goes while e < 0 and while e > 0 in the official code, which never runs out of it: the queue; then, for each
+    kept weight with D = 0, the lowest of all; then those of the same sign as e, highest first. What comes back is, after
+    the queue, any weight with D = 0 and any kept one; so a row may lose or gain weights. Columns, `[2, out, T]`."""
+    order = scores.masked_fill(~keep, torch.inf).argsort(dim=1, stable=True)
+    place, width = torch.arange(D.shape[1], device=D.device), D.shape[1]
+    sign = D.gather(1, order).sign()
+    queues = []
+    for wanted in (sign, -sign):
+        turn = torch.where(wanted > 0, place, torch.where(wanted < 0, 2 * width - place, width))
+        queue = turn.masked_fill(~keep.gather(1, order), 3 * width).argsort(dim=1, stable=True)[:, :length]
+        queues.append(order.gather(1, queue.masked_fill(wanted.gather(1, queue) == 0, 0)))
+    return torch.stack(queues)
 
 
 def _keys(values: torch.Tensor) -> torch.Tensor:

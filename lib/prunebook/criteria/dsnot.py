@@ -29,15 +29,13 @@ class InputMoments(SquaredNorm):
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
-        inputs = inputs.float().reshape(-1, *inputs.shape[-2:])
-        seen, self._length = self.sequences, inputs.shape[1]
-        super().update(inputs)
-        for n, sequence in enumerate(inputs, seen + 1):
-            total = sequence.sum(0)
-            spread = (sequence - total / self._length).square_().mean(0)
+        for n, sequence in enumerate(inputs.float().reshape(-1, *inputs.shape[-2:]), self.sequences + 1):
+            super().update(sequence)  # one at a time, and sums in the official order: swaps hang on the last digits
+            self._length = len(sequence)
+            total, spread = sequence.sum(0), sequence.var(0, correction=0)
             before = total - self.sums
             self.sums = self.sums * ((n - 1) / n) + total / n
-            self._within = self._within * ((n - 1) / n) + spread / n
+            self._within = (self._within * ((n - 1) * self._length) + spread * self._length) / (n * self._length)
             self._between += before * (total - self.sums)  # Welford's
 
     def variance(self, kind: str = "pooled") -> torch.Tensor:

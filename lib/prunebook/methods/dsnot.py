@@ -6,7 +6,7 @@ zyxxmu/DSnoT at 4c029df.
 Differences from the official code: all linears are refined (`skip="mlp"` leaves out what it leaves out by default);
 variances are pooled over all tokens (`variance="within"` averages each sequence's); the SparseGPT start has a Hessian,
 which is never filled there; a row stops when a queue is empty, where a weight of no or the other sign is taken there
-and the count of the row can drift; a feature that is always 0 is never swapped. See `swapping` for the swaps.
+and the count of the row can drift (`go_on=True`); a feature that is always 0 is never swapped. See `swapping`.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ class DSnoT:
         power: p, of the variance in the order of what comes back; 0 ignores it.
         variance: `pooled` over all tokens, or `within` sequences, averaged (the official code).
         overshoot: whether a swap may change the sign of the expected change; never with n:m.
+        go_on: go on as the official code when a queue is empty; rows then keep other counts. Not with n:m.
         skip: linears whose names hold this text keep the first mask; `mlp` is the official default.
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
 
@@ -54,6 +55,7 @@ class DSnoT:
     power: float = 1.0
     variance: str = "pooled"
     overshoot: bool = True
+    go_on: bool = False
     skip: str | None = None
     precision: str = "exact"
 
@@ -74,7 +76,10 @@ class DSnoT:
         check_whole("cycles", self.cycles, 0, ", as 50")
         for name in ("threshold", "power"):
             check_number(name, getattr(self, name))
-        check_flag("overshoot", self.overshoot)
+        for name in ("overshoot", "go_on"):
+            check_flag(name, getattr(self, name))
+        if self.go_on and isinstance(self.target, NofM):
+            raise UserError(f"go_on is not allowed with pattern {self.target}; leave it out, or use sparsity")
         if self.skip is not None and not (isinstance(self.skip, str) and self.skip):
             raise UserError(f"skip {self.skip!r} is not allowed; use a part of a linear's name, as 'mlp', or None")
 
@@ -124,5 +129,5 @@ class DSnoT:
         return refine_mask(
             weight, keep, statistic, spread=statistic.variance(self.variance) ** self.power, scores=scores,
             group=pattern.m if isinstance(pattern, NofM) else None, cycles=self.cycles, threshold=self.threshold,
-            overshoot=self.overshoot,
+            overshoot=self.overshoot, go_on=self.go_on,
         )  # fmt: skip
