@@ -87,7 +87,8 @@ def slow_and_going_on(weight, keep, of, cycles, threshold, overshoot):
         metric = [0 if keep[i, j] or not D[j] else D[j] * inverse[j] for j in range(len(D))]
         back = sorted(range(len(D)), key=lambda j: metric[j])
         error = sum(D[j] for j in range(len(D)) if not keep[i, j])
-        rows.append({"D": D, "gone": gone, "back": back, "error": error, "start": error, "active": True, "used": [0, 0]})
+        row = {"D": D, "gone": gone, "back": back, "error": error, "start": error, "active": True, "used": [0, 0]}
+        rows.append(row)
     mask = keep.clone()
     for _ in range(cycles):
         for i, row in enumerate(rows):

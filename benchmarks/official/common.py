@@ -46,8 +46,8 @@ def arguments(**values) -> types.SimpleNamespace:
 
 
 def of_one_layer(prune, layer: torch.nn.Module, inputs: torch.Tensor, outputs) -> types.SimpleNamespace:
-    """A model of one layer that functions of a repository's module `prune` can walk, which from now on finds the layer's
-    `inputs [n, length, in]` as its calibration text and a list or tensor for `outputs`."""
+    """A model of one layer for the functions of a repository's module `prune`, which from now on finds the layer's
+    `inputs [n, length, in]` in place of calibration text and a list or tensor for `outputs`."""
     prune.get_loaders = lambda *_, **__: (None, None)
     prune.prepare_calibration_input = lambda *_: (inputs.clone(), outputs, None, None)
     return types.SimpleNamespace(

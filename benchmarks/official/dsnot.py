@@ -1,8 +1,8 @@
 """DSnoT from Wanda at 60 %, zyxxmu/DSnoT: `prune_DSnoT` as it is, with our tokens.
 
-`official variant` leaves out the MLP, averages variances within sequences and goes on when a queue is empty, as that code
-does; `exact` and `fast` refine all linears with pooled variances and stop. A row's swaps hang on the last digits of its
-inputs: see `compare`.
+`official variant` leaves out the MLP, averages variances within sequences and goes on when a queue is empty, as that
+code does; `exact` and `fast` refine all linears with pooled variances and stop. A row's swaps hang on the last digits
+of its inputs: see `compare`.
 """
 
 import copy
@@ -29,9 +29,7 @@ _CASES = {
     "stopping": ({"sparsity": SPARSITY}, {}),
     "unstructured": ({"sparsity": SPARSITY, "go_on": True}, {}),
     "magnitude_start": ({"sparsity": SPARSITY, "go_on": True, "start": "magnitude"}, {"initial_method": "magnitude"}),
-    "without_overshoot": (
-        {"sparsity": SPARSITY, "go_on": True, "overshoot": False}, {"without_same_sign": False}
-    ),
+    "without_overshoot": ({"sparsity": SPARSITY, "go_on": True, "overshoot": False}, {"without_same_sign": False}),
     "2:4": ({"pattern": "2:4"}, {"n_m": (2, 4)}),
     "4:8": ({"pattern": "4:8"}, {"n_m": (4, 8)}),
 }
@@ -55,8 +53,8 @@ def official(model, tokens: torch.Tensor, folder: str) -> None:
 
 
 def compare(model, tokens: torch.Tensor, folder: str, told: None) -> dict:
-    """Mask bits of the whole model that are equal, and perplexities on the calibration tokens: the official code and our
-    official variant, both with oneDNN's float32 products, as ours always; and, for what rounding does, our official
+    """Mask bits of the whole model that differ, and perplexities on the calibration tokens: the official code beside
+    our official variant, both with oneDNN's float32 products, as ours always; and, for what rounding does, our official
     variant with and without a change of the first norm's weights by 1e-7 of themselves."""
     tokens = tokens[:16]
 
@@ -90,14 +88,14 @@ def compare(model, tokens: torch.Tensor, folder: str, told: None) -> dict:
 
 def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
     """Single linears, both sides given the same weight and inputs: in each case mask bits that differ; those of them
-    in rows where a queue is shorter than the cycles, where `stopping` stops when it is empty, and the number of such rows;
-    and rows that keep other counts."""
+    in rows where a queue is shorter than the cycles, where `stopping` stops, and the number of such rows; and rows that
+    keep other counts."""
     prune = official_module(folder, "lib.prune")
     torch.cuda.empty_cache = lambda: None
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):
         weight = linear.weight.data
-        statistic = InputMoments(weight.shape[1], weight.device)
+        statistic = InputMoments(weight.shape[1], weight.device, "within")
         for one in inputs:
             statistic.update(one)
         live = weight != 0  # a weight that was zero before says nothing of the mask

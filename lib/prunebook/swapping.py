@@ -113,9 +113,9 @@ def _swap(mask, error, back, gone, many, D_gone, D_back, threshold: float, overs
 
 
 def _beyond(D, keep, scores, length: int) -> torch.Tensor:
-    """What goes while e < 0 and while e > 0 in the official code, which never runs out of it: the queue; then, for each
-    kept weight with D = 0, the lowest of all; then those of the same sign as e, highest first. What comes back is, after
-    the queue, any weight with D = 0 and any kept one; so a row may lose or gain weights. Columns, `[2, out, T]`."""
+    """What goes in the official code, which never runs out of it: the queue; then, for each kept weight with D = 0, the
+    lowest of all; then those with the sign of e, highest first. After what can come back follow the weights with D = 0
+    and the kept ones, so that a row may lose or gain weights. Columns, for e < 0 and for e > 0, `[2, out, T]`."""
     order = scores.masked_fill(~keep, torch.inf).argsort(dim=1, stable=True)
     place, width = torch.arange(D.shape[1], device=D.device), D.shape[1]
     sign = D.gather(1, order).sign()

@@ -11,17 +11,18 @@ from prunebook.methods import SparseGPT
 CPU = torch.device("cpu")
 
 
-def moments(*batches, cls=InputMoments):
-    statistic = cls(batches[0].shape[-1], CPU)
+def moments(*batches, cls=InputMoments, **named):
+    statistic = cls(batches[0].shape[-1], CPU, **named)
     for batch in batches:
         statistic.update(batch)
     return statistic
 
 
 def test_two_sequences_by_hand():
-    statistic = moments(torch.tensor([[[1.0, 0], [3, 0]], [[5.0, 0], [5, 0]]]))  # feature 0: 1, 3 and 5, 5
+    inputs = torch.tensor([[[1.0, 0], [3, 0]], [[5.0, 0], [5, 0]]])  # feature 0: 1, 3 and 5, 5
+    statistic = moments(inputs)
     assert statistic.sums.tolist() == [7, 0]  # sums 4 and 10
-    assert statistic.variance("within").tolist() == [0.5, 0]  # 1 and 0
+    assert moments(inputs, variance="within").variance().tolist() == [0.5, 0]  # 1 and 0
     assert statistic.variance().tolist() == [2.75, 0]  # of 1, 3, 5, 5
     assert statistic.norm().square().tolist() == pytest.approx([30, 0])
     assert expected_change(torch.tensor([[2.0, 1], [-1, 1]]), statistic.sums).tolist() == [[14, 0], [-7, 0]]
@@ -31,16 +32,16 @@ def test_any_batches_give_the_variance_of_all_tokens():
     inputs = torch.randn(7, 16, 5, generator=torch.Generator().manual_seed(0)) * 2 + torch.arange(5) * 10
     inputs += torch.arange(7).view(7, 1, 1)  # sequences differ in their means
     exact = inputs.double()
-    whole, split = moments(inputs), moments(*inputs.split(3))
-    for statistic in (whole, split, moments(*inputs)):
+    for batches in ([inputs], inputs.split(3), inputs):
+        statistic, within = moments(*batches), moments(*batches, variance="within").variance()
         torch.testing.assert_close(statistic.sums, exact.sum(1).mean(0).float())
         torch.testing.assert_close(statistic.variance(), exact.flatten(0, 1).var(0, correction=0).float())
-        torch.testing.assert_close(statistic.variance("within"), exact.var(1, correction=0).mean(0).float())
-        assert (statistic.variance() > statistic.variance("within")).all()
+        torch.testing.assert_close(within, exact.var(1, correction=0).mean(0).float())
+        assert (statistic.variance() > within).all()
     norm = SquaredNorm(5, CPU)
-    for batch in inputs.split(3):
-        norm.update(batch)
-    assert torch.equal(split.norm(), norm.norm())
+    for sequence in inputs:
+        norm.update(sequence)
+    assert torch.equal(statistic.norm(), norm.norm())
 
 
 def test_narrow_inputs_are_summed_in_float32():
@@ -60,7 +61,7 @@ def test_what_is_not_finite_is_seen(value):
 
 def test_an_unknown_variance_is_refused():
     with pytest.raises(UserError, match="variance 'all' is unknown; use 'pooled' or 'within'"):
-        moments(torch.ones(1, 2, 3)).variance("all")
+        moments(torch.ones(1, 2, 3), variance="all")
 
 
 def test_the_obs_score_is_that_of_sparsegpt_before_any_update():

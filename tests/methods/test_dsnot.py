@@ -1,5 +1,7 @@
 """DSnoT on one matrix and through the blocks: starts, what is left out, variances, allocations."""
 
+import functools
+
 import pytest
 import torch
 import transformers
@@ -85,16 +87,20 @@ def test_linears_left_out_keep_the_first_mask(make_model, tokens):
         prune(make_model("llama"), "dsnot", sparsity=0.5, skip="fc1", calibration=tokens)
 
 
-def test_the_blocks_give_the_masks_of_the_pure_function(make_model, tokens):
-    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, variance="within", power=0.5, cycles=4, threshold=0.5))
+@pytest.mark.parametrize("go_on", [False, True])
+def test_the_blocks_give_the_masks_of_the_pure_function(make_model, tokens, go_on):
+    options = {"cycles": 24, "threshold": 0.5, "go_on": go_on}  # more than a queue has
+    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, variance="within", power=0.5, **options))
     model = make_model("llama")
     with torch.no_grad():
         block = next(walk(model, tokens))
-        for name, of in block.collect(InputMoments).items():
+        for name, of in block.collect(functools.partial(InputMoments, variance="within")).items():
             weight = weight_of(block.linears[name])
             keep = keep_mask(weight.abs() * of.norm(), Unstructured(0.5))
-            refined = refine_mask(weight, keep, of, spread=of.variance("within").sqrt(), cycles=4, threshold=0.5)
+            refined = refine_mask(weight, keep, of, spread=of.variance().sqrt(), **options)
             assert torch.equal(found[name], refined)
+            counts_kept = torch.equal(found[name].sum(1), keep.sum(1))
+            assert counts_kept or go_on
 
 
 def test_pooled_and_within_differ(make_model, tokens):
@@ -135,6 +141,7 @@ def test_the_saved_model_reloads_with_its_pattern(make_model, tokens, word_token
      ({"sparsity": 0.5, "power": float("inf")}, "power inf is not allowed; use a number >= 0"),
      ({"sparsity": 0.5, "power": float("nan")}, "power nan"), ({"sparsity": 0.5, "overshoot": 1}, "overshoot 1 is not"),
      ({"sparsity": 0.5, "skip": ""}, "skip '' is not allowed"), ({"sparsity": 0.5, "skip": 3}, "skip 3 is not allowed"),
+     ({"sparsity": 0.5, "go_on": 1}, "go_on 1 is not"), ({"pattern": "2:4", "go_on": True}, "go_on is not allowed w"),
      ({"pattern": Unstructured(0.5, "model")}, "scope 'model' is not allowed for dsnot")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):

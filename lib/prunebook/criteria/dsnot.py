@@ -20,37 +20,40 @@ class InputMoments(SquaredNorm):
     """Beside Wanda's norms, running sums and variances of each input feature, in float32, from sequences of one length.
 
     `sums` `[in]` is the sum over the tokens of a sequence, averaged over sequences: L times the mean of the feature.
+
+    Args:
+        variance: `pooled` over all tokens, or `within` sequences: around each sequence's own mean, averaged over
+            sequences; to the last digit what the official code has, as swaps hang on it, and slower for that.
+
+    Raises:
+        UserError: an unknown variance.
     """
 
-    def __init__(self, width: int, device: torch.device):
+    def __init__(self, width: int, device: torch.device, variance: str = "pooled"):
         super().__init__(width, device)
+        if variance not in VARIANCES:
+            raise UserError(f"variance {variance!r} is unknown; use {' or '.join(map(repr, VARIANCES))}")
+        self._kind, self._length = variance, 1
         self.sums, self._within, self._between = (torch.zeros(width, device=device) for _ in range(3))
-        self._length = 1
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
         for n, sequence in enumerate(inputs.float().reshape(-1, *inputs.shape[-2:]), self.sequences + 1):
-            super().update(sequence)  # one at a time, and sums in the official order: swaps hang on the last digits
-            self._length = len(sequence)
-            total, spread = sequence.sum(0), sequence.var(0, correction=0)
+            super().update(sequence)
+            total, L = sequence.sum(0), len(sequence)
+            if self._kind == "within":
+                spread = sequence.var(0, correction=0)
+            else:
+                spread = (sequence - total / L).square_().mean(0)
             before = total - self.sums
             self.sums = self.sums * ((n - 1) / n) + total / n
-            self._within = (self._within * ((n - 1) * self._length) + spread * self._length) / (n * self._length)
+            self._within = (self._within * ((n - 1) * L) + spread * L) / (n * L)
             self._between += before * (total - self.sums)  # Welford's
+            self._length = L
 
-    def variance(self, kind: str = "pooled") -> torch.Tensor:
-        """The (biased) variance of each feature, `[in]`.
-
-        Args:
-            kind: `pooled` over all tokens, or `within` sequences: around each sequence's own mean, averaged over
-                sequences (the official code).
-
-        Raises:
-            UserError: an unknown kind.
-        """
-        if kind not in VARIANCES:
-            raise UserError(f"variance {kind!r} is unknown; use {' or '.join(map(repr, VARIANCES))}")
-        if kind == "within":
+    def variance(self) -> torch.Tensor:
+        """The (biased) variance of each feature, `[in]`."""
+        if self._kind == "within":
             return self._within
         return self._within + self._between / (max(1, self.sequences) * self._length**2)
 
@@ -58,8 +61,8 @@ class InputMoments(SquaredNorm):
 class InputMomentsAndHessian(InputMoments):
     """`InputMoments` with the Hessian, for masks that start from SparseGPT's score."""
 
-    def __init__(self, width: int, device: torch.device):
-        super().__init__(width, device)
+    def __init__(self, width: int, device: torch.device, variance: str = "pooled"):
+        super().__init__(width, device, variance)
         self._hessian = Hessian(width, device)
 
     def update(self, inputs: torch.Tensor) -> None:

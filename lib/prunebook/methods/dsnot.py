@@ -9,6 +9,8 @@ which is never filled there; a row stops when a queue is empty, where a weight o
 and the count of the row can drift (`go_on=True`); a feature that is always 0 is never swapped. See `swapping`.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -116,8 +118,9 @@ class DSnoT:
                 weight.masked_fill_(~self.mask(weight, statistic, targets[name], name not in skipped), 0)
 
     @property
-    def _statistic(self) -> type[InputMoments]:
-        return InputMomentsAndHessian if self.start == "sparsegpt" else InputMoments
+    def _statistic(self) -> Callable[..., InputMoments]:
+        kind = InputMomentsAndHessian if self.start == "sparsegpt" else InputMoments
+        return functools.partial(kind, variance=self.variance)
 
     def mask(self, weight, statistic: InputMoments, pattern: Pattern | None = None, refine: bool = True):
         """The mask of one weight `[out, in]`, True where kept. Args: pattern, by default `target`; refine or not."""
@@ -127,7 +130,7 @@ class DSnoT:
         if not refine:
             return keep
         return refine_mask(
-            weight, keep, statistic, spread=statistic.variance(self.variance) ** self.power, scores=scores,
+            weight, keep, statistic, spread=statistic.variance() ** self.power, scores=scores,
             group=pattern.m if isinstance(pattern, NofM) else None, cycles=self.cycles, threshold=self.threshold,
             overshoot=self.overshoot, go_on=self.go_on,
         )  # fmt: skip
