@@ -11,9 +11,8 @@ import torch
 from .criteria.dsnot import InputMoments, expected_change
 from .criteria.wanda import wanda_score
 
-# Weights of the rows whose queues are made at a time, so that what is computed on the way stays small: in cache on the
-# CPU, and below the 2**15 from which torch wakes its other threads for every operation.
-_WEIGHTS = {"cpu": 2**15 - 1, "cuda": 2**25}
+# Weights of the rows whose queues are made at a time, so that what is computed on the way stays in cache on the CPU.
+_WEIGHTS = {"cpu": 2**17, "cuda": 2**25}
 
 
 @torch.no_grad()
@@ -50,7 +49,7 @@ def refine_mask(
     """
     spread, norm = statistic.variance() if spread is None else spread, statistic.norm()
     length = min(cycles, len(norm))
-    rows = max(1, _WEIGHTS.get(weight.device.type, 2**15) // len(norm))
+    rows = max(1, _WEIGHTS.get(weight.device.type, 2**17) // len(norm))
     scores = None if group is None else scores
     tables = []
     for i in range(0, len(weight), rows):

@@ -238,3 +238,24 @@ def test_narrow_inputs_are_summed_in_float32():
     add_gram(total, x)
     expected = x.double().flatten(0, 1).T @ x.double().flatten(0, 1)
     torch.testing.assert_close(total.tril().double(), expected.tril(), rtol=1e-5, atol=1e-4)
+
+
+def test_the_last_inverse_is_kept_until_something_else_is_asked_or_seen():
+    inputs = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(5))
+    statistic = fisher.SecondMoment(6, torch.device("cpu"))
+    statistic.update(inputs)
+    all_alive, some = torch.ones(6, dtype=torch.bool), torch.tensor([1, 0, 1, 1, 0, 1], dtype=torch.bool)
+    kept = statistic.inverse(0.1, all_alive)
+    assert statistic.inverse(0.1, all_alive.clone()) is kept
+    moment = inputs.flatten(0, 1).T @ inputs.flatten(0, 1) / 32
+
+    def expected(factor, damping):
+        return torch.linalg.inv(factor + damping * factor.diagonal().mean() * torch.eye(len(factor)))
+
+    torch.testing.assert_close(kept, expected(moment, 0.1))
+    torch.testing.assert_close(statistic.inverse(0.3, all_alive), expected(moment, 0.3))
+    torch.testing.assert_close(statistic.inverse(0.3, some), expected(moment[some][:, some], 0.3))
+    bordered = statistic.inverse(0.3, torch.ones(7, dtype=torch.bool), bias=True)
+    torch.testing.assert_close(bordered, expected(statistic.matrix(bias=True), 0.3))
+    statistic.update(2 * inputs)
+    torch.testing.assert_close(statistic.inverse(0.1, all_alive), expected(2.5 * moment, 0.1))

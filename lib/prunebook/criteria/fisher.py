@@ -18,9 +18,11 @@ class SecondMoment:
         self._products = torch.zeros(width, width, device=device)
         self._sum = torch.zeros(width, device=device)
         self._tokens = 0
+        self._inverse: tuple[tuple, torch.Tensor] | None = None
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [..., width]` of any float dtype."""
+        self._inverse = None
         self._tokens += inputs.numel() // inputs.shape[-1]
         self._sum += inputs.float().flatten(0, -2).sum(0)
         add_gram(self._products, inputs)
@@ -36,6 +38,15 @@ class SecondMoment:
             moment = torch.cat([torch.cat([moment, self._sum[None]]), self._border()[:, None]], dim=1)
         return moment / max(1, self._tokens)
 
+    def inverse(self, damping: float, alive: torch.Tensor, bias: bool = False) -> torch.Tensor:
+        """`damped_inverse` of those rows and columns of `matrix(bias)` that are `alive`, bool `[width]` (a bias has one
+        more). The last one is kept: siblings share it, and so do settings tried on the same statistics."""
+        key = damping, bias, alive.cpu().numpy().tobytes()
+        if self._inverse is None or self._inverse[0] != key:
+            index = alive.nonzero().flatten()
+            self._inverse = key, damped_inverse(self.matrix(bias)[index][:, index], damping)
+        return self._inverse[1]
+
     def _border(self) -> torch.Tensor:
         return torch.cat([self._sum, self._sum.new_tensor([self._tokens])])
 
@@ -43,11 +54,13 @@ class SecondMoment:
 def damped_inverse(factor: torch.Tensor, damping: float) -> torch.Tensor:
     """`(F + lambda I)^-1`, `lambda = damping * mean(diag F)`: Cholesky in float64, result in float32 `[n, n]`.
 
+    Args:
+        factor: `[n, n]`, symmetric.
+
     Raises:
         UserError: the damped matrix is not positive definite.
     """
     damped = factor.double()
-    damped = (damped + damped.T) / 2
     damped.diagonal().add_(damping * damped.diagonal().mean())
     lower, info = torch.linalg.cholesky_ex(damped)
     if info:

@@ -142,25 +142,23 @@ class LLMSurgeon:
     def _study(self, model, inputs: Mapping, gradients: dict) -> list[_Layer]:
         """Inverse factors and costs of every linear, from the second moments of its inputs and output gradients."""
         linears = {n: linear for block in find_blocks(model) for n, linear in block.linears.items() if n in inputs}
-        shared: dict = {}  # inverses of A, for siblings with the same living columns
         layers = []
         for name, linear in linears.items():
             W = weight_of(linear).float()
             if linear.bias is not None:
                 W = torch.cat([W, linear.bias.data.float()[:, None]], dim=1)
-            A, G = inputs[name].matrix(linear.bias is not None), gradients.pop(name).matrix()
+            of_inputs, of_gradients, bias = inputs[name], gradients.pop(name), linear.bias is not None
+            A, G = of_inputs.matrix(bias), of_gradients.matrix()
             if self.variant == "l-obd":
                 G = torch.eye(len(G), device=G.device)
-            alive = (W != 0).any(0) & (A.diagonal() > 0)
-            columns = alive.nonzero().flatten()
-            rows = ((W != 0).any(1) & (G.diagonal() > 0)).nonzero().flatten()
+            living = (W != 0).any(1) & (G.diagonal() > 0), (W != 0).any(0) & (A.diagonal() > 0)
+            rows, columns = (alive.nonzero().flatten() for alive in living)
             layer = _Layer(linear, W, rows, columns)
             A, G = A[columns][:, columns], G[rows][:, rows]
             if self.variant == "surgeon":
-                key = id(inputs[name]), alive.cpu().numpy().tobytes()
-                if key not in shared:
-                    shared[key] = fisher.damped_inverse(A, self.damping)
-                layer.inverses = fisher.damped_inverse(G, self.damping), shared[key]
+                layer.inverses = (
+                    of_gradients.inverse(self.damping, living[0]), of_inputs.inverse(self.damping, living[1], bias)
+                )  # fmt: skip
                 g, a = (1 / inverse.diagonal() for inverse in layer.inverses)
             else:
                 g, a = G.diagonal(), A.diagonal()
