@@ -58,7 +58,9 @@ def refine_mask(
         score = wanda_score(part, norm) if scores is None else scores[i : i + rows]
         back, gone, many = _queues(D, mask, D / spread, score, group, length)
         if go_on:
-            gone, many = _beyond(D, mask, score, length), torch.full_like(many, length)
+            short = (many < length).any(0).nonzero()[:, 0]
+            gone[:, short] = _beyond(D[short], mask[short], score[short], length)
+            many = torch.full_like(many, length)
         changes = (torch.stack([D.gather(1, columns) for columns in queue]) for queue in (gone, back))
         tables.append((back, gone, many, D.masked_fill(mask, 0).sum(1)[None], *changes))
     back, gone, many, error, *changes = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))

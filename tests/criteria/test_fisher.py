@@ -247,6 +247,7 @@ def test_the_last_inverse_is_kept_until_something_else_is_asked_or_seen():
     all_alive, some = torch.ones(6, dtype=torch.bool), torch.tensor([1, 0, 1, 1, 0, 1], dtype=torch.bool)
     kept = statistic.inverse(0.1, all_alive)
     assert statistic.inverse(0.1, all_alive.clone()) is kept
+    assert statistic.inverse(0.1) is kept
     moment = inputs.flatten(0, 1).T @ inputs.flatten(0, 1) / 32
 
     def expected(factor, damping):
@@ -255,7 +256,7 @@ def test_the_last_inverse_is_kept_until_something_else_is_asked_or_seen():
     torch.testing.assert_close(kept, expected(moment, 0.1))
     torch.testing.assert_close(statistic.inverse(0.3, all_alive), expected(moment, 0.3))
     torch.testing.assert_close(statistic.inverse(0.3, some), expected(moment[some][:, some], 0.3))
-    bordered = statistic.inverse(0.3, torch.ones(7, dtype=torch.bool), bias=True)
+    bordered = statistic.inverse(0.3, bias=True)
     torch.testing.assert_close(bordered, expected(statistic.matrix(bias=True), 0.3))
     statistic.update(2 * inputs)
     torch.testing.assert_close(statistic.inverse(0.1, all_alive), expected(2.5 * moment, 0.1))

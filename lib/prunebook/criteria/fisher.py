@@ -6,6 +6,7 @@ so that `F^-1 = G^-1 (x) A^-1` and no matrix larger than a factor is needed for 
 """
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import UserError
 from .hessian import add_gram
@@ -38,17 +39,24 @@ class SecondMoment:
             moment = torch.cat([torch.cat([moment, self._sum[None]]), self._border()[:, None]], dim=1)
         return moment / max(1, self._tokens)
 
-    def inverse(self, damping: float, alive: torch.Tensor, bias: bool = False) -> torch.Tensor:
+    def inverse(self, damping: float, alive: torch.Tensor | None = None, bias: bool = False) -> torch.Tensor:
         """`damped_inverse` of those rows and columns of `matrix(bias)` that are `alive`, bool `[width]` (a bias has one
-        more). The last one is kept: siblings share it, and so do settings tried on the same statistics."""
+        more), by default all. The last one is kept: siblings share it, and so do settings tried on one statistic."""
+        if alive is None:
+            alive = torch.ones(len(self._sum) + bias, dtype=torch.bool, device=self._sum.device)
         key = damping, bias, alive.cpu().numpy().tobytes()
         if self._inverse is None or self._inverse[0] != key:
             index = alive.nonzero().flatten()
-            self._inverse = key, damped_inverse(self.matrix(bias)[index][:, index], damping)
+            self._inverse = key, damped_inverse(part_of(self.matrix(bias), index, index), damping)
         return self._inverse[1]
 
     def _border(self) -> torch.Tensor:
         return torch.cat([self._sum, self._sum.new_tensor([self._tokens])])
+
+
+def part_of(matrix: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """`matrix[rows][:, columns]` for ascending int64 indices; the matrix itself where they are all of them."""
+    return matrix if (len(rows), len(columns)) == matrix.shape else matrix[rows][:, columns]
 
 
 def damped_inverse(factor: torch.Tensor, damping: float) -> torch.Tensor:
@@ -60,7 +68,7 @@ def damped_inverse(factor: torch.Tensor, damping: float) -> torch.Tensor:
     Raises:
         UserError: the damped matrix is not positive definite.
     """
-    damped = factor.double()
+    damped = factor.to(torch.float64, copy=True)
     damped.diagonal().add_(damping * damped.diagonal().mean())
     lower, info = torch.linalg.cholesky_ex(damped)
     if info:
@@ -83,12 +91,12 @@ def element_costs(weight: torch.Tensor, g: torch.Tensor, a: torch.Tensor) -> tor
 
 def row_costs(weight: torch.Tensor, A: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """`W_r: A W_r:^T g_r / 2`, `[out]`: the predicted rise of the loss when one row goes; g as for `element_costs`."""
-    return torch.linalg.vecdot(weight @ A, weight).clamp_(min=0) * (g / 2)
+    return torch.linalg.vecdot(F.linear(weight, A), weight).clamp_(min=0) * (g / 2)  # A is symmetric
 
 
 def column_costs(weight: torch.Tensor, G: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     """`W_:c^T G W_:c a_c / 2`, `[in]`: the predicted rise of the loss when one column goes."""
-    return torch.linalg.vecdot(G @ weight, weight, dim=0).clamp_(min=0) * (a / 2)
+    return torch.linalg.vecdot(F.linear(weight.T, G), weight.T).clamp_(min=0) * (a / 2)
 
 
 def group_costs(costs: torch.Tensor, n: int, m: int) -> torch.Tensor:

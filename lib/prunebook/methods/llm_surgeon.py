@@ -24,7 +24,7 @@ from ..blocks import backpropagate, find_blocks, weight_of
 from ..criteria import fisher
 from ..errors import UserError
 from ..patterns import NofM, Pattern, cheapest_rows_columns, count_removed, keep_mask, keep_masks, make_pattern
-from ..precision import PRECISIONS
+from ..precision import PRECISIONS, matmul_precision
 from .options import check_number, check_whole
 
 _ENTRIES = 2000  # correlated with each other: the official scripts for entries and 2:4
@@ -132,7 +132,8 @@ class LLMSurgeon:
                     moments = backpropagate(
                         model, calibration, fisher.SecondMoment, precision=self.precision, progress=label
                     )
-                layers = self._study(model, *moments)
+                with matmul_precision(model.device, "exact"):
+                    layers = self._study(model, *moments)
                 moments = None  # the factors of the old weights; freed before the next pass
                 for layer, goes in zip(layers, self._choose(layers, shot / self.shots), strict=True):
                     self._remove(layer, goes)
@@ -154,7 +155,7 @@ class LLMSurgeon:
             living = (W != 0).any(1) & (G.diagonal() > 0), (W != 0).any(0) & (A.diagonal() > 0)
             rows, columns = (alive.nonzero().flatten() for alive in living)
             layer = _Layer(linear, W, rows, columns)
-            A, G = A[columns][:, columns], G[rows][:, rows]
+            A, G = fisher.part_of(A, columns, columns), fisher.part_of(G, rows, rows)
             if self.variant == "surgeon":
                 layer.inverses = (
                     of_gradients.inverse(self.damping, living[0]), of_inputs.inverse(self.damping, living[1], bias)
@@ -169,7 +170,7 @@ class LLMSurgeon:
     def _costs(self, layer: _Layer, A, G, g, a):
         """What is dead costs 0, what is zero already less than that; a bias is no candidate."""
         R, C = weight_of(layer.linear).shape
-        living = layer.W[layer.rows][:, layer.columns]
+        living = fisher.part_of(layer.W, layer.rows, layer.columns)
         if self.structure == "rows+columns":
             rows, columns = living.new_zeros(R), living.new_zeros(layer.W.shape[1])
             rows[layer.rows] = fisher.row_costs(living, A, g)
@@ -209,7 +210,7 @@ class LLMSurgeon:
         if not gone.any():
             return
         if layer.inverses is not None:
-            living = W[rows][:, columns]
+            living = fisher.part_of(W, rows, columns)
             if self.structure == "rows+columns":
                 which = gone_rows[rows].nonzero().flatten(), gone_columns[columns].nonzero().flatten()
                 living = fisher.remove_rows_columns(living, *layer.inverses, *which, self.max_correlate)
