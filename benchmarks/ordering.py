@@ -32,6 +32,8 @@ METHODS = {
     "SparseGPT": ("sparsegpt", {"precision": "fast"}, ()),
     "OWL with Wanda": ("owl", {"precision": "fast"}, ("2:4",)),  # mixed n:m is 2:4 on average only
     "DSnoT": ("dsnot", {"precision": "fast"}, ()),
+    # one shot, and rows updated one by one: forty shots and groups of 2,000 entries take hours on two cores
+    "LLM Surgeon": ("llm-surgeon", {"precision": "fast", "shots": 1, "damping": 0.1, "max_correlate": 1}, ()),
     "BESA": ("besa", {"precision": "fast"}, ("70 %", "2:4")),  # no learned rate reaches 70 %; n:m has none to learn
 }
 

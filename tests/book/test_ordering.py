@@ -10,16 +10,16 @@ from prunebook.book.ordering import ordering, read_ordering
 from prunebook.errors import UserError
 
 
-def row(label, level, seed, perplexity, method="wanda"):
-    return {"label": label, "method": method, "level": level, "seed": seed, "perplexity": perplexity,
-            "date": "2026-11-24T10:00:00+00:00"}  # fmt: skip
+def row(label, level, seed, perplexity, method="wanda", **options):
+    return {"label": label, "method": method, "options": options, "level": level, "seed": seed,
+            "perplexity": perplexity, "date": "2026-11-24T10:00:00+00:00"}  # fmt: skip
 
 
 ROWS = [
     row("Wanda", "50 %", 0, 29.0), row("Wanda", "50 %", 1, 30.0), row("Wanda", "50 %", 2, 31.0),
     row("Magnitude", "50 %", 0, 4000.4, "magnitude"), row("Wanda", "2:4", 0, 90.0), row("Wanda", "2:4", 1, 92.0),
-    row("Magnitude", "2:4", 0, 80.0, "magnitude"), row("OWL", "50 %", 0, 28.0, "owl"),
-    row("OWL", "50 %", 1, 28.5, "owl"),
+    row("Magnitude", "2:4", 0, 80.0, "magnitude"), row("OWL", "50 %", 0, 28.0, "owl", shots=1, by="row"),
+    row("OWL", "50 %", 1, 28.5, "owl", shots=1, by="row"),
 ]  # fmt: skip
 RECORD = {"kind": "prunebook-ordering", "version": 1, "dense": 17.12, "rows": ROWS,
           "protocol": {"model": "m", "evaluation": "4 x 8 tokens", "seeds": 3}}  # fmt: skip
@@ -36,6 +36,7 @@ def test_means_deviations_and_the_best_of_a_column():
         "| [OWL](papers/owl.ipynb) | **28.25 ± 0.35** | – |",
     ]
     assert "model: m; evaluation: 4 x 8 tokens; seeds: 3. Dense: 17.12. Recorded on 2026-11-24." in text
+    assert "not defined. Options beside the sparsity: OWL: shots 1, by row. model: m" in text
     assert "mean over 3 calibration draws" in text
     assert list(figures) == ["ordering.svg"]
 

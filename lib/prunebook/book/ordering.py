@@ -30,7 +30,7 @@ Perplexity on held-out text, mean over {seeds} calibration draws with one standa
 {table}
 
 Mean ± standard deviation over the draws, the lowest of a column in bold; magnitude needs no data, and – stands where a
-method is not defined. {protocol} Dense: {dense:.2f}. Recorded on {days}."""
+method is not defined.{options} {protocol} Dense: {dense:.2f}. Recorded on {days}."""
 
 
 def read_ordering(root: Path) -> dict | None:
@@ -61,8 +61,10 @@ def ordering(record: Mapping, slugs: Sequence[str] = ()) -> tuple[str, dict[str,
     """
     levels = list(dict.fromkeys(row["level"] for row in record["rows"]))
     found: dict[str, dict[str, list[float]]] = {}
-    links = {}
+    links, chosen = {}, {}  # options -> labels
     for row in record["rows"]:
+        named = ", ".join(f"{name} {value}" for name, value in row["options"].items())
+        chosen.setdefault(named, {})[row["label"]] = None
         found.setdefault(row["label"], {}).setdefault(row["level"], []).append(row["perplexity"])
         known = row["method"] in slugs
         links[row["label"]] = f"[{row['label']}](papers/{row['method']}.ipynb)" if known else row["label"]
@@ -75,9 +77,10 @@ def ordering(record: Mapping, slugs: Sequence[str] = ()) -> tuple[str, dict[str,
         lines.append(f"| {links[label]} | " + " | ".join(cells) + " |")
     days = sorted({row["date"][:10] for row in record["rows"]})
     protocol = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()) + "."
+    options = "; ".join(f"{', '.join(labels)}: {named}" for named, labels in chosen.items() if named)
     text = _SECTION.format(
         name=_NAME, table="\n".join(lines), seeds=record["protocol"]["seeds"], protocol=protocol,
-        dense=record["dense"], days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        options=f" Options beside the sparsity: {options}." if options else "", dense=record["dense"], days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
     )  # fmt: skip
     return text, {_NAME: _figure(found, levels, record["dense"])}
 
