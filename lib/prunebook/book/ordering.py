@@ -78,9 +78,10 @@ def ordering(record: Mapping, slugs: Sequence[str] = ()) -> tuple[str, dict[str,
     days = sorted({row["date"][:10] for row in record["rows"]})
     protocol = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()) + "."
     options = "; ".join(f"{', '.join(labels)}: {named}" for named, labels in chosen.items() if named)
+    options = f" Options beside the sparsity: {options}." if options else ""
     text = _SECTION.format(
         name=_NAME, table="\n".join(lines), seeds=record["protocol"]["seeds"], protocol=protocol,
-        options=f" Options beside the sparsity: {options}." if options else "", dense=record["dense"], days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        options=options, dense=record["dense"], days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
     )  # fmt: skip
     return text, {_NAME: _figure(found, levels, record["dense"])}
 
