@@ -5,7 +5,16 @@ import json
 import pytest
 import torch
 
-from prunebook.corpora import SPLITS, calibration_tokens, clean, embedded_articles, evaluation_tokens, split_of, text_of
+from prunebook.corpora import (
+    SPLITS,
+    calibration_tokens,
+    clean,
+    embedded_articles,
+    evaluation_tokens,
+    split_of,
+    text_of,
+    training_tokens,
+)
 from prunebook.errors import UserError
 
 
@@ -71,6 +80,14 @@ def test_calibration_follows_its_seed(numbers, counting):
     assert not torch.equal(draws[2], draws[3])
     offsets = {int(calibration_tokens(numbers, 1, 10, seed, counting)[0, 0]) % 10 for seed in range(40)}
     assert len(offsets) > 5  # the grid moves as well
+
+
+def test_training_windows_are_of_the_training_text(numbers, counting):
+    windows = training_tokens(numbers, 30, 10, 1, counting)
+    assert windows.min() >= 600
+    assert windows.unique().numel() == 300
+    assert torch.equal(windows, training_tokens(numbers, 30, 10, 1, counting))
+    assert not torch.equal(windows, training_tokens(numbers, 30, 10, 2, counting))
 
 
 def test_evaluation_windows_are_evenly_spaced_over_all_of_the_text(numbers, counting):

@@ -13,6 +13,7 @@ EXPORTS = {
     "save_model": "models",
     "calibration_tokens": "corpora",
     "evaluation_tokens": "corpora",
+    "training_tokens": "corpora",
     "perplexity": "evaluate",
     "measure": "evaluate",
     "dense_baseline": "evaluate",
@@ -29,7 +30,8 @@ EXPORTS = {
     "UserError": "errors",
 }
 _SUBMODULES = (
-    "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "models", "evaluate", "claims", "catalog",
+    "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "finetune", "models", "evaluate", "claims",
+    "catalog",
 )  # fmt: skip
 
 __all__ = [*EXPORTS, *_SUBMODULES]

@@ -55,7 +55,7 @@ def find_blocks(model: nn.Module) -> list[Block]:
         UserError: the architecture has no recognisable blocks, or experts fused into one tensor, which no
             method here prunes: what is left dense in silence would not be the sparsity asked for.
     """
-    name, stack = _find_stack(model)
+    name, stack = find_stack(model)
     for path, parameter in stack.named_parameters():
         if parameter.ndim == 3:
             raise UserError(
@@ -69,7 +69,7 @@ def _linears(prefix: str, block: nn.Module) -> dict[str, nn.Module]:
     return {prefix + name: m for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)}
 
 
-def _find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The first list of `num_hidden_layers` modules that all hold linears, with its name."""
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for name, stack in model.named_modules():
@@ -280,7 +280,7 @@ def walk(
 
 def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):
     """Inputs of the first block `[n, length, width]`, and for every block its other arguments by batch size."""
-    _, stack = _find_stack(model)
+    _, stack = find_stack(model)
     recorders = [_Recorder(block.module) for block in blocks]
     embedding_device = model.get_input_embeddings().weight.device
     hidden, start = None, 0

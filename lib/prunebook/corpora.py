@@ -157,7 +157,29 @@ def calibration_tokens(
     Raises:
         UserError: too little text, or text that cannot be read.
     """
-    windows = _windows(tokenizer, "calibration", text, samples, length, seed)
+    return _random_windows(tokenizer, "calibration", text, samples, length, seed)
+
+
+def training_tokens(
+    tokenizer, samples: int = 64, length: int = 512, seed: int = 0, text: str | Path | None = None
+) -> torch.Tensor:
+    """Random windows of the training text that do not overlap, in the order of training: what `calibration_tokens` is
+    for pruning, for the recovery after it.
+
+    Args:
+        tokenizer, samples, length, seed, text: as for `calibration_tokens`.
+
+    Returns:
+        int64 `[samples, length]`.
+
+    Raises:
+        UserError: too little text, or text that cannot be read.
+    """
+    return _random_windows(tokenizer, "training", text, samples, length, seed)
+
+
+def _random_windows(tokenizer, split: str, text, samples: int, length: int, seed: int) -> torch.Tensor:
+    windows = _windows(tokenizer, split, text, samples, length, seed)
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:samples]]
 

@@ -154,14 +154,15 @@ def test_methods_are_listed():
     entries = {entry["name"]: entry for entry in list_methods()}
     assert list(entries) == sorted(REGISTRY)
     papers = {name: entry["paper"] for name, entry in entries.items()}
-    assert papers == {name: "essential-sparsity" if name == "magnitude" else name for name in REGISTRY}
+    elsewhere = {"magnitude": "essential-sparsity", "remove-blocks": "deeper-layers"}
+    assert papers == {name: elsewhere.get(name, name) for name in REGISTRY}
     assert entries["wanda"]["options"] == {
         "sparsity": None,
         "pattern": None,
         "scope": "row",
         "precision": "exact",
     }
-    assert [name for name, entry in entries.items() if not entry["needs_calibration"]] == ["magnitude"]
+    assert [name for name, entry in entries.items() if not entry["needs_calibration"]] == ["magnitude", "remove-blocks"]
     assert entries["sparsegpt"]["class"] == "SparseGPT"
     assert methods.SparseGPT is SparseGPT
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

@@ -12,18 +12,20 @@ from .engine import Report, list_methods, prune
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {
     "besa": ("besa", "BESA"),
+    "deeper-layers": ("deeper_layers", "DeeperLayers"),
     "dsnot": ("dsnot", "DSnoT"),
     "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
     "magnitude": ("magnitude", "Magnitude"),
     "owl": ("owl", "OWL"),
+    "remove-blocks": ("remove_blocks", "RemoveBlocks"),
     "ria": ("ria", "RIA"),
     "sparsegpt": ("sparsegpt", "SparseGPT"),
     "wanda": ("wanda", "Wanda"),
 }
 
 __all__ = [
-    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "LLMSurgeon", "Magnitude", "Report", "SparseGPT", "Wanda",
-    "compare", "list_methods", "prune", "sweep",
+    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMSurgeon", "Magnitude", "RemoveBlocks",
+    "Report", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 

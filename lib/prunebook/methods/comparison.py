@@ -29,6 +29,7 @@ class Trial:
     nonzero_parameters: int
     bytes_on_disk: int
     tokens_per_second: float | None
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Comparison:
             "seed": trial.seed, "sparsity": trial.report.sparsity,
             **{key: quality[key] for key in ("perplexity", "kl", "agreement", "evaluation_tokens_per_second")},
             "seconds": trial.report.seconds, "peak_memory": trial.report.peak_memory,
-            "tokens_per_second": trial.tokens_per_second, "parameters": self.parameters,
+            "tokens_per_second": trial.tokens_per_second, "parameters": trial.parameters,
             "nonzero_parameters": trial.nonzero_parameters, "bytes_on_disk": trial.bytes_on_disk,
         }  # fmt: skip
 
@@ -118,10 +119,11 @@ def compare(
     for label, method, seed in tqdm(jobs, desc="prune and measure", disable=not progress):
         pruned = copy.deepcopy(model)
         report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
-        nonzero = model.num_parameters() - _zeros(pruned)[0]
+        parameters = pruned.num_parameters()
+        nonzero = parameters - _zeros(pruned)[0]
         speed = None if seed else generation_speed(pruned, held_out[:1, :_PROMPT], _NEW_TOKENS)
         measured = measure(pruned, held_out, dense, dense.precision)
-        trials.append(Trial(label, seed, report, measured, nonzero, footprint(pruned), speed))
+        trials.append(Trial(label, seed, report, measured, nonzero, footprint(pruned), speed, parameters))
     protocol = _protocol(model, calibrations, held_out, dense)
     return Comparison(
         trials, dense, max(1, len(calibrations)), protocol, model.num_parameters(), *_zeros(model),

@@ -14,13 +14,15 @@ from ..errors import UserError
 from ..memory import peak_memory
 from ..models import resolve_device
 from ..patterns import check_width
+from ..structures import block_parameters
 
 
 @dataclass(frozen=True)
 class Report:
     """What a call of `prune` did, measured afterwards.
 
-    `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by linear;
+    `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by linear; for a method
+    that makes the model smaller, it is the fraction of the blocks' parameters that is gone, and `layers` is empty.
     `seconds` is wall time; `peak_memory` is in bytes, `memory_kind` says of what.
     """
 
@@ -72,23 +74,28 @@ def prune(
     method = make_method(method, options)
     if method.needs_calibration and calibration is None:
         raise UserError(f"method {name_of(method)!r} needs calibration tokens; make them with calibration_tokens(...)")
+    smaller = getattr(method, "makes_smaller", False)
     for block in find_blocks(model):
         for name, linear in block.linears.items():
             weight = weight_of(linear)
-            check_width(weight.shape[1], method.target, name)
+            if not smaller:
+                check_width(weight.shape[1], method.target, name)
             if not torch.stack(torch.aminmax(weight)).isfinite().all():
                 raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
     named = {} if allocation is None else {"targets": _targets(model, method, allocation)}
-    start = time.perf_counter()
+    parameters, start = block_parameters(model), time.perf_counter()
     device = next(model.parameters()).device if device is None else resolve_device(device)
     with peak_memory(device) as memory:
         method.prune(model, calibration, progress=name_of(method) if progress else None, device=device, **named)
     seconds = time.perf_counter() - start
-    counts = count_zeros(model)
-    sparsity = sum(zeros for zeros, _ in counts.values()) / sum(size for _, size in counts.values())
-    layers = {name: zeros / size for name, (zeros, size) in counts.items()}
+    if smaller:
+        sparsity, layers = 1 - block_parameters(model) / parameters, {}
+    else:
+        counts = count_zeros(model)
+        sparsity = sum(zeros for zeros, _ in counts.values()) / sum(size for _, size in counts.values())
+        layers = {name: zeros / size for name, (zeros, size) in counts.items()}
     used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
-    pattern = getattr(method, "description", str(method.target))
+    pattern = method.description if hasattr(method, "description") else str(method.target)
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     report = Report(
         name_of(method), options, pattern, sparsity, layers, seconds, memory.bytes, memory.kind, used

@@ -1,0 +1,197 @@
+"""Recovery after pruning: one training loop, and low-rank adapters that it trains and that are merged afterwards.
+
+Hu et al., LoRA (ICLR 2022, arXiv 2106.09685), through `peft`; the loop goes through `accelerate`, so that more devices
+are a matter of its configuration.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+from tqdm import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from .corpora import check_tokens
+from .errors import UserError
+from .precision import matmul_precision
+
+
+@dataclass(frozen=True)
+class Training:
+    """How `train` runs: AdamW, a linear warm-up, then a cosine to 0; one pass over the windows.
+
+    Args:
+        learning_rate: at its peak. warmup: steps. batch: windows a step, on every device.
+        seed: of dropout and of new parameters.
+        precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        checkpoint: file for what is trained, the optimiser and the step, written every `checkpoint_every` steps; a run
+            that was broken off goes on from it with the same result, and it is removed at the end.
+    """
+
+    learning_rate: float = 3e-4
+    warmup: int = 0
+    batch: int = 1
+    seed: int = 0
+    precision: str = "exact"
+    gradient_checkpointing: bool = False
+    checkpoint: str | Path | None = None
+    checkpoint_every: int = 50
+
+
+def next_token_loss(model, batch: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of the predicted tokens of `batch [windows, length]`, in nats, in float32."""
+    logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+def train(
+    model,
+    tokens: torch.Tensor,
+    training: Training,
+    loss_of: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = next_token_loss,
+    progress: str | None = None,
+) -> list[float]:
+    """Train whatever of the model requires gradients, in place.
+
+    Args:
+        tokens: int64 `[n, length]`, in the order of training; what does not fill a last step is left out.
+        loss_of: `(model, batch) -> loss`. progress: label of a progress bar, None for none.
+
+    Returns:
+        The loss of each step of the whole run on this device.
+
+    Raises:
+        UserError: bad tokens, too few of them, a loss that is not finite, or a checkpoint of another run.
+    """
+    check_tokens(model, tokens, "tokens")
+    accelerator = Accelerator(device_placement=False)
+    a_step = training.batch * accelerator.num_processes
+    steps = len(tokens) // a_step
+    if not steps or tokens.shape[1] < 2:
+        raise UserError(f"tokens {list(tokens.shape)} make no step of {a_step} windows of 2 tokens or more; give more")
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimiser = torch.optim.AdamW(trained.values(), lr=training.learning_rate)
+    schedule = get_cosine_schedule_with_warmup(optimiser, training.warmup, steps)
+    run = _Checkpoint(training, tokens, trained, optimiser, schedule)
+    losses = run.load()
+    prepared = accelerator.prepare(model) if accelerator.num_processes > 1 else model
+    device = next(model.parameters()).device
+    model.train()
+    try:
+        bar = tqdm(range(len(losses), steps), desc=progress, unit="step", disable=progress is None)
+        for step in bar:
+            torch.manual_seed(training.seed + step)  # dropout does not depend on where a run was broken off
+            first = step * a_step + accelerator.process_index * training.batch
+            batch = tokens[first : first + training.batch].to(device)
+            with torch.enable_grad(), matmul_precision(device, training.precision):
+                loss = loss_of(prepared, batch)
+                accelerator.backward(loss)
+            losses.append(loss.item())
+            if not torch.isfinite(loss):
+                raise UserError(f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or float32")
+            optimiser.step()
+            optimiser.zero_grad()
+            schedule.step()
+            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+            if training.checkpoint and (step + 1) % training.checkpoint_every == 0 and accelerator.is_main_process:
+                run.save(losses)
+    finally:
+        model.eval()
+    if accelerator.is_main_process:
+        run.remove()
+    return losses
+
+
+class _Checkpoint:
+    """Saves and restores the state of one run; another run's is refused."""
+
+    def __init__(self, training: Training, tokens: torch.Tensor, trained: dict, optimiser, schedule):
+        self._path = Path(training.checkpoint) if training.checkpoint else None
+        self._trained, self._parts = trained, {"optimiser": optimiser, "schedule": schedule}
+        shapes = [(name, tuple(parameter.shape)) for name, parameter in trained.items()]
+        same = (training.learning_rate, training.warmup, training.batch, training.seed, training.precision, shapes)
+        self._key = hashlib.sha256(repr(same).encode() + tokens.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+    def load(self) -> list[float]:
+        """The losses so far."""
+        if self._path is None or not self._path.exists():
+            return []
+        state = torch.load(self._path, map_location="cpu", weights_only=True)
+        if state["key"] != self._key:
+            raise UserError(f"{self._path} is the checkpoint of another run; remove it, or name another file")
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(state["trained"][name])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        return state["losses"]
+
+    def save(self, losses: list[float]) -> None:
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        trained = {name: parameter.detach() for name, parameter in self._trained.items()}
+        temporary = self._path.with_name(self._path.name + f".{os.getpid()}")
+        torch.save(state | {"key": self._key, "losses": losses, "trained": trained}, temporary)
+        temporary.replace(self._path)
+
+    def remove(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def lora(
+    model,
+    tokens: torch.Tensor,
+    training: Training | None = None,
+    *,
+    targets: Sequence[str],
+    rank: int = 8,
+    dropout: float = 0.05,
+    progress: str | None = None,
+) -> list[float]:
+    """Train low-rank adapters with next-token loss and merge them into the weights, in place; all else is frozen.
+
+    Args:
+        tokens: int64 `[n, length]`. training: see `Training`. progress: label of a progress bar, None for none.
+        targets: linears by the last part of their name, as `["gate_proj", "up_proj", "down_proj"]`.
+        rank: r; alpha is equal to it, so that the update counts once. dropout: on the adapters' inputs.
+
+    Returns:
+        The loss of each step, in nats a token.
+
+    Raises:
+        UserError: a target that is no linear, a bad rank, and what `train` raises.
+    """
+    training = training or Training()
+    linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    if not targets or set(targets) - linears:
+        raise UserError(f"targets {list(targets)} are no linears here; use some of {', '.join(sorted(linears))}")
+    if type(rank) is not int or rank < 1:
+        raise UserError(f"rank {rank!r} is not allowed for lora; use a whole number of 1 or more, as 8")
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    torch.manual_seed(training.seed)
+    settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets))
+    adapted = get_peft_model(model, settings)
+    if training.gradient_checkpointing:
+        def contexts():  # of the forward pass, which has one, and of what is computed again in the backward pass
+            return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
+
+        adapted.enable_input_require_grads()
+        adapted.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    losses = None
+    try:
+        losses = train(adapted, tokens, training, progress=progress)
+    finally:
+        if training.gradient_checkpointing:
+            adapted.gradient_checkpointing_disable()
+        adapted.unload() if losses is None else adapted.merge_and_unload()
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+    return losses

@@ -1,0 +1,89 @@
+"""Deeper layers: cut out the run of blocks that turns the residual stream least.
+
+Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers (ICLR 2025, arXiv 2403.17887), section 3; the
+authors released no code. Healing is a step of its own, `finetune.lora`; the rival without data, the deepest blocks but
+the last, is `RemoveBlocks`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..blocks import find_blocks
+from ..criteria.angular import angular_distances, best_run, last_token_states
+from ..errors import UserError
+from ..precision import PRECISIONS
+from ..structures import remove_blocks
+from .options import check_number, check_whole
+
+
+@dataclass(frozen=True)
+class DeeperLayers:
+    """One contiguous run of decoder blocks removed; no kept weight changes.
+
+    Args:
+        blocks: n, how many blocks go.
+        sparsity: instead, the fraction of the blocks that goes, in (0, 1), rounded down to whole blocks.
+        precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+
+    Raises:
+        UserError: an impossible option.
+    """
+
+    blocks: int | None = None
+    sparsity: float | None = None
+    precision: str = "exact"
+
+    paper: ClassVar[str] = "deeper-layers"
+    needs_calibration: ClassVar[bool] = True
+    makes_smaller: ClassVar[bool] = True
+    facets: ClassVar[dict] = {
+        "type": ["Structured-Depth"], "criteria": ["Angular Distance"], "budget": ["Layer Numbers"],
+    }  # fmt: skip
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision {self.precision!r} is unknown; use {' or '.join(map(repr, PRECISIONS))}")
+        if (self.blocks is None) == (self.sparsity is None):
+            raise UserError("give either blocks, as 6, or sparsity, the fraction of the blocks, as 0.2")
+        if self.blocks is not None:
+            check_whole("blocks", self.blocks, 1, ", as 6")
+            return
+        check_number("sparsity", self.sparsity, "a number in (0, 1), as 0.2")
+        if not 0 < self.sparsity < 1:
+            raise UserError(f"sparsity {self.sparsity} is not allowed for deeper-layers; use a number in (0, 1)")
+
+    @property
+    def description(self) -> str:
+        """What the report calls the pattern."""
+        return f"{self.blocks} blocks" if self.blocks is not None else f"{self.sparsity} of the blocks"
+
+    def count(self, total: int) -> int:
+        """How many of a model's blocks go.
+
+        Raises:
+            UserError: none or all would.
+        """
+        count = self.blocks if self.blocks is not None else int(total * self.sparsity + 1e-9)
+        if count < 1:
+            raise UserError(f"sparsity {self.sparsity} is less than one of {total} blocks; the nearest is blocks=1")
+        if count >= total:
+            raise UserError(f"{count} of {total} blocks cannot go; the nearest is blocks={total - 1}")
+        return count
+
+    @torch.no_grad()
+    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
+        """Remove the blocks in place.
+
+        Args:
+            calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
+            device: where blocks compute, one at a time; None for where the model is.
+
+        Raises:
+            UserError: a count that the model does not allow, bad tokens, or states that are not finite.
+        """
+        count = self.count(len(find_blocks(model)))
+        states = last_token_states(model, calibration, precision=self.precision, progress=progress, device=device)
+        start = best_run(angular_distances(states), count)
+        remove_blocks(model, range(start, start + count))

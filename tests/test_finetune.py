@@ -1,0 +1,106 @@
+"""Training: the loss falls, what is frozen stays, a broken run goes on, and bad input."""
+
+import copy
+
+import pytest
+import torch
+
+from prunebook import finetune
+from prunebook.errors import UserError
+from prunebook.finetune import Training, lora, next_token_loss, train
+
+MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture
+def text(tokens):
+    """Forty windows of repeated text, which can be learned."""
+    return tokens[:2].repeat(20, 1)
+
+
+def test_the_loss_is_that_of_the_predicted_tokens(make_model, tokens):
+    model = make_model("llama")
+    with torch.no_grad():
+        log_p = model(input_ids=tokens).logits.log_softmax(-1)
+    by_hand = -torch.stack([log_p[i, t, tokens[i, t + 1]] for i in range(7) for t in range(15)]).mean()
+    torch.testing.assert_close(next_token_loss(model, tokens), by_hand)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_adapters_learn_are_merged_and_touch_their_targets_only(make_model, text, checkpointing):
+    model = make_model("llama")
+    before = copy.deepcopy(model.state_dict())
+    training = Training(learning_rate=3e-2, warmup=2, batch=2, gradient_checkpointing=checkpointing)
+    losses = lora(model, text, training, targets=MLP, rank=4)
+    assert len(losses) == 20
+    assert losses[-1] < losses[0] - 0.5
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if any(f"{target}.weight" in name for target in MLP)}
+    for name in changed:  # of low rank
+        assert torch.linalg.matrix_rank(model.state_dict()[name] - before[name], rtol=1e-3) <= 4
+    assert set(model.state_dict()) == set(before)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+    with torch.no_grad():
+        assert next_token_loss(model, text[:2]) < losses[-1] + 0.1
+
+
+def test_the_same_seed_gives_the_same_model(make_model, text):
+    models = [make_model("llama") for _ in range(3)]
+    losses = [lora(m, text, Training(seed=seed), targets=MLP) for m, seed in zip(models, (0, 0, 1), strict=True)]
+    weights = [m.model.layers[0].mlp.up_proj.weight for m in models]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_broken_run_goes_on_with_the_same_result(make_model, text, tmp_path, monkeypatch):
+    whole, broken = make_model("llama"), make_model("llama")
+    expected = lora(whole, text, Training(learning_rate=1e-2), targets=MLP)
+    training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=7)
+    before, calls = copy.deepcopy(broken.state_dict()), []
+
+    def breaks(model, batch):
+        calls.append(batch)
+        if len(calls) == 18:
+            raise KeyboardInterrupt
+        return next_token_loss(model, batch)
+
+    monkeypatch.setattr(finetune.train, "__defaults__", (breaks, None))
+    with pytest.raises(KeyboardInterrupt):
+        lora(broken, text, training, targets=MLP)
+    assert all(torch.equal(value, before[name]) for name, value in broken.state_dict().items())  # nothing half-merged
+    monkeypatch.undo()
+    assert lora(broken, text, training, targets=MLP) == expected
+    assert all(torch.equal(*pair) for pair in zip(whole.parameters(), broken.parameters(), strict=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_runs_checkpoint_is_refused(make_model, text, tmp_path, monkeypatch):
+    training = Training(checkpoint=tmp_path / "state", checkpoint_every=1)
+    monkeypatch.setattr(finetune._Checkpoint, "remove", lambda self: None)
+    lora(make_model("llama"), text, training, targets=MLP)
+    with pytest.raises(UserError, match="is the checkpoint of another run; remove it, or name another file"):
+        lora(make_model("llama"), text[:30], training, targets=MLP)
+
+
+def test_all_weights_can_be_trained(make_model, text):
+    model = make_model("gpt2")
+    before = copy.deepcopy(model.state_dict())
+    losses = train(model, text, Training(learning_rate=1e-2, batch=4))
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] - 0.5
+    assert not any(torch.equal(model.state_dict()[name], before[name]) for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [({"targets": ["gate"]}, r"targets \['gate'\] are no linears here; use some of down_proj, gate_proj"),
+     ({"targets": []}, r"targets \[\] are no linears"), ({"targets": MLP, "rank": 0}, "rank 0 is not allowed for lora"),
+     ({"targets": MLP, "training": Training(batch=41)}, "make no step of 41 windows of 2 tokens or more; give more"),
+     ({"targets": MLP, "training": Training(learning_rate=1e30)}, "the loss of step . is nan; use a smaller")],
+)  # fmt: skip
+def test_bad_input_is_one_line(make_model, text, named, message):
+    with pytest.raises(UserError, match=message) as caught:
+        lora(make_model("llama"), text, **named)
+    assert "\n" not in str(caught.value)
