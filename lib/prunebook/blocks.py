@@ -5,6 +5,7 @@ On the computing device at any time are one block and one batch of activations; 
 windows stay in host memory, and the other blocks where the model is.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -110,6 +111,18 @@ class _Recorder(nn.Module):
         self.hidden = hidden
         self.arguments.setdefault(len(hidden), (positional, named))  # masks and positions depend on the batch size only
         return hidden
+
+
+@contextlib.contextmanager
+def bypassed(model: nn.Module, index: int) -> Iterator[None]:
+    """Let the hidden states pass one block unchanged while the context is open: the model without that block."""
+    _, stack = find_stack(model)
+    block = stack[index]
+    stack[index] = _Recorder(block)
+    try:
+        yield
+    finally:
+        stack[index] = block
 
 
 @dataclass

@@ -14,6 +14,20 @@ def block_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in stack.parameters())
 
 
+def count_blocks(total: int, blocks: int | None, sparsity: float | None, most: int) -> int:
+    """How many of `total` blocks go: `blocks`, or the fraction `sparsity` of them, rounded down.
+
+    Raises:
+        UserError: none, or more than `most`; the nearest possible is named.
+    """
+    count = blocks if blocks is not None else int(total * sparsity + 1e-9)
+    if count < 1:
+        raise UserError(f"sparsity {sparsity} is less than one of {total} blocks; the nearest is blocks=1")
+    if count > most:
+        raise UserError(f"{count} of {total} blocks cannot go; the nearest is blocks={most}")
+    return count
+
+
 def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
     """Drop whole decoder blocks in place: what entered a removed block now enters the next one that is left.
 

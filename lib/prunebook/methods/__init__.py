@@ -19,13 +19,14 @@ REGISTRY = {
     "owl": ("owl", "OWL"),
     "remove-blocks": ("remove_blocks", "RemoveBlocks"),
     "ria": ("ria", "RIA"),
+    "shortened-llama": ("shortened_llama", "ShortenedLLaMA"),
     "sparsegpt": ("sparsegpt", "SparseGPT"),
     "wanda": ("wanda", "Wanda"),
 }
 
 __all__ = [
     "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMSurgeon", "Magnitude", "RemoveBlocks",
-    "Report", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
+    "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from ..blocks import find_blocks
 from ..criteria.angular import angular_distances, best_run, last_token_states
 from ..errors import UserError
 from ..precision import PRECISIONS
-from ..structures import remove_blocks
-from .options import check_number, check_whole
+from ..structures import count_blocks, remove_blocks
+from .options import check_blocks
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,12 @@ class DeeperLayers:
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r} is unknown; use {' or '.join(map(repr, PRECISIONS))}")
-        if (self.blocks is None) == (self.sparsity is None):
-            raise UserError("give either blocks, as 6, or sparsity, the fraction of the blocks, as 0.2")
-        if self.blocks is not None:
-            check_whole("blocks", self.blocks, 1, ", as 6")
-            return
-        check_number("sparsity", self.sparsity, "a number in (0, 1), as 0.2")
-        if not 0 < self.sparsity < 1:
-            raise UserError(f"sparsity {self.sparsity} is not allowed for deeper-layers; use a number in (0, 1)")
+        check_blocks(self.blocks, self.sparsity)
 
     @property
     def description(self) -> str:
         """What the report calls the pattern."""
         return f"{self.blocks} blocks" if self.blocks is not None else f"{self.sparsity} of the blocks"
-
-    def count(self, total: int) -> int:
-        """How many of a model's blocks go.
-
-        Raises:
-            UserError: none or all would.
-        """
-        count = self.blocks if self.blocks is not None else int(total * self.sparsity + 1e-9)
-        if count < 1:
-            raise UserError(f"sparsity {self.sparsity} is less than one of {total} blocks; the nearest is blocks=1")
-        if count >= total:
-            raise UserError(f"{count} of {total} blocks cannot go; the nearest is blocks={total - 1}")
-        return count
 
     @torch.no_grad()
     def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
@@ -83,7 +63,8 @@ class DeeperLayers:
         Raises:
             UserError: a count that the model does not allow, bad tokens, or states that are not finite.
         """
-        count = self.count(len(find_blocks(model)))
+        total = len(find_blocks(model))
+        count = count_blocks(total, self.blocks, self.sparsity, total - 1)
         states = last_token_states(model, calibration, precision=self.precision, progress=progress, device=device)
         start = best_run(angular_distances(states), count)
         remove_blocks(model, range(start, start + count))

@@ -20,3 +20,15 @@ def check_flag(name: str, value) -> None:
     """Raise a `UserError` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise UserError(f"{name} {value!r} is not allowed; use True or False")
+
+
+def check_blocks(blocks, sparsity) -> None:
+    """Raise a `UserError` unless one of the two is given: a whole number of 1 or more, or a fraction in (0, 1)."""
+    if (blocks is None) == (sparsity is None):
+        raise UserError("give either blocks, as 6, or sparsity, the fraction of the blocks, as 0.2")
+    if blocks is not None:
+        check_whole("blocks", blocks, 1, ", as 6")
+        return
+    check_number("sparsity", sparsity, "a number in (0, 1), as 0.2")
+    if not 0 < sparsity < 1:
+        raise UserError(f"sparsity {sparsity} is not allowed for whole blocks; use a number in (0, 1), as 0.2")

@@ -1,0 +1,85 @@
+"""What a whole decoder block is worth: the perplexity without it, its magnitude, its first-order Taylor score.
+
+Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834), section 3; official
+code Nota-NetsPresso/shortened-llm at 4031a92. A low score means that the block can go.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from ..blocks import bypassed, find_blocks
+from ..corpora import check_tokens
+from ..errors import UserError
+from ..evaluate import measure
+from ..precision import matmul_precision
+
+_TOKENS = {"cpu": 1024, "cuda": 8192}  # of a backward pass: logits of all of them and their gradient are held
+
+
+def perplexity_scores(model, tokens: torch.Tensor, precision: str = "exact", progress: str | None = None):
+    """The perplexity of the model without each block in turn, float64 `[L]`; infinity where it is not finite.
+
+    Args:
+        tokens: int64 `[n, length]`. precision: of the forward passes. progress: label of a progress bar.
+
+    Raises:
+        UserError: bad tokens.
+    """
+    scores = []
+    for index in tqdm(range(len(find_blocks(model))), desc=progress, unit="block", disable=progress is None):
+        with bypassed(model, index):
+            scores.append(measure(model, tokens, precision=precision).nll.double().mean().exp())
+    return torch.stack(scores).nan_to_num(torch.inf, torch.inf)
+
+
+def magnitude_scores(model) -> torch.Tensor:
+    """The sum over all parameters of a block, norms included, of their absolute values; float64 `[L]`."""
+    return _of_blocks(model, torch.abs)
+
+
+def taylor_scores(model, tokens: torch.Tensor, precision: str = "exact") -> torch.Tensor:
+    """The sum over all parameters of a block of `|w dL/dw|`, with L the mean next-token loss over all of `tokens`;
+    float64 `[L]`. Gradients of the whole text are added up before the absolute value is taken.
+
+    Args:
+        tokens: int64 `[n, length]`, length at least 2. precision: of the forward and backward passes.
+
+    Raises:
+        UserError: bad tokens, or gradients that are not finite.
+    """
+    check_tokens(model, tokens)
+    if tokens.shape[1] < 2:
+        raise UserError(f"calibration must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    device = next(model.parameters()).device
+    predicted = len(tokens) * (tokens.shape[1] - 1)
+    try:
+        model.requires_grad_(False)
+        for block in find_blocks(model):
+            block.module.requires_grad_(True)
+        model.zero_grad(set_to_none=True)
+        for batch in tokens.split(max(1, _TOKENS.get(device.type, 1024) // tokens.shape[1])):
+            batch = batch.to(device)
+            with torch.enable_grad(), matmul_precision(device, precision):
+                logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+                loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum") / predicted
+                loss.backward()
+        scores = _of_blocks(model, lambda parameter: (parameter * parameter.grad).abs())
+    finally:
+        model.zero_grad(set_to_none=True)
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+    if not scores.isfinite().all():
+        raise UserError("calibration gradients hold NaN or infinity; use a wider dtype such as float32, or other text")
+    return scores
+
+
+@torch.no_grad()
+def _of_blocks(model, value: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    return torch.stack([
+        sum(value(parameter).double().sum() for parameter in block.module.parameters()).cpu()
+        for block in find_blocks(model)
+    ])  # fmt: skip
