@@ -1,7 +1,7 @@
 """What a whole decoder block is worth: the perplexity without it, its magnitude, its first-order Taylor score.
 
-Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834), section 3; official
-code Nota-NetsPresso/shortened-llm at 4031a92. A low score means that the block can go.
+Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834); official code
+Nota-NetsPresso/shortened-llm at 4031a92. A low score means that the block can go.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Deeper layers: cut out the run of blocks that turns the residual stream least.
 
-Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers (ICLR 2025, arXiv 2403.17887), section 3; the
-authors released no code. Healing is a step of its own, `finetune.lora`; the rival without data, the deepest blocks but
-the last, is `RemoveBlocks`.
+Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers (ICLR 2025, arXiv 2403.17887), equations 6 and 7;
+the authors released no code. Healing is a step of its own, `finetune.lora`; the rival without data, the deepest blocks
+but the last, is `RemoveBlocks`.
 """
 
 from dataclasses import dataclass

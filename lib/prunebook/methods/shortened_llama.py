@@ -1,7 +1,7 @@
 """Shortened LLaMA: rank whole blocks once, by the perplexity without each, and drop the cheapest.
 
-Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834), section 3; official
-code Nota-NetsPresso/shortened-llm at 4031a92. Retraining is a step of its own, `finetune.lora`.
+Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834); official code
+Nota-NetsPresso/shortened-llm at 4031a92. Retraining is a step of its own, `finetune.lora`.
 
 Difference from the official code: it keeps the first four and the last two blocks for every score, unless a flag turns
 that off; here, as in the paper, for the scores marked "+": `keep_first=4, keep_last=2`.
