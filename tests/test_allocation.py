@@ -187,6 +187,7 @@ def test_counts_from_rates_by_hand():
     assert counts_from_rates([0.25, 0.75], [8, 4], 7).tolist() == [3, 4]
     assert counts_from_rates([0.25, 0.75], [8, 4], 0).tolist() == [0, 0]
     assert counts_from_rates([0.25, 0.75], [8, 4], 12).tolist() == [8, 4]
+    assert counts_from_rates([0, 0, 0, 0], [1, 1, 3, 1], 6).tolist() == [1, 1, 3, 1]  # sixths add up to less than 1
     with pytest.raises(UserError, match="removed 13 is not allowed for 12 weights"):
         counts_from_rates([0.25, 0.75], [8, 4], 13)
 

@@ -72,6 +72,7 @@ def counts_from_rates(rates: np.ndarray, sizes: np.ndarray, removed: int) -> np.
 
 def _shifted(rates: np.ndarray, share: np.ndarray, mean: float, highest: float) -> np.ndarray:
     """`rates` plus one number, clipped to [0, highest], such that their mean, weighted by `share`, is `mean`."""
+    mean = min(mean, share @ np.full(len(rates), highest))  # shares add up to 1 only up to rounding
     shift = brentq(lambda t: share @ (rates + t).clip(0, highest) - mean, -rates.max(), 1 - rates.min())
     return (rates + shift).clip(0, highest)
 
