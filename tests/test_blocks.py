@@ -5,12 +5,13 @@ import torch
 import transformers
 from torch import nn
 
-from prunebook.blocks import backpropagate, find_blocks, walk, weight_of
+from prunebook.blocks import find_blocks, walk, weight_of
 from prunebook.corpora import check_tokens
 from prunebook.criteria.fisher import SecondMoment
 from prunebook.criteria.hessian import Hessian
 from prunebook.criteria.wanda import SquaredNorm
 from prunebook.errors import UserError
+from prunebook.gradients import backpropagate
 from prunebook.precision import matmul_precision
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 from tqdm import tqdm
@@ -22,7 +21,6 @@ from .errors import UserError
 from .precision import matmul_precision
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
-_BACKWARD_TOKENS = {"cpu": 1024, "cuda": 8192}  # fewer: logits of all of them and their gradient are held
 
 
 class Statistic(Protocol):
@@ -324,94 +322,3 @@ def _move(value, device: torch.device):
     if isinstance(value, dict):
         return {key: _move(item, device) for key, item in value.items()}
     return value
-
-
-def backpropagate(
-    model: nn.Module,
-    tokens: torch.Tensor,
-    factory: Callable[[int, torch.device], Statistic],
-    *,
-    batch_size: int | None = None,
-    precision: str = "exact",
-    progress: str | None = None,
-) -> tuple[dict[str, Statistic], dict[str, Statistic]]:
-    """One forward and backward pass over all windows through the whole model, where it is: statistics of the input of
-    every linear inside the blocks and of the gradient of the loss with respect to its output.
-
-    The loss is the sum over the predicted tokens of a window of their negative log-likelihood, so a gradient does not
-    depend on how windows are batched. Weights are frozen meanwhile (no gradient is computed or kept for them) and each
-    batch's graph is freed before the next.
-
-    Args:
-        tokens: int64 `[n, length]`, at least two tokens long.
-        factory: `(width, device)` -> a new statistic.
-        batch_size: windows a pass; by default about 1,000 tokens on CPU and 8,000 on CUDA.
-        precision: `exact` (the model's dtype) or `fast` (bfloat16 matrix products).
-        progress: label of a progress bar on stderr; None for no bar.
-
-    Returns:
-        Name of linear -> statistic of its input, and name -> statistic of its output's gradient. Linears that read the
-        same tensor share the first; linears that never ran are absent.
-
-    Raises:
-        UserError: bad tokens, a model without recognisable blocks, activations or gradients that are not finite.
-    """
-    check_tokens(model, tokens)
-    if tokens.shape[1] < 2:
-        raise UserError(f"calibration must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
-    linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
-    embedding = model.get_input_embeddings()
-    device = embedding.weight.device
-    batch_size = batch_size or max(1, _BACKWARD_TOKENS.get(device.type, 1024) // tokens.shape[1])
-    inputs: dict[str, Statistic] = {}
-    gradients: dict[str, Statistic] = {}
-    leaders: dict[str, str] = {}
-    seen: list[tuple[str, torch.Tensor]] = []  # held within a batch, so that no later tensor is mistaken for one
-
-    def update(statistic: Statistic, values: torch.Tensor) -> None:
-        with torch.no_grad(), matmul_precision(values.device, "exact"):
-            statistic.update(values.reshape(len(batch), -1, values.shape[-1]))
-
-    def observe(name: str):
-        def hook(_, arguments, output):
-            value = arguments[0]
-            if name not in leaders:
-                leaders[name] = next((first for first, tensor in seen if tensor is value), name)
-                seen.append((name, value))
-            if name not in gradients:
-                gradients[name] = factory(output.shape[-1], output.device)
-                inputs[name] = inputs.get(leaders[name]) or factory(value.shape[-1], value.device)
-            if leaders[name] == name:
-                update(inputs[name], value.detach())
-            output.register_hook(lambda gradient: update(gradients[name], gradient))
-
-        return hook
-
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    handles = [linear.register_forward_hook(observe(name)) for name, linear in linears.items()]
-    # With frozen weights the graph begins at the embedded tokens.
-    handles.append(embedding.register_forward_hook(lambda _, __, output: output.requires_grad_()))
-    try:
-        model.requires_grad_(False)
-        batches = tokens.split(batch_size)
-        for batch in tqdm(batches, desc=progress, unit="batch", disable=progress is None):
-            batch = batch.to(device)
-            with torch.enable_grad(), matmul_precision(device, precision):
-                logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
-                loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten().to(logits.device), reduction="sum")
-                loss.backward()
-            del logits, loss
-            seen.clear()
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
-    for kind, statistics in (("activations", inputs), ("gradients", gradients)):
-        for name, statistic in statistics.items():
-            if not statistic.is_finite():
-                raise UserError(
-                    f"calibration {kind} of {name} hold NaN or infinity; use a wider dtype such as float32, or other "
-                    "calibration text"
-                )
-    return inputs, gradients

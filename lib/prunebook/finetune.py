@@ -6,13 +6,12 @@ are a matter of its configuration.
 
 import contextlib
 import hashlib
-import os
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from tqdm import tqdm
@@ -20,6 +19,8 @@ from transformers import get_cosine_schedule_with_warmup
 
 from .corpora import check_tokens
 from .errors import UserError
+from .files import write_atomic
+from .gradients import keeping_flags, next_token_loss
 from .precision import matmul_precision
 
 
@@ -44,12 +45,6 @@ class Training:
     gradient_checkpointing: bool = False
     checkpoint: str | Path | None = None
     checkpoint_every: int = 50
-
-
-def next_token_loss(model, batch: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood of the predicted tokens of `batch [windows, length]`, in nats, in float32."""
-    logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
-    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
 def train(
@@ -137,9 +132,9 @@ class _Checkpoint:
     def save(self, losses: list[float]) -> None:
         state = {name: part.state_dict() for name, part in self._parts.items()}
         trained = {name: parameter.detach() for name, parameter in self._trained.items()}
-        temporary = self._path.with_name(self._path.name + f".{os.getpid()}")
-        torch.save(state | {"key": self._key, "losses": losses, "trained": trained}, temporary)
-        temporary.replace(self._path)
+        buffer = io.BytesIO()
+        torch.save(state | {"key": self._key, "losses": losses, "trained": trained}, buffer)
+        write_atomic(self._path, buffer.getvalue())
 
     def remove(self) -> None:
         if self._path is not None:
@@ -175,23 +170,21 @@ def lora(
         raise UserError(f"targets {list(targets)} are no linears here; use some of {', '.join(sorted(linears))}")
     if type(rank) is not int or rank < 1:
         raise UserError(f"rank {rank!r} is not allowed for lora; use a whole number of 1 or more, as 8")
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     torch.manual_seed(training.seed)
-    settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets))
-    adapted = get_peft_model(model, settings)
-    if training.gradient_checkpointing:
-        def contexts():  # of the forward pass, which has one, and of what is computed again in the backward pass
-            return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
-
-        adapted.enable_input_require_grads()
-        adapted.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
-    losses = None
-    try:
-        losses = train(adapted, tokens, training, progress=progress)
-    finally:
+    with keeping_flags(model):
+        settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets))
+        adapted = get_peft_model(model, settings)
         if training.gradient_checkpointing:
-            adapted.gradient_checkpointing_disable()
-        adapted.unload() if losses is None else adapted.merge_and_unload()
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
+            def contexts():  # of the forward pass, which has one, and of what is computed again in the backward pass
+                return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
+
+            adapted.enable_input_require_grads()
+            adapted.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+        losses = None
+        try:
+            losses = train(adapted, tokens, training, progress=progress)
+        finally:
+            if training.gradient_checkpointing:
+                adapted.gradient_checkpointing_disable()
+            adapted.unload() if losses is None else adapted.merge_and_unload()
     return losses

@@ -69,7 +69,7 @@ def test_the_taylor_score_is_of_the_gradient_of_the_whole_text(make_model, token
         sum((p * p.grad).abs().sum().item() for p in block.module.parameters()) for block in find_blocks(model)
     ]
     model.zero_grad()
-    monkeypatch.setattr("prunebook.criteria.whole_blocks._TOKENS", {"cpu": 32})  # two windows a pass
+    monkeypatch.setattr("prunebook.gradients._TOKENS", {"cpu": 32})  # two windows a pass
     frozen = next(model.parameters()).requires_grad_(False)
     assert taylor_scores(model, tokens).tolist() == pytest.approx(expected, rel=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prunebook.blocks import backpropagate, find_blocks, weight_of
+from prunebook.blocks import find_blocks, weight_of
 from prunebook.criteria.fisher import SecondMoment
 from prunebook.criteria.hessian import obs_score
 from prunebook.errors import UserError
+from prunebook.gradients import backpropagate
 from prunebook.methods import LLMSurgeon, prune
 from prunebook.models import load_model, save_model
 from prunebook.patterns import Unstructured, verify

@@ -7,16 +7,12 @@ Nota-NetsPresso/shortened-llm at 4031a92. A low score means that the block can g
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from ..blocks import bypassed, find_blocks
-from ..corpora import check_tokens
 from ..errors import UserError
 from ..evaluate import measure
-from ..precision import matmul_precision
-
-_TOKENS = {"cpu": 1024, "cuda": 8192}  # of a backward pass: logits of all of them and their gradient are held
+from ..gradients import backward, keeping_flags, windows_by_batch
 
 
 def perplexity_scores(model, tokens: torch.Tensor, precision: str = "exact", progress: str | None = None):
@@ -50,28 +46,18 @@ def taylor_scores(model, tokens: torch.Tensor, precision: str = "exact") -> torc
     Raises:
         UserError: bad tokens, or gradients that are not finite.
     """
-    check_tokens(model, tokens)
-    if tokens.shape[1] < 2:
-        raise UserError(f"calibration must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    device = next(model.parameters()).device
-    predicted = len(tokens) * (tokens.shape[1] - 1)
+    batches = windows_by_batch(model, tokens)
     try:
-        model.requires_grad_(False)
-        for block in find_blocks(model):
-            block.module.requires_grad_(True)
-        model.zero_grad(set_to_none=True)
-        for batch in tokens.split(max(1, _TOKENS.get(device.type, 1024) // tokens.shape[1])):
-            batch = batch.to(device)
-            with torch.enable_grad(), matmul_precision(device, precision):
-                logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
-                loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum") / predicted
-                loss.backward()
-        scores = _of_blocks(model, lambda parameter: (parameter * parameter.grad).abs())
+        with keeping_flags(model):
+            model.requires_grad_(False)
+            for block in find_blocks(model):
+                block.module.requires_grad_(True)
+            model.zero_grad(set_to_none=True)
+            for batch in batches:
+                backward(model, batch, precision, over=len(tokens) * (tokens.shape[1] - 1))
+            scores = _of_blocks(model, lambda parameter: (parameter * parameter.grad).abs())
     finally:
         model.zero_grad(set_to_none=True)
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
     if not scores.isfinite().all():
         raise UserError("calibration gradients hold NaN or infinity; use a wider dtype such as float32, or other text")
     return scores

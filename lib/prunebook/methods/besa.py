@@ -22,11 +22,12 @@ from ..errors import UserError
 from ..learned_rates import LearnedRates, block_loss, candidate_rates, reachable
 from ..patterns import Unstructured, count_removed
 from ..precision import PRECISIONS
-from .options import check_flag, check_number, check_whole
+from .options import check_choices, check_flag, check_number, check_whole
 
 # Prodigy's, as published for LLaMA-7B by row and LLaMA-13B by layer (by layer from 0.05 to 50; 50 overshoots here).
 _D_COEF = {"row": 5.0, "layer": 0.5}
 _WITHOUT_SIGMOID = 0.1  # of that, ours: its slope of 1/4 and less no longer damps the steps
+_CHOICES = {"granularity": ("row", "layer"), "reference": ("dense", "pruned"), "precision": PRECISIONS}
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,7 @@ class BESA:
     facets: ClassVar[dict] = {"type": ["Unstructured"], "criteria": ["Wanda"], "weight": ["Frozen"]}
 
     def __post_init__(self):
-        for name, allowed in (("granularity", ("row", "layer")), ("reference", ("dense", "pruned")),
-                              ("precision", PRECISIONS)):  # fmt: skip
-            if (value := getattr(self, name)) not in allowed:
-                raise UserError(f"{name} {value!r} is not allowed for besa; use {' or '.join(map(repr, allowed))}")
+        check_choices(self, "besa", _CHOICES)
         for name in ("smooth", "exact"):
             check_flag(name, getattr(self, name))
         check_number("penalty", self.penalty, "a number >= 0, as 5")

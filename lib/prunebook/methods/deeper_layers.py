@@ -15,7 +15,7 @@ from ..criteria.angular import angular_distances, best_run, last_token_states
 from ..errors import UserError
 from ..precision import PRECISIONS
 from ..structures import count_blocks, remove_blocks
-from .options import check_blocks
+from .options import check_blocks, describe_blocks
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DeeperLayers:
     @property
     def description(self) -> str:
         """What the report calls the pattern."""
-        return f"{self.blocks} blocks" if self.blocks is not None else f"{self.sparsity} of the blocks"
+        return describe_blocks(self.blocks, self.sparsity)
 
     @torch.no_grad()
     def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:

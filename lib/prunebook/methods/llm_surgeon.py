@@ -20,12 +20,13 @@ from typing import ClassVar
 
 import torch
 
-from ..blocks import backpropagate, find_blocks, weight_of
+from ..blocks import find_blocks, weight_of
 from ..criteria import fisher
 from ..errors import UserError
+from ..gradients import backpropagate
 from ..patterns import NofM, Pattern, cheapest_rows_columns, count_removed, keep_mask, keep_masks, make_pattern
 from ..precision import PRECISIONS, matmul_precision
-from .options import check_number, check_whole
+from .options import check_choices, check_number, check_whole
 
 _ENTRIES = 2000  # correlated with each other: the official scripts for entries and 2:4
 _CHOICES = {
@@ -88,10 +89,7 @@ class LLMSurgeon:
     }  # fmt: skip
 
     def __post_init__(self):
-        for option, allowed in _CHOICES.items():
-            if getattr(self, option) not in allowed:
-                choices = " or ".join(map(repr, allowed))
-                raise UserError(f"{option} {getattr(self, option)!r} is not allowed for llm-surgeon; use {choices}")
+        check_choices(self, "llm-surgeon", _CHOICES)
         check_whole("shots", self.shots, 1)
         if self.max_correlate is not None:
             check_whole("max_correlate", self.max_correlate, 1)

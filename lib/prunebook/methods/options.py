@@ -1,5 +1,7 @@
 """Checks of the options that several methods have: one clear line for what is not allowed."""
 
+from collections.abc import Mapping, Sequence
+
 from ..errors import UserError
 
 
@@ -20,6 +22,18 @@ def check_flag(name: str, value) -> None:
     """Raise a `UserError` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise UserError(f"{name} {value!r} is not allowed; use True or False")
+
+
+def check_choices(method, name: str, allowed: Mapping[str, Sequence[str]]) -> None:
+    """Raise a `UserError` unless each option of `method` (called `name`) is one of its `allowed` values."""
+    for option, values in allowed.items():
+        if (value := getattr(method, option)) not in values:
+            raise UserError(f"{option} {value!r} is not allowed for {name}; use {' or '.join(map(repr, values))}")
+
+
+def describe_blocks(blocks, sparsity) -> str:
+    """What a report calls the pattern of a method that removes whole blocks."""
+    return f"{blocks} blocks" if blocks is not None else f"{sparsity} of the blocks"
 
 
 def check_blocks(blocks, sparsity) -> None:

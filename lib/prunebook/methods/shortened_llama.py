@@ -14,10 +14,9 @@ import torch
 
 from ..blocks import find_blocks
 from ..criteria.whole_blocks import magnitude_scores, perplexity_scores, taylor_scores
-from ..errors import UserError
 from ..precision import PRECISIONS
 from ..structures import count_blocks, remove_blocks
-from .options import check_blocks, check_whole
+from .options import check_blocks, check_choices, check_whole, describe_blocks
 
 _CHOICES = {"criterion": ("perplexity", "taylor", "magnitude"), "precision": PRECISIONS}
 
@@ -50,10 +49,7 @@ class ShortenedLLaMA:
     facets: ClassVar[dict] = {"type": ["Structured-Depth"], "criteria": ["Perplexity"], "budget": ["Sparsity"]}
 
     def __post_init__(self):
-        for option, allowed in _CHOICES.items():
-            if getattr(self, option) not in allowed:
-                choices = ", ".join(map(repr, allowed))
-                raise UserError(f"{option} {getattr(self, option)!r} is not allowed for shortened-llama; use {choices}")
+        check_choices(self, "shortened-llama", _CHOICES)
         check_blocks(self.blocks, self.sparsity)
         for option in ("keep_first", "keep_last"):
             check_whole(option, getattr(self, option), 0)
@@ -61,7 +57,7 @@ class ShortenedLLaMA:
     @property
     def description(self) -> str:
         """What the report calls the pattern."""
-        return f"{self.blocks} blocks" if self.blocks is not None else f"{self.sparsity} of the blocks"
+        return describe_blocks(self.blocks, self.sparsity)
 
     def scores(self, model, calibration: torch.Tensor, progress: str | None = None) -> torch.Tensor:
         """One score a block, float64 `[L]`; the lowest go first."""
