@@ -189,6 +189,16 @@ def test_rows_that_go_on_may_lose_weights():
     assert (~refined).nonzero()[:, 1].tolist() == [0, 1, 3, 5]
 
 
+def test_rows_that_go_on_take_the_highest_of_the_other_sign_first():
+    weight = torch.tensor([[-10.0, -9, -1, -2, -0.5]])
+    keep = torch.tensor([[False, False, True, True, True]])
+    # e = -19 and no kept D > 0, nor = 0: of the kept ones with D < 0 the highest score goes, column 3, then 2.
+    for cycles, expected in ((1, [0, 2, 4]), (2, [0, 1, 4])):
+        refined = refine_mask(weight, keep, statistic(torch.ones(5)), cycles=cycles, go_on=True)
+        assert refined.nonzero()[:, 1].tolist() == expected
+        assert torch.equal(refined, slow_and_going_on(weight, keep, statistic(torch.ones(5)), cycles, 0.1, True)[0])
+
+
 def test_the_tracked_error_is_that_of_the_mask(monkeypatch):
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(40, 200, generator=generator)

@@ -259,4 +259,5 @@ def test_the_last_inverse_is_kept_until_something_else_is_asked_or_seen():
     bordered = statistic.inverse(0.3, bias=True)
     torch.testing.assert_close(bordered, expected(statistic.matrix(bias=True), 0.3))
     statistic.update(2 * inputs)
+    torch.testing.assert_close(statistic.inverse(0.3, bias=True), expected(statistic.matrix(bias=True), 0.3))
     torch.testing.assert_close(statistic.inverse(0.1, all_alive), expected(2.5 * moment, 0.1))
