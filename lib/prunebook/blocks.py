@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from .corpora import check_tokens
 from .errors import UserError
 from .precision import matmul_precision
+from .sublayers import find_stack, linears_of
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 
@@ -61,23 +62,7 @@ def find_blocks(model: nn.Module) -> list[Block]:
                 f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one tensor, "
                 "which is not supported; use a model without experts"
             )
-    return [Block(i, block, _linears(f"{name}.{i}.", block)) for i, block in enumerate(stack)]
-
-
-def _linears(prefix: str, block: nn.Module) -> dict[str, nn.Module]:
-    return {prefix + name: m for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-
-
-def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The first list of `num_hidden_layers` modules that all hold linears, with its name."""
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    for name, stack in model.named_modules():
-        if isinstance(stack, nn.ModuleList) and len(stack) == count and all(_linears("", b) for b in stack):
-            return name, stack
-    raise UserError(
-        f"{type(model).__name__} has no recognisable decoder blocks: looked for a ModuleList of "
-        f"num_hidden_layers={count} modules that hold linear layers"
-    )
+    return [Block(i, block, linears_of(f"{name}.{i}.", block)) for i, block in enumerate(stack)]
 
 
 def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:

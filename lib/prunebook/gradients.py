@@ -54,6 +54,23 @@ def keeping_flags(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+@contextlib.contextmanager
+def block_gradients(model: nn.Module, embeddings: bool = False) -> Iterator[list[nn.Parameter]]:
+    """While open, gradients are kept of the parameters inside the blocks (all of the model's with `embeddings`), and of
+    no others; yields those parameters. Afterwards there are none."""
+    parts = [model] if embeddings else [block.module for block in find_blocks(model)]
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    try:
+        with keeping_flags(model):
+            model.requires_grad_(False)
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            model.zero_grad(set_to_none=True)
+            yield parameters
+    finally:
+        model.zero_grad(set_to_none=True)
+
+
 def backpropagate(
     model: nn.Module,
     tokens: torch.Tensor,

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
+from .sublayers import WIDTHS, resize
 
 # name -> (distribution, package, file or folder of the model inside the package)
 EMBEDDED = {
@@ -107,6 +108,8 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         is_causal = any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in config.architectures or ())
         auto_class = AutoModelForCausalLM if is_causal else AutoModel
+        if hasattr(config, WIDTHS):
+            auto_class = _resized(getattr(transformers, config.architectures[0]))
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
@@ -116,8 +119,20 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
             f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with safetensors, "
             "or the id of a hub model that this machine can reach"
         ) from error
+    if hasattr(config, WIDTHS):
+        model.__class__ = type(model).__base__  # the class that was saved, with other widths
     model.prunebook_source = str(name)
     return model.to(device).eval(), tokenizer
+
+
+def _resized(architecture: type) -> type:
+    """The class of a model whose blocks differ in width, to be read by `from_pretrained`."""
+
+    def start(self, config):
+        architecture.__init__(self, config)
+        resize(self)
+
+    return type(architecture.__name__, (architecture,), {"__init__": start})
 
 
 def _source_folder(name: str) -> str:

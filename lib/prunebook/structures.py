@@ -1,11 +1,11 @@
 """Parts of a model that can go as a whole, so that what is left is an ordinary, smaller model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from .blocks import find_stack
 from .errors import UserError
+from .sublayers import WIDTHS, Sublayers, find_stack, settle, sublayers, take
 
 
 def block_parameters(model: nn.Module) -> int:
@@ -26,6 +26,71 @@ def count_blocks(total: int, blocks: int | None, sparsity: float | None, most: i
     if count > most:
         raise UserError(f"{count} of {total} blocks cannot go; the nearest is blocks={most}")
     return count
+
+
+def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]:
+    """How many key-value heads and neurons go from each of the `blocks` (alike) at a fraction `ratio`, rounded as in
+    the official code of LLM-Pruner: rows that stay are rounded down, and the heads that go then are too.
+
+    Raises:
+        UserError: no blocks, less than one unit, or all of them.
+    """
+    parts = _first(blocks)
+    rows = parts.kv_heads * parts.head_dim
+    heads = (rows - int(rows * (1 - ratio) + 1e-9)) // parts.head_dim
+    neurons = parts.neurons - int(parts.neurons * (1 - ratio) + 1e-9)
+    if not heads + neurons or heads == parts.kv_heads or neurons == parts.neurons:
+        raise UserError(
+            f"ratio {ratio} of {parts.kv_heads} key-value heads and {parts.neurons} neurons takes {heads} and "
+            f"{neurons}; the nearest that takes some and leaves some are {1 / parts.neurons:.2g} to "
+            f"{min(1 - 1 / parts.neurons, 1 - 1 / rows) - 0.001:.3f}"
+        )
+    return heads, neurons
+
+
+def units_of_sparsity(model: nn.Module, blocks: Sequence[nn.Module], sparsity: float) -> tuple[int, int]:
+    """How many key-value heads and neurons go from each of the `blocks` (alike), so that the fraction `sparsity` of the
+    parameters of all blocks of the model goes: the same fraction of both, heads rounded down and neurons so that the
+    sum is met to the nearest.
+
+    Raises:
+        UserError: no blocks, or more or less than they can give; the nearest possible is named.
+    """
+    parts, total = _first(blocks), block_parameters(model) / len(blocks)
+    of_head, of_neuron = parts.group_sizes()
+    share = sparsity * total / (parts.kv_heads * of_head + parts.neurons * of_neuron)
+    heads = min(int(share * parts.kv_heads + 1e-9), parts.kv_heads - 1)
+    neurons = round((sparsity * total - heads * of_head) / of_neuron)
+    if not heads + neurons or neurons >= parts.neurons:
+        most = (parts.kv_heads - 1) * of_head + (parts.neurons - 1) * of_neuron
+        nearest = most if neurons else of_neuron
+        raise UserError(
+            f"sparsity {sparsity} cannot be met by heads and neurons of {len(blocks)} blocks, of which one each stays; "
+            f"the nearest is {nearest / total:.4f}"
+        )
+    return heads, neurons
+
+
+def _first(blocks: Sequence[nn.Module]) -> Sublayers:
+    if not len(blocks):
+        raise UserError("all blocks are spared; spare fewer")
+    return sublayers(blocks[0])
+
+
+def count_channels(config, sparsity: float) -> int:
+    """How many hidden channels stay when the fraction `sparsity` goes, to the nearest multiple of the heads.
+
+    Raises:
+        UserError: all of them, or none; the nearest possible is named.
+    """
+    width, heads = config.hidden_size, config.num_attention_heads
+    left = round(width * (1 - sparsity) / heads) * heads
+    if not 0 < left < width:
+        nearest = heads / width if left else 1 - heads / width
+        raise UserError(
+            f"sparsity {sparsity} of {width} hidden channels, {heads} at a time: the nearest is {nearest:.4f}"
+        )
+    return left
 
 
 def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
@@ -56,3 +121,57 @@ def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = number
+    if hasattr(model.config, WIDTHS):
+        settle(model)
+
+
+def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
+    """Leave the hidden channels `kept` of the whole model, in place: embeddings, norms, all projections and the head
+    (tied ones stay tied).
+
+    Raises:
+        UserError: an architecture whose configuration ties the size of heads to the width, channels that do not exist,
+            or a number of them that its configuration does not take.
+    """
+    config, embedding, head = model.config, model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(config, "head_dim", None) is None or embedding.embedding_dim != config.hidden_size:
+        raise UserError(f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim")
+    width, index = config.hidden_size, sorted(set(kept))
+    if not index or index[0] < 0 or index[-1] >= width:
+        raise UserError(f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}")
+    check_channels(config, len(index))
+    tied = head is not None and head.weight is embedding.weight
+    inside = [sublayers(block) for block in find_stack(model)[1]]
+    readers = [x for parts in inside for x in (parts.query, parts.key, parts.value, *parts.first)]
+    writers = [x for parts in inside for x in (parts.out, parts.last)]
+    for module in (embedding, *readers, *([] if head is None or tied else [head])):
+        module.weight = take(module.weight, 1, index)
+    for module in (*writers, *norms(model)):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, take(parameter, 0, index))
+    for linear in (*readers, *writers, *([] if head is None else [head])):
+        linear.out_features, linear.in_features = linear.weight.shape
+    if tied:
+        head.weight = embedding.weight
+        head.out_features, head.in_features = head.weight.shape
+    embedding.embedding_dim = config.hidden_size = len(index)
+    settle(model)
+
+
+def norms(model: nn.Module) -> list[nn.Module]:
+    """The norms over the hidden channels, those of the blocks and the final one."""
+    width = model.config.hidden_size
+    return [
+        module for module in model.modules()
+        if not isinstance(module, nn.Linear) and getattr(getattr(module, "weight", None), "shape", None) == (width,)
+    ]  # fmt: skip
+
+
+def check_channels(config, count: int) -> None:
+    """Raise a `UserError` unless `count` hidden channels are a multiple of the heads, which configurations ask for."""
+    if count % config.num_attention_heads:
+        nearest = max(1, round(count / config.num_attention_heads)) * config.num_attention_heads
+        raise UserError(
+            f"{count} hidden channels do not divide among {config.num_attention_heads} heads, which the configuration "
+            f"asks for; the nearest is {nearest}"
+        )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..blocks import bypassed, find_blocks
 from ..errors import UserError
 from ..evaluate import measure
-from ..gradients import backward, keeping_flags, windows_by_batch
+from ..gradients import backward, block_gradients, windows_by_batch
 
 
 def perplexity_scores(model, tokens: torch.Tensor, precision: str = "exact", progress: str | None = None):
@@ -47,17 +47,10 @@ def taylor_scores(model, tokens: torch.Tensor, precision: str = "exact") -> torc
         UserError: bad tokens, or gradients that are not finite.
     """
     batches = windows_by_batch(model, tokens)
-    try:
-        with keeping_flags(model):
-            model.requires_grad_(False)
-            for block in find_blocks(model):
-                block.module.requires_grad_(True)
-            model.zero_grad(set_to_none=True)
-            for batch in batches:
-                backward(model, batch, precision, over=len(tokens) * (tokens.shape[1] - 1))
-            scores = _of_blocks(model, lambda parameter: (parameter * parameter.grad).abs())
-    finally:
-        model.zero_grad(set_to_none=True)
+    with block_gradients(model):
+        for batch in batches:
+            backward(model, batch, precision, over=len(tokens) * (tokens.shape[1] - 1))
+        scores = _of_blocks(model, lambda parameter: (parameter * parameter.grad).abs())
     if not scores.isfinite().all():
         raise UserError("calibration gradients hold NaN or infinity; use a wider dtype such as float32, or other text")
     return scores

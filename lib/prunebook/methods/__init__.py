@@ -14,6 +14,7 @@ REGISTRY = {
     "besa": ("besa", "BESA"),
     "deeper-layers": ("deeper_layers", "DeeperLayers"),
     "dsnot": ("dsnot", "DSnoT"),
+    "llm-pruner": ("llm_pruner", "LLMPruner"),
     "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
     "magnitude": ("magnitude", "Magnitude"),
     "owl": ("owl", "OWL"),
@@ -25,8 +26,8 @@ REGISTRY = {
 }
 
 __all__ = [
-    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMSurgeon", "Magnitude", "RemoveBlocks",
-    "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
+    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMPruner", "LLMSurgeon", "Magnitude",
+    "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 

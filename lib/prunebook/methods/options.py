@@ -36,6 +36,20 @@ def describe_blocks(blocks, sparsity) -> str:
     return f"{blocks} blocks" if blocks is not None else f"{sparsity} of the blocks"
 
 
+def check_one_of(method, *options: str) -> None:
+    """Raise a `UserError` unless exactly one of the `options` of `method` is given."""
+    if sum(getattr(method, option) is not None for option in options) != 1:
+        given = ", ".join(f"{option}={getattr(method, option)!r}" for option in options)
+        raise UserError(f"give one of {', '.join(options)}, not {given}")
+
+
+def check_fraction(name: str, value, of: str = "") -> None:
+    """Raise a `UserError` unless `value` is a number in (0, 1)."""
+    check_number(name, value, "a number in (0, 1), as 0.2")
+    if not 0 < value < 1:
+        raise UserError(f"{name} {value} is not allowed{of}; use a number in (0, 1), as 0.2")
+
+
 def check_blocks(blocks, sparsity) -> None:
     """Raise a `UserError` unless one of the two is given: a whole number of 1 or more, or a fraction in (0, 1)."""
     if (blocks is None) == (sparsity is None):
@@ -43,6 +57,4 @@ def check_blocks(blocks, sparsity) -> None:
     if blocks is not None:
         check_whole("blocks", blocks, 1, ", as 6")
         return
-    check_number("sparsity", sparsity, "a number in (0, 1), as 0.2")
-    if not 0 < sparsity < 1:
-        raise UserError(f"sparsity {sparsity} is not allowed for whole blocks; use a number in (0, 1), as 0.2")
+    check_fraction("sparsity", sparsity, " for whole blocks")

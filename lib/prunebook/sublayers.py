@@ -1,0 +1,226 @@
+"""The attention and MLP sublayers of a block: their coupled groups (heads and neurons), cut out for good.
+
+What depends on each other goes together (Fang et al., DepGraph, arXiv 2301.12900): an MLP neuron is a row of every
+first matrix and a column of the last; a key-value head is its rows of keys and values, with the rows of all query heads
+that read it and their columns of the output projection. Inside a head nothing is cut: rotary positions pair its
+channels.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .errors import UserError
+
+WIDTHS = "prunebook_widths"  # key in config.json for what the architecture's own configuration cannot say
+_ATTENTION = (  # queries, keys, values, output
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),  # OPT
+    ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),  # BERT
+)
+_MLP = (  # first matrices, then the last
+    ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    ("fc1", "fc2"),  # OPT
+    ("intermediate.dense", "output.dense"),  # BERT
+)
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """The linears of one block by what they do, with their numbers of heads and neurons as they are now."""
+
+    attention: nn.Module  # the module that splits queries, keys and values into heads
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+    first: tuple[nn.Linear, ...]
+    last: nn.Linear
+    head_dim: int
+
+    @property
+    def heads(self) -> int:
+        """Query heads H."""
+        return self.query.out_features // self.head_dim
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads K; each is read by H / K query heads that follow each other."""
+        return self.key.out_features // self.head_dim
+
+    @property
+    def neurons(self) -> int:
+        return self.last.in_features
+
+    def group_sizes(self) -> tuple[int, int]:
+        """Parameters of one key-value head with its query heads, and of one neuron."""
+        row = self.query.in_features
+        bias = self.query.bias is not None, self.key.bias is not None, self.first[0].bias is not None
+        queries = self.heads // self.kv_heads * (row + self.out.out_features + bias[0])
+        neuron = len(self.first) * (row + bias[2]) + self.last.out_features
+        return self.head_dim * (queries + 2 * (row + bias[1])), neuron
+
+
+def linears_of(prefix: str, block: nn.Module) -> dict[str, nn.Module]:
+    """The linears of a block by full name."""
+    return {prefix + name: m for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+
+
+def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The first list of `num_hidden_layers` modules that all hold linears, with its name."""
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    for name, stack in model.named_modules():
+        if isinstance(stack, nn.ModuleList) and len(stack) == count and all(linears_of("", b) for b in stack):
+            return name, stack
+    raise UserError(
+        f"{type(model).__name__} has no recognisable decoder blocks: looked for a ModuleList of "
+        f"num_hidden_layers={count} modules that hold linear layers"
+    )
+
+
+def sublayers(block: nn.Module) -> Sublayers:
+    """The sublayers of a block.
+
+    Raises:
+        UserError: an architecture without separate projections (GPT-2 fuses queries, keys and values).
+    """
+    modules = dict(block.named_modules())
+    attention = next((names for names in _ATTENTION if set(names) <= set(modules)), None)
+    mlp = next((names for names in _MLP if set(names) <= set(modules)), None)
+    if attention is None or mlp is None:
+        raise UserError(
+            f"{type(block).__name__} has no heads and neurons that can be told apart: linears such as "
+            f"{', '.join(_ATTENTION[0])} and {', '.join(_MLP[0])} are needed"
+        )
+    query, key, value, out = (modules[name] for name in attention)
+    holder = modules[attention[0].rpartition(".")[0]]
+    head_dim = getattr(holder, "head_dim", None) or holder.attention_head_size
+    *first, last = (modules[name] for name in mlp)
+    return Sublayers(holder, query, key, value, out, tuple(first), last, head_dim)
+
+
+def keep_neurons(parts: Sublayers, kept: Iterable[int]) -> None:
+    """Leave the MLP neurons `kept`, in ascending order, in place.
+
+    Raises:
+        UserError: none are kept, or one does not exist.
+    """
+    index = _check(kept, parts.neurons, "neuron")
+    for linear in parts.first:
+        _take(linear, 0, index)
+    _take(parts.last, 1, index)
+
+
+def keep_heads(parts: Sublayers, kept: Iterable[int]) -> None:
+    """Leave the query heads `kept`, in ascending order, in place, with the key-value heads that they read.
+
+    Raises:
+        UserError: none are kept, one does not exist, or key-value heads would be read by unequal numbers of them.
+    """
+    index, repeats = _check(kept, parts.heads, "head"), parts.heads // parts.kv_heads
+    readers = [sum(head // repeats == group for head in index) for group in range(parts.kv_heads)]
+    if len(set(readers) - {0}) != 1:
+        raise UserError(
+            f"query heads {index} would leave {readers} of them to the {parts.kv_heads} key-value heads; keep the "
+            f"same number of every {repeats} that follow each other, or none"
+        )
+    queries = _channels(index, parts.head_dim)
+    keys = _channels([group for group, count in enumerate(readers) if count], parts.head_dim)
+    _take(parts.query, 0, queries)
+    _take(parts.key, 0, keys)
+    _take(parts.value, 0, keys)
+    _take(parts.out, 1, queries)
+    _tell(parts)
+
+
+def _tell(parts: Sublayers) -> None:
+    """What attention modules of some architectures remember of their heads."""
+    known = {
+        "num_heads": parts.heads, "num_attention_heads": parts.heads, "num_key_value_heads": parts.kv_heads,
+        "num_key_value_groups": parts.heads // parts.kv_heads, "all_head_size": parts.heads * parts.head_dim,
+    }  # fmt: skip
+    for name, value in known.items():
+        if hasattr(parts.attention, name):
+            setattr(parts.attention, name, value)
+
+
+def _check(kept: Iterable[int], count: int, what: str) -> list[int]:
+    index = sorted(set(kept))
+    if not index:
+        raise UserError(f"removing all {count} {what}s of a block is not possible; keep at least one")
+    if index[0] < 0 or index[-1] >= count:
+        wrong = index[0] if index[0] < 0 else index[-1]
+        raise UserError(f"{what} {wrong} does not exist; the block has {what}s 0 to {count - 1}")
+    return index
+
+
+def _channels(heads: list[int], head_dim: int) -> list[int]:
+    return [head * head_dim + channel for head in heads for channel in range(head_dim)]
+
+
+def _take(linear: nn.Linear, dim: int, index: list[int]) -> None:
+    """Leave rows (`dim` 0, with the bias) or columns (1) of a linear."""
+    linear.weight = take(linear.weight, dim, index)
+    if dim == 0 and linear.bias is not None:
+        linear.bias = take(linear.bias, 0, index)
+    linear.out_features, linear.in_features = linear.weight.shape
+
+
+def take(parameter: nn.Parameter, dim: int, index: Sequence[int]) -> nn.Parameter:
+    """A new parameter of the entries `index` along `dim`; nothing else of the old one stays in memory."""
+    chosen = parameter.detach().index_select(dim, torch.tensor(index, device=parameter.device)).contiguous()
+    return nn.Parameter(chosen, requires_grad=parameter.requires_grad)
+
+
+def settle(model: nn.Module) -> bool:
+    """Let the configuration say what is left in the blocks, so that the model can be saved.
+
+    The architecture's own fields do where they can (all blocks alike, and a fresh model of that configuration has the
+    same shapes); else the counts of every block go under `prunebook_widths`, which `load_model` reads.
+
+    Returns:
+        Whether plain `transformers` can reload it.
+    """
+    parts = [sublayers(block) for block in find_stack(model)[1]]
+    counts = {name: [getattr(part, name) for part in parts] for name in ("heads", "kv_heads", "neurons")}
+    plain = copy.deepcopy(model.config)
+    if hasattr(plain, WIDTHS):
+        delattr(plain, WIDTHS)
+    fields = {
+        "num_attention_heads": parts[0].heads, "num_key_value_heads": parts[0].kv_heads,
+        "head_dim": parts[0].head_dim, "intermediate_size": parts[0].neurons, "ffn_dim": parts[0].neurons,
+    }  # fmt: skip
+    for name, value in fields.items():
+        if hasattr(plain, name):
+            setattr(plain, name, value)
+    if _describes(plain, model):
+        model.config.__dict__.clear()  # the blocks hold this very object
+        model.config.__dict__.update(plain.__dict__)
+        return True
+    setattr(model.config, WIDTHS, counts)
+    return False
+
+
+def _describes(config, model: nn.Module) -> bool:
+    try:
+        with torch.device("meta"):
+            fresh = type(model)(copy.deepcopy(config))
+    except ValueError:  # e.g. a number of heads that does not divide the width
+        return False
+    shapes = {name: parameter.shape for name, parameter in fresh.named_parameters()}
+    return shapes == {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def resize(model: nn.Module) -> None:
+    """Bring the blocks of a new model to the widths that its configuration has under `prunebook_widths`."""
+    widths = getattr(model.config, WIDTHS)
+    counts = (widths[name] for name in ("heads", "kv_heads", "neurons"))
+    for block, heads, kv_heads, neurons in zip(find_stack(model)[1], *counts, strict=True):
+        parts = sublayers(block)
+        repeats, left = parts.heads // parts.kv_heads, heads // kv_heads
+        keep_heads(parts, [group * repeats + i for group in range(kv_heads) for i in range(left)])
+        keep_neurons(parts, range(neurons))
