@@ -7,7 +7,7 @@ import torch
 
 from prunebook import finetune
 from prunebook.errors import UserError
-from prunebook.finetune import Training, lora, next_token_loss, train
+from prunebook.finetune import Training, full, lora, next_token_loss, train
 
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
@@ -104,3 +104,43 @@ def test_bad_input_is_one_line(make_model, text, named, message):
     with pytest.raises(UserError, match=message) as caught:
         lora(make_model("llama"), text, **named)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_full_trains_everything_and_restores_the_flags(make_model, text, family):
+    plain, recomputed = make_model(family).requires_grad_(False), make_model(family)
+    before = copy.deepcopy(plain.state_dict())
+    if family == "gpt2":  # its dropout too is computed again as it was
+        assert plain.config.resid_pdrop > 0
+    losses = full(plain, text, Training(learning_rate=1e-2, batch=4))
+    assert losses[-1] < losses[0] - 0.5
+    assert not any(torch.equal(plain.state_dict()[name], before[name]) for name, _ in plain.named_parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in plain.parameters())
+    again = full(recomputed, text, Training(learning_rate=1e-2, batch=4, gradient_checkpointing=True))
+    assert again == pytest.approx(losses, rel=1e-4)
+    assert all(parameter.requires_grad for parameter in recomputed.parameters())
+    assert not recomputed.is_gradient_checkpointing
+    assert not any(module._forward_hooks for module in recomputed.modules())
+
+
+def test_clipping_bounds_the_norm_of_the_gradients(make_model, text, monkeypatch):
+    norms, step = [], torch.optim.AdamW.step
+
+    def measured(optimiser, *arguments):
+        gradients = [p.grad.flatten() for group in optimiser.param_groups for p in group["params"]]
+        norms.append(torch.cat(gradients).norm().item())
+        return step(optimiser, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", measured)
+    for clip in (None, 0.25, 1e6):
+        full(make_model("llama"), text[:3], Training(learning_rate=1e-9, clip=clip))
+    free, clipped, loose = norms[:3], norms[3:6], norms[6:]
+    assert min(free) > 1
+    assert clipped == pytest.approx([0.25] * 3, rel=1e-4)
+    assert loose == pytest.approx(free)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, float("nan")])
+def test_a_bad_norm_is_one_line(make_model, text, clip):
+    with pytest.raises(UserError, match=f"clip {clip!r} is not allowed; use a norm above 0, as 1.0, or None"):
+        full(make_model("llama"), text, Training(clip=clip))

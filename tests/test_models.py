@@ -1,5 +1,6 @@
 """Loading by name, saving as a plain folder, and refusing what must not be loaded."""
 
+import copy
 import json
 import os
 
@@ -12,6 +13,7 @@ from prunebook.errors import UserError
 from prunebook.methods import prune
 from prunebook.models import embedded_path, load_model, resolve_device, resolve_dtype, save_model
 from prunebook.precision import matmul_precision
+from prunebook.sublayers import WIDTHS, keep_neurons, settle, sublayers
 
 CPU = torch.device("cpu")
 
@@ -132,6 +134,41 @@ def test_damaged_weights_are_refused(saved):
 def test_a_damaged_configuration_is_refused(saved):
     (saved / "config.json").write_text("{")
     refused(saved, "cannot be loaded")
+
+
+def uneven(make_model):
+    """A model whose blocks have 48, 20 and 48 neurons."""
+    model = make_model("llama")
+    keep_neurons(sublayers(model.model.layers[1]), range(20))
+    settle(model)
+    return model
+
+
+def test_widths_survive_the_recipe_and_a_second_method(make_model, word_tokenizer, tokens, tmp_path):
+    model = uneven(make_model)
+    prune(model, "wanda", calibration=tokens, sparsity=0.5)
+    path = save_model(model, word_tokenizer, tmp_path / "model")
+    again, _ = load_model(path, device="cpu")
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
+    assert json.loads((path / "config.json").read_text())[WIDTHS]["neurons"] == [48, 20, 48]
+    assert type(again).__module__ == type(model).__module__
+    torch.testing.assert_close(logits(copy.deepcopy(again), tokens), logits(model, tokens))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda c: c[WIDTHS]["heads"].pop(), lambda c: c[WIDTHS].pop("neurons"),
+     lambda c: c[WIDTHS].update(kv_heads=[0] * 3), lambda c: c[WIDTHS].update(neurons=[99] * 3),
+     lambda c: c.update({WIDTHS: 7}), lambda c: c.update({WIDTHS: None}),
+     lambda c: c.update(architectures=["load_model"]), lambda c: c.update(architectures=None),
+     lambda c: c.update(architectures=["PreTrainedModel"]), lambda c: c[WIDTHS].update(heads=["4", "4", "4"])],
+)  # fmt: skip
+def test_damaged_widths_are_refused(make_model, word_tokenizer, tmp_path, change):
+    path = save_model(uneven(make_model), word_tokenizer, tmp_path / "model")
+    config = json.loads((path / "config.json").read_text())
+    change(config)
+    (path / "config.json").write_text(json.dumps(config))
+    refused(path, f"model '{path}' cannot be loaded")
 
 
 @pytest.mark.parametrize("name", ["smollm3-999b", "nobody/nothing", "/no/such/folder", "", "not a name!"])

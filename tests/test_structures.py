@@ -1,14 +1,29 @@
-"""Whole blocks removed: by hand, in every family, and after saving."""
+"""What goes as a whole, blocks and hidden channels, and how many units go: by hand, in every family, after saving."""
+
+import itertools
+import re
 
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prunebook.errors import UserError
-from prunebook.models import save_model
-from prunebook.structures import block_parameters, remove_blocks
+from prunebook.models import load_model, save_model
+from prunebook.structures import (
+    block_parameters,
+    count_channels,
+    keep_channels,
+    norms,
+    remove_blocks,
+    units_of_ratio,
+    units_of_sparsity,
+)
+from prunebook.sublayers import find_stack, keep_heads, keep_neurons, settle, sublayers
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
+GROUPED = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def logits(model, tokens, **named):
@@ -70,3 +85,212 @@ def test_impossible_blocks_are_refused_and_nothing_changes(make_model, indices, 
     with pytest.raises(UserError, match=message):
         remove_blocks(model, indices)
     assert len(model.model.layers) == model.config.num_hidden_layers == 3
+
+
+# Hidden channels
+
+
+def narrow_by_hand(model, kept):
+    """A fresh model of the smaller width with the slices that the names of parameters ask for."""
+    config = type(model.config)(**model.config.to_dict() | {"hidden_size": len(kept)})
+    small = type(model)(config).eval()
+    sizes = dict(small.named_parameters())
+    state = {}
+    for name, value in model.state_dict().items():
+        if any(part in name for part in ("q_norm", "k_norm")) or (name.endswith("_proj.bias") and "o_proj" not in name):
+            state[name] = value
+        elif "o_proj" in name or "down_proj" in name or "norm" in name:
+            state[name] = value[kept]
+        else:
+            state[name] = value[:, kept]
+        assert name not in sizes or state[name].shape == sizes[name].shape
+    small.load_state_dict(state)
+    return small
+
+
+@pytest.mark.parametrize("head_dim", [8, 32])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", GROUPED)
+def test_hidden_channels_that_stay_are_a_narrower_model(
+    make_model, tokens, word_tokenizer, tmp_path, family, tied, head_dim
+):
+    kept = [1, 2, 3, 5, 8, 9, 10, 11, 13, 17, 18, 19, 20, 21, 22, 23, 25, 29, 30, 31]
+    named = {"tie_word_embeddings": tied, "head_dim": head_dim}
+    model, other = make_model(family, **named), make_model(family, **named)
+    frozen = model.model.norm.weight.requires_grad_(False)
+    keep_channels(model, [*reversed(kept), 1])
+    assert model.config.hidden_size == model.get_input_embeddings().embedding_dim == 20
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    assert model.lm_head.in_features == 20
+    assert model.model.norm.weight is not frozen
+    assert not model.model.norm.weight.requires_grad
+    assert torch.equal(logits(model, tokens), logits(narrow_by_hand(other, kept), tokens))
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        save_model(model, word_tokenizer, tmp_path / "model")
+    ).eval()
+    assert torch.equal(logits(plain, tokens), logits(model, tokens))
+    assert (plain.lm_head.weight is plain.model.embed_tokens.weight) == tied
+
+
+def test_channels_that_are_zero_everywhere_leave_only_their_part_of_the_norm(make_model, tokens):
+    model = make_model("llama", rms_norm_eps=0.0)
+    kept, gone = list(range(24)), list(range(24, 32))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, gone] = 0
+        for block in model.model.layers:
+            block.self_attn.o_proj.weight[gone] = block.mlp.down_proj.weight[gone] = 0
+    wide = logits(model, tokens)
+    for norm in norms(model):
+        norm.weight.data *= (32 / 24) ** 0.5  # the mean of squares is over 24 channels, no longer over 32
+    keep_channels(model, kept)
+    torch.testing.assert_close(logits(model, tokens), wide, rtol=1e-3, atol=1e-3)
+
+
+def test_the_norms_are_those_over_hidden_channels(make_model):
+    for family, count in (("llama", 7), ("qwen3", 7), ("opt", 7)):
+        assert len(norms(make_model(family))) == count
+    assert len(norms(make_model("qwen3", head_dim=32))) == 7
+
+
+def test_channels_of_uneven_blocks(make_model, tokens, word_tokenizer, tmp_path):
+    model = make_model("llama")
+    keep_neurons(sublayers(model.model.layers[1]), range(10))
+    keep_heads(sublayers(model.model.layers[1]), [2, 3])
+    assert not settle(model)
+    keep_channels(model, range(28))
+    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
+
+
+@pytest.mark.parametrize(
+    ("family", "kept", "message"),
+    [("opt", range(16), "OPTForCausalLM cannot lose hidden channels: its configuration has no head_dim"),
+     ("gpt2", range(16), "GPT2LMHeadModel cannot lose hidden channels"),
+     ("llama", [], "hidden channels must be some of 0 to 31"), ("llama", range(-1, 3), "must be some of 0 to 31"),
+     ("llama", range(33), "must be some of 0 to 31"),
+     ("llama", range(30), "30 hidden channels do not divide among 4 heads, .* the nearest is 32"),
+     ("llama", range(1), "1 hidden channels do not divide among 4 heads, .* the nearest is 4")],
+)  # fmt: skip
+def test_impossible_channels_are_refused_and_nothing_changes(make_model, tokens, family, kept, message):
+    model = make_model(family)
+    before = logits(model, tokens)
+    with pytest.raises(UserError, match=message):
+        keep_channels(model, kept)
+    assert torch.equal(logits(model, tokens), before)
+
+
+def test_a_number_of_channels(make_model):
+    config = make_model("llama").config
+    assert [count_channels(config, s) for s in (0.125, 0.2, 0.5, 0.87)] == [28, 24, 16, 4]
+    for sparsity, nearest in ((0.01, "0.1250"), (0.99, "0.8750")):
+        with pytest.raises(UserError, match=rf"of 32 hidden channels, 4 at a time: the nearest is {nearest}"):
+            count_channels(config, sparsity)
+        assert 0 < count_channels(config, float(nearest)) < 32
+
+
+# How many units
+
+
+def like_smollm2(blocks=1):
+    """The block of SmolLM2-135M, without memory: 9 heads of 64 over 3 key-value heads, 1536 neurons."""
+    with torch.device("meta"):
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=4, hidden_size=576, intermediate_size=1536, num_hidden_layers=blocks, num_attention_heads=9,
+            num_key_value_heads=3, head_dim=64, tie_word_embeddings=True,
+        ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ratio", "units"), [(0.25, (0, 384)), (1 / 3, (1, 512)), (0.5, (1, 768)), (2 / 3, (2, 1024)), (0.327, (0, 503))]
+)
+def test_units_of_a_ratio_are_rounded_as_published(ratio, units):
+    assert units_of_ratio(like_smollm2().model.layers, ratio) == units
+
+
+@settings(deadline=None, max_examples=60)
+@given(ratio=st.floats(0.0001, 0.9999))
+def test_a_ratio_is_met_or_one_in_the_range_named_is(ratio):
+    blocks = like_smollm2().model.layers
+    try:
+        heads, neurons = units_of_ratio(blocks, ratio)
+    except UserError as error:
+        low, high = map(float, re.search(r"are (\S+) to (\S+)$", str(error)).groups())
+        assert not low <= ratio <= high
+        for bound in (low, high):
+            units_of_ratio(blocks, bound)
+        return
+    assert 0 <= heads < 3
+    assert 0 <= neurons - 1536 * ratio < 1 + 1e-6
+    assert heads == int((192 - int(192 * (1 - ratio) + 1e-9)) / 64)
+
+
+SHAPES = st.fixed_dictionaries({
+    "heads": st.sampled_from([(1, 1), (4, 1), (4, 2), (4, 4), (6, 2), (9, 3)]), "head_dim": st.sampled_from([2, 8]),
+    "neurons": st.integers(2, 60), "biased": st.booleans(), "blocks": st.integers(1, 4), "spared": st.integers(0, 3),
+})  # fmt: skip
+
+
+@settings(deadline=None, max_examples=80)
+@given(shape=SHAPES, sparsity=st.floats(0.0005, 0.999), with_heads=st.booleans())
+def test_a_sparsity_is_met_to_the_nearest_neuron_or_the_nearest_is_named(shape, sparsity, with_heads):
+    (heads, groups), head_dim = shape["heads"], shape["head_dim"]
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=4, hidden_size=36, intermediate_size=shape["neurons"], num_hidden_layers=shape["blocks"],
+            num_attention_heads=heads, num_key_value_heads=groups, head_dim=head_dim, attention_bias=shape["biased"],
+            mlp_bias=shape["biased"],
+        ))  # fmt: skip
+    blocks = list(model.model.layers)[min(shape["spared"], shape["blocks"] - 1) :]
+    total = block_parameters(model)
+    of_head, of_neuron = sublayers(blocks[0]).group_sizes()
+    try:
+        gone, neurons = units_of_sparsity(model, blocks, sparsity, with_heads)
+    except UserError as error:
+        nearest = float(re.search(r"the nearest is (\S+)$", str(error))[1])
+        gone, neurons = units_of_sparsity(model, blocks, nearest, with_heads)  # which is accepted
+        every = range(groups if with_heads else 1), range(shape["neurons"])
+        others = [g * of_head + n * of_neuron for g, n in itertools.product(*every) if g + n]
+        need = sparsity * total / len(blocks)
+        offered = abs(gone * of_head + neurons * of_neuron - need)
+        assert offered <= min(abs(size - need) for size in others) + of_neuron / 2
+        return
+    assert 0 <= gone < groups
+    assert with_heads or not gone
+    assert 0 <= neurons < shape["neurons"]
+    assert gone + neurons > 0
+    removed = len(blocks) * (gone * of_head + neurons * of_neuron)
+    assert abs(removed - sparsity * total) <= len(blocks) * of_neuron * (0.5 + 1e-6)
+
+
+def test_units_of_published_sparsities():
+    model = like_smollm2()
+    for sparsity, heads in ((0.1, 0), (0.3, 0), (0.4, 1), (0.7, 2)):
+        assert units_of_sparsity(model, model.model.layers, sparsity)[0] == heads
+
+
+def test_no_blocks_or_unlike_ones_are_refused(make_model):
+    model = make_model("llama")
+    for count in (lambda blocks: units_of_sparsity(model, blocks, 0.2), lambda blocks: units_of_ratio(blocks, 0.2)):
+        with pytest.raises(UserError, match="all blocks are spared; spare fewer"):
+            count(model.model.layers[3:])
+    keep_neurons(sublayers(model.model.layers[0]), range(5))
+    for count in (lambda blocks: units_of_sparsity(model, blocks, 0.2), lambda blocks: units_of_ratio(blocks, 0.2)):
+        with pytest.raises(UserError, match="the blocks differ in heads or neurons; spare"):
+            count(model.model.layers)
+        count(model.model.layers[1:])
+
+
+def test_a_ratio_of_all_is_refused_with_what_is_possible(make_model):
+    blocks = find_stack(make_model("llama"))[1]
+    with pytest.raises(UserError, match=r"ratio 0.99 of 2 key-value heads and 48 neurons takes 2 and 48; the nearest"):
+        units_of_ratio(blocks, 0.99)
+
+
+def test_a_sparsity_out_of_reach_is_refused_with_the_nearest(make_model):
+    model = make_model("llama")
+    with pytest.raises(
+        UserError, match=r"sparsity 0.9 cannot be met by heads and neurons of 1 blocks, .* is 0\.\d{4}$"
+    ):
+        units_of_sparsity(model, model.model.layers[:1], 0.9)
+    with pytest.raises(UserError, match=r"sparsity 0.001 cannot be met by .* the nearest is 0\.0042$"):
+        units_of_sparsity(model, model.model.layers[:1], 0.001)

@@ -30,8 +30,8 @@ EXPORTS = {
     "UserError": "errors",
 }
 _SUBMODULES = (
-    "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "finetune", "models", "evaluate", "claims",
-    "catalog",
+    "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "finetune", "distillation", "models",
+    "evaluate", "claims", "catalog",
 )  # fmt: skip
 
 __all__ = [*EXPORTS, *_SUBMODULES]

@@ -1,4 +1,4 @@
-"""Recovery after pruning: one training loop, and low-rank adapters that it trains and that are merged afterwards.
+"""Recovery after pruning: one training loop, which trains all weights, or low-rank adapters that are merged afterwards.
 
 Hu et al., LoRA (ICLR 2022, arXiv 2106.09685), through `peft`; the loop goes through `accelerate`, so that more devices
 are a matter of its configuration.
@@ -7,7 +7,7 @@ are a matter of its configuration.
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Training:
         learning_rate: at its peak. warmup: steps. batch: windows a step, on every device.
         seed: of dropout and of new parameters.
         precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        clip: norm of all gradients of a step that is not exceeded; None for any.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         checkpoint: file for what is trained, the optimiser and the step, written every `checkpoint_every` steps; a run
             that was broken off goes on from it with the same result, and it is removed at the end.
@@ -42,6 +43,7 @@ class Training:
     batch: int = 1
     seed: int = 0
     precision: str = "exact"
+    clip: float | None = None
     gradient_checkpointing: bool = False
     checkpoint: str | Path | None = None
     checkpoint_every: int = 50
@@ -53,18 +55,21 @@ def train(
     training: Training,
     loss_of: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = next_token_loss,
     progress: str | None = None,
+    *,
+    settings: str = "",
 ) -> list[float]:
     """Train whatever of the model requires gradients, in place.
 
     Args:
         tokens: int64 `[n, length]`, in the order of training; what does not fill a last step is left out.
         loss_of: `(model, batch) -> loss`. progress: label of a progress bar, None for none.
+        settings: of `loss_of`, in words: a checkpoint of others is another run's.
 
     Returns:
         The loss of each step of the whole run on this device.
 
     Raises:
-        UserError: bad tokens, too few of them, a loss that is not finite, or a checkpoint of another run.
+        UserError: bad tokens, too few of them, a bad `clip`, a loss that is not finite, or a checkpoint of another run.
     """
     check_tokens(model, tokens, "tokens")
     accelerator = Accelerator(device_placement=False)
@@ -72,10 +77,12 @@ def train(
     steps = len(tokens) // a_step
     if not steps or tokens.shape[1] < 2:
         raise UserError(f"tokens {list(tokens.shape)} make no step of {a_step} windows of 2 tokens or more; give more")
+    if training.clip is not None and not training.clip > 0:
+        raise UserError(f"clip {training.clip!r} is not allowed; use a norm above 0, as 1.0, or None")
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimiser = torch.optim.AdamW(trained.values(), lr=training.learning_rate)
     schedule = get_cosine_schedule_with_warmup(optimiser, training.warmup, steps)
-    run = _Checkpoint(training, tokens, trained, optimiser, schedule)
+    run = _Checkpoint(training, settings, tokens, trained, optimiser, schedule)
     losses = run.load()
     prepared = accelerator.prepare(model) if accelerator.num_processes > 1 else model
     device = next(model.parameters()).device
@@ -92,6 +99,8 @@ def train(
             losses.append(loss.item())
             if not torch.isfinite(loss):
                 raise UserError(f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or float32")
+            if training.clip is not None:
+                accelerator.clip_grad_norm_(list(trained.values()), training.clip)
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
@@ -100,6 +109,7 @@ def train(
                 run.save(losses)
     finally:
         model.eval()
+        optimiser.zero_grad()
     if accelerator.is_main_process:
         run.remove()
     return losses
@@ -108,12 +118,13 @@ def train(
 class _Checkpoint:
     """Saves and restores the state of one run; another run's is refused."""
 
-    def __init__(self, training: Training, tokens: torch.Tensor, trained: dict, optimiser, schedule):
+    def __init__(self, training: Training, settings: str, tokens: torch.Tensor, trained: dict, optimiser, schedule):
         self._path = Path(training.checkpoint) if training.checkpoint else None
         self._trained, self._parts = trained, {"optimiser": optimiser, "schedule": schedule}
         shapes = [(name, tuple(parameter.shape)) for name, parameter in trained.items()]
-        same = (training.learning_rate, training.warmup, training.batch, training.seed, training.precision, shapes)
-        self._key = hashlib.sha256(repr(same).encode() + tokens.cpu().contiguous().numpy().tobytes()).hexdigest()
+        loop = (training.learning_rate, training.warmup, training.batch, training.seed, training.precision)
+        same = repr((loop, training.clip, settings, shapes))
+        self._key = hashlib.sha256(same.encode() + tokens.cpu().contiguous().numpy().tobytes()).hexdigest()
 
     def load(self) -> list[float]:
         """The losses so far."""
@@ -139,6 +150,42 @@ class _Checkpoint:
     def remove(self) -> None:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def recomputing(model, training: Training) -> Iterator[None]:
+    """While open, blocks compute their activations again in the backward pass, if the training asks for it."""
+
+    def contexts():  # of the forward pass, which has one, and of what is computed again in the backward pass
+        return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
+
+    if not training.gradient_checkpointing:
+        yield
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+        model.disable_input_require_grads()  # a hook on the embedding, which enabling has left
+
+
+def full(model, tokens: torch.Tensor, training: Training | None = None, progress: str | None = None) -> list[float]:
+    """Train all parameters with next-token loss, in place.
+
+    Args:
+        tokens: int64 `[n, length]`. training: see `Training`. progress: label of a progress bar, None for none.
+
+    Returns:
+        The loss of each step, in nats a token.
+
+    Raises:
+        UserError: what `train` raises.
+    """
+    training = training or Training()
+    with keeping_flags(model), recomputing(model, training):
+        model.requires_grad_(True)
+        return train(model, tokens, training, progress=progress)
 
 
 def lora(
@@ -174,17 +221,10 @@ def lora(
     with keeping_flags(model):
         settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets))
         adapted = get_peft_model(model, settings)
-        if training.gradient_checkpointing:
-            def contexts():  # of the forward pass, which has one, and of what is computed again in the backward pass
-                return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
-
-            adapted.enable_input_require_grads()
-            adapted.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
         losses = None
         try:
-            losses = train(adapted, tokens, training, progress=progress)
+            with recomputing(adapted, training):
+                losses = train(adapted, tokens, training, progress=progress)
         finally:
-            if training.gradient_checkpointing:
-                adapted.gradient_checkpointing_disable()
             adapted.unload() if losses is None else adapted.merge_and_unload()
     return losses

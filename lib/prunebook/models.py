@@ -109,7 +109,7 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
         is_causal = any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in config.architectures or ())
         auto_class = AutoModelForCausalLM if is_causal else AutoModel
         if hasattr(config, WIDTHS):
-            auto_class = _resized(getattr(transformers, config.architectures[0]))
+            auto_class = _resized(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
@@ -125,8 +125,11 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
     return model.to(device).eval(), tokenizer
 
 
-def _resized(architecture: type) -> type:
+def _resized(config) -> type:
     """The class of a model whose blocks differ in width, to be read by `from_pretrained`."""
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if not isinstance(architecture, type) or not issubclass(architecture, transformers.PreTrainedModel):
+        raise ValueError("config.json names no architecture of transformers")
 
     def start(self, config):
         architecture.__init__(self, config)

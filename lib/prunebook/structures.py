@@ -1,7 +1,11 @@
 """Parts of a model that can go as a whole, so that what is left is an ordinary, smaller model."""
 
-from collections.abc import Iterable, Sequence
+import copy
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import nn
 
 from .errors import UserError
@@ -48,33 +52,43 @@ def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]
     return heads, neurons
 
 
-def units_of_sparsity(model: nn.Module, blocks: Sequence[nn.Module], sparsity: float) -> tuple[int, int]:
+def units_of_sparsity(
+    model: nn.Module, blocks: Sequence[nn.Module], sparsity: float, heads: bool = True
+) -> tuple[int, int]:
     """How many key-value heads and neurons go from each of the `blocks` (alike), so that the fraction `sparsity` of the
-    parameters of all blocks of the model goes: the same fraction of both, heads rounded down and neurons so that the
-    sum is met to the nearest.
+    parameters of all blocks of the model goes: the same fraction of both, heads rounded down (none without `heads`)
+    and neurons so that the sum is met to the nearest.
 
     Raises:
         UserError: no blocks, or more or less than they can give; the nearest possible is named.
     """
     parts, total = _first(blocks), block_parameters(model) / len(blocks)
     of_head, of_neuron = parts.group_sizes()
-    share = sparsity * total / (parts.kv_heads * of_head + parts.neurons * of_neuron)
-    heads = min(int(share * parts.kv_heads + 1e-9), parts.kv_heads - 1)
-    neurons = round((sparsity * total - heads * of_head) / of_neuron)
-    if not heads + neurons or neurons >= parts.neurons:
-        most = (parts.kv_heads - 1) * of_head + (parts.neurons - 1) * of_neuron
-        nearest = most if neurons else of_neuron
+    need = sparsity * total
+    share = need / (parts.kv_heads * of_head + parts.neurons * of_neuron)
+    spare, neurons_most = parts.kv_heads - 1 if heads else 0, (parts.neurons - 1) * of_neuron
+    least = math.ceil((need - neurons_most - of_neuron / 2) / of_head)  # heads that neurons cannot make up for
+    gone = min(max(int(share * parts.kv_heads + 1e-9), least), spare)
+    neurons = round((need - gone * of_head) / of_neuron)
+    if not gone + neurons or not 0 <= neurons < parts.neurons:
+        possible = (of_neuron, spare * of_head + neurons_most, gone * of_head or of_neuron,
+                    max(gone - 1, 0) * of_head + neurons_most)  # fmt: skip
+        nearest = min(possible, key=lambda size: abs(size - need))
+        rounded = (math.ceil if nearest == of_neuron else math.floor)(nearest / total * 1e4) / 1e4
         raise UserError(
             f"sparsity {sparsity} cannot be met by heads and neurons of {len(blocks)} blocks, of which one each stays; "
-            f"the nearest is {nearest / total:.4f}"
+            f"the nearest is {rounded:.4f}"
         )
-    return heads, neurons
+    return gone, neurons
 
 
 def _first(blocks: Sequence[nn.Module]) -> Sublayers:
     if not len(blocks):
         raise UserError("all blocks are spared; spare fewer")
-    return sublayers(blocks[0])
+    parts = [sublayers(block) for block in blocks]
+    if len({(part.heads, part.kv_heads, part.neurons) for part in parts}) > 1:
+        raise UserError("the blocks differ in heads or neurons; spare those that an earlier step did or did not touch")
+    return parts[0]
 
 
 def count_channels(config, sparsity: float) -> int:
@@ -91,6 +105,38 @@ def count_channels(config, sparsity: float) -> int:
             f"sparsity {sparsity} of {width} hidden channels, {heads} at a time: the nearest is {nearest:.4f}"
         )
     return left
+
+
+def candidates(model, sparsity: float, axes: Mapping[str, Sequence[int]], tolerance: float = 0.05) -> list[dict]:
+    """The shapes that lose the fraction `sparsity` of the block parameters, within `tolerance` of what is left.
+
+    Args:
+        axes: sizes to try of `neurons`, `heads`, `hidden` and `blocks`; what is not named stays.
+
+    Returns:
+        Shapes, as options of `methods.Minitron`, with their share of block parameters `gone`, closest first.
+
+    Raises:
+        UserError: an axis that is none, or a shape that the architecture does not take.
+    """
+    fields = {"neurons": "intermediate_size", "heads": "num_attention_heads", "hidden": "hidden_size",
+              "blocks": "num_hidden_layers"}  # fmt: skip
+    if unknown := set(axes) - set(fields):
+        raise UserError(f"axes {', '.join(sorted(unknown))} are unknown; use {', '.join(fields)}")
+    total, found = block_parameters(model), []
+    for sizes in itertools.product(*axes.values()):
+        shape = dict(zip(axes, sizes, strict=True))
+        config = copy.deepcopy(model.config)
+        for axis, size in shape.items():
+            setattr(config, fields[axis], size)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[: config.num_hidden_layers]
+        check_channels(config.hidden_size, config.num_attention_heads)
+        with torch.device("meta"):
+            gone = 1 - block_parameters(type(model)(config)) / total
+        if abs(gone - sparsity) <= tolerance * (1 - sparsity):
+            found.append(shape | {"gone": gone})
+    return sorted(found, key=lambda shape: abs(shape["gone"] - sparsity))
 
 
 def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
@@ -139,7 +185,7 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
     width, index = config.hidden_size, sorted(set(kept))
     if not index or index[0] < 0 or index[-1] >= width:
         raise UserError(f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}")
-    check_channels(config, len(index))
+    check_channels(len(index), config.num_attention_heads)
     tied = head is not None and head.weight is embedding.weight
     inside = [sublayers(block) for block in find_stack(model)[1]]
     readers = [x for parts in inside for x in (parts.query, parts.key, parts.value, *parts.first)]
@@ -161,17 +207,18 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
 def norms(model: nn.Module) -> list[nn.Module]:
     """The norms over the hidden channels, those of the blocks and the final one."""
     width = model.config.hidden_size
-    return [
+    inside = {module for block in find_stack(model)[1] for module in sublayers(block).attention.modules()}
+    return [  # those inside attention are over the channels of a head
         module for module in model.modules()
-        if not isinstance(module, nn.Linear) and getattr(getattr(module, "weight", None), "shape", None) == (width,)
+        if module not in inside and getattr(getattr(module, "weight", None), "shape", None) == (width,)
     ]  # fmt: skip
 
 
-def check_channels(config, count: int) -> None:
+def check_channels(count: int, heads: int) -> None:
     """Raise a `UserError` unless `count` hidden channels are a multiple of the heads, which configurations ask for."""
-    if count % config.num_attention_heads:
-        nearest = max(1, round(count / config.num_attention_heads)) * config.num_attention_heads
+    if count % heads:
+        nearest = max(1, round(count / heads)) * heads
         raise UserError(
-            f"{count} hidden channels do not divide among {config.num_attention_heads} heads, which the configuration "
-            f"asks for; the nearest is {nearest}"
+            f"{count} hidden channels do not divide among {heads} heads, which the configuration asks for; the nearest "
+            f"is {nearest}"
         )

@@ -216,11 +216,18 @@ def _describes(config, model: nn.Module) -> bool:
 
 
 def resize(model: nn.Module) -> None:
-    """Bring the blocks of a new model to the widths that its configuration has under `prunebook_widths`."""
+    """Bring the blocks of a new model to the widths that its configuration has under `prunebook_widths`.
+
+    Raises:
+        ValueError: widths that are none of this model.
+    """
     widths = getattr(model.config, WIDTHS)
-    counts = (widths[name] for name in ("heads", "kv_heads", "neurons"))
-    for block, heads, kv_heads, neurons in zip(find_stack(model)[1], *counts, strict=True):
-        parts = sublayers(block)
-        repeats, left = parts.heads // parts.kv_heads, heads // kv_heads
-        keep_heads(parts, [group * repeats + i for group in range(kv_heads) for i in range(left)])
-        keep_neurons(parts, range(neurons))
+    try:
+        counts = [widths[name] for name in ("heads", "kv_heads", "neurons")]
+        for block, heads, kv_heads, neurons in zip(find_stack(model)[1], *counts, strict=True):
+            parts = sublayers(block)
+            repeats, left = parts.heads // parts.kv_heads, heads // kv_heads
+            keep_heads(parts, [group * repeats + i for group in range(kv_heads) for i in range(left)])
+            keep_neurons(parts, range(neurons))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{WIDTHS} in config.json does not fit its blocks") from error

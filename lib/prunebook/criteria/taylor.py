@@ -48,8 +48,9 @@ def saliences(
         for batch in tqdm(batches, desc=progress, unit="batch", disable=progress is None):
             backward(model, batch, precision, over=predicted * (1 if squares else len(tokens)))
             for p in parameters if squares else ():  # the gradient of this window alone
-                of_all[p] = of_all.get(p, 0) + p.grad / len(tokens)
-                fisher[p] = fisher.get(p, 0) + p.grad.square() / len(tokens)
+                g = p.grad.float()  # squares of small gradients are 0 in float16
+                of_all[p] = of_all.get(p, 0) + g / len(tokens)
+                fisher[p] = fisher.get(p, 0) + g.square() / len(tokens)
                 p.grad = None
         of_all = of_all or {p: p.grad for p in parameters}
     found = {}
@@ -88,7 +89,7 @@ def channel_scores(
     model, salience: dict[nn.Parameter, torch.Tensor], criterion: str, aggregation: str = "sum"
 ) -> torch.Tensor:
     """Scores of the hidden channels of the whole model `[d]`: embedding, norms, every projection that reads or writes
-    them, and a head that is not tied to the embedding."""
+    them, and a head that is not tied to the embedding. A product of that many is given as its logarithm."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     inside = [sublayers(block.module) for block in find_blocks(model)]
     readers = [x for parts in inside for x in (parts.query, parts.key, parts.value, *parts.first)]
@@ -97,17 +98,20 @@ def channel_scores(
     members = [salience[norm.weight].abs() for norm in norms(model)]
     members += [_along(salience[x.weight], 1, criterion) for x in readers]
     members += [_along(salience[x.weight], 0, criterion) for x in writers]
+    if aggregation == "prod":
+        return _aggregate([member.double().log() for member in members], "sum")
     return _aggregate(members, aggregation)
 
 
 def _along(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
     """A matrix's part in the score of each of its rows (0) or columns (1): signs cancel in `vector` alone."""
     other = 1 - dim
+    salience = salience.float()  # sums of bfloat16 would be equal too often
     return salience.sum(other).abs() if criterion == "vector" else salience.abs().sum(other)
 
 
 def _aggregate(members: Sequence[torch.Tensor], aggregation: str) -> torch.Tensor:
-    stacked = torch.stack([member.float() for member in members])
+    stacked = torch.stack([member.double() for member in members])
     if aggregation == "last":
         return stacked[-1]
     return stacked.amax(0) if aggregation == "max" else getattr(stacked, aggregation)(0)

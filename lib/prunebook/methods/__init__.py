@@ -17,6 +17,7 @@ REGISTRY = {
     "llm-pruner": ("llm_pruner", "LLMPruner"),
     "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
     "magnitude": ("magnitude", "Magnitude"),
+    "minitron": ("minitron", "Minitron"),
     "owl": ("owl", "OWL"),
     "remove-blocks": ("remove_blocks", "RemoveBlocks"),
     "ria": ("ria", "RIA"),
@@ -27,7 +28,7 @@ REGISTRY = {
 
 __all__ = [
     "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMPruner", "LLMSurgeon", "Magnitude",
-    "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
+    "Minitron",     "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 

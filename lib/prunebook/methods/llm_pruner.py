@@ -65,7 +65,7 @@ class LLMPruner:
     def __post_init__(self):
         check_choices(self, "llm-pruner", _CHOICES)
         check_one_of(self, "sparsity", "ratio")
-        check_fraction("sparsity" if self.ratio is None else "ratio", self.ratio or self.sparsity)
+        check_fraction(*("sparsity", self.sparsity) if self.ratio is None else ("ratio", self.ratio))
         if self.structure == "channel" and (self.ratio is not None or self.criterion == "random"):
             raise UserError("structure 'channel' goes with sparsity and scores; leave out ratio and criterion 'random'")
         for option in ("keep_first", "keep_last", "seed"):
@@ -90,7 +90,7 @@ class LLMPruner:
                 tokens, gradients that are not finite.
         """
         stack, channels = find_stack(model)[1], self.structure == "channel"
-        free = stack[self.keep_first : len(stack) - self.keep_last]
+        free = list(stack)[self.keep_first : max(len(stack) - self.keep_last, 0)]
         if channels:
             left = count_channels(model.config, self.sparsity)
         elif self.ratio is not None:

@@ -1,0 +1,112 @@
+"""What activations say of heads, neurons, hidden channels and blocks, all from one pass of forward passes.
+
+Muralidharan et al., Compact Language Models via Pruning and Knowledge Distillation (Minitron, NeurIPS 2024, arXiv
+2407.14679), section 2.2; NVIDIA's implementation is mcore_minitron.py of Model-Optimizer. As there, a neuron is read
+at the input of the last matrix, after activation and gate, which settles what the paper's formula means for gated MLPs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..blocks import walk
+from ..errors import UserError
+from ..sublayers import sublayers
+
+# over the tokens of a sample: [n, tokens, units] -> [n, units]
+SEQUENCE: dict[str, Callable] = {
+    "mean": lambda s: s.abs().mean(1),
+    "l2": lambda s: s.norm(dim=1),
+    "var": lambda s: s.var(1, correction=0),
+}
+BATCH = tuple(SEQUENCE)  # over the samples, from their running sums
+
+
+class Aggregated:
+    """An aggregation over tokens and then over samples: of every channel of an input, and of the norms of its heads.
+
+    Sums are in float64 and a sample at a time, so that scores do not depend on how windows are batched.
+    """
+
+    def __init__(self, width: int, head_dim: int, batch: str, sequence: str):
+        self._head_dim = head_dim if width % head_dim == 0 else None
+        self._batch, self._sequence = batch, SEQUENCE[sequence]
+        self._samples, self._sums = 0, {}
+
+    def update(self, inputs: torch.Tensor) -> None:
+        """Take `inputs [samples, tokens, width]`."""
+        inputs = inputs.float()
+        self._samples += len(inputs)
+        self._add("channels", inputs)
+        if self._head_dim:
+            self._add("heads", inputs.unflatten(-1, (-1, self._head_dim)).norm(dim=-1))
+
+    def _add(self, name: str, values: torch.Tensor) -> None:
+        of_samples = self._sequence(values).double()
+        first, second = self._sums.get(name, (0, 0))
+        self._sums[name] = first + of_samples.sum(0), second + of_samples.square().sum(0)
+
+    def is_finite(self) -> bool:
+        return bool(self._sums["channels"][1].isfinite().all())
+
+    def scores(self, name: str) -> torch.Tensor:
+        """Of the `channels` `[width]` or the `heads` `[width / head_dim]`, float64."""
+        first, second = self._sums[name]
+        if self._batch == "l2":
+            return second.sqrt()
+        mean = first / self._samples
+        return mean if self._batch == "mean" else (second / self._samples - mean.square()).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Scores of all axes, float64; higher is more important.
+
+    `heads` and `neurons` hold one tensor a block, `[H]` and `[m]`; `hidden` is `[d]`, summed over the two norms of every
+    block; `influence` is `[L]`, 1 less the mean cosine between what enters and what leaves a block.
+    """
+
+    heads: list[torch.Tensor]
+    neurons: list[torch.Tensor]
+    hidden: torch.Tensor
+    influence: torch.Tensor
+
+
+@torch.no_grad()
+def activation_importance(
+    model, tokens: torch.Tensor, *, batch: str = "l2", sequence: str = "mean", head_norm: str = "token",
+    precision: str = "exact", progress: str | None = None, device=None,
+) -> Importance:  # fmt: skip
+    """The scores of every head, neuron, hidden channel and block of the model as it is.
+
+    Args:
+        tokens: int64 `[n, length]`. batch, sequence: aggregations, `l2`, `mean` or `var`.
+        head_norm: the norm over a head's channels is taken of each `token` before aggregation (the paper), or of the
+            aggregated `channel`s (NVIDIA's code).
+        precision: of the forward passes. progress: label of a progress bar. device: where blocks compute.
+
+    Raises:
+        UserError: bad tokens, an architecture without separate projections, activations that are not finite.
+    """
+    heads, neurons, hidden, influence = [], [], 0, []
+    for step in walk(model, tokens, precision=precision, progress=progress, device=device):
+        parts, outputs = sublayers(step.module), torch.empty_like(step.hidden)
+        names = {linear: name for name, linear in step.linears.items()}
+        seen = step.collect(
+            lambda width, _, size=parts.head_dim: Aggregated(width, size, batch, sequence), outputs=outputs
+        )
+        out = seen[names[parts.out]]
+        by_channel = out.scores("channels").view(parts.heads, -1).norm(dim=1)
+        heads.append((out.scores("heads") if head_norm == "token" else by_channel).cpu())
+        neurons.append(seen[names[parts.last]].scores("channels").cpu())
+        for linear in (parts.query, parts.first[0]):
+            hidden = hidden + seen[names[linear]].scores("channels").cpu()
+        cosine = torch.nn.functional.cosine_similarity(step.hidden.float(), outputs.float(), dim=-1)
+        influence.append(1 - cosine.double().mean())
+        step.hidden.copy_(outputs)
+        step.propagated = True
+    influence = torch.stack(influence).cpu()
+    if not influence.isfinite().all():
+        raise UserError("the residual stream holds NaN or infinity; use a wider dtype such as float32")
+    return Importance(heads, neurons, hidden, influence)
