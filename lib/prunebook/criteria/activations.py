@@ -63,8 +63,8 @@ class Aggregated:
 class Importance:
     """Scores of all axes, float64; higher is more important.
 
-    `heads` and `neurons` hold one tensor a block, `[H]` and `[m]`; `hidden` is `[d]`, summed over the two norms of every
-    block; `influence` is `[L]`, 1 less the mean cosine between what enters and what leaves a block.
+    `heads` and `neurons` hold one tensor a block, `[H]` and `[m]`; `hidden` is `[d]`, summed over the two norms of
+    every block; `influence` is `[L]`, 1 less the mean cosine between what enters and what leaves a block.
     """
 
     heads: list[torch.Tensor]

@@ -28,7 +28,8 @@ REGISTRY = {
 
 __all__ = [
     "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMPruner", "LLMSurgeon", "Magnitude",
-    "Minitron",     "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
+    "Minitron", "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune",
+    "sweep",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from ..memory import peak_memory
 from ..models import resolve_device
 from ..patterns import check_width
 from ..structures import block_parameters
+from ..sublayers import WIDTHS
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Report:
 
     `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by linear; for a method
     that makes the model smaller, it is the fraction of the blocks' parameters that is gone, and `layers` is empty.
-    `seconds` is wall time; `peak_memory` is in bytes, `memory_kind` says of what.
+    `seconds` is wall time; `peak_memory` is in bytes, `memory_kind` says of what. `reloads_with` is what reads the
+    model once it is saved: `transformers` alone, or `prunebook` (`pb.load_model`) where blocks differ in width.
     """
 
     method: str
@@ -35,6 +37,7 @@ class Report:
     peak_memory: int
     memory_kind: str
     calibration: dict | None
+    reloads_with: str
 
     def to_dict(self) -> dict:
         """JSON-able record of the report."""
@@ -97,8 +100,9 @@ def prune(
     used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
     pattern = method.description if hasattr(method, "description") else str(method.target)
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    reloads_with = "prunebook" if hasattr(model.config, WIDTHS) else "transformers"
     report = Report(
-        name_of(method), options, pattern, sparsity, layers, seconds, memory.bytes, memory.kind, used
+        name_of(method), options, pattern, sparsity, layers, seconds, memory.bytes, memory.kind, used, reloads_with
     )
     model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
     return report

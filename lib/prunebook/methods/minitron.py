@@ -127,7 +127,7 @@ class Minitron:
                 raise UserError(f"{axis} {size} is more than the model has; use at most {has[axis]}")
         if (heads := sizes.get("heads", parts.heads)) % parts.kv_heads:
             nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
-            raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; the nearest is {nearest}")
+            raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: {nearest}")
         if "hidden" in sizes:
             check_channels(sizes["hidden"], heads)
         return sizes
