@@ -8,9 +8,8 @@ import torch
 from prunebook import evaluate
 from prunebook.corpora import evaluation_tokens
 from prunebook.errors import UserError
-from prunebook.evaluate import dense_baseline, footprint, generation_speed, measure, perplexity
+from prunebook.evaluate import dense_baseline, generation_speed, measure, perplexity
 from prunebook.methods import prune
-from prunebook.models import save_model
 
 FAMILIES = ("llama", "opt", "gpt2")
 
@@ -189,15 +188,6 @@ def test_windows_beyond_the_positions_are_refused(make_model):
 def test_a_model_without_a_head_is_refused(make_model, tokens):
     with pytest.raises(UserError, match="LlamaModel has no language-model head; use a causal language model"):
         measure(make_model("llama").model, tokens)
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_footprint_is_what_the_weights_take_on_disk(make_model, word_tokenizer, tmp_path, family):
-    model = make_model(family, tie_word_embeddings=True)
-    save_model(model, word_tokenizer, tmp_path / "saved")
-    file = (tmp_path / "saved" / "model.safetensors").read_bytes()
-    header = int.from_bytes(file[:8], "little") + 8
-    assert footprint(model) == len(file) - header
 
 
 def test_generation_writes_what_was_asked_and_is_timed_after_a_warm_up(make_model, monkeypatch):

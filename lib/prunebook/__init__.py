@@ -17,6 +17,7 @@ EXPORTS = {
     "perplexity": "evaluate",
     "measure": "evaluate",
     "dense_baseline": "evaluate",
+    "footprint": "costs",
     "verify": "patterns",
     "prune": "methods",
     "list_methods": "methods",
@@ -31,7 +32,7 @@ EXPORTS = {
 }
 _SUBMODULES = (
     "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "finetune", "distillation", "models",
-    "evaluate", "claims", "catalog",
+    "evaluate", "costs", "claims", "catalog",
 )  # fmt: skip
 
 __all__ = [*EXPORTS, *_SUBMODULES]

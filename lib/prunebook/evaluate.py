@@ -131,12 +131,6 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
     return Measurement(torch.cat(nll), kl, agreement, time.perf_counter() - start, predicted, precision)
 
 
-def footprint(model) -> int:
-    """Bytes of the model's weights as `save_model` stores them: dense, zeros included, tied weights once."""
-    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
 @torch.no_grad()
 def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
     """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up.

@@ -39,7 +39,11 @@ _COLUMNS = {
     "parameters": ("Parameters", "{:,}".format),
     "nonzero_parameters": ("Not zero", "{:,}".format),
     "bytes_on_disk": ("On disk", human_bytes),
+    "flops": ("GFLOPs", lambda count: f"{count / 1e9:,.1f}"),
+    "kv_cache_bytes": ("KV cache", human_bytes),
+    "latency": ("Latency [ms]", lambda seconds: f"{seconds * 1e3:,.0f}"),
 }
+_OF_SIZE = ("flops", "kv_cache_bytes", "latency")  # nothing to tell apart in models of one size
 
 
 def protocol_line(protocol: Mapping) -> str:
@@ -116,6 +120,8 @@ def _columns(rows: list[Mapping]) -> list[str]:
     present = {name: None for row in rows for name, value in row.items() if value is not None}
     if "label" in present:
         present.pop("method", None)
+    if len({row["parameters"] for row in rows if row.get("parameters")}) == 1:
+        present = {name: None for name in present if name not in _OF_SIZE}
     return [name for name in _COLUMNS if name in present] + [name for name in present if name not in _COLUMNS]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunebook.costs import footprint
 from prunebook.evaluate import dense_baseline, measure
 from prunebook.methods import Magnitude, Wanda, compare, prune, sweep
 
@@ -64,7 +65,10 @@ def test_rows_are_one_a_trial_with_the_dense_model_first(compared):
         parameters - round(linear_weights * row["sparsity"]) for row in rows
     ]
     assert [row["bytes_on_disk"] for row in rows] == [4 * parameters] * 5  # zeros are stored dense
-    assert [row["tokens_per_second"] is not None for row in rows] == [True, True, True, False, False]
+    for timed in ("tokens_per_second", "latency"):
+        assert [row[timed] is not None for row in rows] == [True, True, True, False, False]
+    costs = footprint(model, 16, speed=False)
+    assert {(row["flops"], row["kv_cache_bytes"]) for row in rows} == {(costs.flops, costs.kv_cache_bytes)}
     assert all(row["kl"] > 0 for row in rows[1:])
     assert comparison.mean("Wanda", "kl") == pytest.approx(np.mean([row["kl"] for row in rows[2:]]))
     assert [trial.seed for trial in comparison.of("Wanda")] == [0, 1, 2]
@@ -75,6 +79,7 @@ def test_protocol_says_how_it_was_measured(compared):
     assert protocol["seeds"] == 3
     assert protocol["calibration"] == "4 x 16 tokens"
     assert protocol["evaluation"].startswith("5 x 16 tokens")
+    assert protocol["footprint"] == "FLOPs, latency and key-value cache of 16 tokens, batch 1"
     assert protocol["dtype"] == "float32"
     assert protocol["evaluation_precision"] == "exact"
 

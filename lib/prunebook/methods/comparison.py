@@ -9,17 +9,18 @@ import torch
 from tqdm import tqdm
 
 from ..blocks import count_zeros
-from ..evaluate import DenseBaseline, Measurement, footprint, generation_speed, measure
+from ..costs import Footprint, footprint
+from ..evaluate import DenseBaseline, Measurement, measure
 from .engine import Report, prune
 
-_PROMPT, _NEW_TOKENS = 16, 16  # read and written where the speed of generation is measured
+_LENGTH = 128  # tokens of the pass whose FLOPs, cache and latency are taken
 
 
 @dataclass(frozen=True)
 class Trial:
     """One method pruned with one calibration draw (`seed` None: it needs no data) and measured.
 
-    `tokens_per_second` is of greedy generation, for the first draw only: draws differ in masks, not in speed.
+    Times are measured for the first draw only: draws differ in masks, not in speed.
     """
 
     label: str
@@ -27,9 +28,7 @@ class Trial:
     report: Report
     measurement: Measurement
     nonzero_parameters: int
-    bytes_on_disk: int
-    tokens_per_second: float | None
-    parameters: int
+    footprint: Footprint
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,9 @@ class Comparison:
     dense: DenseBaseline
     seeds: int
     protocol: dict
-    parameters: int
     dense_zeros: int
     prunable: int
-    bytes_on_disk: int
-    tokens_per_second: float
+    footprint: Footprint
 
     def of(self, label: str) -> list[Trial]:
         """The trials of one method, one a seed."""
@@ -73,8 +70,7 @@ class Comparison:
             "method": "dense", "label": "dense", "pattern": None, "seed": None,
             "sparsity": self.dense_zeros / self.prunable,
             "perplexity": self.dense.perplexity, "kl": 0.0, "agreement": 1.0,
-            "tokens_per_second": self.tokens_per_second, "parameters": self.parameters,
-            "nonzero_parameters": self.parameters - self.dense_zeros, "bytes_on_disk": self.bytes_on_disk,
+            "nonzero_parameters": self.footprint.parameters - self.dense_zeros, **_costs(self.footprint),
         }  # fmt: skip
         return [dense, *map(self._row, self.trials)]
 
@@ -85,8 +81,7 @@ class Comparison:
             "seed": trial.seed, "sparsity": trial.report.sparsity,
             **{key: quality[key] for key in ("perplexity", "kl", "agreement", "evaluation_tokens_per_second")},
             "seconds": trial.report.seconds, "peak_memory": trial.report.peak_memory,
-            "tokens_per_second": trial.tokens_per_second, "parameters": trial.parameters,
-            "nonzero_parameters": trial.nonzero_parameters, "bytes_on_disk": trial.bytes_on_disk,
+            "nonzero_parameters": trial.nonzero_parameters, **_costs(trial.footprint),
         }  # fmt: skip
 
 
@@ -115,20 +110,20 @@ def compare(
         for label, method in methods.items()
         for seed in (range(len(calibrations)) if method.needs_calibration else [None])
     ]
-    trials = []
+    trials, length = [], min(_LENGTH, held_out.shape[1])
     for label, method, seed in tqdm(jobs, desc="prune and measure", disable=not progress):
         pruned = copy.deepcopy(model)
         report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
-        parameters = pruned.num_parameters()
-        nonzero = parameters - _zeros(pruned)[0]
-        speed = None if seed else generation_speed(pruned, held_out[:1, :_PROMPT], _NEW_TOKENS)
+        costs = footprint(pruned, length, speed=not seed)
+        nonzero = costs.parameters - _zeros(pruned)[0]
         measured = measure(pruned, held_out, dense, dense.precision)
-        trials.append(Trial(label, seed, report, measured, nonzero, footprint(pruned), speed, parameters))
-    protocol = _protocol(model, calibrations, held_out, dense)
-    return Comparison(
-        trials, dense, max(1, len(calibrations)), protocol, model.num_parameters(), *_zeros(model),
-        footprint(model), generation_speed(model, held_out[:1, :_PROMPT], _NEW_TOKENS),
-    )  # fmt: skip
+        trials.append(Trial(label, seed, report, measured, nonzero, costs))
+    protocol = _protocol(model, calibrations, held_out, dense) | {
+        "generation": "batch 1, greedy, 16 tokens read, 16 written",
+        "footprint": f"FLOPs, latency and key-value cache of {length} tokens, batch 1",
+    }
+    costs = footprint(model, length)
+    return Comparison(trials, dense, max(1, len(calibrations)), protocol, *_zeros(model), costs)
 
 
 def sweep(
@@ -161,6 +156,14 @@ def sweep(
     return found
 
 
+def _costs(of: Footprint) -> dict:
+    """The columns of a result row."""
+    return {
+        "parameters": of.parameters, "bytes_on_disk": of.bytes, "flops": of.flops, "kv_cache_bytes": of.kv_cache_bytes,
+        "latency": of.latency, "tokens_per_second": of.tokens_per_second,
+    }  # fmt: skip
+
+
 def _zeros(model) -> tuple[int, int]:
     """How many weights of the linears inside the blocks are zero, and how many there are."""
     zeros, sizes = zip(*count_zeros(model).values(), strict=True)
@@ -177,7 +180,6 @@ def _protocol(model, calibrations, held_out, dense) -> dict:
         "seeds": len(calibrations),
         "evaluation": f"{held_out.shape[0]} x {held_out.shape[1]} tokens, windows without overlap",
         "evaluation_precision": dense.precision,
-        "generation": f"batch 1, greedy, {_PROMPT} tokens read, {_NEW_TOKENS} written",
         "peak_memory": "allocated on the GPU" if model.device.type == "cuda" else "resident, whole process",
     }
 

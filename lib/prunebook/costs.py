@@ -1,0 +1,98 @@
+"""What a model costs to keep and to run, measured: parameters, bytes, FLOPs, key-value cache, time."""
+
+import copy
+import dataclasses
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .corpora import check_tokens
+from .errors import UserError
+from .evaluate import generation_speed
+
+_PROMPT, _NEW_TOKENS, _RUNS = 16, 16, 3
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The costs of one model, batch 1.
+
+    `parameters`, tied ones once. `bytes` of the weights as `save_model` stores them, zeros included. `flops` of a
+    forward pass over `length` tokens: two for each multiplication with its addition, in the products of weights and of
+    attention. `kv_cache_bytes` that such a pass leaves in the key-value cache, 0 without one. `latency` of it in
+    seconds, the median of three. `tokens_per_second` of greedy generation, 16 tokens after 16. The last two are None if
+    they were not measured, the last also for a model that does not generate.
+    """
+
+    parameters: int
+    bytes: int
+    flops: int
+    kv_cache_bytes: int
+    latency: float | None
+    tokens_per_second: float | None
+    length: int
+
+    def to_dict(self) -> dict:
+        """JSON-able record."""
+        return dataclasses.asdict(self)
+
+
+@torch.no_grad()
+def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
+    """Measure what a model, causal or an encoder, costs as it is and where it is; it is not changed.
+
+    Args:
+        length: tokens of the pass whose FLOPs, cache and latency are taken. speed: measure times too.
+
+    Raises:
+        UserError: a length below 1, or beyond the model's positions.
+    """
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise UserError(f"length {length!r} is not allowed; use a whole number of tokens, 1 or more")
+    tokens = torch.zeros(1, length, dtype=torch.int64)
+    check_tokens(model, tokens, f"length {length}")
+    flops, cache = _count(model, tokens)
+    latency = tokens_per_second = None
+    if speed:
+        latency = _latency(model, tokens.to(model.device))
+        if model.can_generate():
+            tokens_per_second = generation_speed(model, torch.zeros(1, _PROMPT, dtype=torch.int64), _NEW_TOKENS)
+    stored = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if tensor.numel()}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+    return Footprint(model.num_parameters(), size, flops, cache, latency, tokens_per_second, length)
+
+
+def _count(model: nn.Module, tokens: torch.Tensor) -> tuple[int, int]:
+    """FLOPs of a pass over `tokens`, and bytes of the cache after it.
+
+    On a copy without data: it costs nothing, and there attention takes the path of plain products, which are counted
+    (the fused one of the CPU is not).
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    bare = copy.deepcopy(model, {id(tensor): _without_data(tensor) for tensor in tensors})
+    with FlopCounterMode(display=False) as counter:
+        output = bare(input_ids=tokens.to("meta"))
+    layers = getattr(output.get("past_key_values"), "layers", ())
+    kept = [tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
+    return counter.get_total_flops(), sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+def _without_data(tensor: torch.Tensor) -> torch.Tensor:
+    bare = torch.empty_like(tensor, device="meta", requires_grad=False)
+    return nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
+
+
+def _latency(model: nn.Module, tokens: torch.Tensor) -> float:
+    """Seconds of a forward pass, the median of three after one to warm up."""
+    seconds = []
+    for _ in range(_RUNS + 1):
+        start = time.perf_counter()
+        model(input_ids=tokens)
+        if tokens.device.type == "cuda":
+            torch.cuda.synchronize(tokens.device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

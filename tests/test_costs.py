@@ -1,0 +1,112 @@
+"""`footprint`: exact counts against closed forms; times are only asked to be there."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+
+from prunebook.costs import footprint
+from prunebook.errors import UserError
+from prunebook.models import save_model
+from prunebook.structures import remove_blocks
+from prunebook.sublayers import find_stack, keep_heads, keep_neurons, settle, sublayers
+
+WORDS, D, DH, N = 100, 32, 8, 16  # vocabulary, width, head size, tokens
+
+
+def block_flops(heads, kv_heads, neurons, n=N, gated=True):
+    projections = D * DH * (2 * heads + 2 * kv_heads) + (3 if gated else 2) * D * neurons
+    return 2 * n * projections + 4 * n * n * heads * DH  # q k^T and its product with v, over all pairs
+
+
+def bert(cls, **changes):
+    config = transformers.BertConfig(
+        vocab_size=WORDS, hidden_size=D, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=64, **changes,
+    )  # fmt: skip
+    return cls(config).eval()
+
+
+def test_llama_with_grouped_queries_in_closed_form(make_model):
+    found = footprint(make_model("llama", tie_word_embeddings=False), N, speed=False)
+    parameters = 2 * WORDS * D + 3 * (D * DH * (2 * 4 + 2 * 2) + 3 * D * 48 + 2 * D) + D
+    assert found.parameters == parameters
+    assert found.bytes == 4 * parameters
+    assert found.flops == 3 * block_flops(4, 2, 48) + 2 * N * D * WORDS
+    assert found.kv_cache_bytes == 3 * 2 * (2 * DH) * N * 4  # blocks, keys and values, width, tokens, float32
+    assert (found.latency, found.tokens_per_second, found.length) == (None, None, N)
+
+
+def test_tied_embeddings_count_once_and_half_precision_takes_half(make_model):
+    model = make_model("llama", tie_word_embeddings=True)
+    full, half = footprint(model, N, speed=False), footprint(copy.deepcopy(model).bfloat16(), N, speed=False)
+    assert full.parameters == half.parameters == sum(p.numel() for p in model.parameters())
+    assert (full.bytes, half.bytes) == (4 * full.parameters, 2 * full.parameters)
+    assert full.flops == half.flops
+    assert full.kv_cache_bytes == 2 * half.kv_cache_bytes
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2"])
+def test_other_decoders(make_model, family):
+    neurons = {"opt": 64, "gpt2": 128}[family]
+    found = footprint(make_model(family), N, speed=False)
+    assert found.flops == 3 * block_flops(4, 4, neurons, gated=False) + 2 * N * D * WORDS
+    assert found.kv_cache_bytes == 3 * 2 * D * N * 4
+
+
+def test_encoders_have_no_cache_and_write_nothing(make_model):
+    blocks = 2 * block_flops(4, 4, 48, gated=False)
+    plain = footprint(bert(transformers.BertModel), N)
+    assert plain.flops == blocks + 2 * D * D  # with the pooler, of one token
+    assert (plain.kv_cache_bytes, plain.tokens_per_second) == (0, None)
+    assert plain.latency > 0
+    classifier = footprint(bert(transformers.BertForSequenceClassification, num_labels=5), N, speed=False)
+    assert classifier.flops == plain.flops + 2 * D * 5
+
+
+def test_smaller_models_cost_what_is_left(make_model):
+    model = make_model("llama")
+    remove_blocks(model, [1])
+    first, second = (sublayers(block) for block in find_stack(model)[1])
+    keep_heads(first, [0, 1])  # one key-value head with both that read it
+    keep_neurons(second, range(10))
+    settle(model)
+    found = footprint(model, N, speed=False)
+    assert found.flops == block_flops(2, 1, 48) + block_flops(4, 2, 10) + 2 * N * D * WORDS
+    assert found.kv_cache_bytes == 2 * (1 + 2) * DH * N * 4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_bytes_are_what_the_weights_take_on_disk(make_model, word_tokenizer, tmp_path, family):
+    model = make_model(family, tie_word_embeddings=True)
+    save_model(model, word_tokenizer, tmp_path / "saved")
+    file = (tmp_path / "saved" / "model.safetensors").read_bytes()
+    header = int.from_bytes(file[:8], "little") + 8
+    assert footprint(model, N, speed=False).bytes == len(file) - header
+
+
+def test_times_are_measured_and_the_model_is_as_before(make_model):
+    model = make_model("llama").train()
+    before = {name: (tensor.clone(), tensor.device) for name, tensor in model.state_dict().items()}
+    config = model.config.to_json_string()
+    found = footprint(model, N)
+    assert found.latency > 0
+    assert found.tokens_per_second > 0
+    assert all(torch.equal(model.state_dict()[name], old) for name, (old, _) in before.items())
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert model.config.to_json_string() == config
+    assert found.to_dict()["flops"] == found.flops
+
+
+@pytest.mark.parametrize("length", [0, -1, 1.5, True, None])
+def test_bad_lengths(make_model, length):
+    with pytest.raises(UserError, match=f"length {length!r} is not allowed; use a whole number of tokens, 1 or more"):
+        footprint(make_model("llama"), length)
+
+
+def test_a_length_beyond_the_positions(make_model):
+    with pytest.raises(UserError, match="length 65 has windows of 65 tokens; the model's positions end at 64"):
+        footprint(make_model("llama"), 65)
