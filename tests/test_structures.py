@@ -9,10 +9,12 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunebook import prune
 from prunebook.errors import UserError
 from prunebook.models import load_model, save_model
 from prunebook.structures import (
     block_parameters,
+    candidates,
     count_channels,
     keep_channels,
     norms,
@@ -275,7 +277,7 @@ def test_no_blocks_or_unlike_ones_are_refused(make_model):
             count(model.model.layers[3:])
     keep_neurons(sublayers(model.model.layers[0]), range(5))
     for count in (lambda blocks: units_of_sparsity(model, blocks, 0.2), lambda blocks: units_of_ratio(blocks, 0.2)):
-        with pytest.raises(UserError, match="the blocks differ in heads or neurons; spare"):
+        with pytest.raises(UserError, match="the blocks differ in heads or neurons; trim"):
             count(model.model.layers)
         count(model.model.layers[1:])
 
@@ -294,3 +296,44 @@ def test_a_sparsity_out_of_reach_is_refused_with_the_nearest(make_model):
         units_of_sparsity(model, model.model.layers[:1], 0.9)
     with pytest.raises(UserError, match=r"sparsity 0.001 cannot be met by .* the nearest is 0\.0042$"):
         units_of_sparsity(model, model.model.layers[:1], 0.001)
+
+
+@pytest.mark.parametrize(("family", "axes"), [
+    ("llama", {"neurons": (20, 30, 48), "heads": (4, 8), "hidden": (24, 32), "blocks": (2, 3)}),
+    ("qwen3", {"hidden": (16, 24), "blocks": (1, 3)}),
+    ("opt", {"neurons": (20, 64), "blocks": (2, 3)}),
+])  # fmt: skip
+def test_candidates_lose_what_really_pruned_models_lose(make_model, tokens, family, axes):
+    changes = {} if family == "opt" else {"num_attention_heads": 8, "head_dim": 4}
+    model = make_model(family, **changes)
+    parameters = [parameter.clone() for parameter in model.parameters()]
+    shapes = candidates(model, 0.5, axes, tolerance=2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), parameters, strict=True))
+    assert len(shapes) == len(list(itertools.product(*axes.values())))
+    for shape in shapes:
+        sizes = {axis: size for axis, size in shape.items() if axis != "gone"}
+        small = make_model(family, **changes)
+        assert shape["gone"] == pytest.approx(prune(small, "minitron", calibration=tokens, **sizes).sparsity, abs=1e-12)
+    distances = [abs(shape["gone"] - 0.5) for shape in shapes]
+    assert distances == sorted(distances)
+
+
+def test_candidates_within_the_tolerance_alone(make_model):
+    model, axes = make_model("llama"), {"neurons": tuple(range(8, 49))}
+    every = candidates(model, 0.25, axes, tolerance=10)
+    some = candidates(model, 0.25, axes, tolerance=0.04)
+    assert some == [shape for shape in every if abs(shape["gone"] - 0.25) <= 0.03]
+    assert 0 < len(some) < len(every)
+
+
+@pytest.mark.parametrize(("family", "axes", "message"), [
+    ("llama", {"width": [10]}, "axes width are unknown; use neurons, heads, hidden, blocks"),
+    ("llama", {"heads": [3]}, "heads 3 do not divide among 2 key-value heads; nearest: 4"),
+    ("llama", {"hidden": [30]}, "30 hidden channels do not divide among 4 heads"),
+    ("llama", {"blocks": [0]}, "blocks 0 of 3 cannot stay; use 1 to 3"),
+    ("opt", {"hidden": [16]}, "OPTForCausalLM cannot lose hidden channels"),
+    ("gpt2", {"neurons": [8]}, "GPT2Block has no heads and neurons that can be told apart"),
+])  # fmt: skip
+def test_candidates_that_cannot_be(make_model, family, axes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        candidates(make_model(family), 0.2, axes)

@@ -11,6 +11,8 @@ from torch import nn
 from .errors import UserError
 from .sublayers import WIDTHS, Sublayers, find_stack, settle, sublayers, take
 
+AXES = ("neurons", "heads", "hidden", "blocks")  # of a model whose blocks are alike
+
 
 def block_parameters(model: nn.Module) -> int:
     """Parameters inside the decoder blocks, norms and biases included."""
@@ -87,7 +89,7 @@ def _first(blocks: Sequence[nn.Module]) -> Sublayers:
         raise UserError("all blocks are spared; spare fewer")
     parts = [sublayers(block) for block in blocks]
     if len({(part.heads, part.kv_heads, part.neurons) for part in parts}) > 1:
-        raise UserError("the blocks differ in heads or neurons; spare those that an earlier step did or did not touch")
+        raise UserError("the blocks differ in heads or neurons; trim only blocks that are alike")
     return parts[0]
 
 
@@ -117,26 +119,54 @@ def candidates(model, sparsity: float, axes: Mapping[str, Sequence[int]], tolera
         Shapes, as options of `methods.Minitron`, with their share of block parameters `gone`, closest first.
 
     Raises:
-        UserError: an axis that is none, or a shape that the architecture does not take.
+        UserError: an axis that is none, a shape that `methods.Minitron` does not take, or one that the architecture's
+            configuration cannot say.
     """
-    fields = {"neurons": "intermediate_size", "heads": "num_attention_heads", "hidden": "hidden_size",
-              "blocks": "num_hidden_layers"}  # fmt: skip
-    if unknown := set(axes) - set(fields):
-        raise UserError(f"axes {', '.join(sorted(unknown))} are unknown; use {', '.join(fields)}")
+    if unknown := set(axes) - set(AXES):
+        raise UserError(f"axes {', '.join(sorted(unknown))} are unknown; use {', '.join(AXES)}")
     total, found = block_parameters(model), []
     for sizes in itertools.product(*axes.values()):
         shape = dict(zip(axes, sizes, strict=True))
-        config = copy.deepcopy(model.config)
-        for axis, size in shape.items():
-            setattr(config, fields[axis], size)
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
-        check_channels(config.hidden_size, config.num_attention_heads)
-        with torch.device("meta"):
-            gone = 1 - block_parameters(type(model)(config)) / total
+        check_sizes(model, shape)
+        gone = 1 - _parameters_of(model, shape) / total
         if abs(gone - sparsity) <= tolerance * (1 - sparsity):
             found.append(shape | {"gone": gone})
     return sorted(found, key=lambda shape: abs(shape["gone"] - sparsity))
+
+
+def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
+    """Raise a `UserError` unless `sizes` of some `AXES` can be what stays of the model, all blocks alike."""
+    stack, config = find_stack(model)[1], model.config
+    parts = _first(stack) if {"neurons", "heads"} & set(sizes) else sublayers(stack[0])
+    has = {"neurons": parts.neurons, "heads": parts.heads, "hidden": config.hidden_size, "blocks": len(stack)}
+    for axis, size in sizes.items():
+        if not 1 <= size <= has[axis]:
+            raise UserError(f"{axis} {size} of {has[axis]} cannot stay; use 1 to {has[axis]}")
+    if (heads := sizes.get("heads", parts.heads)) % parts.kv_heads:
+        nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
+        raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: {nearest}")
+    if "hidden" in sizes:
+        _check_narrowable(model)
+    if {"hidden", "heads"} & set(sizes):
+        check_channels(sizes.get("hidden", config.hidden_size), sizes.get("heads", config.num_attention_heads))
+
+
+def _parameters_of(model: nn.Module, shape: Mapping[str, int]) -> int:
+    """Block parameters of a model like this one, but of that shape: those of one block without memory, times blocks."""
+    config = copy.deepcopy(model.config)
+    fields = {"neurons": "ffn_dim" if hasattr(config, "ffn_dim") else "intermediate_size",
+              "heads": "num_attention_heads", "hidden": "hidden_size"}  # fmt: skip
+    for axis in fields.keys() & shape.keys():
+        setattr(config, fields[axis], shape[axis])
+    config.num_hidden_layers = 1
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1]
+    with torch.device("meta"):
+        small = type(model)(config)
+    _, stack = find_stack(model)
+    if hasattr(config, WIDTHS) or sublayers(find_stack(small)[1][0]).head_dim != sublayers(stack[0]).head_dim:
+        raise UserError(f"the configuration of {type(model).__name__} cannot say {dict(shape)} of this model")
+    return block_parameters(small) * shape.get("blocks", len(stack))
 
 
 def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
@@ -180,8 +210,7 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
             or a number of them that its configuration does not take.
     """
     config, embedding, head = model.config, model.get_input_embeddings(), model.get_output_embeddings()
-    if getattr(config, "head_dim", None) is None or embedding.embedding_dim != config.hidden_size:
-        raise UserError(f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim")
+    _check_narrowable(model)
     width, index = config.hidden_size, sorted(set(kept))
     if not index or index[0] < 0 or index[-1] >= width:
         raise UserError(f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}")
@@ -202,6 +231,12 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
         head.out_features, head.in_features = head.weight.shape
     embedding.embedding_dim = config.hidden_size = len(index)
     settle(model)
+
+
+def _check_narrowable(model: nn.Module) -> None:
+    config = model.config
+    if getattr(config, "head_dim", None) is None or model.get_input_embeddings().embedding_dim != config.hidden_size:
+        raise UserError(f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim")
 
 
 def norms(model: nn.Module) -> list[nn.Module]:

@@ -102,7 +102,8 @@ def test_a_sparsity_is_met_to_the_nearest_neuron_and_ends_are_spared(make_model,
 
 def test_the_default_spares_four_and_two(make_model, tokens):
     model = make_model("llama", num_hidden_layers=8)
-    prune(model, "llm-pruner", ratio=0.5, calibration=tokens)
+    report = prune(model, "llm-pruner", ratio=0.5, calibration=tokens)
+    assert report.reloads_with == "prunebook"
     assert [parts.neurons for parts in parts_of(model)] == [48] * 4 + [24] * 2 + [48] * 2
     assert getattr(model.config, WIDTHS)["kv_heads"] == [2] * 4 + [1] * 2 + [2] * 2
 

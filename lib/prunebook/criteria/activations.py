@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import cosine_similarity
 
 from ..blocks import walk
 from ..errors import UserError
@@ -102,8 +103,9 @@ def activation_importance(
         neurons.append(seen[names[parts.last]].scores("channels").cpu())
         for linear in (parts.query, parts.first[0]):
             hidden = hidden + seen[names[linear]].scores("channels").cpu()
-        cosine = torch.nn.functional.cosine_similarity(step.hidden.float(), outputs.float(), dim=-1)
-        influence.append(1 - cosine.double().mean())
+        pairs = zip(step.hidden.split(step.batch_size), outputs.split(step.batch_size), strict=True)
+        cosines = [cosine_similarity(before.float(), after.float(), dim=-1).double() for before, after in pairs]
+        influence.append(1 - torch.cat(cosines).mean())
         step.hidden.copy_(outputs)
         step.propagated = True
     influence = torch.stack(influence).cpu()

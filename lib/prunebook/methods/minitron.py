@@ -17,11 +17,10 @@ from ..criteria.activations import BATCH, SEQUENCE, activation_importance
 from ..criteria.whole_blocks import perplexity_scores
 from ..errors import UserError
 from ..precision import PRECISIONS
-from ..structures import check_channels, keep_channels, remove_blocks, units_of_sparsity
+from ..structures import AXES, check_sizes, keep_channels, remove_blocks, units_of_sparsity
 from ..sublayers import find_stack, keep_heads, keep_neurons, settle, sublayers
 from .options import check_choices, check_fraction, check_whole
 
-_AXES = ("neurons", "heads", "hidden", "blocks")
 _CHOICES = {
     "batch": BATCH, "sequence": tuple(SEQUENCE), "head_norm": ("token", "channel"),
     "depth": ("influence", "perplexity"), "precision": PRECISIONS,
@@ -66,7 +65,7 @@ class Minitron:
 
     def __post_init__(self):
         check_choices(self, "minitron", _CHOICES)
-        given = [axis for axis in _AXES if getattr(self, axis) is not None]
+        given = [axis for axis in AXES if getattr(self, axis) is not None]
         if bool(given) == (self.sparsity is not None):
             raise UserError("give sizes that stay, as neurons=1024 or blocks=22, or else sparsity, as 0.2")
         for axis in given:
@@ -77,7 +76,7 @@ class Minitron:
     @property
     def description(self) -> str:
         """What the report calls the pattern."""
-        sizes = [f"{getattr(self, axis)} {axis}" for axis in _AXES if getattr(self, axis) is not None]
+        sizes = [f"{getattr(self, axis)} {axis}" for axis in AXES if getattr(self, axis) is not None]
         return ", ".join(sizes) or f"neurons, {self.sparsity}"
 
     @torch.no_grad()
@@ -116,20 +115,12 @@ class Minitron:
 
     def _sizes(self, model) -> dict[str, int]:
         """What stays of every axis that is trimmed."""
-        stack, config = find_stack(model)[1], model.config
-        parts = sublayers(stack[0])
         if self.sparsity is not None:
-            return {"neurons": parts.neurons - units_of_sparsity(model, stack, self.sparsity, heads=False)[1]}
-        sizes = {axis: getattr(self, axis) for axis in _AXES if getattr(self, axis) is not None}
-        has = {"neurons": parts.neurons, "heads": parts.heads, "hidden": config.hidden_size, "blocks": len(stack)}
-        for axis, size in sizes.items():
-            if size > has[axis]:
-                raise UserError(f"{axis} {size} is more than the model has; use at most {has[axis]}")
-        if (heads := sizes.get("heads", parts.heads)) % parts.kv_heads:
-            nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
-            raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: {nearest}")
-        if "hidden" in sizes:
-            check_channels(sizes["hidden"], heads)
+            stack = find_stack(model)[1]
+            gone = units_of_sparsity(model, stack, self.sparsity, heads=False)[1]
+            return {"neurons": sublayers(stack[0]).neurons - gone}
+        sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
+        check_sizes(model, sizes)
         return sizes
 
 
