@@ -9,13 +9,20 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
@@ -106,8 +113,7 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
     source = _source_folder(str(name))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        is_causal = any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in config.architectures or ())
-        auto_class = AutoModelForCausalLM if is_causal else AutoModel
+        auto_class = _auto_class(config.architectures or ())
         if hasattr(config, WIDTHS):
             auto_class = _resized(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -123,6 +129,14 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
         model.__class__ = type(model).__base__  # the class that was saved, with other widths
     model.prunebook_source = str(name)
     return model.to(device).eval(), tokenizer
+
+
+def _auto_class(architectures: Sequence[str]) -> type:
+    """What reads a model with the head that it was saved with, if that is one for words or for classes."""
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        return AutoModelForCausalLM
+    classifies = any(name.endswith("ForSequenceClassification") for name in architectures)
+    return AutoModelForSequenceClassification if classifies else AutoModel
 
 
 def _resized(config) -> type:

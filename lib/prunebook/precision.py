@@ -78,7 +78,7 @@ class _Linear(torch.autograd.Function):
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """`x W^T + b` in the operands' dtype."""
-    if not (x.dtype is weight.dtype is torch.float32 and x.device.type == "cpu"):
+    if not (x.dtype is weight.dtype is torch.float32 and x.device.type == "cpu" and weight.numel()):
         return F.linear(x, weight, bias)
     # Strided operands would fall back to a reference loop.
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, "none", [], "")

@@ -41,6 +41,7 @@ class Sublayers:
     first: tuple[nn.Linear, ...]
     last: nn.Linear
     head_dim: int
+    post_norm: bool  # norms follow the sum of residual and sublayer, rather than coming before the sublayer
 
     @property
     def heads(self) -> int:
@@ -53,6 +54,11 @@ class Sublayers:
         return self.key.out_features // self.head_dim
 
     @property
+    def repeats(self) -> int:
+        """Query heads that read one key-value head, H / K."""
+        return self.heads // max(self.kv_heads, 1)
+
+    @property
     def neurons(self) -> int:
         return self.last.in_features
 
@@ -60,9 +66,16 @@ class Sublayers:
         """Parameters of one key-value head with its query heads, and of one neuron."""
         row = self.query.in_features
         bias = self.query.bias is not None, self.key.bias is not None, self.first[0].bias is not None
-        queries = self.heads // self.kv_heads * (row + self.out.out_features + bias[0])
+        queries = self.repeats * (row + self.out.out_features + bias[0])
         neuron = len(self.first) * (row + bias[2]) + self.last.out_features
         return self.head_dim * (queries + 2 * (row + bias[1])), neuron
+
+    def group_flops(self, length: int) -> tuple[int, int]:
+        """FLOPs of one key-value head with its query heads, and of one neuron, over `length` tokens: of matrix products
+        and of attention over all pairs of tokens."""
+        row = self.query.in_features
+        head = 2 * length * row * self.head_dim * (2 * self.repeats + 2) + 4 * length**2 * self.head_dim * self.repeats
+        return head, 2 * length * row * (len(self.first) + 1)
 
 
 def linears_of(prefix: str, block: nn.Module) -> dict[str, nn.Module]:
@@ -100,7 +113,8 @@ def sublayers(block: nn.Module) -> Sublayers:
     holder = modules[attention[0].rpartition(".")[0]]
     head_dim = getattr(holder, "head_dim", None) or holder.attention_head_size
     *first, last = (modules[name] for name in mlp)
-    return Sublayers(holder, query, key, value, out, tuple(first), last, head_dim)
+    post_norm = attention is _ATTENTION[2] or not getattr(block, "do_layer_norm_before", True)  # the latter of OPT
+    return Sublayers(holder, query, key, value, out, tuple(first), last, head_dim, post_norm)
 
 
 def keep_neurons(parts: Sublayers, kept: Iterable[int]) -> None:
@@ -121,7 +135,7 @@ def keep_heads(parts: Sublayers, kept: Iterable[int]) -> None:
     Raises:
         UserError: none are kept, one does not exist, or key-value heads would be read by unequal numbers of them.
     """
-    index, repeats = _check(kept, parts.heads, "head"), parts.heads // parts.kv_heads
+    index, repeats = _check(kept, parts.heads, "head"), parts.repeats
     readers = [sum(head // repeats == group for head in index) for group in range(parts.kv_heads)]
     if len(set(readers) - {0}) != 1:
         raise UserError(
@@ -137,11 +151,45 @@ def keep_heads(parts: Sublayers, kept: Iterable[int]) -> None:
     _tell(parts)
 
 
+def can_lose_all_heads(parts: Sublayers) -> bool:
+    """Whether `remove_heads` works: the output projection must stand outside the module that forms heads (BERT)."""
+    return parts.out not in set(parts.attention.children())
+
+
+def remove_heads(parts: Sublayers) -> None:
+    """Take all heads of an attention: what it adds is the bias of its output projection.
+
+    Raises:
+        UserError: an architecture where that cannot be; a decoder counts positions by its attention's cache.
+    """
+    if not can_lose_all_heads(parts):
+        raise UserError(f"{type(parts.attention).__name__} cannot lose all its heads; keep at least one")
+    for linear in (parts.query, parts.key, parts.value):
+        _take(linear, 0, [])
+    _take(parts.out, 1, [])
+    kind = type(parts.attention)
+    parts.attention.__class__ = type(kind.__name__, (_NoHeads, kind), {})
+
+
+class _NoHeads:
+    """In place of an attention's own forward, which cannot form heads out of nothing."""
+
+    def forward(self, hidden_states: torch.Tensor, *_, **__) -> tuple[torch.Tensor, None]:
+        return hidden_states.new_zeros(*hidden_states.shape[:-1], 0), None
+
+
+def remove_neurons(parts: Sublayers) -> None:
+    """Take all neurons of an MLP: what it adds is the bias of its last matrix, if it has one."""
+    for linear in parts.first:
+        _take(linear, 0, [])
+    _take(parts.last, 1, [])
+
+
 def _tell(parts: Sublayers) -> None:
     """What attention modules of some architectures remember of their heads."""
     known = {
         "num_heads": parts.heads, "num_attention_heads": parts.heads, "num_key_value_heads": parts.kv_heads,
-        "num_key_value_groups": parts.heads // parts.kv_heads, "all_head_size": parts.heads * parts.head_dim,
+        "num_key_value_groups": parts.repeats, "all_head_size": parts.heads * parts.head_dim,
     }  # fmt: skip
     for name, value in known.items():
         if hasattr(parts.attention, name):
@@ -172,8 +220,8 @@ def _take(linear: nn.Linear, dim: int, index: list[int]) -> None:
 
 def take(parameter: nn.Parameter, dim: int, index: Sequence[int]) -> nn.Parameter:
     """A new parameter of the entries `index` along `dim`; nothing else of the old one stays in memory."""
-    chosen = parameter.detach().index_select(dim, torch.tensor(index, device=parameter.device)).contiguous()
-    return nn.Parameter(chosen, requires_grad=parameter.requires_grad)
+    chosen = parameter.detach().index_select(dim, torch.tensor(index, dtype=torch.int64, device=parameter.device))
+    return nn.Parameter(chosen.contiguous(), requires_grad=parameter.requires_grad)
 
 
 def settle(model: nn.Module) -> bool:
@@ -209,7 +257,7 @@ def _describes(config, model: nn.Module) -> bool:
     try:
         with torch.device("meta"):
             fresh = type(model)(copy.deepcopy(config))
-    except ValueError:  # e.g. a number of heads that does not divide the width
+    except (ValueError, ArithmeticError):  # e.g. a number of heads that does not divide the width, or none
         return False
     shapes = {name: parameter.shape for name, parameter in fresh.named_parameters()}
     return shapes == {name: parameter.shape for name, parameter in model.named_parameters()}
@@ -226,8 +274,14 @@ def resize(model: nn.Module) -> None:
         counts = [widths[name] for name in ("heads", "kv_heads", "neurons")]
         for block, heads, kv_heads, neurons in zip(find_stack(model)[1], *counts, strict=True):
             parts = sublayers(block)
-            repeats, left = parts.heads // parts.kv_heads, heads // kv_heads
-            keep_heads(parts, [group * repeats + i for group in range(kv_heads) for i in range(left)])
-            keep_neurons(parts, range(neurons))
+            if heads == 0:
+                remove_heads(parts)
+            else:
+                left = heads // kv_heads
+                keep_heads(parts, [group * parts.repeats + i for group in range(kv_heads) for i in range(left)])
+            if neurons == 0:
+                remove_neurons(parts)
+            else:
+                keep_neurons(parts, range(neurons))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{WIDTHS} in config.json does not fit its blocks") from error

@@ -14,6 +14,7 @@ REGISTRY = {
     "besa": ("besa", "BESA"),
     "deeper-layers": ("deeper_layers", "DeeperLayers"),
     "dsnot": ("dsnot", "DSnoT"),
+    "k-prune": ("k_prune", "KPrune"),
     "llm-pruner": ("llm_pruner", "LLMPruner"),
     "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
     "magnitude": ("magnitude", "Magnitude"),
@@ -27,9 +28,9 @@ REGISTRY = {
 }
 
 __all__ = [
-    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "LLMPruner", "LLMSurgeon", "Magnitude",
-    "Minitron", "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune",
-    "sweep",
+    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "KPrune", "LLMPruner", "LLMSurgeon",
+    "Magnitude", "Minitron", "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare",
+    "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 

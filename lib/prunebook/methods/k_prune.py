@@ -1,0 +1,171 @@
+"""K-prune: sublayer by sublayer, cut the heads and neurons that know least for their FLOPs, then refit what is left.
+
+Park et al., Accurate Retraining-free Pruning for Pretrained Encoder-based Language Models (ICLR 2024, arXiv 2308.03449;
+equations as numbered in its first version); official code snudm-starlab/K-prune at 9ca629a. The paper is about
+encoders of BERT's type; what is said of decoders here is ours.
+
+Differences from the official code: divergence as printed, KL(student || teacher); squared derivatives of each window,
+not of each batch; whole heads are scored, cross terms included; the first threshold that fits is taken, which may be to
+remove nothing; a sublayer without units keeps its output bias; nothing falls back in silence.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..blocks import walk
+from ..criteria.knowledge import knowledge, output_projections, predictions
+from ..errors import UserError
+from ..precision import PRECISIONS
+from ..reconstruction import examples, refit
+from ..sublayers import (
+    can_lose_all_heads,
+    find_stack,
+    keep_heads,
+    keep_neurons,
+    remove_heads,
+    remove_neurons,
+    settle,
+    sublayers,
+)
+from .options import check_choices, check_flag, check_fraction, check_number
+
+
+@dataclass(frozen=True)
+class KPrune:
+    """Heads (with grouped queries: key-value heads with their query heads) and neurons removed, what is left refitted.
+
+    Args:
+        sparsity: fraction of the FLOPs of all heads and neurons, at the length of the calibration windows.
+        predictive, representational: weights of the two kinds of knowledge; the second is lambda.
+        head_weight: mu; 1, since whole heads are scored here (the official 64 undoes its mean over a head's channels).
+        temperature: gamma. tune: refit the output matrix of each sublayer.
+        refresh: measure anew at every sublayer; without, once on the whole model, where nothing has changed yet and
+            hidden states alone decide.
+        precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+
+    Raises:
+        UserError: an impossible option.
+    """
+
+    sparsity: float
+    predictive: float = 1.0
+    representational: float = 2.5e-4
+    head_weight: float = 1.0
+    temperature: float = 2.0
+    tune: bool = True
+    refresh: bool = True
+    precision: str = "exact"
+
+    paper: ClassVar[str] = "k-prune"
+    needs_calibration: ClassVar[bool] = True
+    makes_smaller: ClassVar[bool] = True
+    facets: ClassVar[dict] = {
+        "type": ["Head/Neuron"], "criteria": ["KL"], "budget": ["FLOPs"], "retrain": ["Without"],
+    }  # fmt: skip
+
+    def __post_init__(self):
+        check_choices(self, "k-prune", {"precision": PRECISIONS})
+        check_fraction("sparsity", self.sparsity)
+        for option in ("predictive", "representational", "head_weight", "temperature"):
+            check_number(option, getattr(self, option))
+        for option in ("tune", "refresh"):
+            check_flag(option, getattr(self, option))
+        if not self.temperature:
+            raise UserError("temperature 0 is not allowed; use a number above 0, as 2.0")
+
+    @property
+    def description(self) -> str:
+        """What the report calls the pattern."""
+        return f"heads and neurons, {self.sparsity} of their FLOPs"
+
+    @torch.no_grad()
+    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
+        """Cut and refit in place, from the bottom. A copy of the model, the teacher, is held meanwhile, and its logits
+        of all calibration windows.
+
+        Args:
+            calibration: int64 `[n, length]` without padding. progress: label of a progress bar, None for none.
+            device: where the whole model computes; None for where it is.
+
+        Raises:
+            UserError: a sparsity that cannot be met, a model without predictions or without separate heads and
+                neurons, fewer tokens than units to refit, bad tokens.
+        """
+        flops = [cost for block in find_stack(model)[1] for cost in sublayers(block).group_flops(calibration.shape[1])]
+        widths, sizes = zip(*((linear.in_features, size) for linear, size in output_projections(model)), strict=True)
+        budget = (1 - self.sparsity) * sum(f * (w // s) for f, w, s in zip(flops, widths, sizes, strict=True))
+        if self.tune and (given := calibration.numel()) < max(widths):
+            raise UserError(f"calibration of {given} tokens cannot refit {max(widths)} inputs; give at least as many")
+        home = next(model.parameters()).device
+        model.to(device or home)
+        try:
+            teacher = copy.deepcopy(model)
+            wanted = predictions(teacher, calibration, self.precision)
+            steps = (walk(each, calibration, precision=self.precision, progress=label)
+                     for each, label in ((model, progress), (teacher, None)))  # fmt: skip
+            scores = None
+            for step, whole in zip(*steps, strict=True):
+                for of_mlp in (False, True):
+                    target = 2 * step.index + of_mlp
+                    if scores is None or self.refresh:
+                        scores = [None] * target + self._scores(model, calibration, wanted, target, flops)
+                    left = survivors(scores[target:], flops[target:], budget)
+                    budget -= flops[target] * len(left)
+                    self._cut(step, whole, left, of_mlp)
+            settle(model)
+        finally:
+            model.to(home)
+
+    def _scores(self, model, calibration, wanted, target: int, flops: list[int]) -> list[torch.Tensor]:
+        """Knowledge a FLOP of the units of the target and of all sublayers above (equations 10 and 11)."""
+        found = knowledge(
+            model, calibration, wanted if target else None, first=target, temperature=self.temperature,
+            precision=self.precision,
+        )  # fmt: skip
+        parts, scores = [sublayers(block) for block in find_stack(model)[1]], []
+        for index, (of_predictions, of_states) in enumerate(zip(*found, strict=True), target):
+            of_mlp = index % 2
+            weight = (1.0 if of_mlp else self.head_weight) / flops[index]
+            score = weight * (self.predictive * of_predictions + self.representational * of_states)
+            if not of_mlp and not can_lose_all_heads(parts[index // 2]):
+                score[score.argmax()] = torch.inf  # a decoder counts positions by what its attentions cache
+            scores.append(score.cpu())
+        return scores
+
+    def _cut(self, step, whole, left: list[int], of_mlp: bool) -> None:
+        """Leave the units `left` of one sublayer, and refit its output matrix to the teacher's states."""
+        parts = sublayers(step.module)
+        if of_mlp:
+            keep_neurons(parts, left) if left else remove_neurons(parts)
+        elif left:
+            keep_heads(parts, [unit * parts.repeats + i for unit in left for i in range(parts.repeats)])
+        else:
+            remove_heads(parts)
+        if self.tune and left:
+            refit(parts.last if of_mlp else parts.out, examples(step, whole, of_mlp))
+
+
+def survivors(scores: list[torch.Tensor], flops: list[int], budget: float) -> list[int]:
+    """Which units of the first sublayer stay when the lowest scores of all go until the rest fits the budget.
+
+    Args:
+        scores: `[units]` a sublayer; infinite ones stay. flops: of a unit, a sublayer.
+
+    Raises:
+        UserError: what must stay does not fit.
+    """
+    every = torch.cat(scores)
+    sizes = torch.tensor([len(of_sublayer) for of_sublayer in scores])
+    costs = torch.tensor(flops, dtype=torch.float64).repeat_interleave(sizes)
+    order = every.sort(stable=True).indices
+    left = torch.cat([costs.sum()[None], costs.sum() - costs[order].cumsum(0)])  # FLOPs without the k lowest
+    gone = int((left > budget * (1 + 1e-9)).sum())
+    if gone == len(every) or every[order[:gone]].isinf().any():
+        least = left[int(every.isfinite().sum().clamp(max=len(every) - 1))]
+        raise UserError(f"{budget:.4g} FLOPs are less than what must stay; the nearest possible is {least:.4g}")
+    kept = torch.ones(len(every), dtype=torch.bool)
+    kept[order[:gone]] = False
+    return kept[: len(scores[0])].nonzero().flatten().tolist()
