@@ -22,7 +22,7 @@ from prunebook.structures import (
     units_of_ratio,
     units_of_sparsity,
 )
-from prunebook.sublayers import find_stack, keep_heads, keep_neurons, settle, sublayers
+from prunebook.sublayers import WIDTHS, find_stack, keep_heads, keep_neurons, settle, sublayers
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
 GROUPED = ("llama", "mistral", "qwen2", "qwen3")
@@ -181,6 +181,29 @@ def test_impossible_channels_are_refused_and_nothing_changes(make_model, tokens,
     assert torch.equal(logits(model, tokens), before)
 
 
+def test_channels_go_by_the_heads_that_are_left(make_model, tokens, word_tokenizer, tmp_path):
+    model = make_model("llama", num_attention_heads=8, head_dim=4)
+    for block in model.model.layers:
+        keep_heads(sublayers(block), [0, 1, 3, 4, 5, 7])
+    assert not settle(model)  # 6 heads, which do not divide 32 channels
+    with pytest.raises(UserError, match="28 hidden channels do not divide among 6 heads"):
+        keep_channels(model, range(28))
+    keep_channels(model, range(30))
+    assert not hasattr(model.config, WIDTHS)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
+    assert torch.equal(logits(plain, tokens), logits(model, tokens))
+
+
+def test_embeddings_scaled_by_the_width_are_refused():
+    """Gemma multiplies embeddings by the root of the width, so that a reloaded model would compute something else."""
+    with torch.device("meta"):
+        model = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(
+            vocab_size=4, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4, head_dim=8,
+        ))  # fmt: skip
+    with pytest.raises(UserError, match="Gemma2ForCausalLM cannot lose hidden channels: their number scales its emb"):
+        keep_channels(model, range(24))
+
+
 def test_a_number_of_channels(make_model):
     config = make_model("llama").config
     assert [count_channels(config, s) for s in (0.125, 0.2, 0.5, 0.87)] == [28, 24, 16, 4]
@@ -316,6 +339,31 @@ def test_candidates_lose_what_really_pruned_models_lose(make_model, tokens, fami
         assert shape["gone"] == pytest.approx(prune(small, "minitron", calibration=tokens, **sizes).sparsity, abs=1e-12)
     distances = [abs(shape["gone"] - 0.5) for shape in shapes]
     assert distances == sorted(distances)
+
+
+def test_equally_near_candidates_stay_in_the_order_asked(make_model):
+    shapes = candidates(make_model("llama"), 0.5, {"blocks": [2, 1], "neurons": [48]}, tolerance=1)
+    assert [(shape["blocks"], shape["gone"]) for shape in shapes] == [
+        (2, pytest.approx(1 / 3)), (1, pytest.approx(2 / 3))
+    ]  # fmt: skip
+
+
+def test_candidates_of_a_configuration_that_has_no_head_size(make_model):
+    model = make_model("qwen2")
+    del model.config.head_dim  # then it is the width over the heads
+    assert candidates(model, 0.2, {"neurons": [24]}, tolerance=1)
+    with pytest.raises(UserError, match=re.escape("the configuration of Qwen2ForCausalLM cannot say {'heads': 2}")):
+        candidates(model, 0.2, {"heads": [2]})
+
+
+def test_candidates_of_uneven_blocks_are_refused(make_model, tokens):
+    model = make_model("llama")
+    keep_neurons(sublayers(model.model.layers[1]), range(10))
+    settle(model)
+    with pytest.raises(UserError, match="the blocks differ in heads or neurons"):
+        candidates(model, 0.2, {"neurons": [8]})
+    with pytest.raises(UserError, match=re.escape("cannot say {'blocks': 2} of this model")):
+        candidates(model, 0.2, {"blocks": [2]})
 
 
 def test_candidates_within_the_tolerance_alone(make_model):

@@ -126,6 +126,19 @@ def test_impossible_cuts_are_refused_and_nothing_changes(make_model, tokens, cut
     assert torch.equal(outputs(model, tokens), before)
 
 
+def test_weights_over_all_heads_are_refused_unless_all_stay():
+    """OLMo 2 norms the queries of all heads together."""
+    config = transformers.Olmo2Config(
+        vocab_size=4, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0
+    )
+    with torch.device("meta"):
+        parts = parts_of(transformers.Olmo2ForCausalLM(config))[0]
+    keep_heads(parts, range(4))
+    with pytest.raises(UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"):
+        keep_heads(parts, [0, 1])
+    assert parts.heads == 4
+
+
 def test_fused_projections_are_refused(make_model):
     with pytest.raises(UserError, match="GPT2Block has no heads and neurons that can be told apart: linears such as"):
         parts_of(make_model("gpt2"))
@@ -179,6 +192,15 @@ def test_plain_transformers_refuses_uneven_blocks(make_model, word_tokenizer, tm
     path = save_model(model, word_tokenizer, tmp_path / "model")
     with pytest.raises(RuntimeError, match="mismatch"):
         transformers.AutoModelForCausalLM.from_pretrained(path)
+
+
+def test_heads_that_the_configuration_does_not_allow_are_kept_by_block(make_model, tokens, word_tokenizer, tmp_path):
+    model = make_model("llama", num_attention_heads=8, head_dim=4)
+    for parts in parts_of(model):
+        keep_heads(parts, [0, 2, 3, 5, 6, 7])
+    assert not settle(model)  # 32 is no multiple of 6, which Llama's configuration asks for when it is saved
+    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
+    assert torch.equal(outputs(again, tokens), outputs(model, tokens))
 
 
 @pytest.mark.parametrize("tied", [True, False])

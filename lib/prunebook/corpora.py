@@ -205,6 +205,40 @@ def evaluation_tokens(
     return every[torch.arange(windows) * len(every) // windows]
 
 
+def article_task(tokenizer, articles: int = 12, length: int = 64) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A classification task: which of the longest embedded articles a passage comes from. Passages do not overlap; of
+    every five that follow each other three are for training, one for calibration and one for evaluation.
+
+    Args:
+        tokenizer: its special tokens go around every passage. articles: classes. length: tokens a passage, with them.
+
+    Returns:
+        Split -> (int64 `[n, length]`, labels `[n]`), article by article.
+
+    Raises:
+        UserError: more articles than there are, or a length without room for text.
+    """
+    word, around = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    start = around.index(word[0])
+    before, after = around[:start], around[start + len(word) :]
+    room = length - len(before) - len(after)
+    longest = sorted(embedded_articles(), key=lambda article: -len(article[1]))
+    if not 2 <= articles <= len(longest) or room < 1:
+        raise UserError(
+            f"{articles} articles in passages of {length} tokens make no task; use 2 to {len(longest)} articles and "
+            f"more than {length - room} tokens"
+        )
+    found = {split: ([], []) for split in SPLITS}
+    for label, (_, text) in enumerate(longest[:articles]):
+        words = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for number in range(len(words) // room):
+            passage = [*before, *words[number * room : (number + 1) * room], *after]
+            split = {3: "calibration", 4: "evaluation"}.get(number % 5, "training")
+            found[split][0].append(passage)
+            found[split][1].append(label)
+    return {split: (torch.tensor(passages), torch.tensor(labels)) for split, (passages, labels) in found.items()}
+
+
 def check_tokens(model: torch.nn.Module, tokens: torch.Tensor, name: str = "calibration") -> None:
     """Raise a `UserError` unless `tokens` is int64 `[n, length]` with ids inside the vocabulary."""
     if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.int64 or tokens.ndim != 2 or not tokens.numel():

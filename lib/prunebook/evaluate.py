@@ -132,6 +132,21 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
 
 
 @torch.no_grad()
+def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tensor:
+    """Logits `[n, classes]` of a sequence classifier, on the CPU.
+
+    Raises:
+        UserError: bad tokens or precision.
+    """
+    check_tokens(model, tokens, "tokens")
+    precision, found = resolve_precision(model, precision), []
+    for batch in tokens.split(_batch_size(tokens)):
+        with matmul_precision(model.device, precision):
+            found.append(model(input_ids=batch.to(model.device)).logits.float().cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
 def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
     """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up.
 

@@ -228,3 +228,30 @@ def lora(
         finally:
             adapted.unload() if losses is None else adapted.merge_and_unload()
     return losses
+
+
+def classifier(
+    model, tokens: torch.Tensor, labels: torch.Tensor, training: Training | None = None, progress: str | None = None
+) -> list[float]:
+    """Train all parameters of a sequence classifier with cross-entropy, in place.
+
+    Args:
+        tokens: int64 `[n, length]`. labels: int64 `[n]`. training: see `Training`. progress: label of a progress bar.
+
+    Returns:
+        The loss of each step, in nats a window.
+
+    Raises:
+        UserError: labels that are not one a window, and what `train` raises.
+    """
+    if labels.shape != tokens.shape[:1]:
+        raise UserError(f"labels {list(labels.shape)} are not one for each of {len(tokens)} windows")
+    training = training or Training()
+
+    def loss_of(classifier, batch):  # the label travels in front of its window
+        logits = classifier(input_ids=batch[:, 1:]).logits.float()
+        return torch.nn.functional.cross_entropy(logits, batch[:, 0])
+
+    with keeping_flags(model), recomputing(model, training):
+        model.requires_grad_(True)
+        return train(model, torch.cat([labels[:, None], tokens], 1), training, loss_of, progress, settings="classes")

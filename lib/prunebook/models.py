@@ -94,13 +94,16 @@ def embedded_path(name: str) -> Path:
     return Path(spec.origin).parent / inside
 
 
-def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: str = "auto"):
+def load_model(
+    name: str | Path = "smollm2-135m", device: str = "auto", dtype: str = "auto", classes: int | None = None
+):
     """Load a model in evaluation mode with its tokenizer.
 
     Args:
         name: `smollm2-135m`, `minilm-l6`, a local folder, or a hub id such as `meta-llama/Llama-3.2-1B`.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         dtype: `auto` (bfloat16 on CUDA, float32 on CPU), `float32`, `bfloat16` or `float16`.
+        classes: a new, untrained classifier of so many classes on top (drawn from torch's random state).
 
     Returns:
         `(model, tokenizer)`; `model.prunebook_source` says where it came from.
@@ -113,11 +116,12 @@ def load_model(name: str | Path = "smollm2-135m", device: str = "auto", dtype: s
     source = _source_folder(str(name))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        auto_class = _auto_class(config.architectures or ())
+        auto_class = _auto_class(config.architectures or ()) if classes is None else AutoModelForSequenceClassification
         if hasattr(config, WIDTHS):
             auto_class = _resized(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+        head = {} if classes is None else {"num_labels": classes}
+        model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head)
     except (OSError, ValueError, SafetensorError) as error:
         reason = first_line(error)
         known = ", ".join(EMBEDDED)

@@ -12,12 +12,10 @@ from torch import nn
 from .blocks import BlockStep
 from .sublayers import Sublayers, sublayers
 
-_DAMPING = 1e-6  # of the mean diagonal, towards the old weights: directions that the text does not show keep them
-
 
 def examples(step: BlockStep, whole: BlockStep, of_mlp: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batch by batch A `[tokens, in]`, what enters the output matrix of one sublayer of the student's block `step`, and
-    Y - X `[tokens, out]`, what that sublayer should add to its residual X to arrive at the sum Y of the teacher's.
+    `[tokens, out]` what its sum with the residual lacks of the teacher's.
 
     Args:
         step, whole: the same block of student and teacher, each of its own `walk`.
@@ -27,11 +25,11 @@ def examples(step: BlockStep, whole: BlockStep, of_mlp: bool) -> Iterator[tuple[
     for mine, teachers in batches:
         with _watched(parts) as seen:
             step.run(mine)
-            x, a, _ = _states(parts, seen, mine.to(step.device), of_mlp)
+            x, a, adds = _states(parts, seen, mine.to(step.device), of_mlp)
         with _watched(theirs) as seen:
             whole.run(teachers)
-            x_teacher, _, added = _states(theirs, seen, teachers.to(step.device), of_mlp)
-        yield a, x_teacher + added - x
+            x_teacher, _, adds_teacher = _states(theirs, seen, teachers.to(step.device), of_mlp)
+        yield a, (x_teacher + adds_teacher) - (x + adds)
 
 
 @contextlib.contextmanager
@@ -64,18 +62,16 @@ def _states(parts: Sublayers, seen: dict, entered: torch.Tensor, of_mlp: bool) -
     return residual, *seen[parts.last]
 
 
-def refit(linear: nn.Linear, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """The weights that bring `linear(A)` closest to Y - X over all examples, the bias as it is: least squares by normal
-    equations in float64, damped towards the old weights.
+def refit(linear: nn.Linear, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], damping: float) -> None:
+    """Change the weights of an output matrix so that it gives what is lacking, the bias as it is: least squares by the
+    normal equations of the change, so that what is right already stays.
 
     Args:
-        pairs: A and Y - X as from `examples`.
+        pairs: A and what is lacking, as from `examples`. damping: of the change, as a fraction of the mean diagonal.
     """
     gram = right = 0
-    for a, wanted in pairs:
-        a, wanted = a.double(), wanted.double() - (0 if linear.bias is None else linear.bias.double())
-        gram, right = gram + a.T @ a, right + a.T @ wanted
-    damping = _DAMPING * gram.diagonal().mean() + torch.finfo(torch.float64).tiny
-    gram.diagonal().add_(damping)
-    old = linear.weight.double().T
-    linear.weight.copy_(torch.cholesky_solve(right + damping * old, torch.linalg.cholesky(gram)).T)
+    for a, lacking in pairs:
+        a, lacking = a.float(), lacking.float()
+        gram, right = gram + (a.T @ a).double(), right + (a.T @ lacking).double()
+    gram.diagonal().add_(damping * gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
+    linear.weight.add_(torch.cholesky_solve(right, torch.linalg.cholesky(gram)).T)

@@ -32,6 +32,7 @@ _COLUMNS = {
     "perplexity": ("Perplexity", "{:,.2f}".format),
     "kl": ("KL to dense", "{:.4f}".format),
     "agreement": ("Agreement", "{:.2%}".format),
+    "accuracy": ("Accuracy", "{:.2%}".format),
     "seconds": ("Seconds", "{:.1f}".format),
     "peak_memory": ("Peak memory", human_bytes),
     "tokens_per_second": ("Tokens/s, generation", "{:.1f}".format),
@@ -39,7 +40,7 @@ _COLUMNS = {
     "parameters": ("Parameters", "{:,}".format),
     "nonzero_parameters": ("Not zero", "{:,}".format),
     "bytes_on_disk": ("On disk", human_bytes),
-    "flops": ("GFLOPs", lambda count: f"{count / 1e9:,.1f}"),
+    "flops": ("GFLOPs", lambda count: f"{count / 1e9:,.2f}"),
     "kv_cache_bytes": ("KV cache", human_bytes),
     "latency": ("Latency [ms]", lambda seconds: f"{seconds * 1e3:,.0f}"),
 }

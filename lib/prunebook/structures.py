@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .errors import UserError
-from .sublayers import WIDTHS, Sublayers, find_stack, settle, sublayers, take
+from .sublayers import WIDTHS, Sublayers, check_heads, find_stack, settle, sublayers, take
 
 AXES = ("neurons", "heads", "hidden", "blocks")  # of a model whose blocks are alike
 
@@ -78,8 +78,8 @@ def units_of_sparsity(
         nearest = min(possible, key=lambda size: abs(size - need))
         rounded = (math.ceil if nearest == of_neuron else math.floor)(nearest / total * 1e4) / 1e4
         raise UserError(
-            f"sparsity {sparsity} cannot be met by heads and neurons of {len(blocks)} blocks, of which one each stays; "
-            f"the nearest is {rounded:.4f}"
+            f"sparsity {sparsity} cannot be met by {'heads and ' * heads}neurons of {len(blocks)} blocks, of which one "
+            f"each stays; the nearest is {rounded:.4f}"
         )
     return gone, neurons
 
@@ -145,10 +145,12 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
     if (heads := sizes.get("heads", parts.heads)) % parts.kv_heads:
         nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
         raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: {nearest}")
+    if "heads" in sizes:
+        check_heads(parts)
     if "hidden" in sizes:
         _check_narrowable(model)
     if {"hidden", "heads"} & set(sizes):
-        check_channels(sizes.get("hidden", config.hidden_size), sizes.get("heads", config.num_attention_heads))
+        check_channels(sizes.get("hidden", config.hidden_size), sizes.get("heads", _heads(model)))
 
 
 def _parameters_of(model: nn.Module, shape: Mapping[str, int]) -> int:
@@ -206,15 +208,15 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
     (tied ones stay tied).
 
     Raises:
-        UserError: an architecture whose configuration ties the size of heads to the width, channels that do not exist,
-            or a number of them that its configuration does not take.
+        UserError: an architecture whose configuration ties the size of heads or a scale to the width, channels that do
+            not exist, or a number of them that its configuration does not take.
     """
     config, embedding, head = model.config, model.get_input_embeddings(), model.get_output_embeddings()
     _check_narrowable(model)
     width, index = config.hidden_size, sorted(set(kept))
     if not index or index[0] < 0 or index[-1] >= width:
         raise UserError(f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}")
-    check_channels(len(index), config.num_attention_heads)
+    check_channels(len(index), _heads(model))
     tied = head is not None and head.weight is embedding.weight
     inside = [sublayers(block) for block in find_stack(model)[1]]
     readers = [x for parts in inside for x in (parts.query, parts.key, parts.value, *parts.first)]
@@ -234,9 +236,17 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
 
 
 def _check_narrowable(model: nn.Module) -> None:
-    config = model.config
-    if getattr(config, "head_dim", None) is None or model.get_input_embeddings().embedding_dim != config.hidden_size:
+    config, embedding = model.config, model.get_input_embeddings()
+    if getattr(config, "head_dim", None) is None or embedding.embedding_dim != config.hidden_size:
         raise UserError(f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim")
+    if hasattr(embedding, "embed_scale"):  # Gemma's is the root of the width: once reloaded, it would be another
+        raise UserError(f"{type(model).__name__} cannot lose hidden channels: their number scales its embeddings")
+
+
+def _heads(model: nn.Module) -> int:
+    """Query heads of a block; where blocks differ, those that the configuration goes by."""
+    counts = {sublayers(block).heads for block in find_stack(model)[1]}
+    return counts.pop() if len(counts) == 1 else model.config.num_attention_heads
 
 
 def norms(model: nn.Module) -> list[nn.Module]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -133,9 +134,12 @@ def keep_heads(parts: Sublayers, kept: Iterable[int]) -> None:
     """Leave the query heads `kept`, in ascending order, in place, with the key-value heads that they read.
 
     Raises:
-        UserError: none are kept, one does not exist, or key-value heads would be read by unequal numbers of them.
+        UserError: none are kept, one does not exist, key-value heads would be read by unequal numbers of them, or
+            attention holds weights of all heads (see `check_heads`).
     """
     index, repeats = _check(kept, parts.heads, "head"), parts.repeats
+    if len(index) < parts.heads:
+        check_heads(parts)
     readers = [sum(head // repeats == group for head in index) for group in range(parts.kv_heads)]
     if len(set(readers) - {0}) != 1:
         raise UserError(
@@ -183,6 +187,17 @@ def remove_neurons(parts: Sublayers) -> None:
     for linear in parts.first:
         _take(linear, 0, [])
     _take(parts.last, 1, [])
+
+
+def check_heads(parts: Sublayers) -> None:
+    """Raise a `UserError` if attention has weights of all heads beside its projections (OLMo 2 norms them together)."""
+    linears = {parts.query, parts.key, parts.value, parts.out}
+    for name, module in parts.attention.named_modules():
+        sizes = {parameter.numel() for parameter in module.parameters(recurse=False)}
+        if module not in linears and sizes - {parts.head_dim}:  # those of one head serve every head
+            raise UserError(
+                f"{type(parts.attention).__name__} cannot lose heads: its {name or 'own parameter'} is over all of them"
+            )
 
 
 def _tell(parts: Sublayers) -> None:
@@ -255,9 +270,10 @@ def settle(model: nn.Module) -> bool:
 
 def _describes(config, model: nn.Module) -> bool:
     try:
+        config.validate()  # as saving does
         with torch.device("meta"):
             fresh = type(model)(copy.deepcopy(config))
-    except (ValueError, ArithmeticError):  # e.g. a number of heads that does not divide the width, or none
+    except (ValueError, ArithmeticError, StrictDataclassError):  # e.g. heads that do not divide the width, or none
         return False
     shapes = {name: parameter.shape for name, parameter in fresh.named_parameters()}
     return shapes == {name: parameter.shape for name, parameter in model.named_parameters()}

@@ -88,6 +88,11 @@ def test_scores_equal_those_from_plain_hooks(make_model, tokens, batch, sequence
     torch.testing.assert_close(token.hidden, hidden, rtol=1e-4, atol=1e-6)
 
 
+def logits(model, tokens):
+    with torch.no_grad():
+        return model(input_ids=tokens).logits
+
+
 def every(found):
     return [*found.heads, *found.neurons, found.hidden, found.influence]
 
@@ -102,9 +107,9 @@ def test_scores_do_not_depend_on_how_windows_are_batched(make_model, tokens, mon
 
 
 def test_permuted_neurons_and_heads_have_permuted_scores(make_model, tokens):
-    model = make_model("llama")
+    model = make_model("llama", num_attention_heads=6, hidden_size=36)
     before, changed = activation_importance(model, tokens), copy.deepcopy(model)
-    neurons, heads = torch.randperm(48), [1, 0, 2, 3]  # heads 0 and 1 read one key-value head
+    neurons, heads = torch.randperm(48), [2, 0, 1, 3, 5, 4]  # three of them read one key-value head
     channels = torch.tensor([head * 8 + i for head in heads for i in range(8)])
     for block in find_stack(changed)[1]:
         parts = sublayers(block)
@@ -113,6 +118,7 @@ def test_permuted_neurons_and_heads_have_permuted_scores(make_model, tokens):
         parts.last.weight.data = parts.last.weight.data[:, neurons]
         parts.query.weight.data = parts.query.weight.data[channels]
         parts.out.weight.data = parts.out.weight.data[:, channels]
+    torch.testing.assert_close(logits(changed, tokens), logits(model, tokens), rtol=1e-4, atol=1e-4)
     after = activation_importance(changed, tokens)
     for index in range(3):
         torch.testing.assert_close(after.neurons[index], before.neurons[index][neurons], rtol=1e-4, atol=1e-6)
@@ -122,12 +128,13 @@ def test_permuted_neurons_and_heads_have_permuted_scores(make_model, tokens):
 
 def test_permuted_channels_have_permuted_scores(make_model, tokens):
     model = make_model("llama", tie_word_embeddings=False)
-    before, order = activation_importance(model, tokens), torch.randperm(32)
+    before, order, wanted = activation_importance(model, tokens), torch.randperm(32), logits(model, tokens)
     for name, parameter in model.named_parameters():
         dims = [dim for dim, size in enumerate(parameter.shape) if size == 32]
         reads = name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight"))
         dim = 1 if reads or "embed" in name or "lm_head" in name else dims[0]
         parameter.data = parameter.data.index_select(dim, order)
+    torch.testing.assert_close(logits(model, tokens), wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(activation_importance(model, tokens).hidden, before.hidden[order], rtol=1e-4, atol=1e-6)
 
 

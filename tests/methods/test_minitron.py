@@ -9,11 +9,10 @@ import transformers
 
 from prunebook import prune
 from prunebook.criteria.activations import activation_importance
-from prunebook.criteria.whole_blocks import perplexity_scores
 from prunebook.errors import UserError
 from prunebook.methods import Minitron
-from prunebook.models import save_model
-from prunebook.structures import block_parameters
+from prunebook.models import load_model, save_model
+from prunebook.structures import block_parameters, remove_blocks
 from prunebook.sublayers import find_stack, sublayers
 
 
@@ -30,13 +29,20 @@ def highest(scores, left):
     return sorted(scores.argsort()[len(scores) - left :].tolist())
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "opt"])
-def test_the_neurons_of_highest_score_stay(make_model, tokens, family):
-    model = make_model(family)
-    before, scores = copy.deepcopy(model), activation_importance(model, tokens).neurons
-    prune(model, "minitron", neurons=20, calibration=tokens)
-    for old, new, of_block in zip(parts_of(before), parts_of(model), scores, strict=True):
-        left = highest(of_block, 20)
+OTHERS = ({"batch": "mean"}, {"batch": "var"}, {"sequence": "l2"}, {"sequence": "var"}, {"precision": "fast"})
+
+
+@pytest.mark.parametrize(("family", "options"), [
+    *((family, {}) for family in ("llama", "qwen3", "opt")), *(("llama", options) for options in OTHERS)
+])  # fmt: skip
+def test_the_neurons_of_highest_score_stay(make_model, tokens, family, options):
+    model = make_model(family, **{"ffn_dim" if family == "opt" else "intermediate_size": 400})
+    before, scores = copy.deepcopy(model), activation_importance(model, tokens, **options).neurons
+    chosen = [highest(of_block, 150) for of_block in scores]
+    if options:
+        assert chosen != [highest(of_block, 150) for of_block in activation_importance(model, tokens).neurons]
+    prune(model, "minitron", neurons=150, calibration=tokens, **options)
+    for old, new, left in zip(parts_of(before), parts_of(model), chosen, strict=True):
         assert all(torch.equal(a.weight, b.weight[left]) for a, b in zip(new.first, old.first, strict=True))
         assert torch.equal(new.last.weight, old.last.weight[:, left])
         assert torch.equal(new.query.weight, old.query.weight)
@@ -46,7 +52,9 @@ def test_the_neurons_of_highest_score_stay(make_model, tokens, family):
 def test_every_key_value_head_keeps_its_best_query_heads(make_model, tokens, head_norm):
     model = make_model("llama", num_attention_heads=8, head_dim=4)
     before = copy.deepcopy(model)
-    scores = activation_importance(model, tokens, head_norm=head_norm).heads
+    scores, others = (activation_importance(model, tokens, head_norm=norm).heads for norm in
+                      (head_norm, "channel" if head_norm == "token" else "token"))  # fmt: skip
+    assert any(highest(a[:4], 2) != highest(b[:4], 2) for a, b in zip(scores, others, strict=True))
     prune(model, "minitron", heads=4, head_norm=head_norm, calibration=tokens)
     for old, new, of_block in zip(parts_of(before), parts_of(model), scores, strict=True):
         best = highest(of_block[:4], 2) + [4 + head for head in highest(of_block[4:], 2)]
@@ -68,10 +76,21 @@ def test_channels_of_highest_score_stay(make_model, tokens):
     assert model.config.hidden_size == 24
 
 
+def losses_without(model, tokens):
+    """The mean loss of the model without each block in turn."""
+    losses = []
+    for index in range(model.config.num_hidden_layers):
+        small = copy.deepcopy(model)
+        remove_blocks(small, [index])
+        guesses = logits(small, tokens)[:, :-1].flatten(0, 1)
+        losses.append(torch.nn.functional.cross_entropy(guesses, tokens[:, 1:].flatten()).item())
+    return losses
+
+
 @pytest.mark.parametrize("depth", ["influence", "perplexity"])
 def test_blocks_of_highest_score_stay(make_model, tokens, depth):
     model = make_model("llama", num_hidden_layers=5)
-    influence, of_loss = activation_importance(model, tokens).influence, perplexity_scores(model, tokens)
+    influence, of_loss = activation_importance(model, tokens).influence, torch.tensor(losses_without(model, tokens))
     scores = influence if depth == "influence" else of_loss
     assert highest(influence, 3) != highest(of_loss, 3)
     expected = [model.model.layers[index] for index in highest(scores, 3)]
@@ -89,12 +108,29 @@ def test_of_equal_scores_the_lowest_index_goes(make_model, tokens):
         assert torch.equal(new.last.weight, old.last.weight[:, 28:])
 
 
+@torch.no_grad()
+def test_units_that_nobody_reads_go_without_a_trace(make_model, tokens):
+    """What is read of a unit does not count for its score: those to go are found first, a sublayer at a time."""
+    model, gone = make_model("llama", num_attention_heads=6, hidden_size=36), []
+    for index, parts in enumerate(parts_of(model)):
+        of_heads = activation_importance(model, tokens).heads[index].view(2, 3)
+        heads = [3 * group + of_heads[group].argmin().item() for group in range(2)]
+        parts.out.weight[:, [head * 8 + i for head in heads for i in range(8)]] = 0
+        neurons = activation_importance(model, tokens).neurons[index].argsort()[:10].tolist()
+        parts.last.weight[:, neurons] = 0
+        gone.append((heads, neurons))
+    wanted = logits(model, tokens)
+    prune(model, "minitron", neurons=38, heads=4, calibration=tokens)
+    assert any(heads != [0, 3] for heads, _ in gone)
+    assert [(parts.neurons, parts.heads, parts.kv_heads) for parts in parts_of(model)] == [(38, 4, 2)] * 3
+    torch.testing.assert_close(logits(model, tokens), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_what_adds_nothing_goes_without_a_trace(make_model, tokens):
     model = make_model("llama", tie_word_embeddings=False)
     with torch.no_grad():
         for parts in parts_of(model):
             parts.first[0].weight[[3, 40]] = 0  # their activation is 0
-            parts.value.weight[:8] = 0  # of the first key-value head
         for name in ("self_attn.o_proj", "mlp.down_proj"):
             model.get_submodule(f"model.layers.1.{name}").weight.zero_()  # a block that adds nothing
     wanted = logits(model, tokens)
@@ -130,9 +166,30 @@ def test_all_axes_at_once_make_an_ordinary_smaller_model(make_model, word_tokeni
     save_model(model, word_tokenizer, tmp_path / "small")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small").eval()
     assert torch.equal(logits(again, tokens), logits(model, tokens))
-    prompt = tokens[:1, :5]
-    written = [again.generate(prompt, max_new_tokens=8, do_sample=False, use_cache=cache) for cache in (True, False)]
-    assert torch.equal(*written)
+    prompt, asked = tokens[:2, :5], {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    written = [one.generate(prompt, use_cache=cache, **asked) for one in (model, again) for cache in (True, False)]
+    assert all(torch.equal(written[0], other) for other in written[1:])
+
+
+def test_the_width_goes_by_the_heads_that_stay(make_model, word_tokenizer, tokens, tmp_path):
+    """Llama's configuration asks for a width that is a multiple of the heads: 30 of 6, though not of the former 8."""
+    model = make_model("llama", num_attention_heads=8, head_dim=4)
+    assert prune(model, "minitron", heads=6, hidden=30, calibration=tokens).reloads_with == "transformers"
+    save_model(model, word_tokenizer, tmp_path / "small")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small").eval()
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
+
+
+def test_blocks_that_differ_lose_only_what_all_share(make_model, word_tokenizer, tokens, tmp_path):
+    model = make_model("llama", num_hidden_layers=4)
+    prune(model, "llm-pruner", ratio=0.5, keep_first=1, keep_last=0, calibration=tokens)
+    for options in ({"neurons": 20}, {"heads": 2}, {"sparsity": 0.1}):
+        with pytest.raises(UserError, match="the blocks differ in heads or neurons"):
+            prune(model, "minitron", calibration=tokens, **options)
+    report = prune(model, "minitron", hidden=24, blocks=3, calibration=tokens)
+    assert report.reloads_with == "prunebook"
+    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "small"), device="cpu")
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.25, 0.4])
@@ -167,7 +224,9 @@ def test_impossible_options(options, message):
         ("llama", {"blocks": 4}, "blocks 4 of 3 cannot stay; use 1 to 3"),
         ("llama", {"heads": 3}, "heads 3 do not divide among 2 key-value heads; nearest: 4"),
         ("llama", {"hidden": 30}, "30 hidden channels do not divide among 4 heads"),
-        ("llama", {"sparsity": 0.9}, "sparsity 0.9 cannot be met by heads and neurons of 3 blocks"),
+        ("llama", {"hidden": 36}, "hidden 36 of 32 cannot stay; use 1 to 32"),
+        ("llama", {"heads": 8}, "heads 8 of 4 cannot stay; use 1 to 4"),
+        ("llama", {"sparsity": 0.9}, "sparsity 0.9 cannot be met by neurons of 3 blocks"),
         ("opt", {"hidden": 16}, "OPTForCausalLM cannot lose hidden channels: its configuration has no head_dim"),
         ("gpt2", {"neurons": 10}, "GPT2Block has no heads and neurons that can be told apart"),
     ],
@@ -175,12 +234,22 @@ def test_impossible_options(options, message):
 def test_what_a_model_does_not_allow_leaves_it_as_it_was(make_model, tokens, family, options, message):
     model = make_model(family)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
         prune(model, "minitron", calibration=tokens, **options)
+    assert "\n" not in str(caught.value)
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_heads_that_would_not_divide_the_width_are_refused(make_model, tokens):
+    with pytest.raises(UserError, match="32 hidden channels do not divide among 6 heads"):
+        prune(make_model("llama", num_attention_heads=8, head_dim=4), "minitron", heads=6, calibration=tokens)
 
 
 def test_bad_tokens_are_refused(make_model):
     with pytest.raises(UserError, match="outside the vocabulary"):
         prune(make_model("llama"), "minitron", blocks=2, calibration=torch.full((2, 8), 100))
+    model = make_model("llama")
+    with pytest.raises(UserError, match="at least 2 tokens to predict one"):
+        prune(model, "minitron", neurons=20, blocks=2, depth="perplexity", calibration=torch.zeros(2, 1).long())
+    assert [parts.neurons for parts in parts_of(model)] == [48] * 3

@@ -63,7 +63,7 @@ def leaderboard(
         name = f"leaderboard-{number}.svg"
         title = f"{protocol.get('model', 'model not named')}, {protocol.get('evaluation', 'evaluation not named')}"
         parts.append(f"## {escape_markdown(title)}")
-        if len({row.get("sparsity") for row in rows}) > 2:
+        if len({row.get("sparsity") for row in rows if row.get("perplexity")}) > 2:
             figures[name] = _figure(rows)
             parts.append(_FIGURE.format(name=name))
         parts.append(f'<div class="pb-sortable">{results_html(rows, protocol, "paper")}</div>')

@@ -78,7 +78,8 @@ def knowledge(
             if wanted is None:
                 return None
             a = a.detach().requires_grad_() if index == 0 else a  # the graph begins here
-            a.register_hook(lambda gradient: differentiate(index, a.detach().float() * gradient.float()))
+            value = a.detach()  # a hook that held `a` itself would never be freed
+            a.register_hook(lambda gradient: differentiate(index, value.float() * gradient.float()))
             return (a,)
 
         return hook

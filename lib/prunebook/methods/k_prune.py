@@ -6,7 +6,7 @@ encoders of BERT's type; what is said of decoders here is ours.
 
 Differences from the official code: divergence as printed, KL(student || teacher); squared derivatives of each window,
 not of each batch; whole heads are scored, cross terms included; the first threshold that fits is taken, which may be to
-remove nothing; a sublayer without units keeps its output bias; nothing falls back in silence.
+remove nothing; a sublayer without units keeps its output bias; least squares is damped, where theirs falls back.
 """
 
 import copy
@@ -41,7 +41,8 @@ class KPrune:
         sparsity: fraction of the FLOPs of all heads and neurons, at the length of the calibration windows.
         predictive, representational: weights of the two kinds of knowledge; the second is lambda.
         head_weight: mu; 1, since whole heads are scored here (the official 64 undoes its mean over a head's channels).
-        temperature: gamma. tune: refit the output matrix of each sublayer.
+        temperature: gamma. tune: refit the output matrix of each sublayer. damping: of that, as a fraction of the mean
+            diagonal of the inputs' Gram matrix; more for little text.
         refresh: measure anew at every sublayer; without, once on the whole model, where nothing has changed yet and
             hidden states alone decide.
         precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
@@ -56,6 +57,7 @@ class KPrune:
     head_weight: float = 1.0
     temperature: float = 2.0
     tune: bool = True
+    damping: float = 1e-6
     refresh: bool = True
     precision: str = "exact"
 
@@ -69,7 +71,7 @@ class KPrune:
     def __post_init__(self):
         check_choices(self, "k-prune", {"precision": PRECISIONS})
         check_fraction("sparsity", self.sparsity)
-        for option in ("predictive", "representational", "head_weight", "temperature"):
+        for option in ("predictive", "representational", "head_weight", "temperature", "damping"):
             check_number(option, getattr(self, option))
         for option in ("tune", "refresh"):
             check_flag(option, getattr(self, option))
@@ -145,7 +147,7 @@ class KPrune:
         else:
             remove_heads(parts)
         if self.tune and left:
-            refit(parts.last if of_mlp else parts.out, examples(step, whole, of_mlp))
+            refit(parts.last if of_mlp else parts.out, examples(step, whole, of_mlp), self.damping)
 
 
 def survivors(scores: list[torch.Tensor], flops: list[int], budget: float) -> list[int]:
