@@ -48,6 +48,23 @@ def make_model():
     return build_model
 
 
+@pytest.fixture
+def make_classifier():
+    """`make_classifier(seed=0, **config)`: a new tiny BERT with a head of five classes, its weights made large, too."""
+    import torch
+    import transformers as tf
+
+    def make(seed: int = 0, **changes):
+        torch.manual_seed(seed)
+        settings = {
+            "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "intermediate_size": 48, "max_position_embeddings": 64, "num_labels": 5, "initializer_range": 0.2,
+        }  # fmt: skip
+        return tf.BertForSequenceClassification(tf.BertConfig(**settings | changes)).eval()
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tokens():
     """Seven windows of 16 token ids: no multiple of the batch sizes used."""

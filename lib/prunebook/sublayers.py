@@ -172,7 +172,8 @@ def remove_heads(parts: Sublayers) -> None:
         _take(linear, 0, [])
     _take(parts.out, 1, [])
     kind = type(parts.attention)
-    parts.attention.__class__ = type(kind.__name__, (_NoHeads, kind), {})
+    if not issubclass(kind, _NoHeads):
+        parts.attention.__class__ = type(kind.__name__, (_NoHeads, kind), {})
 
 
 class _NoHeads:

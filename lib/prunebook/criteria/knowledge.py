@@ -73,11 +73,11 @@ def knowledge(
     def observe(index: int):
         def hook(_, inputs):
             a = inputs[0]
-            units = a.detach().float().reshape(-1, *shapes[index])
+            units = a.detach().float().unflatten(-1, shapes[index]).flatten(0, -3)
             grams[index] += torch.einsum("tuc,tud->ucd", units, units)
-            if wanted is None:
+            if wanted is None or not a.numel():
                 return None
-            a = a.detach().requires_grad_() if index == 0 else a  # the graph begins here
+            a = a if a.requires_grad else a.detach().requires_grad_()  # the graph begins at the first that has units
             value = a.detach()  # a hook that held `a` itself would never be freed
             a.register_hook(lambda gradient: differentiate(index, value.float() * gradient.float()))
             return (a,)
@@ -85,7 +85,8 @@ def knowledge(
         return hook
 
     def differentiate(index: int, product: torch.Tensor) -> None:
-        by_mask = product.reshape(len(batch), -1, *shapes[index]).sum((1, 3)).double()  # [windows, units]
+        units = product.unflatten(-1, shapes[index]).sum(-1).flatten(0, -2)
+        by_mask = units.unflatten(0, (len(batch), -1)).sum(1).double()  # [windows, units]
         predictive[index] += by_mask.square().sum(0) / (2 * len(tokens))
 
     handles = [linear.register_forward_pre_hook(observe(index)) for index, (linear, _) in enumerate(targets)]
@@ -102,7 +103,7 @@ def knowledge(
             handle.remove()
     representational = []
     for gram, (linear, _), shape in zip(grams, targets, shapes, strict=True):
-        weight = linear.weight.double().T.reshape(*shape, -1)  # [units, size, out]
+        weight = linear.weight.double().T.unflatten(0, shape)  # [units, size, out]
         norms = (gram * (weight @ weight.mT)).sum((1, 2))
         representational.append(norms / (tokens.numel() * linear.out_features))
     return predictive, representational

@@ -83,7 +83,7 @@ def prune(
             weight = weight_of(linear)
             if not smaller:
                 check_width(weight.shape[1], method.target, name)
-            if not torch.stack(torch.aminmax(weight)).isfinite().all():
+            if weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
                 raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
     named = {} if allocation is None else {"targets": _targets(model, method, allocation)}
     parameters, start = block_parameters(model), time.perf_counter()

@@ -99,6 +99,8 @@ class KPrune:
         flops = [cost for block in find_stack(model)[1] for cost in sublayers(block).group_flops(calibration.shape[1])]
         widths, sizes = zip(*((linear.in_features, size) for linear, size in output_projections(model)), strict=True)
         budget = (1 - self.sparsity) * sum(f * (w // s) for f, w, s in zip(flops, widths, sizes, strict=True))
+        if budget < min(flops):
+            raise UserError(f"{budget:.4g} FLOPs are less than one unit has; the nearest possible is {min(flops)}")
         if self.tune and (given := calibration.numel()) < max(widths):
             raise UserError(f"calibration of {given} tokens cannot refit {max(widths)} inputs; give at least as many")
         home = next(model.parameters()).device
@@ -165,9 +167,8 @@ def survivors(scores: list[torch.Tensor], flops: list[int], budget: float) -> li
     order = every.sort(stable=True).indices
     left = torch.cat([costs.sum()[None], costs.sum() - costs[order].cumsum(0)])  # FLOPs without the k lowest
     gone = int((left > budget * (1 + 1e-9)).sum())
-    if gone == len(every) or every[order[:gone]].isinf().any():
-        least = left[int(every.isfinite().sum().clamp(max=len(every) - 1))]
-        raise UserError(f"{budget:.4g} FLOPs are less than what must stay; the nearest possible is {least:.4g}")
+    if gone > (may_go := int(every.isfinite().sum())):
+        raise UserError(f"{budget:.4g} FLOPs are less than what must stay; the nearest possible is {left[may_go]:.4g}")
     kept = torch.ones(len(every), dtype=torch.bool)
     kept[order[:gone]] = False
     return kept[: len(scores[0])].nonzero().flatten().tolist()
