@@ -7,6 +7,7 @@ import torch
 
 from prunebook.corpora import (
     SPLITS,
+    article_task,
     calibration_tokens,
     clean,
     embedded_articles,
@@ -16,6 +17,7 @@ from prunebook.corpora import (
     training_tokens,
 )
 from prunebook.errors import UserError
+from prunebook.models import load_model
 
 
 @pytest.fixture(scope="session")
@@ -198,3 +200,23 @@ def test_the_embedded_text_holds_no_markup():
         for line in body.splitlines():
             assert len(line.split()) >= 8
             assert not any(mark in line for mark in ("[[", "]]", "{{", "}}", "'''", "&nbsp;", "<ref"))
+
+
+def test_the_task_of_articles():
+    _, tokenizer = load_model("minilm-l6", device="cpu")
+    task = article_task(tokenizer, 4, 32)
+    longest = sorted(embedded_articles(), key=lambda article: -len(article[1]))
+    for label, (_, text) in enumerate(longest[:4]):
+        words = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        passages = [words[i : i + 30] for i in range(0, len(words) - 29, 30)]
+        for split, rest in {"training": (0, 1, 2), "calibration": (3,), "evaluation": (4,)}.items():
+            tokens, labels = task[split]
+            expected = [passage for number, passage in enumerate(passages) if number % 5 in rest]
+            mine = tokens[labels == label]
+            assert mine[:, 1:-1].tolist() == expected
+            assert (mine[:, 0] == tokenizer.cls_token_id).all()
+            assert (mine[:, -1] == tokenizer.sep_token_id).all()
+    assert {len(tokens) == len(labels) for tokens, labels in task.values()} == {True}
+    for articles, length in ((1, 32), (10_000, 32), (4, 2)):
+        with pytest.raises(UserError, match=rf"^{articles} articles in passages of {length} tokens make no task"):
+            article_task(tokenizer, articles, length)

@@ -8,7 +8,7 @@ import torch
 from prunebook import evaluate
 from prunebook.corpora import evaluation_tokens
 from prunebook.errors import UserError
-from prunebook.evaluate import dense_baseline, generation_speed, measure, perplexity
+from prunebook.evaluate import classify, dense_baseline, generation_speed, measure, perplexity
 from prunebook.methods import prune
 
 FAMILIES = ("llama", "opt", "gpt2")
@@ -203,3 +203,14 @@ def test_generation_writes_what_was_asked_and_is_timed_after_a_warm_up(make_mode
 def test_generation_refuses_no_tokens(make_model):
     with pytest.raises(UserError, match="new_tokens must be a whole number of 1 or more, not 0"):
         generation_speed(make_model("llama"), torch.tensor([[3]]), 0)
+
+
+def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkeypatch):
+    model = make_classifier()
+    with torch.no_grad():
+        expected = model(input_ids=tokens).logits
+    for size in (1, 3, 7):
+        monkeypatch.setattr("prunebook.evaluate._BATCH_TOKENS", size * tokens.shape[1])
+        torch.testing.assert_close(classify(model, tokens, "exact"), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match="outside the vocabulary"):
+        classify(model, torch.full((1, 4), 100))

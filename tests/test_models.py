@@ -275,3 +275,26 @@ def test_gradients_and_other_dtypes_go_to_torch():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(UserError, match="precision 'half' is unknown"), matmul_precision(CPU, "half"):
         pass
+
+
+def test_a_new_classifier_on_the_embedded_encoder(tmp_path):
+    torch.manual_seed(0)
+    model, tokenizer = load_model("minilm-l6", device="cpu", classes=3)
+    assert type(model).__name__ == "BertForSequenceClassification"
+    body, _ = load_model("minilm-l6", device="cpu")
+    weights = model.bert.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in body.state_dict().items())
+    again, _ = load_model(save_model(model, tokenizer, tmp_path / "saved"), device="cpu")
+    inputs = tokenizer("A sentence to tell where it comes from.", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    assert again.config.num_labels == 3
+
+
+def test_matrices_without_columns_give_their_bias():
+    bias = torch.tensor([1.0, -2.0])
+    with matmul_precision(torch.device("cpu"), "exact"):
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                found = torch.nn.functional.linear(torch.zeros(2, 3, 0), torch.zeros(2, 0), bias)
+                assert torch.equal(found, bias.expand(2, 3, 2))

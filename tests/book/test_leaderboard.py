@@ -83,6 +83,13 @@ def test_the_figure_is_drawn_from_the_rows_and_always_the_same(book):
     assert leaderboard([published(book, result(DENSE))], [])[1] == {}
 
 
+def test_rows_without_perplexity_have_a_table_and_no_figure(book):
+    rows = [{"method": "a", "label": "a", "sparsity": sparsity, "accuracy": 0.8} for sparsity in (0, 0.5, 0.8)]
+    text, figures = leaderboard([published(book, result(*rows))], [])
+    assert figures == {}
+    assert "80.00%" in text
+
+
 def test_before_any_run(book):
     assert leaderboard([published(book)], []) == (leaderboard([], [])[0], {})
     assert "No notebook has been run yet." in leaderboard([], [])[0]
