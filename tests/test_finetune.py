@@ -151,16 +151,16 @@ def test_a_classifier_learns_its_labels(make_classifier, tokens):
     calm = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model, other = make_classifier(**calm), make_classifier(**calm)
     labels = torch.tensor([0, 1, 2, 3, 4, 0, 1])
-    before = classify(model, tokens)
+    before = classify(model, tokens, "exact")
     training = Training(learning_rate=1e-2, warmup=4, batch=7)
     losses = finetune.classifier(model, tokens.repeat(40, 1), labels.repeat(40), training)
     expected = torch.nn.functional.cross_entropy(before, labels).item()
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[-1] < 0.2
-    assert torch.equal(classify(model, tokens).argmax(1), labels)
+    assert torch.equal(classify(model, tokens, "exact").argmax(1), labels)
     assert not model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     finetune.classifier(other, tokens.repeat(40, 1), labels.repeat(40), training)
-    assert torch.equal(classify(other, tokens), classify(model, tokens))
+    assert torch.equal(classify(other, tokens, "exact"), classify(model, tokens, "exact"))
     with pytest.raises(UserError, match=r"labels \[3\] are not one for each of 7 windows"):
         finetune.classifier(model, tokens, labels[:3])
