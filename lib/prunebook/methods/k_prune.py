@@ -51,7 +51,7 @@ class KPrune:
         UserError: an impossible option.
     """
 
-    sparsity: float
+    sparsity: float | None = None
     predictive: float = 1.0
     representational: float = 2.5e-4
     head_weight: float = 1.0
