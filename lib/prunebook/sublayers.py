@@ -3,7 +3,8 @@
 What depends on each other goes together (Fang et al., DepGraph, arXiv 2301.12900): an MLP neuron is a row of every
 first matrix and a column of the last; a key-value head is its rows of keys and values, with the rows of all query heads
 that read it and their columns of the output projection. Inside a head nothing is cut: rotary positions pair its
-channels.
+channels. The groups are written down for each family, not traced from a graph: Torch-Pruning 1.6 finds an MLP's on
+transformers 5.23 in 0.03 s, and of a tiny Llama's attention none within 40 s.
 """
 
 import copy
