@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook import prune
+from prunebook.costs import footprint
 from prunebook.errors import UserError
 from prunebook.models import load_model, save_model
 from prunebook.structures import (
@@ -61,6 +62,7 @@ def test_what_is_left_saves_reloads_and_generates_with_a_cache(make_model, token
     remove_blocks(model, [3, 1, 3])
     save_model(model, word_tokenizer, tmp_path / "cut")
     reloaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "cut").eval()
+    assert footprint(reloaded, 16, speed=False) == footprint(model, 16, speed=False)
     assert reloaded.config.num_hidden_layers == 3
     assert torch.equal(logits(reloaded, tokens), logits(model, tokens))
     named = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
