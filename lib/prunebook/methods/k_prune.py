@@ -107,7 +107,8 @@ class KPrune:
         model.to(device or home)
         try:
             teacher = copy.deepcopy(model)
-            wanted = predictions(teacher, calibration, self.precision)
+            needed = self.refresh and self.predictive
+            wanted = predictions(teacher, calibration, self.precision) if needed else None
             steps = (walk(each, calibration, precision=self.precision, progress=label)
                      for each, label in ((model, progress), (teacher, None)))  # fmt: skip
             scores = None
