@@ -190,10 +190,20 @@ def test_channels_go_by_the_heads_that_are_left(make_model, tokens, word_tokeniz
     assert not settle(model)  # 6 heads, which do not divide 32 channels
     with pytest.raises(UserError, match="28 hidden channels do not divide among 6 heads"):
         keep_channels(model, range(28))
-    keep_channels(model, range(30))
+    prune(model, "minitron", hidden=30, calibration=tokens)
     assert not hasattr(model.config, WIDTHS)
     plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
     assert torch.equal(logits(plain, tokens), logits(model, tokens))
+
+
+def test_channels_of_blocks_that_differ_go_by_the_configuration(make_model, tokens, word_tokenizer, tmp_path):
+    model = make_model("llama", num_attention_heads=8, head_dim=4)
+    for block, kept in zip(model.model.layers, ([0, 4], [0, 1, 2, 4, 5, 6], [0, 1, 2, 5, 6, 7]), strict=True):
+        keep_heads(sublayers(block), kept)
+    settle(model)
+    keep_channels(model, range(16))  # a multiple of 8 heads, not of 6
+    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
 def test_embeddings_scaled_by_the_width_are_refused():
@@ -355,6 +365,16 @@ def test_candidates_of_a_configuration_that_has_no_head_size(make_model):
     del model.config.head_dim  # then it is the width over the heads
     assert candidates(model, 0.2, {"neurons": [24]}, tolerance=1)
     with pytest.raises(UserError, match=re.escape("the configuration of Qwen2ForCausalLM cannot say {'heads': 2}")):
+        candidates(model, 0.2, {"heads": [2]})
+
+
+def test_candidates_of_heads_that_cannot_go_are_refused():
+    with torch.device("meta"):
+        model = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(
+            vocab_size=4, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4,
+            num_key_value_heads=2, pad_token_id=0,
+        ))  # fmt: skip
+    with pytest.raises(UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"):
         candidates(model, 0.2, {"heads": [2]})
 
 

@@ -161,8 +161,6 @@ def _parameters_of(model: nn.Module, shape: Mapping[str, int]) -> int:
     for axis in fields.keys() & shape.keys():
         setattr(config, fields[axis], shape[axis])
     config.num_hidden_layers = 1
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:1]
     with torch.device("meta"):
         small = type(model)(config)
     _, stack = find_stack(model)

@@ -138,10 +138,22 @@ def test_permuted_channels_have_permuted_scores(make_model, tokens):
     torch.testing.assert_close(activation_importance(model, tokens).hidden, before.hidden[order], rtol=1e-4, atol=1e-6)
 
 
-def test_infinite_activations_and_other_architectures_are_refused(make_model, tokens):
+def test_nearly_equal_samples_have_no_variance_below_zero():
+    values = torch.rand(1, 1, 64, generator=torch.Generator().manual_seed(0)).repeat(300, 1, 1)
+    values[0] = torch.nextafter(values[0], torch.ones(64))
+    found = Aggregated(64, 8, "var", "mean")
+    found.update(values)
+    assert 0 <= found.scores("channels").min() <= found.scores("channels").max() < 1e-12
+
+
+@pytest.mark.parametrize(("block", "message"), [(1, "calibration activations of"), (2, "the residual stream holds")])
+def test_infinite_activations_are_refused(make_model, tokens, block, message):
     model = make_model("llama")
-    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
-    with pytest.raises(UserError, match="NaN or infinity; use a wider dtype"):
+    model.model.layers[block].mlp.down_proj.weight.data[0, 0] = float("inf")
+    with pytest.raises(UserError, match=f"{message} .*NaN or infinity; use a wider dtype"):
         activation_importance(model, tokens)
+
+
+def test_other_architectures_are_refused(make_model, tokens):
     with pytest.raises(UserError, match="GPT2Block has no heads and neurons that can be told apart"):
         activation_importance(make_model("gpt2"), tokens)

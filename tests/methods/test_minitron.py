@@ -10,7 +10,7 @@ import transformers
 from prunebook import prune
 from prunebook.criteria.activations import activation_importance
 from prunebook.errors import UserError
-from prunebook.methods import Minitron
+from prunebook.methods import Minitron, minitron
 from prunebook.models import load_model, save_model
 from prunebook.structures import block_parameters, remove_blocks
 from prunebook.sublayers import find_stack, sublayers
@@ -85,6 +85,18 @@ def losses_without(model, tokens):
         guesses = logits(small, tokens)[:, :-1].flatten(0, 1)
         losses.append(torch.nn.functional.cross_entropy(guesses, tokens[:, 1:].flatten()).item())
     return losses
+
+
+def test_the_passes_without_a_block_have_the_precision_asked(make_model, tokens, monkeypatch):
+    asked = []
+
+    def scores(model, _, precision, __):
+        asked.append(precision)
+        return torch.arange(3.0)
+
+    monkeypatch.setattr(minitron, "perplexity_scores", scores)
+    prune(make_model("llama"), "minitron", blocks=2, depth="perplexity", precision="fast", calibration=tokens)
+    assert asked == ["fast"]
 
 
 @pytest.mark.parametrize("depth", ["influence", "perplexity"])
@@ -189,6 +201,15 @@ def test_blocks_that_differ_lose_only_what_all_share(make_model, word_tokenizer,
     report = prune(model, "minitron", hidden=24, blocks=3, calibration=tokens)
     assert report.reloads_with == "prunebook"
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "small"), device="cpu")
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
+
+
+@pytest.mark.parametrize("options", [{"neurons": 20}, {"heads": 2}, {"hidden": 24}, {"blocks": 1}, {"sparsity": 0.2}])
+def test_one_axis_alone_makes_an_ordinary_model(make_model, word_tokenizer, tokens, tmp_path, options):
+    model = make_model("llama")
+    assert prune(model, "minitron", calibration=tokens, **options).reloads_with == "transformers"
+    save_model(model, word_tokenizer, tmp_path / "small")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small").eval()
     assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
