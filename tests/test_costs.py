@@ -10,7 +10,8 @@ from prunebook.costs import footprint
 from prunebook.errors import UserError
 from prunebook.models import save_model
 from prunebook.structures import remove_blocks
-from prunebook.sublayers import find_stack, keep_heads, keep_neurons, settle, sublayers
+from prunebook.sublayers import find_stack, keep_heads, keep_neurons, sublayers
+from prunebook.widths import settle
 
 WORDS, D, DH, N = 100, 32, 8, 16  # vocabulary, width, head size, tokens
 

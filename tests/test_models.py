@@ -13,7 +13,8 @@ from prunebook.errors import UserError
 from prunebook.methods import prune
 from prunebook.models import embedded_path, load_model, resolve_device, resolve_dtype, save_model
 from prunebook.precision import matmul_precision
-from prunebook.sublayers import WIDTHS, keep_neurons, settle, sublayers
+from prunebook.sublayers import keep_neurons, sublayers
+from prunebook.widths import WIDTHS, settle
 
 CPU = torch.device("cpu")
 

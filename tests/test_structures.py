@@ -23,7 +23,8 @@ from prunebook.structures import (
     units_of_ratio,
     units_of_sparsity,
 )
-from prunebook.sublayers import WIDTHS, find_stack, keep_heads, keep_neurons, settle, sublayers
+from prunebook.sublayers import find_stack, keep_heads, keep_neurons, sublayers
+from prunebook.widths import WIDTHS, settle
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
 GROUPED = ("llama", "mistral", "qwen2", "qwen3")

@@ -9,7 +9,8 @@ import transformers
 from prunebook.errors import UserError
 from prunebook.models import load_model, save_model
 from prunebook.structures import block_parameters, remove_blocks
-from prunebook.sublayers import WIDTHS, find_stack, keep_heads, keep_neurons, settle, sublayers
+from prunebook.sublayers import find_stack, keep_heads, keep_neurons, sublayers
+from prunebook.widths import WIDTHS, settle
 
 GROUPED = ("llama", "mistral", "qwen2", "qwen3")
 FAMILIES = (*GROUPED, "opt")

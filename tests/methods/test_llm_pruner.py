@@ -13,7 +13,8 @@ from prunebook.errors import UserError
 from prunebook.methods import LLMPruner
 from prunebook.models import load_model, save_model
 from prunebook.structures import block_parameters, keep_channels
-from prunebook.sublayers import WIDTHS, find_stack, sublayers
+from prunebook.sublayers import find_stack, sublayers
+from prunebook.widths import WIDTHS
 
 CRITERIA = ("vector", "element1", "element2", "mix", "l2")
 EVERYWHERE = {"keep_first": 0, "keep_last": 0}

@@ -15,7 +15,7 @@ from ..memory import peak_memory
 from ..models import resolve_device
 from ..patterns import check_width
 from ..structures import block_parameters
-from ..sublayers import WIDTHS
+from ..widths import WIDTHS
 
 
 @dataclass(frozen=True)

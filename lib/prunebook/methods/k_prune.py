@@ -18,18 +18,19 @@ import torch
 from ..blocks import walk
 from ..criteria.knowledge import knowledge, output_projections, predictions
 from ..errors import UserError
+from ..models import placed
 from ..precision import PRECISIONS
 from ..reconstruction import examples, refit
 from ..sublayers import (
     can_lose_all_heads,
-    find_stack,
-    keep_heads,
+    every_sublayers,
+    keep_groups,
     keep_neurons,
     remove_heads,
     remove_neurons,
-    settle,
     sublayers,
 )
+from ..widths import settle
 from .options import check_choices, check_flag, check_fraction, check_number
 
 
@@ -96,16 +97,14 @@ class KPrune:
             UserError: a sparsity that cannot be met, a model without predictions or without separate heads and
                 neurons, fewer tokens than units to refit, bad tokens.
         """
-        flops = [cost for block in find_stack(model)[1] for cost in sublayers(block).group_flops(calibration.shape[1])]
+        flops = [cost for parts in every_sublayers(model) for cost in parts.group_flops(calibration.shape[1])]
         widths, sizes = zip(*((linear.in_features, size) for linear, size in output_projections(model)), strict=True)
         budget = (1 - self.sparsity) * sum(f * (w // s) for f, w, s in zip(flops, widths, sizes, strict=True))
         if budget < min(flops):
             raise UserError(f"{budget:.4g} FLOPs are less than one unit has; the nearest possible is {min(flops)}")
         if self.tune and (given := calibration.numel()) < max(widths):
             raise UserError(f"calibration of {given} tokens cannot refit {max(widths)} inputs; give at least as many")
-        home = next(model.parameters()).device
-        model.to(device or home)
-        try:
+        with placed(model, device):
             teacher = copy.deepcopy(model)
             needed = self.refresh and self.predictive
             wanted = predictions(teacher, calibration, self.precision) if needed else None
@@ -121,8 +120,6 @@ class KPrune:
                     budget -= flops[target] * len(left)
                     self._cut(step, whole, left, of_mlp)
             settle(model)
-        finally:
-            model.to(home)
 
     def _scores(self, model, calibration, wanted, target: int, flops: list[int]) -> list[torch.Tensor]:
         """Knowledge a FLOP of the units of the target and of all sublayers above (equations 10 and 11)."""
@@ -130,7 +127,7 @@ class KPrune:
             model, calibration, wanted if target else None, first=target, temperature=self.temperature,
             precision=self.precision,
         )  # fmt: skip
-        parts, scores = [sublayers(block) for block in find_stack(model)[1]], []
+        parts, scores = every_sublayers(model), []
         for index, (of_predictions, of_states) in enumerate(zip(*found, strict=True), target):
             of_mlp = index % 2
             weight = (1.0 if of_mlp else self.head_weight) / flops[index]
@@ -146,7 +143,7 @@ class KPrune:
         if of_mlp:
             keep_neurons(parts, left) if left else remove_neurons(parts)
         elif left:
-            keep_heads(parts, [unit * parts.repeats + i for unit in left for i in range(parts.repeats)])
+            keep_groups(parts, left)
         else:
             remove_heads(parts)
         if self.tune and left:

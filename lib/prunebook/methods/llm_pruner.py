@@ -15,9 +15,11 @@ import torch
 
 from ..criteria.taylor import AGGREGATIONS, CRITERIA, channel_scores, saliences, unit_scores
 from ..errors import UserError
+from ..models import placed
 from ..precision import PRECISIONS
-from ..structures import count_channels, keep_channels, units_of_ratio, units_of_sparsity
-from ..sublayers import Sublayers, find_stack, keep_heads, keep_neurons, settle, sublayers
+from ..structures import count_channels, highest, keep_channels, units_of_ratio, units_of_sparsity
+from ..sublayers import Sublayers, find_stack, keep_groups, keep_neurons, sublayers
+from ..widths import settle
 from .options import check_choices, check_fraction, check_one_of, check_whole
 
 _CHOICES = {
@@ -97,9 +99,8 @@ class LLMPruner:
             gone = units_of_ratio(free, self.ratio)
         else:
             gone = units_of_sparsity(model, free, self.sparsity)
-        home, scores = next(model.parameters()).device, _Random(self.seed)
-        model.to(device or home)
-        try:
+        scores = _Random(self.seed)
+        with placed(model, device):
             if self.criterion != "random":
                 salience = saliences(
                     model, calibration, self.criterion, channels=channels, precision=self.precision, progress=progress
@@ -107,18 +108,14 @@ class LLMPruner:
                 scores = partial(unit_scores, salience=salience, criterion=self.criterion, aggregation=self.aggregation)
             if channels:
                 of_channels = channel_scores(model, salience, self.criterion, self.aggregation)
-                keep_channels(model, _highest(of_channels, left))
+                keep_channels(model, highest(of_channels, left))
                 return
             for block in free:
                 parts = sublayers(block)
                 of_heads, of_neurons = scores(parts)
-                repeats = parts.heads // parts.kv_heads
-                kept = _highest(of_heads, parts.kv_heads - gone[0])
-                keep_heads(parts, [group * repeats + i for group in kept for i in range(repeats)])
-                keep_neurons(parts, _highest(of_neurons, parts.neurons - gone[1]))
+                keep_groups(parts, highest(of_heads, parts.kv_heads - gone[0]))
+                keep_neurons(parts, highest(of_neurons, parts.neurons - gone[1]))
             settle(model)
-        finally:
-            model.to(home)
 
 
 class _Random:
@@ -129,8 +126,3 @@ class _Random:
 
     def __call__(self, parts: Sublayers) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.rand(parts.kv_heads, generator=self._draw), torch.rand(parts.neurons, generator=self._draw)
-
-
-def _highest(scores: torch.Tensor, left: int) -> list[int]:
-    """The `left` units of highest score; of equal ones the lowest index goes first."""
-    return scores.sort(stable=True).indices[len(scores) - left :].tolist()

@@ -24,6 +24,7 @@ from ..blocks import find_blocks, weight_of
 from ..criteria import fisher
 from ..errors import UserError
 from ..gradients import backpropagate
+from ..models import placed
 from ..patterns import NofM, Pattern, cheapest_rows_columns, count_removed, keep_mask, keep_masks, make_pattern
 from ..precision import PRECISIONS, matmul_precision
 from .options import check_choices, check_number, check_whole
@@ -120,10 +121,8 @@ class LLMSurgeon:
             moments: what `backpropagate(model, calibration, fisher.SecondMoment)` returned for the model as it is, so
                 that many settings can share the first shot's pass; None to take it here.
         """
-        home = next(model.parameters()).device
-        model.to(device or home)
         moments = moments and (moments[0], dict(moments[1]))  # the study takes what it has used out of it
-        try:
+        with placed(model, device):
             for shot in range(1, self.shots + 1):
                 label = progress and f"{progress} {shot}/{self.shots}"
                 if shot > 1 or moments is None:
@@ -135,8 +134,6 @@ class LLMSurgeon:
                 moments = None  # the factors of the old weights; freed before the next pass
                 for layer, goes in zip(layers, self._choose(layers, shot / self.shots), strict=True):
                     self._remove(layer, goes)
-        finally:
-            model.to(home)
 
     def _study(self, model, inputs: Mapping, gradients: dict) -> list[_Layer]:
         """Inverse factors and costs of every linear, from the second moments of its inputs and output gradients."""

@@ -17,8 +17,9 @@ from ..criteria.activations import BATCH, SEQUENCE, activation_importance
 from ..criteria.whole_blocks import perplexity_scores
 from ..errors import UserError
 from ..precision import PRECISIONS
-from ..structures import AXES, check_sizes, keep_channels, remove_blocks, units_of_sparsity
-from ..sublayers import find_stack, keep_heads, keep_neurons, settle, sublayers
+from ..structures import AXES, check_sizes, highest, keep_channels, remove_blocks, units_of_sparsity
+from ..sublayers import every_sublayers, find_stack, keep_heads, keep_neurons, sublayers
+from ..widths import settle
 from .options import check_choices, check_fraction, check_whole
 
 _CHOICES = {
@@ -99,19 +100,18 @@ class Minitron:
         of_blocks = found.influence
         if "blocks" in sizes and self.depth == "perplexity":
             of_blocks = perplexity_scores(model, calibration, self.precision, progress)
-        for block, of_heads, of_neurons in zip(find_stack(model)[1], found.heads, found.neurons, strict=True):
-            parts = sublayers(block)
+        for parts, of_heads, of_neurons in zip(every_sublayers(model), found.heads, found.neurons, strict=True):
             if "heads" in sizes:
                 by_group, left = of_heads.view(parts.kv_heads, -1), sizes["heads"] // parts.kv_heads
-                best = [_best(scores, left) for scores in by_group]
+                best = [highest(scores, left) for scores in by_group]
                 keep_heads(parts, [g * by_group.shape[1] + head for g, group in enumerate(best) for head in group])
             if "neurons" in sizes:
-                keep_neurons(parts, _best(of_neurons, sizes["neurons"]))
+                keep_neurons(parts, highest(of_neurons, sizes["neurons"]))
         if "blocks" in sizes:
-            remove_blocks(model, set(range(len(of_blocks))) - set(_best(of_blocks, sizes["blocks"])))
+            remove_blocks(model, set(range(len(of_blocks))) - set(highest(of_blocks, sizes["blocks"])))
         settle(model)
         if "hidden" in sizes:
-            keep_channels(model, _best(found.hidden, sizes["hidden"]))
+            keep_channels(model, highest(found.hidden, sizes["hidden"]))
 
     def _sizes(self, model) -> dict[str, int]:
         """What stays of every axis that is trimmed."""
@@ -122,8 +122,3 @@ class Minitron:
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         check_sizes(model, sizes)
         return sizes
-
-
-def _best(scores: torch.Tensor, left: int) -> list[int]:
-    """The `left` units of highest score in ascending order; of equal ones the lowest index goes first."""
-    return sorted(scores.sort(stable=True).indices[len(scores) - left :].tolist())

@@ -14,6 +14,7 @@ import torch
 
 from ..blocks import find_blocks
 from ..criteria.whole_blocks import magnitude_scores, perplexity_scores, taylor_scores
+from ..models import placed
 from ..precision import PRECISIONS
 from ..structures import count_blocks, remove_blocks
 from .options import check_blocks, check_choices, check_whole, describe_blocks
@@ -81,10 +82,6 @@ class ShortenedLLaMA:
         total = len(find_blocks(model))
         free = range(self.keep_first, total - self.keep_last)
         count = count_blocks(total, self.blocks, self.sparsity, min(len(free), total - 1))
-        home = next(model.parameters()).device
-        model.to(device or home)
-        try:
+        with placed(model, device):
             scores = self.scores(model, calibration, progress).tolist()
-        finally:
-            model.to(home)
         remove_blocks(model, sorted(free, key=lambda index: (scores[index], index))[:count])
