@@ -41,7 +41,7 @@ def weight_of(linear: nn.Module) -> torch.Tensor:
 
 @dataclass
 class Block:
-    """A decoder block and its linears by full name, e.g. `model.layers.0.self_attn.q_proj`."""
+    """A decoder block and its linears that have weights by full name, e.g. `model.layers.0.self_attn.q_proj`."""
 
     index: int
     module: nn.Module
@@ -62,7 +62,9 @@ def find_blocks(model: nn.Module) -> list[Block]:
                 f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one tensor, "
                 "which is not supported; use a model without experts"
             )
-    return [Block(i, block, linears_of(f"{name}.{i}.", block)) for i, block in enumerate(stack)]
+    linears = [linears_of(f"{name}.{i}.", block) for i, block in enumerate(stack)]
+    with_weights = [{name: x for name, x in of_block.items() if x.weight.numel()} for of_block in linears]
+    return [Block(i, block, of_block) for i, (block, of_block) in enumerate(zip(stack, with_weights, strict=True))]
 
 
 def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,28 @@ import torch
 from torch import nn
 
 from .blocks import BlockStep
+from .errors import UserError
 from .sublayers import Sublayers, sublayers
+
+_ROUNDING = 0.02  # of a sum in bfloat16, relative to its largest entry
+
+
+@torch.no_grad()
+def check_sums(step: BlockStep) -> None:
+    """Raise a `UserError` unless a block adds what its output matrices give, and nothing else, to its input, which
+    `examples` takes for granted: Gemma norms it first, Granite scales it."""
+    parts = sublayers(step.module)
+    if parts.post_norm:  # by construction; what follows the sum is a norm
+        return
+    batch = step.hidden[: step.batch_size]
+    with _watched(parts) as seen:
+        output = step.run(batch).flatten(0, -2)
+    residual, _, adds = _states(parts, seen, batch.to(step.device), of_mlp=True)
+    if (output - residual - adds).abs().max() > _ROUNDING * output.abs().max():
+        raise UserError(
+            f"{type(step.module).__name__} norms or scales what its sublayers add, so that their output matrices "
+            "cannot be refitted to hidden states; use a model that adds it as it is, or tune=False"
+        )
 
 
 def examples(step: BlockStep, whole: BlockStep, of_mlp: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -68,10 +89,24 @@ def refit(linear: nn.Linear, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]],
 
     Args:
         pairs: A and what is lacking, as from `examples`. damping: of the change, as a fraction of the mean diagonal.
+
+    Raises:
+        UserError: activations that are not finite, or too little damping for inputs that depend on each other.
     """
     gram = right = 0
     for a, lacking in pairs:
-        a, lacking = a.float(), lacking.float()
-        gram, right = gram + (a.T @ a).double(), right + (a.T @ lacking).double()
+        a, lacking = a.double(), lacking.double()  # normal equations square the condition number
+        gram, right = gram + a.T @ a, right + a.T @ lacking
+    if not (gram.isfinite().all() and right.isfinite().all()):
+        raise UserError(
+            "calibration activations of a sublayer to refit hold NaN or infinity; use a wider dtype such as float32, "
+            "or other calibration text"
+        )
     gram.diagonal().add_(damping * gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
-    linear.weight.add_(torch.cholesky_solve(right, torch.linalg.cholesky(gram)).T)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        raise UserError(
+            f"{len(gram)} inputs of a sublayer to refit depend on each other, which damping {damping:g} is too small "
+            "for; use more, as 1e-6, or more calibration text"
+        )
+    linear.weight.add_(torch.cholesky_solve(right, factor).T)

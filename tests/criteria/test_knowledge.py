@@ -93,6 +93,23 @@ def test_scores_do_not_depend_on_batches(make_model, tokens, monkeypatch):
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-10)
 
 
+def test_norms_are_summed_exactly_whatever_the_passes_use(make_classifier, tokens):
+    model = make_classifier()
+    seen = {}
+    linears = output_projections(model)
+    handles = [
+        linear.register_forward_pre_hook(lambda m, i: seen.update({m: i[0].detach().double()})) for linear, _ in linears
+    ]
+    _, found = knowledge(model, tokens, None, precision="fast")
+    for handle in handles:
+        handle.remove()
+    for (linear, size), scores in zip(linears, found, strict=True):
+        parts = seen[linear].unflatten(-1, (-1, size)), linear.weight.detach().double().unflatten(-1, (-1, size))
+        adds = torch.einsum("ntuc,ouc->unto", *parts)
+        expected = adds.square().sum((1, 2, 3)) / (tokens.numel() * linear.out_features)
+        torch.testing.assert_close(scores, expected, rtol=1e-5, atol=0)
+
+
 def test_a_student_that_is_the_teacher_has_no_derivative(make_classifier, tokens):
     model = make_classifier()
     predictive, _ = knowledge(model, tokens, predictions(model, tokens))

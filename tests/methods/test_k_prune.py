@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from prunebook.methods import KPrune
 from prunebook.methods.k_prune import survivors
 from prunebook.models import load_model, save_model
 from prunebook.reconstruction import examples, refit
-from prunebook.sublayers import find_stack, sublayers
+from prunebook.sublayers import find_stack, remove_heads, remove_neurons, sublayers
 
 
 def parts_of(model):
@@ -151,6 +152,34 @@ def test_a_refit_is_the_least_squares_solution():
     torch.testing.assert_close(linear.weight.detach(), best, rtol=1e-4, atol=1e-4)
 
 
+def test_one_massive_token_does_not_break_the_refit():
+    torch.manual_seed(2)
+    a, linear = torch.randn(200, 12, dtype=torch.float64), torch.nn.Linear(12, 3)
+    a[7] *= 1e6  # float32 products would lose the rest behind it
+    old = torch.nn.Linear(12, 3)
+    a = a.float()
+    lacking = (a.double() @ (old.weight - linear.weight).double().T).float().detach()
+    with torch.no_grad():
+        refit(linear, [(a, lacking)], 0.0)
+    torch.testing.assert_close(linear.weight, old.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_dependent_inputs_without_damping_are_refused_in_one_line():
+    a = torch.ones(50, 3)
+    with pytest.raises(UserError, match="3 inputs of a sublayer to refit depend on each other, which damping 0 is too"):
+        refit(torch.nn.Linear(3, 2), [(a, a[:, :2])], 0.0)
+
+
+def test_activations_that_overflow_are_named(make_classifier, tokens):
+    a = torch.full((5, 3), torch.inf)
+    with pytest.raises(UserError, match="activations of a sublayer to refit hold NaN or infinity; use a wider dtype"):
+        refit(torch.nn.Linear(3, 2), [(a, a[:, :2])], 1e-6)
+    model = make_classifier()
+    find_stack(model)[1][1].intermediate.dense.bias.data[3] = 1e38
+    with pytest.raises(UserError, match="calibration activations or gradients hold NaN or infinity"):
+        prune(model, "k-prune", sparsity=0.5, calibration=text())
+
+
 def test_silent_units_keep_their_weights():
     linear = torch.nn.Linear(3, 2)
     before = linear.weight.detach().clone()
@@ -173,7 +202,7 @@ def test_tuning_brings_the_states_closer(make_model, make_classifier, kind):
 
 def test_predictions_and_states_decide_by_their_weights(make_classifier):
     left = []
-    for options in ({}, {"representational": 0.0}, {"predictive": 0.0}, {"head_weight": 1e6}, {"refresh": False}):
+    for options in ({}, {"representational": 1e-12}, {"predictive": 0.0}, {"head_weight": 1e6}, {"refresh": False}):
         model = make_classifier()
         prune(model, "k-prune", sparsity=0.5, calibration=text(), **options)
         left.append([(parts.heads, parts.neurons) for parts in parts_of(model)])
@@ -195,6 +224,58 @@ def test_emptied_sublayers_run_save_and_reload(make_classifier, word_tokenizer, 
     prune(again, "k-prune", sparsity=0.2, calibration=text())  # once more, on what is left
 
 
+def test_a_model_whose_top_is_empty_is_pruned_once_more(make_classifier, make_model):
+    model = make_classifier()
+    for block in find_stack(model)[1][1:]:
+        remove_neurons(sublayers(block))
+        remove_heads(sublayers(block))
+    before = unit_flops(model, 16)
+    prune(model, "k-prune", sparsity=0.3, calibration=text())
+    assert 0 < unit_flops(model, 16) <= 0.7 * before
+    decoder = make_model("llama")
+    remove_neurons(sublayers(find_stack(decoder)[1][-1]))
+    before = unit_flops(decoder, 16)
+    prune(decoder, "k-prune", sparsity=0.2, calibration=text())
+    assert 0 < unit_flops(decoder, 16) <= 0.8 * before
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "ria", "dsnot"])
+def test_what_is_left_of_an_emptied_model_can_be_made_sparse(make_model, method):
+    model = make_model("llama")
+    for block in find_stack(model)[1][:2]:
+        remove_neurons(sublayers(block))
+    report = prune(model, method, sparsity=0.5, calibration=text())
+    assert report.sparsity == pytest.approx(0.5, abs=0.01)
+    assert {name for name in report.layers if "down_proj" in name} == {"model.layers.2.mlp.down_proj"}
+
+
+def test_dropout_does_not_change_the_choice(make_classifier):
+    chosen = []
+    for training in (False, True):
+        model = make_classifier().train(training)
+        prune(model, "k-prune", sparsity=0.5, calibration=text())
+        assert model.training is training
+        chosen.append({name: tensor.shape for name, tensor in model.state_dict().items()})
+    assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize("kind", ["Gemma2", "Gemma3", "Granite"])
+def test_blocks_that_change_what_sublayers_add_are_refused_before_anything_is_cut(kind):
+    shape = {
+        "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": None,
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}{'Text' * (kind == 'Gemma3')}Config")
+    shape |= {"residual_multiplier": 0.3} if kind == "Granite" else {}
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config(**shape)).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=f"{kind}DecoderLayer norms or scales what its sublayers add, so that their"):
+        prune(model, "k-prune", sparsity=0.3, calibration=text())
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    prune(model, "k-prune", sparsity=0.3, tune=False, calibration=text())
+
+
 def test_decoders_keep_a_head_everywhere_and_generate_with_their_cache(make_model, word_tokenizer, tmp_path):
     model = make_model("llama")
     prune(model, "k-prune", sparsity=0.7, calibration=text())
@@ -213,6 +294,7 @@ def test_decoders_keep_a_head_everywhere_and_generate_with_their_cache(make_mode
         ({}, "sparsity None is not allowed; use a number in (0, 1), as 0.2"),
         ({"sparsity": 0}, "sparsity 0 is not allowed; use a number in (0, 1), as 0.2"),
         ({"sparsity": 0.5, "temperature": 0}, "temperature 0 is not allowed; use a number above 0, as 2.0"),
+        ({"sparsity": 0.5, "representational": 0}, "representational 0 is not allowed; use a number above 0, as"),
         ({"sparsity": 0.5, "damping": -1}, "damping -1 is not allowed"),
         ({"sparsity": 0.5, "tune": 1}, "tune 1 is not allowed; use True or False"),
         ({"sparsity": 0.5, "precision": "half"}, "precision 'half' is not allowed for k-prune"),

@@ -74,7 +74,8 @@ def knowledge(
         def hook(_, inputs):
             a = inputs[0]
             units = a.detach().float().unflatten(-1, shapes[index]).flatten(0, -3)
-            grams[index] += torch.einsum("tuc,tud->ucd", units, units)
+            with matmul_precision(a.device, "exact"):  # whatever the passes use
+                grams[index] += torch.einsum("tuc,tud->ucd", units, units)
             if wanted is None or not a.numel():
                 return None
             a = a if a.requires_grad else a.detach().requires_grad_()  # the graph begins at the first that has units
@@ -96,7 +97,7 @@ def knowledge(
             for number, batch in enumerate(windows_by_batch(model, tokens)):
                 with torch.set_grad_enabled(wanted is not None), matmul_precision(model.device, precision):
                     logits = model(input_ids=batch.to(model.device)).get("logits")
-                    if wanted is not None:
+                    if wanted is not None and logits.requires_grad:  # not if no sublayer here has units left
                         _divergence(logits, wanted[number], temperature).backward()
     finally:
         for handle in handles:

@@ -89,7 +89,12 @@ def prune(
     parameters, start = block_parameters(model), time.perf_counter()
     device = next(model.parameters()).device if device is None else resolve_device(device)
     with peak_memory(device) as memory:
-        method.prune(model, calibration, progress=name_of(method) if progress else None, device=device, **named)
+        training = model.training
+        model.eval()  # dropout would make every pass another
+        try:
+            method.prune(model, calibration, progress=name_of(method) if progress else None, device=device, **named)
+        finally:
+            model.train(training)
     seconds = time.perf_counter() - start
     if smaller:
         sparsity, layers = 1 - block_parameters(model) / parameters, {}

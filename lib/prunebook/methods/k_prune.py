@@ -5,8 +5,10 @@ equations as numbered in its first version); official code snudm-starlab/K-prune
 encoders of BERT's type; what is said of decoders here is ours.
 
 Differences from the official code: divergence as printed, KL(student || teacher); squared derivatives of each window,
-not of each batch; whole heads are scored, cross terms included; the first threshold that fits is taken, which may be to
-remove nothing; a sublayer without units keeps its output bias; least squares is damped, where theirs falls back.
+not of the mean of each batch of 32, which makes predictive knowledge 32 (windows that agree) to 1,024 times
+(independent ones) as large, so that the same lambda counts for less; whole heads are scored, cross terms included; the
+first threshold that fits is taken, which may be to remove nothing; a sublayer without units keeps its output bias;
+least squares is damped, where theirs falls back.
 """
 
 import copy
@@ -20,7 +22,7 @@ from ..criteria.knowledge import knowledge, output_projections, predictions
 from ..errors import UserError
 from ..models import placed
 from ..precision import PRECISIONS
-from ..reconstruction import examples, refit
+from ..reconstruction import check_sums, examples, refit
 from ..sublayers import (
     can_lose_all_heads,
     every_sublayers,
@@ -40,7 +42,8 @@ class KPrune:
 
     Args:
         sparsity: fraction of the FLOPs of all heads and neurons, at the length of the calibration windows.
-        predictive, representational: weights of the two kinds of knowledge; the second is lambda.
+        predictive, representational: weights of the two kinds of knowledge; the second is lambda, above 0, since
+            hidden states alone rank the first sublayer.
         head_weight: mu; 1, since whole heads are scored here (the official 64 undoes its mean over a head's channels).
         temperature: gamma. tune: refit the output matrix of each sublayer. damping: of that, as a fraction of the mean
             diagonal of the inputs' Gram matrix; more for little text.
@@ -76,8 +79,9 @@ class KPrune:
             check_number(option, getattr(self, option))
         for option in ("tune", "refresh"):
             check_flag(option, getattr(self, option))
-        if not self.temperature:
-            raise UserError("temperature 0 is not allowed; use a number above 0, as 2.0")
+        for option, example in (("temperature", 2.0), ("representational", 2.5e-4)):
+            if not getattr(self, option):
+                raise UserError(f"{option} 0 is not allowed; use a number above 0, as {example}")
 
     @property
     def description(self) -> str:
@@ -95,7 +99,8 @@ class KPrune:
 
         Raises:
             UserError: a sparsity that cannot be met, a model without predictions or without separate heads and
-                neurons, fewer tokens than units to refit, bad tokens.
+                neurons, or with norms on what sublayers add; fewer tokens than units to refit, too little damping, bad
+                tokens, activations that are not finite.
         """
         flops = [cost for parts in every_sublayers(model) for cost in parts.group_flops(calibration.shape[1])]
         widths, sizes = zip(*((linear.in_features, size) for linear, size in output_projections(model)), strict=True)
@@ -112,6 +117,8 @@ class KPrune:
                      for each, label in ((model, progress), (teacher, None)))  # fmt: skip
             scores = None
             for step, whole in zip(*steps, strict=True):
+                if self.tune and not step.index:
+                    check_sums(step)  # before anything is cut
                 for of_mlp in (False, True):
                     target = 2 * step.index + of_mlp
                     if scores is None or self.refresh:
@@ -132,6 +139,11 @@ class KPrune:
             of_mlp = index % 2
             weight = (1.0 if of_mlp else self.head_weight) / flops[index]
             score = weight * (self.predictive * of_predictions + self.representational * of_states)
+            if not score.isfinite().all():
+                raise UserError(
+                    "calibration activations or gradients hold NaN or infinity; use a wider dtype such as float32, or "
+                    "other calibration text"
+                )
             if not of_mlp and not can_lose_all_heads(parts[index // 2]):
                 score[score.argmax()] = torch.inf  # a decoder counts positions by what its attentions cache
             scores.append(score.cpu())
