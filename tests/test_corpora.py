@@ -220,3 +220,12 @@ def test_the_task_of_articles():
     for articles, length in ((1, 32), (10_000, 32), (4, 2)):
         with pytest.raises(UserError, match=rf"^{articles} articles in passages of {length} tokens make no task"):
             article_task(tokenizer, articles, length)
+
+
+def test_articles_too_short_for_the_task_are_refused():
+    _, tokenizer = load_model("minilm-l6", device="cpu")
+    with pytest.raises(UserError, match=r"^article \d+ by length has \d+ tokens, too few for five passages of") as e:
+        article_task(tokenizer, len(embedded_articles()), 500)
+    most = int(str(e.value).split()[1]) - 1
+    task = article_task(tokenizer, most, 500)
+    assert {len(labels.unique()) for _, labels in task.values()} == {most}

@@ -242,6 +242,9 @@ def test_a_teacher_must_be_another_model_of_the_same_words(make_model, text):
     student = make_model("llama")
     with pytest.raises(UserError, match="the teacher predicts 120 words, not 100; use the dense model"):
         distill(student, make_model("llama", vocab_size=120), text)
+    for two in ((student.model, student), (student, student.model)):
+        with pytest.raises(UserError, match="LlamaModel has no language-model head; use a causal language model"):
+            distill(*two, text)
     with pytest.raises(UserError, match="the teacher is the student itself; use the dense model"):
         distill(student, student, text)
     with pytest.raises(UserError, match="tokens has windows of 16 tokens; the model's positions end at 8"):

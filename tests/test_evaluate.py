@@ -214,3 +214,10 @@ def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkey
         torch.testing.assert_close(classify(model, tokens, "exact"), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="outside the vocabulary"):
         classify(model, torch.full((1, 4), 100))
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "BertModel"])
+def test_what_is_no_classifier_is_refused(make_model, make_classifier, tokens, kind):
+    model = make_model("llama") if kind == "LlamaForCausalLM" else make_classifier().bert
+    with pytest.raises(UserError, match=f"{kind} is no sequence classifier; load one, as load_model"):
+        classify(model, tokens)

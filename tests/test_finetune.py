@@ -164,3 +164,16 @@ def test_a_classifier_learns_its_labels(make_classifier, tokens):
     assert torch.equal(classify(other, tokens, "exact"), classify(model, tokens, "exact"))
     with pytest.raises(UserError, match=r"labels \[3\] are not one for each of 7 windows"):
         finetune.classifier(model, tokens, labels[:3])
+    for wrong in (5, -1):
+        with pytest.raises(UserError, match=f"label {wrong} is none of the model's 5 classes"):
+            finetune.classifier(model, tokens, labels.clamp(max=3) * 0 + wrong)
+
+
+def test_a_classifier_is_trained_on_windows_as_long_as_its_positions(make_classifier):
+    model = make_classifier(max_position_embeddings=16)
+    text = torch.randint(100, (4, 16), generator=torch.Generator().manual_seed(0))
+    assert len(finetune.classifier(model, text, torch.tensor([0, 1, 2, 3]), Training(batch=2))) == 2
+    with pytest.raises(UserError, match="tokens has windows of 17 tokens; the model's positions end at 16"):
+        finetune.classifier(model, torch.cat([text, text[:, :1]], 1), torch.tensor([0, 1, 2, 3]))
+    with pytest.raises(UserError, match="outside the vocabulary"):
+        finetune.classifier(model, text + 100, torch.tensor([0, 1, 2, 3]))

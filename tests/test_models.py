@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def logits(model, tokens):
     with torch.no_grad():
-        return model(input_ids=tokens, use_cache=False).logits
+        return model(input_ids=tokens).logits
 
 
 @pytest.fixture
@@ -290,6 +290,34 @@ def test_a_new_classifier_on_the_embedded_encoder(tmp_path):
     with torch.no_grad():
         assert torch.equal(again(**inputs).logits, model(**inputs).logits)
     assert again.config.num_labels == 3
+
+
+@pytest.mark.parametrize("classes", [0, -1, 1, 2.5, True])
+def test_a_classifier_needs_two_classes(classes):
+    with pytest.raises(UserError, match=f"classes {classes!r} is not allowed; use a whole number of 2 or more"):
+        load_model("minilm-l6", device="cpu", classes=classes)
+
+
+def test_what_is_a_classifier_gets_no_other_head(make_classifier, word_tokenizer, tmp_path):
+    path = save_model(make_classifier(), word_tokenizer, tmp_path / "model")
+    for classes in (3, 5):
+        with pytest.raises(UserError, match=f"model '{path}' is a classifier of 5 classes; leave classes out"):
+            load_model(path, device="cpu", classes=classes)
+
+
+def test_a_classifier_on_an_encoder_of_uneven_widths(make_classifier, word_tokenizer, tokens, tmp_path):
+    body = make_classifier().bert
+    keep_neurons(sublayers(body.encoder.layer[1]), range(20))
+    settle(body)
+    path = save_model(body, word_tokenizer, tmp_path / "model")
+    model, _ = load_model(path, device="cpu", classes=3)
+    assert type(model) is type(make_classifier())
+    assert logits(model, tokens).shape == (7, 3)
+    assert sublayers(model.bert.encoder.layer[1]).neurons == 20
+    weights = model.bert.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in body.state_dict().items())
+    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "again"), device="cpu")
+    assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
 def test_matrices_without_columns_give_their_bias():

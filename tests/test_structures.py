@@ -207,6 +207,47 @@ def test_channels_of_blocks_that_differ_go_by_the_configuration(make_model, toke
     assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
+TINY = {
+    "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1,
+    "pad_token_id": None,
+}  # fmt: skip
+
+
+def tiny(kind, **changes):
+    torch.manual_seed(0)
+    return getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**TINY | changes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("Helium", "the size of its heads follows from them"), ("StableLm", "the size of its heads follows from them"),
+     ("Olmo", "its norms have no weights to cut")],
+)  # fmt: skip
+def test_families_whose_shapes_follow_from_the_width_keep_it(tokens, kind, reason):
+    model = tiny(kind)
+    before = logits(model, tokens)
+    with pytest.raises(UserError, match=f"{kind}ForCausalLM cannot lose hidden channels: {reason}"):
+        keep_channels(model, range(24))
+    assert torch.equal(logits(model, tokens), before)
+
+
+@pytest.mark.parametrize("kind", ["Olmo2", "Cohere", "Granite", "SmolLM3"])
+def test_other_families_lose_channels_and_reload(tokens, word_tokenizer, tmp_path, kind):
+    model = tiny(kind)
+    keep_channels(model, range(24))
+    plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
+    assert torch.equal(logits(plain, tokens), logits(model, tokens))
+
+
+def test_blocks_without_rotation_go_with_them(tokens, word_tokenizer, tmp_path):
+    model = tiny("SmolLM3", no_rope_layers=[1, 0, 1, 0])
+    remove_blocks(model, [0, 3])
+    assert model.config.no_rope_layers == [0, 1]
+    plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
+    assert torch.equal(logits(plain, tokens), logits(model, tokens))
+
+
 def test_embeddings_scaled_by_the_width_are_refused():
     """Gemma multiplies embeddings by the root of the width, so that a reloaded model would compute something else."""
     with torch.device("meta"):

@@ -216,7 +216,7 @@ def article_task(tokenizer, articles: int = 12, length: int = 64) -> dict[str, t
         Split -> (int64 `[n, length]`, labels `[n]`), article by article.
 
     Raises:
-        UserError: more articles than there are, or a length without room for text.
+        UserError: more articles than there are, a length without room for text, or articles too short for it.
     """
     word, around = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     start = around.index(word[0])
@@ -236,6 +236,11 @@ def article_task(tokenizer, articles: int = 12, length: int = 64) -> dict[str, t
             split = {3: "calibration", 4: "evaluation"}.get(number % 5, "training")
             found[split][0].append(passage)
             found[split][1].append(label)
+        if len(words) < 5 * room:
+            raise UserError(
+                f"article {label + 1} by length has {len(words)} tokens, too few for five passages of {length}; use "
+                f"fewer than {label + 1} articles or shorter passages"
+            )
     return {split: (torch.tensor(passages), torch.tensor(labels)) for split, (passages, labels) in found.items()}
 
 

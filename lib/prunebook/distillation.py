@@ -51,7 +51,8 @@ def distill(
         The loss of each step, in nats a token.
 
     Raises:
-        UserError: bad settings, a teacher that is the student or has another vocabulary, and what `train` raises.
+        UserError: bad settings or tokens, a model without a language-model head, a teacher that is the student or
+            has another vocabulary, and what `train` raises.
     """
     training = training or Training()
     if direction not in DIRECTIONS:
@@ -60,11 +61,15 @@ def distill(
         raise UserError(f"temperature {temperature!r} is not allowed; use a number above 0, as 1.0")
     if not next_token >= 0:
         raise UserError(f"next_token {next_token!r} is not allowed; use a weight of 0 or more")
+    for each in (model, teacher):
+        if each.get_output_embeddings() is None:
+            raise UserError(f"{type(each).__name__} has no language-model head; use a causal language model")
     words, known = (len(m.get_output_embeddings().weight) for m in (model, teacher))
     if teacher is model or words != known:
         wrong = "is the student itself" if teacher is model else f"predicts {known} words, not {words}"
         raise UserError(f"the teacher {wrong}; use the dense model that the student was cut from")
-    check_tokens(teacher, tokens, "tokens")
+    for each in (model, teacher):
+        check_tokens(each, tokens, "tokens")
     hidden = [tuple(pair) for pair in hidden]
     pairs = set(itertools.product(*(range(len(find_blocks(m))) for m in (model, teacher)))) if hidden else ()
     if wrong := [pair for pair in hidden if pair not in pairs]:

@@ -137,8 +137,10 @@ def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tens
     """Logits `[n, classes]` of a sequence classifier, on the CPU.
 
     Raises:
-        UserError: bad tokens or precision.
+        UserError: a model that is no classifier, bad tokens or precision.
     """
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        raise UserError(f"{type(model).__name__} is no sequence classifier; load one, as load_model(..., classes=5)")
     check_tokens(model, tokens, "tokens")
     precision, found = resolve_precision(model, precision), []
     for batch in tokens.split(_batch_size(tokens)):

@@ -61,7 +61,7 @@ def train(
     """Train whatever of the model requires gradients, in place.
 
     Args:
-        tokens: int64 `[n, length]`, in the order of training; what does not fill a last step is left out.
+        tokens: int64 `[n, length]` for `loss_of`, in the order of training; what does not fill a last step is left out.
         loss_of: `(model, batch) -> loss`. progress: label of a progress bar, None for none.
         settings: of `loss_of`, in words: a checkpoint of others is another run's.
 
@@ -69,9 +69,8 @@ def train(
         The loss of each step of the whole run on this device.
 
     Raises:
-        UserError: bad tokens, too few of them, a bad `clip`, a loss that is not finite, or a checkpoint of another run.
+        UserError: too few tokens, a bad `clip`, a loss that is not finite, or a checkpoint of another run.
     """
-    check_tokens(model, tokens, "tokens")
     accelerator = Accelerator(device_placement=False)
     a_step = training.batch * accelerator.num_processes
     steps = len(tokens) // a_step
@@ -188,8 +187,9 @@ def full(model, tokens: torch.Tensor, training: Training | None = None, progress
         The loss of each step, in nats a token.
 
     Raises:
-        UserError: what `train` raises.
+        UserError: bad tokens, and what `train` raises.
     """
+    check_tokens(model, tokens, "tokens")
     training = training or Training()
     with training_all(model, training):
         return train(model, tokens, training, progress=progress)
@@ -216,8 +216,9 @@ def lora(
         The loss of each step, in nats a token.
 
     Raises:
-        UserError: a target that is no linear, a bad rank, and what `train` raises.
+        UserError: bad tokens, a target that is no linear, a bad rank, and what `train` raises.
     """
+    check_tokens(model, tokens, "tokens")
     training = training or Training()
     linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if not targets or set(targets) - linears:
@@ -249,10 +250,13 @@ def classifier(
         The loss of each step, in nats a window.
 
     Raises:
-        UserError: labels that are not one a window, and what `train` raises.
+        UserError: labels that are not one a window or beyond the model's classes, and what `train` raises.
     """
+    check_tokens(model, tokens, "tokens")
     if labels.shape != tokens.shape[:1]:
         raise UserError(f"labels {list(labels.shape)} are not one for each of {len(tokens)} windows")
+    if wrong := sorted(set(labels.tolist()) - set(range(model.config.num_labels))):
+        raise UserError(f"label {wrong[0]} is none of the model's {model.config.num_labels} classes, 0 and up")
     training = training or Training()
 
     def loss_of(classifier, batch):  # the label travels in front of its window

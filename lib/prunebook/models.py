@@ -18,6 +18,7 @@ import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -115,22 +116,29 @@ def load_model(
         name: `smollm2-135m`, `minilm-l6`, a local folder, or a hub id such as `meta-llama/Llama-3.2-1B`.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         dtype: `auto` (bfloat16 on CUDA, float32 on CPU), `float32`, `bfloat16` or `float16`.
-        classes: a new, untrained classifier of so many classes on top (drawn from torch's random state).
+        classes: a new, untrained classifier of so many classes on top (drawn from torch's random state); 2 or more.
 
     Returns:
         `(model, tokenizer)`; `model.prunebook_source` says where it came from.
 
     Raises:
-        UserError: nothing of that name can be loaded, or the device or dtype is unknown.
+        UserError: nothing of that name can be loaded, the device or dtype is unknown, or classes are asked of what
+            is a classifier already.
     """
+    if classes is not None and (type(classes) is not int or classes < 2):
+        raise UserError(f"classes {classes!r} is not allowed; use a whole number of 2 or more")
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     source = _source_folder(str(name))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        auto_class = _auto_class(config.architectures or ()) if classes is None else AutoModelForSequenceClassification
+        auto_class = _auto_class(config.architectures or ())
+        if classes is not None and auto_class is AutoModelForSequenceClassification:
+            raise UserError(f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave classes out")
+        if classes is not None:
+            auto_class = AutoModelForSequenceClassification
         if hasattr(config, WIDTHS):
-            auto_class = _resized(config)
+            auto_class = _resized(config, classes)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         head = {} if classes is None else {"num_labels": classes}
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head)
@@ -155,9 +163,11 @@ def _auto_class(architectures: Sequence[str]) -> type:
     return AutoModelForSequenceClassification if classifies else AutoModel
 
 
-def _resized(config) -> type:
+def _resized(config, classes: int | None) -> type:
     """The class of a model whose blocks differ in width, to be read by `from_pretrained`."""
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if classes is not None:
+        architecture = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if not isinstance(architecture, type) or not issubclass(architecture, transformers.PreTrainedModel):
         raise ValueError("config.json names no architecture of transformers")
 

@@ -148,7 +148,7 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
     for axis, size in sizes.items():
         if not 1 <= size <= has[axis]:
             raise UserError(f"{axis} {size} of {has[axis]} cannot stay; use 1 to {has[axis]}")
-    if (heads := sizes.get("heads", parts.heads)) % parts.kv_heads:
+    if (heads := sizes.get("heads")) and heads % parts.kv_heads:
         nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
         raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: {nearest}")
     if "heads" in sizes:
@@ -161,18 +161,23 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
 
 def _parameters_of(model: nn.Module, shape: Mapping[str, int]) -> int:
     """Block parameters of a model like this one, but of that shape: those of one block without memory, times blocks."""
-    config = copy.deepcopy(model.config)
-    fields = {"neurons": "ffn_dim" if hasattr(config, "ffn_dim") else "intermediate_size",
+    fields = {"neurons": "ffn_dim" if hasattr(model.config, "ffn_dim") else "intermediate_size",
               "heads": "num_attention_heads", "hidden": "hidden_size"}  # fmt: skip
-    for axis in fields.keys() & shape.keys():
-        setattr(config, fields[axis], shape[axis])
-    config.num_hidden_layers = 1
-    with torch.device("meta"):
-        small = type(model)(config)
+    small = _one_block(model, {fields[axis]: shape[axis] for axis in fields.keys() & shape.keys()})
     _, stack = find_stack(model)
-    if hasattr(config, WIDTHS) or sublayers(find_stack(small)[1][0]).head_dim != sublayers(stack[0]).head_dim:
+    if hasattr(model.config, WIDTHS) or sublayers(find_stack(small)[1][0]).head_dim != sublayers(stack[0]).head_dim:
         raise UserError(f"the configuration of {type(model).__name__} cannot say {dict(shape)} of this model")
     return block_parameters(small) * shape.get("blocks", len(stack))
+
+
+def _one_block(model: nn.Module, fields: Mapping[str, int]) -> nn.Module:
+    """A fresh model of one block without memory, of the same configuration but for some fields."""
+    config = copy.deepcopy(model.config)
+    for name, value in fields.items():
+        setattr(config, name, value)
+    config.num_hidden_layers = 1
+    with torch.device("meta"):
+        return type(model)(config)
 
 
 def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
@@ -197,8 +202,9 @@ def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
     for index in reversed(gone):
         del stack[index]
     model.config.num_hidden_layers = len(left)
-    if types := getattr(model.config, "layer_types", None):
-        model.config.layer_types = [types[index] for index in left]
+    for name in ("layer_types", "no_rope_layers"):  # which say something of every block
+        if of_blocks := getattr(model.config, name, None):
+            setattr(model.config, name, [of_blocks[index] for index in left])
     for number, block in enumerate(stack):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
@@ -245,6 +251,20 @@ def _check_narrowable(model: nn.Module) -> None:
         raise UserError(f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim")
     if hasattr(embedding, "embed_scale"):  # Gemma's is the root of the width: once reloaded, it would be another
         raise UserError(f"{type(model).__name__} cannot lose hidden channels: their number scales its embeddings")
+    if not norms(model):  # OLMo's know their width from the configuration alone
+        raise UserError(f"{type(model).__name__} cannot lose hidden channels: its norms have no weights to cut")
+    narrower = config.hidden_size - config.num_attention_heads
+    if narrower > 0 and _attention_of(model, narrower) != _attention_of(model, config.hidden_size):
+        raise UserError(f"{type(model).__name__} cannot lose hidden channels: the size of its heads follows from them")
+
+
+def _attention_of(model: nn.Module, hidden: int) -> tuple:
+    """What the configuration makes of attention at so many hidden channels: sizes, all but theirs, and the scale."""
+    parts = sublayers(find_stack(_one_block(model, {"hidden_size": hidden}))[1][0])
+    sizes = parts.head_dim, parts.query.out_features, parts.key.out_features, parts.out.in_features
+    linears = {parts.query, parts.key, parts.value, parts.out}
+    others = [x.shape for m in parts.attention.modules() if m not in linears for x in m.parameters(recurse=False)]
+    return sizes, others, getattr(parts.attention, "scaling", None)
 
 
 def _heads(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """Minitron: what stays on each axis, the sizes of the result, how it is saved, and bad input."""
 
+import contextlib
 import copy
 import re
 
@@ -13,7 +14,8 @@ from prunebook.errors import UserError
 from prunebook.methods import Minitron, minitron
 from prunebook.models import load_model, save_model
 from prunebook.structures import block_parameters, remove_blocks
-from prunebook.sublayers import find_stack, sublayers
+from prunebook.sublayers import find_stack, remove_heads, sublayers
+from prunebook.widths import settle
 
 
 def logits(model, tokens):
@@ -274,3 +276,20 @@ def test_bad_tokens_are_refused(make_model):
     with pytest.raises(UserError, match="at least 2 tokens to predict one"):
         prune(model, "minitron", neurons=20, blocks=2, depth="perplexity", calibration=torch.zeros(2, 1).long())
     assert [parts.neurons for parts in parts_of(model)] == [48] * 3
+
+
+def test_blocks_go_where_an_attention_is_empty(make_classifier, tokens):
+    model = make_classifier()
+    remove_heads(sublayers(find_stack(model)[1][0]))
+    settle(model)
+    prune(model, "minitron", blocks=2, calibration=tokens)
+    assert len(find_stack(model)[1]) == 2
+
+
+def test_passes_of_the_whole_model_are_where_the_caller_says(make_model, tokens, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "prunebook.methods.minitron.placed", lambda _, device: asked.append(device) or contextlib.nullcontext()
+    )
+    prune(make_model("llama"), "minitron", blocks=2, depth="perplexity", calibration=tokens, device="cpu")
+    assert asked == [torch.device("cpu")]

@@ -93,16 +93,18 @@ def activation_importance(
     heads, neurons, hidden, influence = [], [], 0, []
     for step in walk(model, tokens, precision=precision, progress=progress, device=device):
         parts, outputs = sublayers(step.module), torch.empty_like(step.hidden)
-        names = {linear: name for name, linear in step.linears.items()}
         seen = step.collect(
             lambda width, _, size=parts.head_dim: Aggregated(width, size, batch, sequence), outputs=outputs
         )
-        out = seen[names[parts.out]]
-        by_channel = out.scores("channels").view(parts.heads, -1).norm(dim=1)
-        heads.append((out.scores("heads") if head_norm == "token" else by_channel).cpu())
-        neurons.append(seen[names[parts.last]].scores("channels").cpu())
+        of = {linear: seen[name] for name, linear in step.linears.items()}  # without those of emptied sublayers
+        none = torch.zeros(0, dtype=torch.float64)
+        if (out := of.get(parts.out)) and head_norm == "channel":
+            heads.append(out.scores("channels").view(parts.heads, -1).norm(dim=1).cpu())
+        else:
+            heads.append(out.scores("heads").cpu() if out else none)
+        neurons.append(of[parts.last].scores("channels").cpu() if parts.last in of else none)
         for linear in (parts.query, parts.first[0]):
-            hidden = hidden + seen[names[linear]].scores("channels").cpu()
+            hidden = hidden + of[linear].scores("channels").cpu() if linear in of else hidden
         pairs = zip(step.hidden.split(step.batch_size), outputs.split(step.batch_size), strict=True)
         cosines = [cosine_similarity(before.float(), after.float(), dim=-1).double() for before, after in pairs]
         influence.append(1 - torch.cat(cosines).mean())

@@ -16,6 +16,7 @@ import torch
 from ..criteria.activations import BATCH, SEQUENCE, activation_importance
 from ..criteria.whole_blocks import perplexity_scores
 from ..errors import UserError
+from ..models import placed
 from ..precision import PRECISIONS
 from ..structures import AXES, check_sizes, highest, keep_channels, remove_blocks, units_of_sparsity
 from ..sublayers import every_sublayers, find_stack, keep_heads, keep_neurons, sublayers
@@ -86,7 +87,7 @@ class Minitron:
 
         Args:
             calibration: int64 `[n, length]`. progress: label of a progress bar, None for none.
-            device: where blocks compute, one at a time; None for where the model is.
+            device: where blocks compute, one at a time, or for `perplexity` the whole model; None for where it is.
 
         Raises:
             UserError: sizes that the model does not have or cannot divide, an architecture without the axes, bad
@@ -99,7 +100,8 @@ class Minitron:
         )  # fmt: skip
         of_blocks = found.influence
         if "blocks" in sizes and self.depth == "perplexity":
-            of_blocks = perplexity_scores(model, calibration, self.precision, progress)
+            with placed(model, device):
+                of_blocks = perplexity_scores(model, calibration, self.precision, progress)
         for parts, of_heads, of_neurons in zip(every_sublayers(model), found.heads, found.neurons, strict=True):
             if "heads" in sizes:
                 by_group, left = of_heads.view(parts.kv_heads, -1), sizes["heads"] // parts.kv_heads
