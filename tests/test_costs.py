@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from prunebook.costs import footprint
+from prunebook.costs import footprint, paces
 from prunebook.errors import UserError
 from prunebook.models import save_model
 from prunebook.structures import remove_blocks
@@ -100,6 +100,35 @@ def test_times_are_measured_and_the_model_is_as_before(make_model):
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert model.config.to_json_string() == config
     assert found.to_dict()["flops"] == found.flops
+
+
+def test_models_are_timed_in_turn(make_model, monkeypatch):
+    models = {"one": make_model("llama"), "two": make_model("gpt2")}
+    calls, clock = [], iter(range(1000))
+    monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("prunebook.costs.generation_speed", lambda model, prompt, new: calls.append(
+        (type(model).__name__, tuple(prompt.shape), new)) or float(len(calls)))  # fmt: skip
+    found = paces(models, torch.zeros(1, 20, dtype=torch.int64), rounds=2)
+    assert [name for name, *_ in calls] == ["LlamaForCausalLM", "GPT2LMHeadModel"] * 2
+    assert {asked[1:] for asked in calls} == {((1, 16), 16)}
+    assert {label: rates.tolist() for label, rates in found["reads"].items()} == {"one": [20, 20], "two": [20, 20]}
+    assert {label: rates.tolist() for label, rates in found["writes"].items()} == {"one": [1, 3], "two": [2, 4]}
+
+
+def test_paces_are_measured(make_model):
+    found = paces({"it": make_model("llama")}, torch.zeros(1, 20, dtype=torch.int64), rounds=1)
+    assert found["reads"]["it"] > 0
+    assert found["writes"]["it"] > 0
+    for shape in ((2, 20), (1, 15)):
+        with pytest.raises(UserError, match=r"tokens \[\d, \d+\] are not one row of 16 or more"):
+            paces({"it": make_model("llama")}, torch.zeros(shape, dtype=torch.int64))
+
+
+def test_a_model_without_memory_has_the_bytes_of_one_with(make_model):
+    with torch.device("meta"):
+        bare = make_model("llama", tie_word_embeddings=True)
+    model = make_model("llama", tie_word_embeddings=True)
+    assert footprint(bare, N, speed=False) == footprint(model, N, speed=False)
 
 
 @pytest.mark.parametrize("length", [0, -1, 1.5, True, None])

@@ -4,8 +4,10 @@ import copy
 import dataclasses
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,7 +63,7 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
         latency = _latency(model, tokens.to(model.device))
         if model.can_generate():
             tokens_per_second = generation_speed(model, torch.zeros(1, _PROMPT, dtype=torch.int64), _NEW_TOKENS)
-    stored = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if tensor.numel()}
+    stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}  # tied ones are one
     size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
     return Footprint(model.num_parameters(), size, flops, cache, latency, tokens_per_second, length)
 
@@ -88,11 +90,43 @@ def _without_data(tensor: torch.Tensor) -> torch.Tensor:
 
 def _latency(model: nn.Module, tokens: torch.Tensor) -> float:
     """Seconds of a forward pass, the median of three after one to warm up."""
-    seconds = []
-    for _ in range(_RUNS + 1):
-        start = time.perf_counter()
-        model(input_ids=tokens)
-        if tokens.device.type == "cuda":
-            torch.cuda.synchronize(tokens.device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+    return statistics.median([_pass(model, tokens) for _ in range(_RUNS + 1)][1:])
+
+
+def _pass(model: nn.Module, tokens: torch.Tensor) -> float:
+    """Seconds of one forward pass."""
+    start = time.perf_counter()
+    model(input_ids=tokens)
+    if tokens.device.type == "cuda":
+        torch.cuda.synchronize(tokens.device)
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 4) -> dict[str, dict[str, np.ndarray]]:
+    """Tokens a second of causal models, timed in turn, so that whatever else the machine does slows all of them.
+
+    Args:
+        models: label -> model. tokens: int64 `[1, length]` to read in one pass, of at least 16.
+        rounds: how often each is timed, after one pass to warm up.
+
+    Returns:
+        `reads`, of that pass, and `writes`, of greedy generation of 16 tokens after the first 16, one sequence at a
+        time: each label -> `[rounds]`.
+
+    Raises:
+        UserError: bad tokens, or too few of them.
+    """
+    for model in models.values():
+        check_tokens(model, tokens, "tokens")
+    if tokens.shape[0] != 1 or tokens.shape[1] < _PROMPT:
+        raise UserError(f"tokens {list(tokens.shape)} are not one row of {_PROMPT} or more")
+    reads, writes = ({label: [] for label in models} for _ in range(2))
+    for turn in range(rounds + 1):
+        for label, model in models.items():
+            seconds = _pass(model, tokens.to(model.device))
+            if turn:
+                reads[label].append(tokens.shape[1] / seconds)
+                writes[label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS))
+    found = {"reads": reads, "writes": writes}
+    return {verb: {label: np.array(rates) for label, rates in of.items()} for verb, of in found.items()}
