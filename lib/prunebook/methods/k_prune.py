@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from tqdm import tqdm
 
-from ..blocks import walk
+from ..blocks import find_blocks, walk
 from ..criteria.knowledge import knowledge, output_projections, predictions
 from ..errors import UserError
 from ..models import placed
@@ -90,8 +91,8 @@ class KPrune:
 
     @torch.no_grad()
     def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
-        """Cut and refit in place, from the bottom. A copy of the model, the teacher, is held meanwhile, and its logits
-        of all calibration windows.
+        """Cut and refit in place, from the bottom. A copy of the model, the teacher, is held meanwhile to refit to, and
+        its logits of all calibration windows.
 
         Args:
             calibration: int64 `[n, length]` without padding. progress: label of a progress bar, None for none.
@@ -110,13 +111,10 @@ class KPrune:
         if self.tune and (given := calibration.numel()) < max(widths):
             raise UserError(f"calibration of {given} tokens cannot refit {max(widths)} inputs; give at least as many")
         with placed(model, device):
-            teacher = copy.deepcopy(model)
             needed = self.refresh and self.predictive
-            wanted = predictions(teacher, calibration, self.precision) if needed else None
-            steps = (walk(each, calibration, precision=self.precision, progress=label)
-                     for each, label in ((model, progress), (teacher, None)))  # fmt: skip
+            wanted = predictions(model, calibration, self.precision) if needed else None
             scores = None
-            for step, whole in zip(*steps, strict=True):
+            for step, whole in self._steps(model, calibration, progress):
                 if self.tune and not step.index:
                     check_sums(step)  # before anything is cut
                 for of_mlp in (False, True):
@@ -127,6 +125,15 @@ class KPrune:
                     budget -= flops[target] * len(left)
                     self._cut(step, whole, left, of_mlp)
             settle(model)
+
+    def _steps(self, model, calibration: torch.Tensor, progress: str | None):
+        """The blocks of the model, each with the teacher's of the same number and the states that enter both, which
+        only the refit needs."""
+        if not self.tune:
+            return ((block, None) for block in tqdm(find_blocks(model), desc=progress, disable=progress is None))
+        teacher = copy.deepcopy(model)
+        both = ((model, progress), (teacher, None))
+        return zip(*(walk(m, calibration, precision=self.precision, progress=label) for m, label in both), strict=True)
 
     def _scores(self, model, calibration, wanted, target: int, flops: list[int]) -> list[torch.Tensor]:
         """Knowledge a FLOP of the units of the target and of all sublayers above (equations 10 and 11)."""
