@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from prunebook.costs import footprint, paces
+from prunebook.costs import footprint, generation_speed, paces
 from prunebook.errors import UserError
 from prunebook.models import save_model
 from prunebook.structures import remove_blocks
@@ -100,6 +100,21 @@ def test_times_are_measured_and_the_model_is_as_before(make_model):
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert model.config.to_json_string() == config
     assert found.to_dict()["flops"] == found.flops
+
+
+def test_generation_writes_what_was_asked_and_is_timed_after_a_warm_up(make_model, monkeypatch):
+    model, written = make_model("llama"), []
+    generate = model.generate
+    monkeypatch.setattr(model, "generate", lambda *a, **k: written.append(generate(*a, **k)) or written[-1])
+    ticks = iter([10.0, 12.0])
+    monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: next(ticks))
+    assert generation_speed(model, torch.tensor([[3, 4, 5]]), 6) == 3.0  # 6 tokens in 2 s
+    assert [tuple(ids.shape) for ids in written] == [(1, 5), (1, 9)]
+
+
+def test_generation_refuses_no_tokens(make_model):
+    with pytest.raises(UserError, match="new_tokens must be a whole number of 1 or more, not 0"):
+        generation_speed(make_model("llama"), torch.tensor([[3]]), 0)
 
 
 def test_models_are_timed_in_turn(make_model, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from prunebook import evaluate
 from prunebook.corpora import evaluation_tokens
 from prunebook.errors import UserError
-from prunebook.evaluate import classify, dense_baseline, generation_speed, measure, perplexity
+from prunebook.evaluate import classify, dense_baseline, measure, perplexity
 from prunebook.methods import prune
 
 FAMILIES = ("llama", "opt", "gpt2")
@@ -188,21 +188,6 @@ def test_windows_beyond_the_positions_are_refused(make_model):
 def test_a_model_without_a_head_is_refused(make_model, tokens):
     with pytest.raises(UserError, match="LlamaModel has no language-model head; use a causal language model"):
         measure(make_model("llama").model, tokens)
-
-
-def test_generation_writes_what_was_asked_and_is_timed_after_a_warm_up(make_model, monkeypatch):
-    model, written = make_model("llama"), []
-    generate = model.generate
-    monkeypatch.setattr(model, "generate", lambda *a, **k: written.append(generate(*a, **k)) or written[-1])
-    ticks = iter([10.0, 12.0])
-    monkeypatch.setattr("prunebook.evaluate.time.perf_counter", lambda: next(ticks))
-    assert generation_speed(model, torch.tensor([[3, 4, 5]]), 6) == 3.0  # 6 tokens in 2 s
-    assert [tuple(ids.shape) for ids in written] == [(1, 5), (1, 9)]
-
-
-def test_generation_refuses_no_tokens(make_model):
-    with pytest.raises(UserError, match="new_tokens must be a whole number of 1 or more, not 0"):
-        generation_speed(make_model("llama"), torch.tensor([[3]]), 0)
 
 
 def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkeypatch):

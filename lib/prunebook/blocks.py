@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from .corpora import check_tokens
-from .errors import UserError
+from .errors import UserError, not_finite
 from .precision import matmul_precision
 from .sublayers import find_stack, linears_of
 
@@ -62,9 +62,10 @@ def find_blocks(model: nn.Module) -> list[Block]:
                 f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one tensor, "
                 "which is not supported; use a model without experts"
             )
-    linears = [linears_of(f"{name}.{i}.", block) for i, block in enumerate(stack)]
-    with_weights = [{name: x for name, x in of_block.items() if x.weight.numel()} for of_block in linears]
-    return [Block(i, block, of_block) for i, (block, of_block) in enumerate(zip(stack, with_weights, strict=True))]
+    return [
+        Block(i, block, {path: x for path, x in linears_of(f"{name}.{i}.", block).items() if x.weight.numel()})
+        for i, block in enumerate(stack)
+    ]
 
 
 def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -184,10 +185,7 @@ class BlockStep(Block):
         self.propagated = propagate
         for group in self.groups:
             if not leaders[group[0]].is_finite():
-                raise UserError(
-                    f"calibration activations of {group[0]} hold NaN or infinity; use a wider dtype such as "
-                    "float32, or other calibration text"
-                )
+                raise not_finite(f"activations of {group[0]}")
         return {name: leaders[group[0]] for group in self.groups for name in group}
 
     def _update(self, statistic: Statistic, inputs: torch.Tensor) -> None:

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .corpora import check_tokens
 from .errors import UserError
-from .evaluate import generation_speed
 
 _PROMPT, _NEW_TOKENS, _RUNS = 16, 16, 3
 
@@ -103,16 +102,46 @@ def _pass(model: nn.Module, tokens: torch.Tensor) -> float:
 
 
 @torch.no_grad()
+def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
+    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up.
+
+    Args:
+        prompt: int64 `[n, length]`; reading it counts. new_tokens: generated for each of the n rows.
+
+    Raises:
+        UserError: a bad prompt, or fewer than one new token.
+    """
+    check_tokens(model, prompt, "prompt")
+    if not isinstance(new_tokens, int) or new_tokens < 1:
+        raise UserError(f"new_tokens must be a whole number of 1 or more, not {new_tokens!r}")
+    prompt = prompt.to(model.device)
+    _generate(model, prompt, 2)
+    start = time.perf_counter()
+    generated = _generate(model, prompt, new_tokens)
+    return (generated.numel() - prompt.numel()) / (time.perf_counter() - start)
+
+
+def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
+    generated = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0, do_sample=False,
+        min_new_tokens=new_tokens, max_new_tokens=new_tokens,
+    )  # fmt: skip
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return generated
+
+
+@torch.no_grad()
 def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 4) -> dict[str, dict[str, np.ndarray]]:
     """Tokens a second of causal models, timed in turn, so that whatever else the machine does slows all of them.
 
     Args:
         models: label -> model. tokens: int64 `[1, length]` to read in one pass, of at least 16.
-        rounds: how often each is timed, after one pass to warm up.
+        rounds: how often each is timed.
 
     Returns:
-        `reads`, of that pass, and `writes`, of greedy generation of 16 tokens after the first 16, one sequence at a
-        time: each label -> `[rounds]`.
+        `reads`, of the fastest of three such passes, and `writes`, of greedy generation of 16 tokens after the first
+        16, one sequence at a time: each label -> `[rounds]`.
 
     Raises:
         UserError: bad tokens, or too few of them.
@@ -121,12 +150,10 @@ def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 4
         check_tokens(model, tokens, "tokens")
     if tokens.shape[0] != 1 or tokens.shape[1] < _PROMPT:
         raise UserError(f"tokens {list(tokens.shape)} are not one row of {_PROMPT} or more")
-    reads, writes = ({label: [] for label in models} for _ in range(2))
-    for turn in range(rounds + 1):
+    found = {verb: {label: [] for label in models} for verb in ("reads", "writes")}
+    for _ in range(rounds):
         for label, model in models.items():
             seconds = min(_pass(model, tokens.to(model.device)) for _ in range(_RUNS))  # the least disturbed
-            if turn:
-                reads[label].append(tokens.shape[1] / seconds)
-                writes[label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS))
-    found = {"reads": reads, "writes": writes}
+            found["reads"][label].append(tokens.shape[1] / seconds)
+            found["writes"][label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS))
     return {verb: {label: np.array(rates) for label, rates in of.items()} for verb, of in found.items()}

@@ -17,7 +17,7 @@ from .blocks import find_blocks
 from .corpora import check_tokens
 from .divergence import DIRECTIONS, LogitLoss
 from .errors import UserError
-from .evaluate import add_tensors
+from .evaluate import add_tensors, check_head
 from .finetune import Training, train, training_all
 
 
@@ -62,8 +62,7 @@ def distill(
     if not next_token >= 0:
         raise UserError(f"next_token {next_token!r} is not allowed; use a weight of 0 or more")
     for each in (model, teacher):
-        if each.get_output_embeddings() is None:
-            raise UserError(f"{type(each).__name__} has no language-model head; use a causal language model")
+        check_head(each)
     words, known = (len(m.get_output_embeddings().weight) for m in (model, teacher))
     if teacher is model or words != known:
         wrong = "is the student itself" if teacher is model else f"predicts {known} words, not {words}"

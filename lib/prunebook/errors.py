@@ -8,3 +8,10 @@ class UserError(ValueError):
 def first_line(error: Exception) -> str:
     """The first line of another library's error message, or the error's name where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def not_finite(what: str) -> UserError:
+    """The error of numbers that overflowed on calibration text: `what` they are, in the plural."""
+    return UserError(
+        f"calibration {what} hold NaN or infinity; use a wider dtype such as float32, or other calibration text"
+    )

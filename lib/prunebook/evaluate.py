@@ -149,36 +149,6 @@ def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tens
     return torch.cat(found)
 
 
-@torch.no_grad()
-def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
-    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up.
-
-    Args:
-        prompt: int64 `[n, length]`; reading it counts. new_tokens: generated for each of the n rows.
-
-    Raises:
-        UserError: a bad prompt, or fewer than one new token.
-    """
-    check_tokens(model, prompt, "prompt")
-    if not isinstance(new_tokens, int) or new_tokens < 1:
-        raise UserError(f"new_tokens must be a whole number of 1 or more, not {new_tokens!r}")
-    prompt = prompt.to(model.device)
-    _generate(model, prompt, 2)
-    start = time.perf_counter()
-    generated = _generate(model, prompt, new_tokens)
-    return (generated.numel() - prompt.numel()) / (time.perf_counter() - start)
-
-
-def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
-    generated = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0, do_sample=False,
-        min_new_tokens=new_tokens, max_new_tokens=new_tokens,
-    )  # fmt: skip
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return generated
-
-
 def _reduce(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None):
     """NLL of each token `[tokens]`, and summed KL(reference || logits) and equal top-1 tokens.
 
@@ -279,9 +249,14 @@ def _batch_size(tokens: torch.Tensor) -> int:
     return max(1, _BATCH_TOKENS // tokens.shape[1])
 
 
-def _check_windows(model, tokens: torch.Tensor) -> None:
+def check_head(model) -> None:
+    """Raise a `UserError` unless the model predicts words."""
     if model.get_output_embeddings() is None:
         raise UserError(f"{type(model).__name__} has no language-model head; use a causal language model")
+
+
+def _check_windows(model, tokens: torch.Tensor) -> None:
+    check_head(model)
     check_tokens(model, tokens, "tokens")
     if tokens.shape[1] < 2:
         raise UserError(f"tokens must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .blocks import Statistic, find_blocks
 from .corpora import check_tokens
-from .errors import UserError
+from .errors import UserError, not_finite
 from .precision import matmul_precision
 
 _TOKENS = {"cpu": 1024, "cuda": 8192}  # of a pass: logits of all of them and their gradient are held
@@ -143,8 +143,5 @@ def backpropagate(
     for kind, statistics in (("activations", inputs), ("gradients", gradients)):
         for name, statistic in statistics.items():
             if not statistic.is_finite():
-                raise UserError(
-                    f"calibration {kind} of {name} hold NaN or infinity; use a wider dtype such as float32, or other "
-                    "calibration text"
-                )
+                raise not_finite(f"{kind} of {name}")
     return inputs, gradients

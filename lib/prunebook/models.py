@@ -133,9 +133,11 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         auto_class = _auto_class(config.architectures or ())
-        if classes is not None and auto_class is AutoModelForSequenceClassification:
-            raise UserError(f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave classes out")
         if classes is not None:
+            if auto_class is AutoModelForSequenceClassification:
+                raise UserError(
+                    f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave classes out"
+                )
             auto_class = AutoModelForSequenceClassification
         if hasattr(config, WIDTHS):
             auto_class = _resized(config, classes)

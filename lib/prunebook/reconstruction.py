@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .blocks import BlockStep
-from .errors import UserError
+from .errors import UserError, not_finite
 from .sublayers import Sublayers, sublayers
 
 _ROUNDING = 0.02  # of a sum in bfloat16, relative to its largest entry
@@ -98,10 +98,7 @@ def refit(linear: nn.Linear, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]],
         a, lacking = a.double(), lacking.double()  # normal equations square the condition number
         gram, right = gram + a.T @ a, right + a.T @ lacking
     if not (gram.isfinite().all() and right.isfinite().all()):
-        raise UserError(
-            "calibration activations of a sublayer to refit hold NaN or infinity; use a wider dtype such as float32, "
-            "or other calibration text"
-        )
+        raise not_finite("activations of a sublayer to refit")
     gram.diagonal().add_(damping * gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed:

@@ -97,14 +97,15 @@ def activation_importance(
             lambda width, _, size=parts.head_dim: Aggregated(width, size, batch, sequence), outputs=outputs
         )
         of = {linear: seen[name] for name, linear in step.linears.items()}  # without those of emptied sublayers
-        none = torch.zeros(0, dtype=torch.float64)
-        if (out := of.get(parts.out)) and head_norm == "channel":
-            heads.append(out.scores("channels").view(parts.heads, -1).norm(dim=1).cpu())
-        else:
-            heads.append(out.scores("heads").cpu() if out else none)
-        neurons.append(of[parts.last].scores("channels").cpu() if parts.last in of else none)
+
+        def scores(linear, kind="channels", of=of):
+            return of[linear].scores(kind).cpu() if linear in of else torch.zeros(0, dtype=torch.float64)
+
+        by_channel = scores(parts.out).view(parts.heads, parts.head_dim).norm(dim=1)
+        heads.append(scores(parts.out, "heads") if head_norm == "token" else by_channel)
+        neurons.append(scores(parts.last))
         for linear in (parts.query, parts.first[0]):
-            hidden = hidden + of[linear].scores("channels").cpu() if linear in of else hidden
+            hidden = hidden + scores(linear) if linear in of else hidden
         pairs = zip(step.hidden.split(step.batch_size), outputs.split(step.batch_size), strict=True)
         cosines = [cosine_similarity(before.float(), after.float(), dim=-1).double() for before, after in pairs]
         influence.append(1 - torch.cat(cosines).mean())

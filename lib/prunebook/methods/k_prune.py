@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..blocks import find_blocks, walk
 from ..criteria.knowledge import knowledge, output_projections, predictions
-from ..errors import UserError
+from ..errors import UserError, not_finite
 from ..models import placed
 from ..precision import PRECISIONS
 from ..reconstruction import check_sums, examples, refit
@@ -147,10 +147,7 @@ class KPrune:
             weight = (1.0 if of_mlp else self.head_weight) / flops[index]
             score = weight * (self.predictive * of_predictions + self.representational * of_states)
             if not score.isfinite().all():
-                raise UserError(
-                    "calibration activations or gradients hold NaN or infinity; use a wider dtype such as float32, or "
-                    "other calibration text"
-                )
+                raise not_finite("activations or gradients")
             if not of_mlp and not can_lose_all_heads(parts[index // 2]):
                 score[score.argmax()] = torch.inf  # a decoder counts positions by what its attentions cache
             scores.append(score.cpu())
