@@ -239,7 +239,7 @@ def article_task(tokenizer, articles: int = 12, length: int = 64) -> dict[str, t
         if len(words) < 5 * room:
             raise UserError(
                 f"article {label + 1} by length has {len(words)} tokens, too few for five passages of {length}; use "
-                f"fewer than {label + 1} articles or shorter passages"
+                f"{f'fewer than {label + 1} articles or ' * (label > 1)}shorter passages"
             )
     return {split: (torch.tensor(passages), torch.tensor(labels)) for split, (passages, labels) in found.items()}
 

@@ -144,6 +144,8 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         head = {} if classes is None else {"num_labels": classes}
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head)
+    except UserError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = first_line(error)
         known = ", ".join(EMBEDDED)

@@ -90,7 +90,8 @@ def activation_importance(
     Raises:
         UserError: bad tokens, an architecture without separate projections, activations that are not finite.
     """
-    heads, neurons, hidden, influence = [], [], 0, []
+    heads, neurons, influence = [], [], []
+    hidden = torch.zeros(model.config.hidden_size, dtype=torch.float64)
     for step in walk(model, tokens, precision=precision, progress=progress, device=device):
         parts, outputs = sublayers(step.module), torch.empty_like(step.hidden)
         seen = step.collect(

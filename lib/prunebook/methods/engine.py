@@ -89,12 +89,13 @@ def prune(
     parameters, start = block_parameters(model), time.perf_counter()
     device = next(model.parameters()).device if device is None else resolve_device(device)
     with peak_memory(device) as memory:
-        training = model.training
+        modes = {module: module.training for module in model.modules()}
         model.eval()  # dropout would make every pass another
         try:
             method.prune(model, calibration, progress=name_of(method) if progress else None, device=device, **named)
         finally:
-            model.train(training)
+            for module, training in modes.items():
+                module.training = training
     seconds = time.perf_counter() - start
     if smaller:
         sparsity, layers = 1 - block_parameters(model) / parameters, {}

@@ -130,7 +130,8 @@ class KPrune:
         """The blocks of the model, each with the teacher's of the same number and the states that enter both, which
         only the refit needs."""
         if not self.tune:
-            return ((block, None) for block in tqdm(find_blocks(model), desc=progress, disable=progress is None))
+            bar = tqdm(find_blocks(model), desc=progress, unit="block", disable=progress is None)
+            return ((block, None) for block in bar)
         teacher = copy.deepcopy(model)
         both = ((model, progress), (teacher, None))
         return zip(*(walk(m, calibration, precision=self.precision, progress=label) for m, label in both), strict=True)
