@@ -99,16 +99,34 @@ class _Recorder(nn.Module):
         return hidden
 
 
+class _Source(_Recorder):
+    """Stands in for a block: hands on given states, a batch of windows at a call, whatever enters it."""
+
+    def __init__(self, block: nn.Module, states: torch.Tensor):
+        super().__init__(block)
+        self._left = states
+
+    def forward(self, hidden: torch.Tensor, *_, **__) -> torch.Tensor:
+        given, self._left = self._left.tensor_split([len(hidden)])
+        return given.to(hidden.device)
+
+
 @contextlib.contextmanager
-def bypassed(model: nn.Module, index: int) -> Iterator[None]:
-    """Let the hidden states pass one block unchanged while the context is open: the model without that block."""
+def entered(model: nn.Module, index: int, states: torch.Tensor) -> Iterator[None]:
+    """Let passes begin at block `index`, 1 or more, or behind the last, while the context is open.
+
+    Args:
+        states: `[n, length, width]` that enter it, of all windows in the order in which the passes take them.
+    """
     _, stack = find_stack(model)
-    block = stack[index]
-    stack[index] = _Recorder(block)
+    skipped = list(stack)[:index]
+    for i, block in enumerate(skipped):
+        stack[i] = _Recorder(block) if i < index - 1 else _Source(block, states)
     try:
         yield
     finally:
-        stack[index] = block
+        for i, block in enumerate(skipped):
+            stack[i] = block
 
 
 @dataclass

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from prunebook.blocks import bypassed, find_blocks
+from prunebook.blocks import entered, find_blocks
 from prunebook.criteria.whole_blocks import magnitude_scores, perplexity_scores, taylor_scores
 from prunebook.errors import UserError
 from prunebook.evaluate import perplexity
@@ -29,10 +29,23 @@ def test_the_perplexity_score_is_that_of_the_model_without_the_block(make_model,
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_block_is_back_after_a_fault(make_model):
+def test_the_blocks_before_a_block_compute_once(make_model, tokens, monkeypatch):
+    monkeypatch.setattr("prunebook.evaluate._BATCH_TOKENS", 32)  # two windows a pass, so that the order of states tells
+    model, calls = make_model("llama"), []
+    together = perplexity_scores(model, tokens)
+    for index, block in enumerate(model.model.layers):
+        block.register_forward_hook(lambda *_, index=index: calls.append(index))
+    perplexity_scores(model, tokens)
+    passes = math.ceil(len(tokens) / 2)
+    assert [calls.count(index) for index in range(3)] == [1, 1 + passes, 2 * passes]
+    monkeypatch.undo()
+    assert together.tolist() == pytest.approx(perplexity_scores(model, tokens).tolist(), rel=1e-6)
+
+
+def test_the_blocks_are_back_after_a_fault(make_model):
     model = make_model("llama")
     blocks = list(model.model.layers)
-    with pytest.raises(RuntimeError), bypassed(model, 1):
+    with pytest.raises(RuntimeError), entered(model, 2, torch.zeros(1, 4, 32)):
         raise RuntimeError
     assert list(model.model.layers) == blocks
 

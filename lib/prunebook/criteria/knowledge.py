@@ -75,7 +75,7 @@ def knowledge(
             a = inputs[0]
             units = a.detach().float().unflatten(-1, shapes[index]).flatten(0, -3)
             with matmul_precision(a.device, "exact"):  # whatever the passes use
-                grams[index] += torch.einsum("tuc,tud->ucd", units, units)
+                grams[index] += _grams(units)
             if wanted is None or not a.numel():
                 return None
             a = a if a.requires_grad else a.detach().requires_grad_()  # the graph begins at the first that has units
@@ -104,10 +104,16 @@ def knowledge(
             handle.remove()
     representational = []
     for gram, (linear, _), shape in zip(grams, targets, shapes, strict=True):
-        weight = linear.weight.double().T.unflatten(0, shape)  # [units, size, out]
-        norms = (gram * (weight @ weight.mT)).sum((1, 2))
+        norms = (gram * _grams(linear.weight.double().unflatten(1, shape))).sum((1, 2))
         representational.append(norms / (tokens.numel() * linear.out_features))
     return predictive, representational
+
+
+def _grams(x: torch.Tensor) -> torch.Tensor:
+    """The Gram matrix of the channels of each unit `[units, size, size]`, over the rows of `x [rows, units, size]`."""
+    if x.shape[2] == 1:  # einsum would go through the units one by one
+        return x.square().sum(0)[..., None]
+    return torch.einsum("tuc,tud->ucd", x, x)
 
 
 def _divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -7,16 +7,16 @@ Nota-NetsPresso/shortened-llm at 4031a92. A low score means that the block can g
 from collections.abc import Callable
 
 import torch
-from tqdm import tqdm
 
-from ..blocks import bypassed, find_blocks
+from ..blocks import entered, find_blocks, walk
 from ..errors import UserError
 from ..evaluate import measure
 from ..gradients import backward, block_gradients, windows_by_batch
 
 
 def perplexity_scores(model, tokens: torch.Tensor, precision: str = "exact", progress: str | None = None):
-    """The perplexity of the model without each block in turn, float64 `[L]`; infinity where it is not finite.
+    """The perplexity of the model without each block in turn, float64 `[L]`; infinity where it is not finite. What
+    enters a block enters the next one instead: the blocks before it compute once for all scores.
 
     Args:
         tokens: int64 `[n, length]`. precision: of the forward passes. progress: label of a progress bar.
@@ -25,8 +25,8 @@ def perplexity_scores(model, tokens: torch.Tensor, precision: str = "exact", pro
         UserError: bad tokens.
     """
     scores = []
-    for index in tqdm(range(len(find_blocks(model))), desc=progress, unit="block", disable=progress is None):
-        with bypassed(model, index):
+    for step in walk(model, tokens, precision=precision, progress=progress):
+        with entered(model, step.index + 1, step.hidden):
             scores.append(measure(model, tokens, precision=precision).nll.double().mean().exp())
     return torch.stack(scores).nan_to_num(torch.inf, torch.inf)
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..blocks import count_zeros
 from ..costs import Footprint, footprint
 from ..evaluate import DenseBaseline, Measurement, measure
+from ..memory import reusing_memory
 from .engine import Report, prune
 
 _LENGTH = 128  # tokens of the pass whose FLOPs, cache and latency are taken
@@ -149,10 +150,12 @@ def sweep(
         UserError: as `prune` and `measure` do.
     """
     found = {}
-    for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
-        pruned = copy.deepcopy(model)
-        prune(pruned, method, calibration=calibration)
-        found[label] = measure(pruned, held_out, precision=precision).nll[None].numpy()
+    with reusing_memory():
+        for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
+            pruned = copy.deepcopy(model)
+            prune(pruned, method, calibration=calibration)
+            found[label] = measure(pruned, held_out, precision=precision).nll[None].numpy()
+            del pruned
     return found
 
 
