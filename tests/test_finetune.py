@@ -1,6 +1,7 @@
 """Training: the loss falls, what is frozen stays, a broken run goes on, and bad input."""
 
 import copy
+import inspect
 import os
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_a_broken_run_goes_on_with_the_same_result(make_model, text, tmp_path, m
             raise KeyboardInterrupt
         return next_token_loss(model, batch)
 
-    monkeypatch.setattr(finetune.train, "__defaults__", (breaks, None))
+    monkeypatch.setattr(inspect.unwrap(finetune.train), "__defaults__", (breaks, None))
     with pytest.raises(KeyboardInterrupt):
         lora(broken, text, training, targets=MLP)
     assert all(torch.equal(value, before[name]) for name, value in broken.state_dict().items())  # nothing half-merged

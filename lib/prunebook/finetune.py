@@ -50,6 +50,7 @@ class Training:
     checkpoint_every: int = 50
 
 
+@reusing_memory()
 def train(
     model,
     tokens: torch.Tensor,
@@ -88,27 +89,25 @@ def train(
     device = next(model.parameters()).device
     model.train()
     try:
-        with reusing_memory():
-            bar = tqdm(range(len(losses), steps), desc=progress, unit="step", disable=progress is None)
-            for step in bar:
-                torch.manual_seed(training.seed + step)  # dropout does not depend on where a run was broken off
-                first = step * a_step + accelerator.process_index * training.batch
-                batch = tokens[first : first + training.batch].to(device)
-                with torch.enable_grad(), matmul_precision(device, training.precision):
-                    loss = loss_of(prepared, batch)
-                    accelerator.backward(loss)
-                losses.append(loss.item())
-                if not torch.isfinite(loss):
-                    said = f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or float32"
-                    raise UserError(said)
-                if training.clip is not None:
-                    accelerator.clip_grad_norm_(list(trained.values()), training.clip)
-                optimiser.step()
-                optimiser.zero_grad()
-                schedule.step()
-                bar.set_postfix(loss=f"{losses[-1]:.3f}")
-                if training.checkpoint and (step + 1) % training.checkpoint_every == 0 and accelerator.is_main_process:
-                    run.save(losses)
+        bar = tqdm(range(len(losses), steps), desc=progress, unit="step", disable=progress is None)
+        for step in bar:
+            torch.manual_seed(training.seed + step)  # dropout does not depend on where a run was broken off
+            first = step * a_step + accelerator.process_index * training.batch
+            batch = tokens[first : first + training.batch].to(device)
+            with torch.enable_grad(), matmul_precision(device, training.precision):
+                loss = loss_of(prepared, batch)
+                accelerator.backward(loss)
+            losses.append(loss.item())
+            if not torch.isfinite(loss):
+                raise UserError(f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or float32")
+            if training.clip is not None:
+                accelerator.clip_grad_norm_(list(trained.values()), training.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            schedule.step()
+            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+            if training.checkpoint and (step + 1) % training.checkpoint_every == 0 and accelerator.is_main_process:
+                run.save(losses)
     finally:
         model.eval()
         optimiser.zero_grad()

@@ -61,7 +61,7 @@ def _high_water_mark() -> int:
 @contextmanager
 def reusing_memory() -> Iterator[None]:
     """While open, the C library keeps large blocks that are freed, for the next of their size. A loop of same-sized
-    tensors is then spared page faults: a step of training took 20 to 30 % less time on a virtual machine. What was
+    tensors is then spared page faults: a step of training took 6 to 20 % less time on a virtual machine. What was
     kept is given back at the end. Only glibc has this; elsewhere it does nothing.
     """
     c = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -127,6 +127,7 @@ def compare(
     return Comparison(trials, dense, max(1, len(calibrations)), protocol, *_zeros(model), costs)
 
 
+@reusing_memory()
 def sweep(
     model,
     methods: Mapping[str, object],
@@ -150,12 +151,10 @@ def sweep(
         UserError: as `prune` and `measure` do.
     """
     found = {}
-    with reusing_memory():
-        for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
-            pruned = copy.deepcopy(model)
-            prune(pruned, method, calibration=calibration)
-            found[label] = measure(pruned, held_out, precision=precision).nll[None].numpy()
-            del pruned
+    for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
+        pruned = copy.deepcopy(model)
+        prune(pruned, method, calibration=calibration)
+        found[label] = measure(pruned, held_out, precision=precision).nll[None].numpy()
     return found
 
 
