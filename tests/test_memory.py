@@ -2,6 +2,7 @@
 
 import ctypes
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,19 +11,20 @@ import torch
 
 from prunebook.memory import peak_memory, reusing_memory
 
+ROOT = Path(__file__).parent.parent
 SIZE = 40 * 2**20  # bytes, above what malloc keeps by its own rule
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc and /proc are Linux's")
 
 
-def faults(rounds=5):
+def faults(rounds=5, size=SIZE):
     """Page faults of allocating, filling and freeing a block so many times, after a first time."""
     c = ctypes.CDLL(None)
     c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
     found = []
     for _ in range(rounds + 1):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        block = c.malloc(SIZE)
-        ctypes.memset(block, 1, SIZE)
+        block = c.malloc(size)
+        ctypes.memset(block, 1, size)
         c.free(block)
         found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     return sum(found[1:])
@@ -34,13 +36,26 @@ def resident():
 
 @linux
 def test_what_is_freed_is_reused_while_open_and_given_back_after():
-    fresh, held = faults(), resident()
+    fresh = faults()
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier tests have freed would hold the block
+    held = resident()
     with reusing_memory():
         reused = faults()
         assert resident() > held + SIZE // 2
     assert reused < fresh / 10
     assert resident() < held + SIZE // 2
     assert faults() > fresh / 10  # the usual rule again
+
+
+@linux
+def test_smaller_blocks_are_still_reused_after_it():
+    code = (
+        "from tests.test_memory import faults, reusing_memory\n"
+        "with reusing_memory():\n    pass\n"
+        "print(faults(size=2**22))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(run.stdout) < 5 * 2**22 / resource.getpagesize() / 2  # a young process, whose thresholds are lowest
 
 
 @linux
@@ -51,7 +66,10 @@ def test_memory_is_given_back_after_a_fault():
     assert resident() < held + SIZE // 2
 
 
+@linux
 def test_the_peak_counts_what_was_freed_before_the_end():
+    held = resident()
     with peak_memory(torch.device("cpu")) as peak:
-        torch.empty(SIZE // 4).fill_(1.0)
-    assert peak.bytes > SIZE
+        torch.empty(SIZE).fill_(1.0)  # four bytes each
+    assert held + 3 * SIZE < peak.bytes
+    assert resident() < held + SIZE
