@@ -129,6 +129,29 @@ def test_full_trains_everything_and_restores_the_flags(make_model, text, family)
     assert not any(module._forward_hooks for module in recomputed.modules())
 
 
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_bfloat16_weights_are_trained_in_float32(make_model, text, precision):
+    """Steps far below the spacing of bfloat16 add up: the result is that of float32, rounded once at the end."""
+    training = Training(learning_rate=1e-5, precision=precision)
+    narrow = make_model("llama").to(torch.bfloat16)
+    wide = copy.deepcopy(narrow).float()
+    before = copy.deepcopy(narrow.state_dict())
+    assert full(narrow, text, training) == full(wide, text, training)
+    assert {parameter.dtype for parameter in narrow.parameters()} == {torch.bfloat16}
+    for name, value in wide.state_dict().items():
+        assert torch.equal(narrow.state_dict()[name], value.to(torch.bfloat16))
+    assert any(not torch.equal(before[name], value) for name, value in narrow.state_dict().items())
+
+
+def test_bfloat16_weights_come_back_when_training_fails(make_model, text):
+    model = make_model("llama").to(torch.bfloat16)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UserError, match="clip"):
+        full(model, text, Training(clip=-1.0))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert {value.dtype for value in model.state_dict().values()} == {torch.bfloat16}
+
+
 def test_clipping_bounds_the_norm_of_the_gradients(make_model, text, monkeypatch):
     norms, step = [], torch.optim.AdamW.step
 

@@ -173,10 +173,18 @@ def recomputing(model, training: Training) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_all(model, training: Training) -> Iterator[None]:
-    """While open, all parameters of the model require gradients, and it is `recomputing` as the training asks."""
+    """While open, all parameters of the model require gradients, in float32 where their dtype is narrower, which would
+    round small steps away; and it is `recomputing` as the training asks. Afterwards they have the dtype they had."""
+    dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
     with keeping_flags(model), recomputing(model, training):
         model.requires_grad_(True)
-        yield
+        try:
+            for parameter, dtype in dtypes.items():
+                parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
+            yield
+        finally:
+            for parameter, dtype in dtypes.items():
+                parameter.data = parameter.data.to(dtype)
 
 
 def full(model, tokens: torch.Tensor, training: Training | None = None, progress: str | None = None) -> list[float]:
