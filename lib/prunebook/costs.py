@@ -103,7 +103,8 @@ def _pass(model: nn.Module, tokens: torch.Tensor) -> float:
 
 @torch.no_grad()
 def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
-    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up.
+    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up, on a GPU after as
+    many as are timed: its first pass over each length takes several times as long.
 
     Args:
         prompt: int64 `[n, length]`; reading it counts. new_tokens: generated for each of the n rows.
@@ -115,7 +116,7 @@ def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float
     if not isinstance(new_tokens, int) or new_tokens < 1:
         raise UserError(f"new_tokens must be a whole number of 1 or more, not {new_tokens!r}")
     prompt = prompt.to(model.device)
-    _generate(model, prompt, 2)
+    _generate(model, prompt, new_tokens if prompt.device.type == "cuda" else 2)
     start = time.perf_counter()
     generated = _generate(model, prompt, new_tokens)
     return (generated.numel() - prompt.numel()) / (time.perf_counter() - start)
@@ -132,7 +133,7 @@ def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 4) -> dict[str, dict[str, np.ndarray]]:
+def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 3) -> dict[str, dict[str, np.ndarray]]:
     """Tokens a second of causal models, timed in turn, so that whatever else the machine does slows all of them.
 
     Args:

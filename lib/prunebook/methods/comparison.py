@@ -177,7 +177,7 @@ def _protocol(model, calibrations, held_out, dense) -> dict:
     return {
         "model": getattr(model, "prunebook_source", model.config.name_or_path),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": _device_name(model.device),
+        "device": device_name(model.device),
         "calibration": f"{calibration[0]} x {calibration[1]} tokens",
         "seeds": len(calibrations),
         "evaluation": f"{held_out.shape[0]} x {held_out.shape[1]} tokens, windows without overlap",
@@ -186,7 +186,8 @@ def _protocol(model, calibrations, held_out, dense) -> dict:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a protocol calls the device: the GPU's name, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
