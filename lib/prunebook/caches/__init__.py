@@ -14,6 +14,6 @@ weights anyway.
 from .baselines import RandomCache, WindowCache
 from .h2o import H2OCache
 from .keyformer import KeyformerCache
-from .measure import Recall, measure, perplexity, recall
+from .quality import Recall, measure, perplexity, recall
 
 __all__ = ["H2OCache", "KeyformerCache", "RandomCache", "Recall", "WindowCache", "measure", "perplexity", "recall"]

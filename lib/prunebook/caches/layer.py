@@ -48,7 +48,7 @@ class PrunedLayer(CacheLayerMixin):
     def __init__(self, plan: Plan):
         super().__init__()
         self.plan = plan
-        self.reset()
+        self._forget()
         install()
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
@@ -176,10 +176,13 @@ class PrunedLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget everything; the next forward pass is a prompt."""
+        self._forget()
+        self.plan.waiting = False
+
+    def _forget(self) -> None:
         for name in self._STATE:
             setattr(self, name, None)
         self.is_initialized, self.seen = False, 0
-        self.plan.waiting = False
 
     def crop(self, tokens_to_remove: int) -> None:
         """Raise a `UserError`: evicted tokens cannot come back, as assisted decoding would need."""
