@@ -1,5 +1,7 @@
 """What scores are compared with: the newest tokens alone, and the newest with a random sample of the others."""
 
+from functools import partial
+
 import torch
 from transformers import Cache
 
@@ -21,7 +23,7 @@ class WindowCache(Cache):
 
     def __init__(self, budget: float | int = 0.2):
         plan = Plan(Budget(budget, 1.0))
-        super().__init__(layer_class_to_replicate=lambda: PrunedLayer(plan))
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 
 class RandomCache(Cache):
@@ -42,4 +44,4 @@ class RandomCache(Cache):
             return uniform(seed, layer, heads, torch.zeros_like(heads), positions)
 
         plan = Plan(Budget(budget, recent), start=start)
-        super().__init__(layer_class_to_replicate=lambda: PrunedLayer(plan))
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))

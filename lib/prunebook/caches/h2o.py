@@ -10,6 +10,8 @@ competes at once, and what is evicted is freed. The heads of a group (grouped qu
 have, share their sum.
 """
 
+from functools import partial
+
 import torch
 from transformers import Cache
 
@@ -31,7 +33,7 @@ class H2OCache(Cache):
 
     def __init__(self, budget: float | int = 0.2, recent: float | int = 0.5):
         plan = Plan(Budget(budget, recent), gain=attention_weights)
-        super().__init__(layer_class_to_replicate=lambda: PrunedLayer(plan))
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 
 def attention_weights(logits: torch.Tensor, at: Rows) -> torch.Tensor:

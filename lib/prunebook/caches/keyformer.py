@@ -9,6 +9,8 @@ what is evicted is freed; a beam keeps its own tokens. Rows of a batch share the
 does alone. Grouped queries as in H2O.
 """
 
+from functools import partial
+
 import torch
 from transformers import Cache
 
@@ -48,7 +50,7 @@ class KeyformerCache(Cache):
             return (logits / temperature.after(at.steps)[:, None, None, None, None]).softmax(-1)
 
         plan = Plan(Budget(budget, recent), gain=gain)
-        super().__init__(layer_class_to_replicate=lambda: PrunedLayer(plan))
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 
 class Temperature:

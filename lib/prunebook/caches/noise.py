@@ -12,9 +12,8 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
 
 def uniform(seed: int, layer: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """Float32 in (0, 1), of the broadcast shape of `heads`, `queries` and `keys`, all int64."""
-    row = _mix(torch.tensor([seed, layer], device=heads.device) * _GOLDEN)
-    row = _mix((row[0] ^ row[1]) + heads * _GOLDEN)
-    row = _mix(row + queries * _GOLDEN)
+    row = _mix(torch.full_like(heads, seed))
+    row = _mix(_mix(_mix(row + layer) + heads) + queries)
     bits = _mix(row + (keys + 1) * _GOLDEN)
     return _shift(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
 
