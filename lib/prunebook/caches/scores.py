@@ -37,7 +37,7 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
     kv_heads = keys.shape[1]
     logits = query.reshape(batch, kv_heads, -1, width) @ keys.mT
     logits = logits.view(batch, kv_heads, heads // kv_heads, count, -1)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)) * scaling
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).mul_(scaling)
 
 
 def prompt_scores(
