@@ -32,7 +32,7 @@ EXPORTS = {
 }
 _SUBMODULES = (
     "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "finetune", "distillation", "models",
-    "evaluate", "costs", "claims", "catalog",
+    "evaluate", "costs", "caches", "claims", "catalog",
 )  # fmt: skip
 
 __all__ = [*EXPORTS, *_SUBMODULES]

@@ -1,0 +1,70 @@
+"""How many tokens a cache keeps, and how many of them are simply the newest."""
+
+from dataclasses import dataclass
+
+from ..errors import UserError
+
+UNLIMITED = 1 << 40  # tokens of a budget of 1.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The budget of one KV head in one layer.
+
+    Args:
+        total: a fraction in (0, 1] of the prompt's tokens, rounded down; 1.0 keeps every token, generated ones too. Or
+            a whole number of tokens.
+        recent: of the total, the newest tokens: a fraction in [0, 1], rounded down, or a whole number. The newest token
+            itself always stays, so that 0 is one token.
+
+    Raises:
+        UserError: anything else, or a recent window larger than the total.
+    """
+
+    total: float | int
+    recent: float | int
+
+    def __post_init__(self):
+        fraction = isinstance(self.total, float) and 0 < self.total <= 1
+        if not fraction and not (_whole(self.total) and self.total >= 1):
+            raise UserError(
+                f"budget {self.total!r} is not allowed; use a fraction of the prompt in (0, 1], as 0.2, or a whole "
+                "number of tokens >= 1, as 256"
+            )
+        share = isinstance(self.recent, float) and 0 <= self.recent <= 1
+        if not share and not (_whole(self.recent) and self.recent >= 0):
+            raise UserError(
+                f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, 1], as 0.5, or a whole "
+                "number of tokens >= 0, as 32"
+            )
+        if _whole(self.total) and _whole(self.recent):
+            self._check_window(self.total)
+
+    def tokens(self, prompt: int) -> tuple[int, int]:
+        """`(k, k_r)`: all tokens that may stay, and the newest among them, for a prompt of so many tokens.
+
+        Raises:
+            UserError: the fraction of this prompt is less than one token, or less than the recent window.
+        """
+        total = self.total
+        if isinstance(total, float):
+            total = UNLIMITED if total == 1 else int(prompt * total + 1e-9)
+            if total < 1:
+                raise UserError(
+                    f"budget {self.total} of a prompt of {prompt} tokens is less than one token; use a larger fraction "
+                    "or a whole number of tokens"
+                )
+        self._check_window(total)
+        recent = self.recent if _whole(self.recent) else int(total * self.recent + 1e-9)
+        return total, max(recent, 1)
+
+    def _check_window(self, total: int) -> None:
+        if _whole(self.recent) and self.recent > total:
+            raise UserError(
+                f"recent {self.recent} is larger than the budget of {total} tokens; use at most {total}, or a fraction "
+                "of the budget, as 0.5"
+            )
+
+
+def _whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

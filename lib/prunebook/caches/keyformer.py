@@ -1,0 +1,79 @@
+"""Keyformer: key tokens by the attention they get under Gumbel noise and a rising temperature, and the newest.
+
+Adnan et al., Keyformer: KV Cache Reduction through Key Tokens Selection for Efficient Generative Inference (MLSys 2024,
+arXiv 2403.09054, equation 9 and Algorithm 1); official code d-matrix-ai/keyformer-llm at f327831.
+
+As in the official code, noise is fresh for each head, query and key, where the printed algorithm draws it once.
+Differences from that code: the token that leaves the window competes, as printed, where the code loses it for good;
+what is evicted is freed; a beam keeps its own tokens. Rows of a batch share their noise, so that a row comes out as it
+does alone. Grouped queries as in H2O.
+"""
+
+from functools import partial
+
+import torch
+from transformers import Cache
+
+from ..errors import UserError
+from ..methods.options import check_flag, check_whole
+from .budget import Budget
+from .layer import Plan, PrunedLayer
+from .noise import gumbel
+from .scores import Rows
+
+
+class KeyformerCache(Cache):
+    """A token's score is `f[j] = sum over t >= j of softmax_j((x_t + zeta) / tau_t)`, with x the logits and zeta from
+    Gumbel(0, 1). The attention itself is the ordinary softmax.
+
+    Args:
+        budget, recent: as for `H2OCache`; the official script has 0.6 and 0.3.
+        tau: temperature of the prompt, and the one reached after `new_tokens`, where it stays.
+        new_tokens: T, how many tokens will be generated; needed where the temperature changes.
+        noise: False for zeta = 0. seed: of the noise.
+
+    Raises:
+        UserError: an impossible option; in use, a model whose attention cannot be pruned.
+    """
+
+    def __init__(
+        self, budget: float | int = 0.6, recent: float | int = 0.3, *, tau: tuple[float, float] = (1.0, 2.0),
+        new_tokens: int | None = None, noise: bool = True, seed: int = 0,
+    ):  # fmt: skip
+        temperature = Temperature(tau, new_tokens)
+        check_flag("noise", noise)
+        check_whole("seed", seed, 0)
+
+        def gain(logits: torch.Tensor, at: Rows) -> torch.Tensor:
+            if noise:
+                logits = logits + zeta(seed, at, *logits.shape[1:3])
+            return (logits / temperature.after(at.steps)[:, None, None, None, None]).softmax(-1)
+
+        plan = Plan(Budget(budget, recent), gain=gain)
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
+
+
+class Temperature:
+    """`tau_init + t (tau_end - tau_init) / T` after t generated tokens, and tau_end beyond T."""
+
+    def __init__(self, tau: tuple[float, float], new_tokens: int | None):
+        try:
+            self.init, self.end = (float(value) for value in tau)
+        except (TypeError, ValueError):
+            raise UserError(f"tau {tau!r} is not allowed; use two temperatures, as (1.0, 2.0)") from None
+        if not 0.01 <= min(self.init, self.end) <= max(self.init, self.end) < float("inf"):
+            raise UserError(f"tau {tau!r} is not allowed; use two temperatures of at least 0.01, as (1.0, 2.0)")
+        if new_tokens is None and self.init != self.end:
+            raise UserError(f"tau {tau!r} needs new_tokens, the number of tokens to generate, as new_tokens=64")
+        self.new_tokens = 1 if new_tokens is None else new_tokens
+        check_whole("new_tokens", self.new_tokens, 1, ", as 64")
+
+    def after(self, steps: torch.Tensor) -> torch.Tensor:
+        """Temperatures after so many generated tokens, 0 for the prompt."""
+        return self.init + (steps / self.new_tokens).clamp(max=1) * (self.end - self.init)
+
+
+def zeta(seed: int, at: Rows, kv_heads: int, group: int) -> torch.Tensor:
+    """The noise of rows of logits, `[batch or 1, kv heads, group, queries, keys]`."""
+    heads = torch.arange(kv_heads * group, device=at.keys.device).view(kv_heads, group, 1, 1)
+    return gumbel(seed, at.layer, heads, at.queries[:, None, None, :, None], at.keys[:, :, None, None])

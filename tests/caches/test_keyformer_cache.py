@@ -1,0 +1,116 @@
+"""Keyformer's score: its expectation, its temperatures, its noise, and H2O as a special case."""
+
+import math
+
+import pytest
+import torch
+
+from prunebook.caches import H2OCache, KeyformerCache
+from prunebook.caches.keyformer import Temperature
+from prunebook.caches.noise import gumbel, uniform
+from prunebook.caches.scores import Rows
+from prunebook.errors import UserError
+
+
+def gain_of(**options):
+    return KeyformerCache(0.5, **options).layer_class_to_replicate().plan.gain
+
+
+def rows(queries, keys, step=0):
+    return Rows(0, torch.arange(queries)[None], torch.arange(keys)[None, None], torch.tensor([step]))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.6, 0.567), (0.9, 0.816), (0.99, 0.963)])
+def test_expectation_of_two_tokens(share, expected):
+    a = math.log(share / (1 - share))
+    exact = math.exp(a) * (math.exp(a) - 1 - a) / (math.exp(a) - 1) ** 2
+    assert exact == pytest.approx(expected, abs=5e-4)
+    count = 1_000_000
+    logits = torch.tensor([a, 0.0]).expand(1, 1, 1, count, 2)
+    found = gain_of(tau=(1.0, 1.0), seed=4)(logits, rows(count, 2)).mean((0, 1, 2, 3))
+    assert found[0].item() == pytest.approx(exact, abs=1e-3)
+
+
+def test_expectation_at_the_last_temperature():
+    logits = torch.tensor([math.log(9), 0.0]).expand(1, 1, 1, 400_000, 2)
+    found = gain_of(new_tokens=8)(logits, rows(400_000, 2, step=8))
+    assert found[..., 0].mean().item() == pytest.approx(0.72, abs=2e-3)
+
+
+def test_temperatures():
+    found = Temperature((1.0, 2.0), 8).after(torch.tensor([0, 1, 4, 8, 50]))
+    assert found.tolist() == [1.0, 1.125, 1.5, 2.0, 2.0]
+    assert Temperature((1.5, 1.5), None).after(torch.tensor([0, 9])).tolist() == [1.5, 1.5]
+
+
+def test_a_constant_changes_nothing():
+    logits = torch.randn(2, 2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    gain = gain_of(new_tokens=8)
+    torch.testing.assert_close(gain(logits + 3.7, rows(5, 7)), gain(logits, rows(5, 7)), atol=1e-5, rtol=0)
+
+
+def test_noise_is_gumbel_s():
+    draws = gumbel(0, 3, torch.arange(4).view(4, 1, 1), torch.arange(500)[:, None], torch.arange(500)).double()
+    assert draws.mean().item() == pytest.approx(0.5772, abs=5e-3)
+    assert draws.std().item() == pytest.approx(1.2825, abs=5e-3)
+    assert draws.isfinite().all()
+
+
+def test_draws_are_uniform_and_independent_of_their_neighbours():
+    address = torch.arange(8).view(8, 1, 1), torch.arange(300)[:, None], torch.arange(300)
+    draws = torch.stack([uniform(seed, layer, *address) for seed in (0, 1) for layer in (0, 1)]).double()
+    counts = torch.histc(draws, 10, 0, 1) / draws.numel()
+    torch.testing.assert_close(counts, torch.full_like(counts, 0.1), atol=1e-3, rtol=0)
+    centred = draws.view(2, 2, 8, 300, 300) - 0.5
+    for dim in range(5):  # seed, layer, head, query, key
+        pairs = centred.narrow(dim, 1, centred.shape[dim] - 1) * centred.narrow(dim, 0, centred.shape[dim] - 1)
+        assert abs(pairs.mean().item() * 12) < 5e-3  # correlation; its sd is at most 0.0012
+    assert draws.min() > 0
+    assert draws.max() < 1
+
+
+def test_draws_do_not_depend_on_what_is_drawn_with_them():
+    heads, queries, keys = torch.arange(3).view(3, 1, 1), torch.arange(9)[:, None], torch.arange(9)
+    whole = gumbel(5, 1, heads, queries, keys)
+    assert torch.equal(gumbel(5, 1, heads[2:], queries[4:6], keys[3:7]), whole[2:, 4:6, 3:7])
+    assert torch.equal(gumbel(5, 1, heads, queries, keys[[8, 0]]), whole[..., [8, 0]])
+
+
+def test_without_noise_and_temperature_it_is_h2o(make_model, tokens, generate):
+    model = make_model("llama")
+    h2o, plain = H2OCache(0.5, 0.3), KeyformerCache(0.5, 0.3, tau=(1.0, 1.0), noise=False)
+    noisy = KeyformerCache(0.5, 0.3, new_tokens=12)
+    expected = generate(model, tokens, h2o)
+    assert torch.equal(generate(model, tokens, plain), expected)
+    generate(model, tokens, noisy)
+    for a, b in zip(h2o.layers, plain.layers, strict=True):
+        assert torch.equal(a.positions, b.positions)
+        assert torch.equal(a.scores, b.scores)
+    assert any(not torch.equal(a.positions, b.positions) for a, b in zip(h2o.layers, noisy.layers, strict=True))
+
+
+def test_the_seed_decides(make_model, tokens, generate):
+    model, kept = make_model("llama"), []
+    for seed in (1, 1, 2):
+        cache = KeyformerCache(0.5, new_tokens=12, seed=seed)
+        generate(model, tokens, cache)
+        kept.append(torch.stack([layer.positions for layer in cache.layers]))
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, r"tau \(1.0, 2.0\) needs new_tokens, the number of tokens to generate, as new_tokens=64"),
+        ({"new_tokens": 0}, "new_tokens 0 is not allowed; use a whole number >= 1, as 64"),
+        ({"tau": 1.0}, r"tau 1.0 is not allowed; use two temperatures, as \(1.0, 2.0\)"),
+        ({"tau": (0, 1), "new_tokens": 4}, r"tau \(0, 1\) is not allowed; use two temperatures of at least 0.01"),
+        ({"new_tokens": 4, "noise": 1}, "noise 1 is not allowed; use True or False"),
+        ({"new_tokens": 4, "seed": -1}, "seed -1 is not allowed; use a whole number >= 0"),
+        ({"new_tokens": 4, "budget": 1.2}, "budget 1.2 is not allowed"),
+    ],
+)
+def test_bad_options(options, line):
+    with pytest.raises(UserError, match=line):
+        KeyformerCache(**options)
