@@ -32,7 +32,8 @@ class Training:
     Args:
         learning_rate: at its peak. warmup: steps. batch: windows a step, on every device.
         seed: of dropout and of new parameters.
-        precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        precision: of the passes, `exact` (the weights' dtype; float32 at least where all are trained) or `fast`
+            (bfloat16 products).
         clip: norm of all gradients of a step that is not exceeded; None for any.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         checkpoint: file for what is trained, the optimiser and the step, written every `checkpoint_every` steps; a run
@@ -180,6 +181,7 @@ def training_all(model, training: Training) -> Iterator[None]:
         model.requires_grad_(True)
         try:
             for parameter, dtype in dtypes.items():
+                parameter.grad = None  # a gradient of before would be of another dtype
                 parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
             yield
         finally:

@@ -86,6 +86,19 @@ def test_half_precision(make_model, generate, tokens):
     assert cache.layers[0].scores.dtype == torch.float32
 
 
+def test_products_beyond_float16_are_the_plain_caches(make_model, generate, tokens):
+    """Logits are scaled before they are rounded: |q k| of 1e5 is infinite in float16."""
+    model = make_model("llama").half()
+    for block in model.model.layers:
+        for linear in (block.self_attn.q_proj, block.self_attn.k_proj):
+            linear.weight.data.mul_(150 / linear(torch.randn(64, linear.in_features).half()).std())
+    plain, pruned = DynamicCache(), H2OCache(1.0)
+    for part in (tokens[:, :12], tokens[:, 12:13]):
+        logits = [model(part, past_key_values=cache).logits for cache in (plain, pruned)]
+        assert logits[0].isfinite().all()
+        torch.testing.assert_close(logits[1], logits[0], rtol=0.02, atol=0.02)
+
+
 def test_other_calls_are_unchanged(make_model, tokens):
     model = make_model("llama")
     with torch.no_grad():
@@ -129,8 +142,11 @@ def test_a_cache_can_be_used_again_after_reset(make_model, tokens, generate):
 def test_attention_that_does_not_show_its_queries(make_model, tokens):
     model = make_model("llama")
     model.set_attn_implementation("eager")
+    cache = H2OCache(0.5)
     with pytest.raises(UserError, match="does not show its queries to the cache; use a decoder model with full causal"):
-        model(tokens, past_key_values=H2OCache(0.5))
+        model(tokens, past_key_values=cache)
+    model.set_attn_implementation("sdpa")
+    assert model(tokens, past_key_values=cache).logits.shape[:2] == tokens.shape  # the refusal does not stick
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ Zhang et al., H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Lar
 
 Differences from the printed Algorithm 1, which scores with the current step alone and has no recent window: as in the
 paper's text and code, scores accumulate and the newest tokens stay. Differences from the official code: weights are
-softmaxes over the tokens that are left, rows of a batch keep sets of their own, the token that leaves the window
-competes at once, and what is evicted is freed. The heads of a group (grouped queries), which the paper's models do not
-have, share their sum.
+softmaxes over the tokens that are left (and of no later query, which its LLaMA harness counts, too), rows of a batch
+keep sets of their own, the token that leaves the window competes at once, and what is evicted is freed. The heads of a
+group (grouped queries), which the paper's models do not have, share their sum.
 """
 
 from functools import partial
@@ -24,7 +24,8 @@ class H2OCache(Cache):
     """A token's score is the attention it got: `A[j] = sum over t >= j of softmax_j(q_t k / sqrt(d))`.
 
     Args:
-        budget: tokens a KV head keeps: a fraction in (0, 1] of the prompt, 1.0 for all tokens; or a whole number.
+        budget: tokens a KV head keeps: a fraction in (0, 1] of the prompt, 1.0 for all tokens; or a whole number. The
+            prompt is what the first forward pass reads; with `prefill_chunk_size` it would be a chunk.
         recent: of the budget, the newest tokens: a fraction in [0, 1] or a whole number. The paper halves.
 
     Raises:

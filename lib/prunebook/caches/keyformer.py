@@ -29,7 +29,7 @@ class KeyformerCache(Cache):
     Args:
         budget, recent: as for `H2OCache`; the official script has 0.6 and 0.3.
         tau: temperature of the prompt, and the one reached after `new_tokens`, where it stays.
-        new_tokens: T, how many tokens will be generated; needed where the temperature changes.
+        new_tokens: T, how many tokens will be generated: needed unless both temperatures are equal, so by default.
         noise: False for zeta = 0. seed: of the noise.
 
     Raises:

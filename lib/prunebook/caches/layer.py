@@ -28,6 +28,9 @@ class Plan:
     start: Callable[[int, torch.Tensor, int], torch.Tensor] | None = None
     waiting: bool = False
 
+    def __post_init__(self):
+        install()
+
 
 class PrunedLayer(CacheLayerMixin):
     """Slots of keys and values `[batch, kv heads, slots, width]`, never more than the budget and one.
@@ -49,7 +52,6 @@ class PrunedLayer(CacheLayerMixin):
         super().__init__()
         self.plan = plan
         self._forget()
-        install()
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         """The new keys and values as they are, marked with this layer: `attention.install` takes it from there.
@@ -58,6 +60,7 @@ class PrunedLayer(CacheLayerMixin):
             UserError: the attention that got the last keys did not come back with its queries.
         """
         if self.plan.waiting:
+            self.plan.waiting = False  # the cache may go on with another model
             raise UserError(f"this model's attention does not show its queries to the cache; {ALLOWED}")
         self.plan.waiting = True
         setattr(key_states, OWNER, self)

@@ -35,9 +35,9 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
     """
     batch, heads, count, width = query.shape
     kv_heads = keys.shape[1]
-    logits = query.reshape(batch, kv_heads, -1, width) @ keys.mT
-    logits = logits.view(batch, kv_heads, heads // kv_heads, count, -1)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).mul_(scaling)
+    wide = torch.promote_types(query.dtype, torch.float32)  # products of float16 may overflow
+    logits = (query.to(wide) * scaling).reshape(batch, kv_heads, -1, width) @ keys.to(wide).mT
+    return logits.view(batch, kv_heads, heads // kv_heads, count, -1)
 
 
 def prompt_scores(
