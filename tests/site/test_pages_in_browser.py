@@ -14,8 +14,8 @@ from prunebook.catalog import read_address, read_papers
 from hostile import ROOT  # isort: skip
 
 PAGES = (
-    "index", "papers/wanda", "papers/owl", "scoreboard", "leaderboard", "concepts/types", "concepts/runtimes",
-    "challenge/challenge",
+    "index", "papers/wanda", "papers/owl", "papers/minitron", "scoreboard", "leaderboard", "concepts/types",
+    "concepts/runtimes", "challenge/challenge",
 )  # fmt: skip
 
 
