@@ -103,8 +103,8 @@ def _pass(model: nn.Module, tokens: torch.Tensor) -> float:
 
 @torch.no_grad()
 def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
-    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up, on a GPU after as
-    many as are timed: its first pass over each length takes several times as long.
+    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up; on a GPU after as
+    many as are timed.
 
     Args:
         prompt: int64 `[n, length]`; reading it counts. new_tokens: generated for each of the n rows.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..methods.options import is_whole
 
 UNLIMITED = 1 << 40  # tokens of a budget of 1.0
 
@@ -26,18 +27,18 @@ class Budget:
 
     def __post_init__(self):
         fraction = isinstance(self.total, float) and 0 < self.total <= 1
-        if not fraction and not (_whole(self.total) and self.total >= 1):
+        if not fraction and not (is_whole(self.total) and self.total >= 1):
             raise UserError(
                 f"budget {self.total!r} is not allowed; use a fraction of the prompt in (0, 1], as 0.2, or a whole "
                 "number of tokens >= 1, as 256"
             )
         share = isinstance(self.recent, float) and 0 <= self.recent <= 1
-        if not share and not (_whole(self.recent) and self.recent >= 0):
+        if not share and not (is_whole(self.recent) and self.recent >= 0):
             raise UserError(
                 f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, 1], as 0.5, or a whole "
                 "number of tokens >= 0, as 32"
             )
-        if _whole(self.total) and _whole(self.recent):
+        if is_whole(self.total) and is_whole(self.recent):
             self._check_window(self.total)
 
     def tokens(self, prompt: int) -> tuple[int, int]:
@@ -55,16 +56,12 @@ class Budget:
                     "or a whole number of tokens"
                 )
         self._check_window(total)
-        recent = self.recent if _whole(self.recent) else int(total * self.recent + 1e-9)
+        recent = self.recent if is_whole(self.recent) else int(total * self.recent + 1e-9)
         return total, max(recent, 1)
 
     def _check_window(self, total: int) -> None:
-        if _whole(self.recent) and self.recent > total:
+        if is_whole(self.recent) and self.recent > total:
             raise UserError(
                 f"recent {self.recent} is larger than the budget of {total} tokens; use at most {total}, or a fraction "
                 "of the budget, as 0.5"
             )
-
-
-def _whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

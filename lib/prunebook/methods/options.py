@@ -12,9 +12,14 @@ def check_number(name: str, value, use: str = "a number >= 0") -> None:
         raise UserError(f"{name} {value!r} is not allowed; use {use}")
 
 
+def is_whole(value) -> bool:
+    """Whether `value` is a whole number, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def check_whole(name: str, value, least: int, example: str = "") -> None:
     """Raise a `UserError` unless `value` is a whole number >= `least`, and no bool."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value) or value < least:
         raise UserError(f"{name} {value!r} is not allowed; use a whole number >= {least}{example}")
 
 
