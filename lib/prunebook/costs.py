@@ -77,9 +77,14 @@ def _count(model: nn.Module, tokens: torch.Tensor) -> tuple[int, int]:
     bare = copy.deepcopy(model, {id(tensor): _without_data(tensor) for tensor in tensors})
     with FlopCounterMode(display=False) as counter:
         output = bare(input_ids=tokens.to("meta"))
-    layers = getattr(output.get("past_key_values"), "layers", ())
+    return counter.get_total_flops(), cache_bytes(output.get("past_key_values"))
+
+
+def cache_bytes(cache) -> int:
+    """Bytes of the keys and values that a transformers cache holds, of all rows of its batch; 0 for None."""
+    layers = getattr(cache, "layers", ())
     kept = [tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
-    return counter.get_total_flops(), sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:

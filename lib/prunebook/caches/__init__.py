@@ -12,8 +12,18 @@ weights anyway.
 """
 
 from .baselines import RandomCache, WindowCache
+from .comparison import CacheComparison, compare, step_seconds
 from .h2o import H2OCache
 from .keyformer import KeyformerCache
 from .quality import Recall, measure, perplexity, recall
 
-__all__ = ["H2OCache", "KeyformerCache", "RandomCache", "Recall", "WindowCache", "measure", "perplexity", "recall"]
+# name of a paper's cache -> (module here, class); also read without running it
+REGISTRY = {
+    "h2o": ("h2o", "H2OCache"),
+    "keyformer": ("keyformer", "KeyformerCache"),
+}
+
+__all__ = [
+    "REGISTRY", "CacheComparison", "H2OCache", "KeyformerCache", "RandomCache", "Recall", "WindowCache", "compare",
+    "measure", "perplexity", "recall", "step_seconds",
+]  # fmt: skip

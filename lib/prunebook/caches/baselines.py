@@ -1,28 +1,39 @@
-"""What scores are compared with: the newest tokens alone, and the newest with a random sample of the others."""
+"""What scores are compared with: the newest tokens alone, with the first few, or with a random sample of the others."""
 
 from functools import partial
 
 import torch
 from transformers import Cache
 
-from ..methods.options import check_whole
+from ..errors import UserError
+from ..methods.options import check_whole, is_whole
 from .budget import Budget
 from .layer import Plan, PrunedLayer
 from .noise import uniform
 
 
 class WindowCache(Cache):
-    """The newest tokens alone ("local" in H2O).
+    """The newest tokens alone ("local" in H2O), or beside the first few, the attention sinks.
+
+    With sinks these are the tokens that StreamingLLM keeps (Xiao et al., ICLR 2024, arXiv 2309.17453, section 3.2), but
+    at their original positions, where it counts positions within the cache.
 
     Args:
-        budget: as for `H2OCache`.
+        budget: as for `H2OCache`. sinks: of the budget, the first tokens of the text that stay; StreamingLLM has 4.
 
     Raises:
-        UserError: another budget; in use, a model whose attention cannot be pruned.
+        UserError: an impossible option; in use, a model whose attention cannot be pruned.
     """
 
-    def __init__(self, budget: float | int = 0.2):
-        plan = Plan(Budget(budget, 1.0))
+    def __init__(self, budget: float | int = 0.2, *, sinks: int = 0):
+        check_whole("sinks", sinks, 0)
+        if is_whole(budget) and sinks >= budget:
+            raise UserError(f"sinks {sinks} leave no room in a budget of {budget} tokens; use at most {budget - 1}")
+
+        def start(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
+            return (positions < sinks).float().expand(-1, kv_heads, -1)
+
+        plan = Plan(Budget(budget, 0), start=start)  # of equal scores the earliest leaves
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 

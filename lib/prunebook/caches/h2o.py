@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from transformers import Cache
 
+from ..methods.options import check_flag
 from .budget import Budget
 from .layer import Plan, PrunedLayer
 from .scores import Rows
@@ -27,13 +28,15 @@ class H2OCache(Cache):
         budget: tokens a KV head keeps: a fraction in (0, 1] of the prompt, 1.0 for all tokens; or a whole number. The
             prompt is what the first forward pass reads; with `prefill_chunk_size` it would be a chunk.
         recent: of the budget, the newest tokens: a fraction in [0, 1] or a whole number. The paper halves.
+        average: divide a score by the number of queries that saw the token, which the paper found worse (section B.2).
 
     Raises:
-        UserError: another budget or window; in use, a model whose attention cannot be pruned.
+        UserError: an impossible option; in use, a model whose attention cannot be pruned.
     """
 
-    def __init__(self, budget: float | int = 0.2, recent: float | int = 0.5):
-        plan = Plan(Budget(budget, recent), gain=attention_weights)
+    def __init__(self, budget: float | int = 0.2, recent: float | int = 0.5, *, average: bool = False):
+        check_flag("average", average)
+        plan = Plan(Budget(budget, recent), gain=attention_weights, average=average)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 

@@ -19,13 +19,15 @@ class Plan:
     """What the layers of one cache share.
 
     budget: of every row, layer and KV head. gain: what a query adds to the scores of the keys it sees, None for
-    nothing. start: `(layer, positions [batch, 1, n], kv heads)` to the score a key enters with, None for 0. waiting:
-    keys were given to attention that has not come back with its queries.
+    nothing. start: `(layer, positions [batch, 1, n], kv heads)` to the score a key enters with, None for 0. average:
+    tokens are compared by their score divided by the number of queries that saw them. waiting: keys were given to
+    attention that has not come back with its queries.
     """
 
     budget: Budget
     gain: Gain | None = None
     start: Callable[[int, torch.Tensor, int], torch.Tensor] | None = None
+    average: bool = False
     waiting: bool = False
 
     def __post_init__(self):
@@ -91,7 +93,8 @@ class PrunedLayer(CacheLayerMixin):
         scores = self._entering(positions, kv_heads).expand(batch, kv_heads, n)
         if self.plan.gain is not None:
             scores = scores + prompt_scores(self.plan.gain, query, keys, shared, scaling, index)
-        rank = scores.masked_fill((positions >= (self.length - self.recent)[:, None])[:, None], torch.inf)
+        within = positions >= (self.length - self.recent)[:, None]
+        rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
         rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
         best = rank.sort(dim=-1, stable=True).indices[..., -self.filled :]  # of equals the earliest is first to go
         surplus = self.filled - torch.tensor(held, device=self.device)
@@ -143,12 +146,17 @@ class PrunedLayer(CacheLayerMixin):
         """Where a row holds more than its budget, empty the slot with the lowest score outside the recent window."""
         over = valid & (self.length > self.total)
         outside = (self.positions >= 0) & (self.positions < (self.length - self.recent)[:, None, None])
-        lowest = self.scores.masked_fill(~outside, torch.inf).amin(-1, keepdim=True)
-        equal = outside & (self.scores == lowest)
+        compared = self._compared(self.scores, self.positions)
+        lowest = compared.masked_fill(~outside, torch.inf).amin(-1, keepdim=True)
+        equal = outside & (compared == lowest)
         victim = self.positions.masked_fill(~equal, torch.iinfo(torch.int64).max).argmin(-1, keepdim=True)
         left = self.positions.gather(2, victim).masked_fill_(over[:, None, None], -1)
         self.positions.scatter_(2, victim, left)
         self.filled = min(self.filled, self.most)
+
+    def _compared(self, scores: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """What decides who leaves, of the shape of `scores`; the lowest is first to go."""
+        return scores / (self.length[:, None, None] - positions) if self.plan.average else scores
 
     def _entering(self, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
         """Scores with which tokens at `positions [batch, n]` enter: `[batch, kv heads or 1, n]`."""

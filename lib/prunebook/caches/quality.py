@@ -15,6 +15,7 @@ from transformers import Cache, DynamicCache
 from ..corpora import check_tokens
 from ..errors import UserError
 from ..evaluate import Measurement, check_head
+from ..methods.options import is_whole
 
 _BATCH_TOKENS = 1024  # of logits held at once: 200 MB in float32 for 49,152 words
 
@@ -30,10 +31,7 @@ def measure(model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCac
     Raises:
         UserError: bad tokens or prompt, or a model that the cache refuses.
     """
-    check_head(model)
-    check_tokens(model, tokens, "tokens")
-    if not 1 <= prompt < tokens.shape[1]:
-        raise UserError(f"prompt {prompt} is not allowed; use 1 to {tokens.shape[1] - 1} tokens of each window")
+    check_prompt(model, tokens, prompt)
     start, nll = time.perf_counter(), []
     for batch in tokens.split(max(_BATCH_TOKENS // prompt, 1)):
         batch = batch.to(model.device)
@@ -43,6 +41,14 @@ def measure(model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCac
         nll.append(torch.cat(losses, 1).mean(1).cpu())
     predicted = len(tokens) * (tokens.shape[1] - prompt)
     return Measurement(torch.cat(nll), None, None, time.perf_counter() - start, predicted, "exact")
+
+
+def check_prompt(model, tokens: torch.Tensor, prompt: int) -> None:
+    """Raise a `UserError` unless a causal model can read `prompt` of `tokens [n, length]` and predict the others."""
+    check_head(model)
+    check_tokens(model, tokens, "tokens")
+    if not is_whole(prompt) or not 1 <= prompt < tokens.shape[1]:
+        raise UserError(f"prompt {prompt!r} is not allowed; use 1 to {tokens.shape[1] - 1} tokens of each window")
 
 
 def perplexity(model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCache, *, prompt: int) -> float:

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import write_atomic
 from . import anatomy, contents, links, placeholders
 from .reader import Paper, in_order, notebook_paths, read_notebook, record_data, record_of, shown
-from .registry import METHODS, TESTS, read_registry
+from .registry import METHODS, Entry, read_registry
 from .schema import Record, RecordError
 from .tables import challenge_notes, papers_table
 
@@ -81,7 +81,7 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
     return problems
 
 
-def _read(path: Path, registry: Mapping[str, tuple[str, str]]) -> _Read:
+def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
     """Read and check one notebook."""
     try:
         notebook = read_notebook(path)
@@ -128,12 +128,12 @@ def _without_file(error: UserError, path: Path) -> str:
     return str(error).removeprefix(f"{shown(path)}: ")
 
 
-def _method(root: Path, name: str | None, registry: Mapping[str, tuple[str, str]]) -> Iterator[Problem]:
+def _method(root: Path, name: str | None, registry: Mapping[str, Entry]) -> Iterator[Problem]:
     """Faults of the files of a method: both there, the class defined, nothing left to be filled in."""
     if name not in registry or not (root / METHODS).is_dir():
         return
-    module, class_name = registry[name]
-    for file in (METHODS / f"{module}.py", TESTS / f"test_{module}.py"):
+    entry = registry[name]
+    for file in (entry.source, entry.test):
         if not (root / file).is_file():
             yield Problem(str(file), f"is missing: method {name!r} needs its source and its test")
             continue
@@ -143,8 +143,8 @@ def _method(root: Path, name: str | None, registry: Mapping[str, tuple[str, str]
         except (OSError, ValueError, SyntaxError) as error:
             yield Problem(str(file), f"cannot be read: {' '.join(str(error).split())}")
             continue
-        if file.parent == METHODS and class_name not in defined:
-            yield Problem(str(file), f"defines no class {class_name}, which REGISTRY names for {name!r}")
+        if file == entry.source and entry.class_name not in defined:
+            yield Problem(str(file), f"defines no class {entry.class_name}, which REGISTRY names for {name!r}")
         for fault in placeholders.line_faults(text):
             yield Problem(str(file), fault)
 

@@ -1,33 +1,50 @@
-"""The registry of methods, `REGISTRY` in `prunebook/methods/__init__.py`: read without running it, and extended."""
+"""What implements the papers: each room's `REGISTRY`, in its `__init__.py`, read without running it, and extended."""
 
 import ast
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UserError
 
 METHODS = Path("lib/prunebook/methods")
 TESTS = Path("tests/methods")
-_INSTALLED = Path(__file__).parents[1] / "methods" / "__init__.py"
+_ROOMS = ("methods", "caches")
+_LIBRARY, _ALL_TESTS = METHODS.parent, TESTS.parent
+_INSTALLED = Path(__file__).parents[1]
 _WIDTH = 120
 
 
+class Entry(NamedTuple):
+    """What implements a paper, a method or a cache: its class, its file and its test, relative to the book's folder."""
+
+    class_name: str
+    source: Path
+    test: Path
+
+
 def method_names(path: Path | None = None) -> list[str]:
-    """The names of the methods: the keys of `REGISTRY`; errors as `read_registry`.
+    """The names of the methods of pruning weights; errors as `read_registry`.
 
     Args:
         path: the file that holds it; None: the one of this library.
     """
-    return list(_entries(path or _INSTALLED))
+    return list(_entries(path or _INSTALLED / "methods" / "__init__.py"))
 
 
-def read_registry(root: Path) -> dict[str, tuple[str, str]]:
-    """Method -> module and class, of the library in the book's folder, or else of the one that runs this.
+def read_registry(root: Path) -> dict[str, Entry]:
+    """Name -> what implements it, of the library in the book's folder, or else of the one that runs this.
 
     Raises:
-        UserError: the file cannot be read or defines no `REGISTRY` dict.
+        UserError: a room's file cannot be read or defines no `REGISTRY` dict.
     """
-    own = root / METHODS / "__init__.py"
-    return _entries(own if own.is_file() else _INSTALLED)
+    library = root / _LIBRARY if (root / METHODS / "__init__.py").is_file() else _INSTALLED
+    found = {}
+    for room in _ROOMS:
+        if (library / room).is_dir():
+            for name, (module, class_name) in _entries(library / room / "__init__.py").items():
+                source, test = _LIBRARY / room / f"{module}.py", _ALL_TESTS / room / f"test_{module}.py"
+                found[name] = Entry(class_name, source, test)
+    return found
 
 
 def with_method(text: str, name: str, module: str, class_name: str) -> str:

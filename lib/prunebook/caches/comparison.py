@@ -1,0 +1,138 @@
+"""Several caches on one model and the same text: what each costs in quality, memory and time."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import Cache, DynamicCache
+
+from ..costs import cache_bytes
+from ..evaluate import Measurement
+from ..methods.comparison import device_name
+from .quality import check_prompt, measure
+
+PLAIN = "full cache"
+Factory = Callable[[], Cache]
+
+
+@dataclass(frozen=True)
+class CacheTrial:
+    """One cache measured. `kind`: its class. `seed`: None unless its label has several draws. `held_bytes` of keys and
+    values, of one window after its last token."""
+
+    label: str
+    kind: str
+    seed: int | None
+    measurement: Measurement
+    held_bytes: int
+
+
+@dataclass(frozen=True)
+class CacheComparison:
+    """Trials of several caches, the plain one first; see `compare`."""
+
+    trials: list[CacheTrial]
+    seeds: int
+    protocol: dict
+
+    def nll(self, label: str) -> np.ndarray:
+        """Mean NLL of each window in nats `[seeds, windows]`; a cache without draws has the same row for every seed."""
+        stacked = torch.stack([trial.measurement.nll for trial in self.trials if trial.label == label]).numpy()
+        return stacked if len(stacked) == self.seeds else np.repeat(stacked, self.seeds, axis=0)
+
+    def perplexity(self, label: str) -> float:
+        """exp(mean NLL over windows and draws)."""
+        return float(np.exp(self.nll(label).mean()))
+
+    def rows(self) -> list[dict]:
+        """A result row a trial."""
+        return [
+            {
+                "method": trial.kind, "label": trial.label, "seed": trial.seed,
+                "perplexity": trial.measurement.perplexity, "kv_cache_bytes": trial.held_bytes,
+            }
+            for trial in self.trials
+        ]  # fmt: skip
+
+
+def compare(
+    model, caches: Mapping[str, Factory | Sequence[Factory]], tokens: torch.Tensor, *, prompt: int,
+    progress: bool = True,
+) -> CacheComparison:  # fmt: skip
+    """Read the same windows with the plain cache and with each other one; see `measure`.
+
+    Args:
+        caches: label -> what makes a new cache, as `lambda: H2OCache(0.2)`; or several such, one a draw of its noise.
+        tokens: int64 `[n, length]`. prompt: tokens of each window that are read first.
+
+    Raises:
+        UserError: bad tokens or prompt, or a model that a cache refuses.
+    """
+    jobs = []
+    for label, made in {PLAIN: DynamicCache, **caches}.items():
+        draws = [made] if callable(made) else list(made)
+        jobs += [(label, draw, seed if len(draws) > 1 else None) for seed, draw in enumerate(draws)]
+    trials = []
+    for label, make, seed in tqdm(jobs, desc="caches", disable=not progress):
+        last = _Last(make)
+        measured = measure(model, tokens, last, prompt=prompt)
+        kind = "plain" if label == PLAIN else type(last.cache).__name__
+        trials.append(CacheTrial(label, kind, seed, measured, cache_bytes(last.cache) // last.rows))
+    predicted = tokens.shape[1] - prompt
+    protocol = {
+        "model": getattr(model, "prunebook_source", model.config.name_or_path),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": device_name(model.device),
+        "evaluation": f"{len(tokens)} x {prompt} tokens of prompt, then {predicted} predicted one after the other",
+        "seeds": max(1 + (trial.seed or 0) for trial in trials),
+    }
+    return CacheComparison(trials, protocol["seeds"], protocol)
+
+
+class _Last:
+    """Makes caches and remembers the last one, and the rows of its batch."""
+
+    def __init__(self, make: Factory):
+        self.make = make
+
+    def __call__(self) -> Cache:
+        self.cache = self.make()
+        return self.cache
+
+    @property
+    def rows(self) -> int:
+        return self.cache.layers[0].keys.shape[0]
+
+
+@torch.no_grad()
+def step_seconds(
+    model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, prompt: int, rounds: int = 3
+) -> dict[str, list[float]]:
+    """Median seconds of a decoding step after a prompt, caches timed in turn, `rounds` values a label.
+
+    Args:
+        caches: label -> what makes a new cache. tokens: int64 `[n, length]`, decoded together. prompt: tokens read
+            first; the others are the steps.
+
+    Raises:
+        UserError: bad tokens or prompt, or a model that a cache refuses.
+    """
+    check_prompt(model, tokens, prompt)
+    tokens = tokens.to(model.device)
+    found = {label: [] for label in caches}
+    for _ in range(rounds):
+        for label, make in caches.items():
+            cache, steps = make(), []
+            model(input_ids=tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
+            for t in range(prompt, tokens.shape[1]):
+                start = time.perf_counter()
+                model(input_ids=tokens[:, t : t + 1], past_key_values=cache)
+                if model.device.type == "cuda":
+                    torch.cuda.synchronize(model.device)
+                steps.append(time.perf_counter() - start)
+            found[label].append(statistics.median(steps))
+    return found
