@@ -123,20 +123,19 @@ def test_models_are_timed_in_turn(make_model, monkeypatch):
     monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr("prunebook.costs.generation_speed", lambda model, prompt, new: calls.append(
         (type(model).__name__, tuple(prompt.shape), new)) or float(len(calls)))  # fmt: skip
-    found = paces(models, torch.zeros(1, 20, dtype=torch.int64), rounds=2)
+    found = paces(models, torch.zeros(3, 20, dtype=torch.int64), rounds=2)
     assert [name for name, *_ in calls] == ["LlamaForCausalLM", "GPT2LMHeadModel"] * 2
-    assert {asked[1:] for asked in calls} == {((1, 16), 16)}
+    assert {asked[1:] for asked in calls} == {((3, 16), 8)}
     assert {label: rates.tolist() for label, rates in found["reads"].items()} == {"one": [20, 20], "two": [20, 20]}
     assert {label: rates.tolist() for label, rates in found["writes"].items()} == {"one": [1, 3], "two": [2, 4]}
 
 
 def test_paces_are_measured(make_model):
-    found = paces({"it": make_model("llama")}, torch.zeros(1, 20, dtype=torch.int64), rounds=1)
+    found = paces({"it": make_model("llama")}, torch.zeros(2, 20, dtype=torch.int64), rounds=1)
     assert found["reads"]["it"] > 0
     assert found["writes"]["it"] > 0
-    for shape in ((2, 20), (1, 15)):
-        with pytest.raises(UserError, match=r"tokens \[\d, \d+\] are not one row of 16 or more"):
-            paces({"it": make_model("llama")}, torch.zeros(shape, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"tokens \[2, 15\] are too short; use rows of 16 or more"):
+        paces({"it": make_model("llama")}, torch.zeros(2, 15, dtype=torch.int64))
 
 
 def test_a_model_without_memory_has_the_bytes_of_one_with(make_model):

@@ -97,10 +97,10 @@ def _latency(model: nn.Module, tokens: torch.Tensor) -> float:
     return statistics.median([_pass(model, tokens) for _ in range(_RUNS + 1)][1:])
 
 
-def _pass(model: nn.Module, tokens: torch.Tensor) -> float:
+def _pass(model: nn.Module, tokens: torch.Tensor, **options) -> float:
     """Seconds of one forward pass."""
     start = time.perf_counter()
-    model(input_ids=tokens)
+    model(input_ids=tokens, **options)
     if tokens.device.type == "cuda":
         torch.cuda.synchronize(tokens.device)
     return time.perf_counter() - start
@@ -142,24 +142,25 @@ def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 3
     """Tokens a second of causal models, timed in turn, so that whatever else the machine does slows all of them.
 
     Args:
-        models: label -> model. tokens: int64 `[1, length]` to read in one pass, of at least 16.
+        models: label -> model. tokens: int64 `[n, length]`, at least 16 in a row.
         rounds: how often each is timed.
 
     Returns:
-        `reads`, of the fastest of three such passes, and `writes`, of greedy generation of 16 tokens after the first
-        16, one sequence at a time: each label -> `[rounds]`.
+        `reads`, of the first row as a prompt, logits of its last token alone, the fastest of three passes; and
+        `writes`, of greedy generation of 8 tokens after the first 16, all n rows at a time: each label -> `[rounds]`.
 
     Raises:
         UserError: bad tokens, or too few of them.
     """
     for model in models.values():
         check_tokens(model, tokens, "tokens")
-    if tokens.shape[0] != 1 or tokens.shape[1] < _PROMPT:
-        raise UserError(f"tokens {list(tokens.shape)} are not one row of {_PROMPT} or more")
+    if tokens.shape[1] < _PROMPT:
+        raise UserError(f"tokens {list(tokens.shape)} are too short; use rows of {_PROMPT} or more")
     found = {verb: {label: [] for label in models} for verb in ("reads", "writes")}
     for _ in range(rounds):
         for label, model in models.items():
-            seconds = min(_pass(model, tokens.to(model.device)) for _ in range(_RUNS))  # the least disturbed
+            prompt = tokens[:1].to(model.device)
+            seconds = min(_pass(model, prompt, logits_to_keep=1) for _ in range(_RUNS))  # the least disturbed
             found["reads"][label].append(tokens.shape[1] / seconds)
-            found["writes"][label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS))
+            found["writes"][label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS // 2))
     return {verb: {label: np.array(rates) for label, rates in of.items()} for verb, of in found.items()}

@@ -11,8 +11,9 @@ from prunebook.caches import H2OCache, WindowCache, measure, perplexity, recall
 from prunebook.errors import UserError
 
 
-@pytest.mark.parametrize("logits_at_once", [1024, 14])
-def test_nll_is_that_of_token_by_token(make_model, tokens, monkeypatch, logits_at_once):
+@pytest.mark.parametrize(("rows", "logits_at_once"), [(8, 1024), (8, 14), (3, 6)])
+def test_nll_is_that_of_token_by_token(make_model, tokens, monkeypatch, rows, logits_at_once):
+    monkeypatch.setattr("prunebook.caches.quality._ROWS", rows)
     monkeypatch.setattr("prunebook.caches.quality._BATCH_TOKENS", logits_at_once)
     model, cache, losses = make_model("llama"), H2OCache(4), []
     found = measure(model, tokens, lambda: H2OCache(4), prompt=6)

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
 
 from prunebook.catalog import check, method_names
+from prunebook.catalog.registry import read_registry
 from prunebook.errors import UserError
 
 from .tiny_book import cell, notebook, other_record, record, write
@@ -380,3 +383,30 @@ def test_source_and_test_of_a_method(book):
     missing, broken = lines(book, "wanda")
     assert missing == "lib/prunebook/methods/wanda.py: is missing: method 'wanda' needs its source and its test"
     assert broken.startswith("tests/methods/test_wanda.py: cannot be read: ")
+
+
+def test_a_cache_implements_a_paper(book):
+    write(book, record(method="h2o"))
+    allowed = "allowed: magnitude, wanda, null"
+    assert f"{WANDA}: paper.method: 'h2o' is no method; {allowed}" in lines(book, "wanda")
+    (book / "lib/prunebook/caches").mkdir()
+    (book / "lib/prunebook/caches/__init__.py").write_text('REGISTRY = {"h2o": ("heavy", "H2OCache")}\n')
+    assert lines(book, "wanda") == [
+        "lib/prunebook/caches/heavy.py: is missing: method 'h2o' needs its source and its test",
+        "tests/caches/test_heavy.py: is missing: method 'h2o' needs its source and its test",
+    ]
+    (book / "tests/caches").mkdir()
+    (book / "tests/caches/test_heavy.py").write_text("def test_it():\n    assert True\n")
+    (book / "lib/prunebook/caches/heavy.py").write_text("class Cache:\n    pass\n")
+    assert lines(book, "wanda") == [
+        "lib/prunebook/caches/heavy.py: defines no class H2OCache, which REGISTRY names for 'h2o'"
+    ]
+    (book / "lib/prunebook/caches/heavy.py").write_text("class H2OCache:\n    pass\n")
+    assert lines(book, "wanda") == []
+
+
+def test_this_library_s_caches_are_known_where_a_book_has_no_library(tmp_path):
+    found = read_registry(tmp_path)
+    assert found["h2o"] == ("H2OCache", Path("lib/prunebook/caches/h2o.py"), Path("tests/caches/test_h2o.py"))
+    assert found["wanda"].source == Path("lib/prunebook/methods/wanda.py")
+    assert {*method_names()} == {name for name, entry in found.items() if entry.source.parent.name == "methods"}

@@ -12,10 +12,11 @@ weights anyway.
 """
 
 from .baselines import RandomCache, WindowCache
-from .comparison import CacheComparison, compare, step_seconds
+from .comparison import CacheComparison, Steps, compare, time_steps
 from .h2o import H2OCache
 from .keyformer import KeyformerCache
 from .quality import Recall, measure, perplexity, recall
+from .trace import held_positions
 
 # name of a paper's cache -> (module here, class); also read without running it
 REGISTRY = {
@@ -24,6 +25,6 @@ REGISTRY = {
 }
 
 __all__ = [
-    "REGISTRY", "CacheComparison", "H2OCache", "KeyformerCache", "RandomCache", "Recall", "WindowCache", "compare",
-    "measure", "perplexity", "recall", "step_seconds",
+    "REGISTRY", "CacheComparison", "H2OCache", "KeyformerCache", "RandomCache", "Recall", "Steps", "WindowCache",
+    "compare", "held_positions", "measure", "perplexity", "recall", "time_steps",
 ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Several caches on one model and the same text: what each costs in quality, memory and time."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,11 +107,18 @@ class _Last:
         return self.cache.layers[0].keys.shape[0]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Decoding steps of one cache: `seconds` of each, and `held_bytes` of keys and values, of the whole batch, after
+    each; both `[steps]`."""
+
+    seconds: np.ndarray
+    held_bytes: np.ndarray
+
+
 @torch.no_grad()
-def step_seconds(
-    model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, prompt: int, rounds: int = 3
-) -> dict[str, list[float]]:
-    """Median seconds of a decoding step after a prompt, caches timed in turn, `rounds` values a label.
+def time_steps(model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, prompt: int) -> dict[str, Steps]:
+    """Time decoding after a prompt, one step of each cache in turn, so that what else the machine does slows all.
 
     Args:
         caches: label -> what makes a new cache. tokens: int64 `[n, length]`, decoded together. prompt: tokens read
@@ -123,16 +129,21 @@ def step_seconds(
     """
     check_prompt(model, tokens, prompt)
     tokens = tokens.to(model.device)
-    found = {label: [] for label in caches}
-    for _ in range(rounds):
-        for label, make in caches.items():
-            cache, steps = make(), []
-            model(input_ids=tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
-            for t in range(prompt, tokens.shape[1]):
-                start = time.perf_counter()
-                model(input_ids=tokens[:, t : t + 1], past_key_values=cache)
-                if model.device.type == "cuda":
-                    torch.cuda.synchronize(model.device)
-                steps.append(time.perf_counter() - start)
-            found[label].append(statistics.median(steps))
-    return found
+    made = {label: make() for label, make in caches.items()}
+    for cache in made.values():
+        model(input_ids=tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
+    seconds, held = {label: [] for label in caches}, {label: [] for label in caches}
+    for token in tokens[:, prompt:].split(1, dim=1):
+        for label, cache in made.items():
+            seconds[label].append(_seconds(model, token, cache))
+            held[label].append(cache_bytes(cache))
+    return {label: Steps(np.array(seconds[label]), np.array(held[label])) for label in caches}
+
+
+def _seconds(model, token: torch.Tensor, cache: Cache) -> float:
+    """Seconds of one decoding step."""
+    start = time.perf_counter()
+    model(input_ids=token, past_key_values=cache)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter() - start

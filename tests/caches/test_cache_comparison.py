@@ -1,0 +1,97 @@
+"""Several caches side by side: the same numbers as one by one, bytes by formula, steps in turn."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import DynamicCache
+
+from prunebook.caches import H2OCache, RandomCache, WindowCache, compare, held_positions, measure, time_steps
+from prunebook.errors import UserError
+
+CACHES = {"H2O": lambda: H2OCache(4), "random": [lambda seed=seed: RandomCache(4, seed=seed) for seed in range(2)]}
+
+
+def held_bytes(model, slots):
+    """Keys and values of one row: 2 x layers x KV heads x slots x width x 4 bytes."""
+    config = model.config
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * slots * config.head_dim * 4
+
+
+def test_rows_are_the_single_measurements(make_model, tokens):
+    model = make_model("llama")
+    found = compare(model, CACHES, tokens, prompt=6, progress=False)
+    plain = measure(model, tokens, prompt=6)
+    assert [(row["label"], row["method"], row["seed"]) for row in found.rows()] == [
+        ("full cache", "plain", None), ("H2O", "H2OCache", None),
+        ("random", "RandomCache", 0), ("random", "RandomCache", 1),
+    ]  # fmt: skip
+    assert found.rows()[0]["perplexity"] == pytest.approx(plain.perplexity, rel=1e-6)
+    assert found.nll("full cache").shape == (2, len(tokens))
+    one = measure(model, tokens, CACHES["H2O"], prompt=6).nll
+    np.testing.assert_array_equal(found.nll("H2O"), torch.stack([one, one]))
+    draws = [measure(model, tokens, draw, prompt=6).nll for draw in CACHES["random"]]
+    np.testing.assert_array_equal(found.nll("random"), torch.stack(draws))
+    assert found.perplexity("random") == pytest.approx(float(torch.stack(draws).mean().exp()), rel=1e-6)
+    assert found.protocol["seeds"] == 2
+    assert found.protocol["evaluation"] == f"{len(tokens)} x 6 tokens of prompt, then 10 predicted one after the other"
+
+
+def test_bytes_are_those_of_one_window(make_model, tokens):
+    model = make_model("llama")
+    rows = compare(model, CACHES, tokens, prompt=6, progress=False).rows()
+    # 15 of the 16 tokens are read; a pruned cache has its four slots and one for the token that comes in
+    assert [row["kv_cache_bytes"] for row in rows] == [held_bytes(model, slots) for slots in (15, 5, 5, 5)]
+
+
+def test_steps_are_timed_in_turn(make_model, tokens, monkeypatch):
+    model, clock = make_model("llama"), iter(range(1000))
+    monkeypatch.setattr("prunebook.caches.comparison.time.perf_counter", lambda: float(next(clock)))
+    read, forward = [], model.forward
+
+    def recorded(**inputs):
+        read.append(type(inputs["past_key_values"]).__name__)
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", recorded)
+    found = time_steps(model, {"plain": DynamicCache, "window": lambda: WindowCache(4)}, tokens, prompt=12)
+    assert read == ["DynamicCache", "WindowCache"] * 5  # the prompts, then four steps
+    assert found["plain"].seconds.tolist() == found["window"].seconds.tolist() == [1.0] * 4
+    assert found["plain"].held_bytes.tolist() == [len(tokens) * held_bytes(model, n) for n in (13, 14, 15, 16)]
+    assert found["window"].held_bytes.tolist() == [len(tokens) * held_bytes(model, 5)] * 4
+    with pytest.raises(UserError, match="prompt 16 is not allowed; use 1 to 15 tokens of each window"):
+        time_steps(model, {"plain": DynamicCache}, tokens, prompt=16)
+
+
+def test_held_positions_of_a_window(make_model, tokens):
+    model, sinks = make_model("llama"), 2
+    held = held_positions(model, tokens[0], lambda: WindowCache(5, sinks=sinks), prompt=10)
+    assert held.shape == (model.config.num_hidden_layers, model.config.num_key_value_heads, 7, 16)
+    for step, mask in enumerate(held[1, 0]):
+        newest = range(10 + step - 3, 10 + step)
+        assert mask.nonzero().flatten().tolist() == [0, 1, *newest]
+    assert (held == held[:1, :1]).all()
+
+
+def test_sinks_of_a_padded_row_are_its_own_first_tokens(make_model, padded, generate):
+    ids, mask = padded
+    model = make_model("llama")
+    together = generate(model, ids, WindowCache(5, sinks=2), attention_mask=mask)
+    alone = generate(model, ids[1:, 7:], WindowCache(5, sinks=2))
+    assert together[1].tolist() == alone[0].tolist()
+
+
+def test_without_sinks_it_is_the_window(make_model, tokens):
+    model = make_model("llama")
+    held = held_positions(model, tokens[0], lambda: WindowCache(5), prompt=10)
+    assert [mask.nonzero().flatten().tolist() for mask in held[0, 0]] == [list(range(t - 5, t)) for t in range(10, 17)]
+
+
+@pytest.mark.parametrize("sinks", [-1, 1.0, True])
+def test_bad_sinks(sinks):
+    with pytest.raises(UserError, match=f"sinks {sinks} is not allowed; use a whole number >= 0"):
+        WindowCache(5, sinks=sinks)
+
+
+def test_sinks_that_fill_the_budget():
+    with pytest.raises(UserError, match="sinks 5 leave no room in a budget of 5 tokens; use at most 4"):
+        WindowCache(5, sinks=5)
