@@ -94,11 +94,11 @@ def _without_data(tensor: torch.Tensor) -> torch.Tensor:
 
 def _latency(model: nn.Module, tokens: torch.Tensor) -> float:
     """Seconds of a forward pass, the median of three after one to warm up."""
-    return statistics.median([_pass(model, tokens) for _ in range(_RUNS + 1)][1:])
+    return statistics.median([timed_pass(model, tokens) for _ in range(_RUNS + 1)][1:])
 
 
-def _pass(model: nn.Module, tokens: torch.Tensor, **options) -> float:
-    """Seconds of one forward pass."""
+def timed_pass(model: nn.Module, tokens: torch.Tensor, **options) -> float:
+    """Seconds of one forward pass over `tokens [n, length]`, on the model's device; `options` go into it."""
     start = time.perf_counter()
     model(input_ids=tokens, **options)
     if tokens.device.type == "cuda":
@@ -160,7 +160,7 @@ def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 3
     for _ in range(rounds):
         for label, model in models.items():
             prompt = tokens[:1].to(model.device)
-            seconds = min(_pass(model, prompt, logits_to_keep=1) for _ in range(_RUNS))  # the least disturbed
+            seconds = min(timed_pass(model, prompt, logits_to_keep=1) for _ in range(_RUNS))  # the least disturbed
             found["reads"][label].append(tokens.shape[1] / seconds)
             found["writes"][label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS // 2))
     return {verb: {label: np.array(rates) for label, rates in of.items()} for verb, of in found.items()}

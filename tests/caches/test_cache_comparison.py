@@ -44,20 +44,23 @@ def test_bytes_are_those_of_one_window(make_model, tokens):
 
 
 def test_steps_are_timed_in_turn(make_model, tokens, monkeypatch):
-    model, clock = make_model("llama"), iter(range(1000))
-    monkeypatch.setattr("prunebook.caches.comparison.time.perf_counter", lambda: float(next(clock)))
+    model, clock = make_model("llama"), [0.0]
+    monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: clock[0])
     read, forward = [], model.forward
 
     def recorded(**inputs):
         read.append(type(inputs["past_key_values"]).__name__)
+        clock[0] += 2.0 if read[-1] == "WindowCache" else 1.0
         return forward(**inputs)
 
     monkeypatch.setattr(model, "forward", recorded)
     found = time_steps(model, {"plain": DynamicCache, "window": lambda: WindowCache(4)}, tokens, prompt=12)
     assert read == ["DynamicCache", "WindowCache"] * 5  # the prompts, then four steps
-    assert found["plain"].seconds.tolist() == found["window"].seconds.tolist() == [1.0] * 4
-    assert found["plain"].held_bytes.tolist() == [len(tokens) * held_bytes(model, n) for n in (13, 14, 15, 16)]
-    assert found["window"].held_bytes.tolist() == [len(tokens) * held_bytes(model, 5)] * 4
+    assert found["plain"].seconds.tolist() == [1.0] * 3  # the first step is not counted
+    assert found["window"].seconds.tolist() == [2.0] * 3
+    assert (found["plain"].prompt_seconds, found["window"].prompt_seconds) == (1.0, 2.0)
+    assert found["plain"].held_bytes.tolist() == [len(tokens) * held_bytes(model, n) for n in (14, 15, 16)]
+    assert found["window"].held_bytes.tolist() == [len(tokens) * held_bytes(model, 5)] * 3
     with pytest.raises(UserError, match="prompt 16 is not allowed; use 1 to 15 tokens of each window"):
         time_steps(model, {"plain": DynamicCache}, tokens, prompt=16)
 
@@ -86,6 +89,25 @@ def test_without_sinks_it_is_the_window(make_model, tokens):
     assert [mask.nonzero().flatten().tolist() for mask in held[0, 0]] == [list(range(t - 5, t)) for t in range(10, 17)]
 
 
+def test_bad_comparisons(make_model, tokens):
+    model, draw = make_model("llama"), lambda: H2OCache(4)
+    with pytest.raises(UserError, match="label 'full cache' is the plain cache's, which is measured in any case"):
+        compare(model, {"full cache": draw}, tokens, prompt=6)
+    for caches, given in (({"a": [draw] * 2, "b": [draw] * 3}, "a 2, b 3"), ({"a": []}, "a 0")):
+        with pytest.raises(UserError, match=f"draws: {given}; use the same number for all that have several"):
+            compare(model, caches, tokens, prompt=6)
+    found = compare(model, {"a": draw}, tokens[:2], prompt=6, progress=False)
+    with pytest.raises(UserError, match="cache 'b' was not measured; there are full cache, a"):
+        found.nll("b")
+
+
+def test_a_plain_cache_cannot_be_traced(make_model, tokens):
+    with pytest.raises(UserError, match=r"DynamicCache holds every token; trace a pruned cache, as H2OCache\(0.2\)"):
+        held_positions(make_model("llama"), tokens[0], DynamicCache, prompt=10)
+    with pytest.raises(UserError, match="prompt 16 is not allowed; use 1 to 15 tokens of each window"):
+        held_positions(make_model("llama"), tokens[0], lambda: WindowCache(5), prompt=16)
+
+
 @pytest.mark.parametrize("sinks", [-1, 1.0, True])
 def test_bad_sinks(sinks):
     with pytest.raises(UserError, match=f"sinks {sinks} is not allowed; use a whole number >= 0"):
@@ -95,3 +117,8 @@ def test_bad_sinks(sinks):
 def test_sinks_that_fill_the_budget():
     with pytest.raises(UserError, match="sinks 5 leave no room in a budget of 5 tokens; use at most 4"):
         WindowCache(5, sinks=5)
+
+
+def test_sinks_that_fill_a_share_of_a_short_prompt(make_model, tokens):
+    with pytest.raises(UserError, match="sinks 3 leave no room in a budget of 3 tokens; use at most 2"):
+        held_positions(make_model("llama"), tokens[0], lambda: WindowCache(0.5, sinks=3), prompt=6)

@@ -14,7 +14,8 @@ from prunebook.errors import UserError
 
 CACHES = {
     "h2o": H2OCache, "keyformer": functools.partial(KeyformerCache, new_tokens=12), "window": WindowCache,
-    "random": RandomCache,
+    "random": RandomCache, "average": functools.partial(H2OCache, average=True),
+    "sinks": functools.partial(WindowCache, sinks=2),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache
+from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache, scores
 from prunebook.caches.noise import gumbel
 from prunebook.caches.scores import prompt_scores
 from prunebook.errors import UserError
@@ -36,7 +36,7 @@ def drive(layer, query, keys, values, valid, n):
     return sets, torch.cat(outputs, 1) if outputs else None
 
 
-def direct(query, keys, values, n, total, recent, gain):
+def direct(query, keys, values, n, total, recent, gain, average=False):
     """The rule for one row and KV head, nothing dropped, evicted tokens masked: sets, outputs and scores.
 
     Args:
@@ -45,9 +45,13 @@ def direct(query, keys, values, n, total, recent, gain):
     length = len(keys)
     logits = query @ keys.T * SCALING
     scores = torch.zeros(length, dtype=torch.float64)
+
+    def compared(j, seen):
+        return scores[j].item() / (seen - j) if average else scores[j].item(), j
+
     for t in range(n):
         scores[: t + 1] += gain(logits[:, t, : t + 1], t, list(range(t + 1))).sum(0)
-    others = sorted(range(max(n - recent, 0)), key=lambda j: (scores[j].item(), j))
+    others = sorted(range(max(n - recent, 0)), key=lambda j: compared(j, n))
     kept = sorted(set(range(n)) - set(others[: max(n - total, 0)]))
     sets, outputs = [set(kept)], []
     for t in range(n, length):
@@ -57,7 +61,7 @@ def direct(query, keys, values, n, total, recent, gain):
         outputs.append(masked.softmax(-1) @ values)
         scores[kept] += gain(logits[:, t, kept], t, kept).sum(0)
         if len(kept) > total:
-            kept.remove(min((j for j in kept if j <= t - recent), key=lambda j: (scores[j].item(), j)))
+            kept.remove(min((j for j in kept if j <= t - recent), key=lambda j: compared(j, t + 1)))
         sets.append(set(kept))
     return sets, outputs, scores
 
@@ -96,12 +100,13 @@ def layouts(draw):
 
 
 @settings(max_examples=100, deadline=None)
-@given(layout=layouts(), keyformer=st.booleans())
-def test_kept_tokens_and_outputs_are_those_of_the_rule(layout, keyformer):
+@given(layout=layouts(), rule=st.sampled_from(["sum", "average", "keyformer"]))
+def test_kept_tokens_and_outputs_are_those_of_the_rule(layout, rule):
     sizes, valid, budget, recent = layout
     _, batch, kv_heads, group, n, _ = sizes
     query, keys, values = case(*sizes)
-    cache = H2OCache(budget, recent)
+    keyformer, average = rule == "keyformer", rule == "average"
+    cache = H2OCache(budget, recent, average=average)
     if keyformer:
         cache = KeyformerCache(budget, recent, tau=(0.5, 2.0), new_tokens=4, seed=11)
     total, window = cache.layer_class_to_replicate().plan.budget.tokens(n)
@@ -114,7 +119,7 @@ def test_kept_tokens_and_outputs_are_those_of_the_rule(layout, keyformer):
             of_group = slice(head * group, (head + 1) * group)
             expected, wanted, scores = direct(
                 query[row, of_group, real], keys[row, head, real], values[row, head, real], length, total, window,
-                gain(head),
+                gain(head), average,
             )  # fmt: skip
             seen = [0, *real[n:].cumsum(0).tolist()]
             assert [s[row][head] for s in sets] == [expected[count] for count in seen]
@@ -169,7 +174,7 @@ def test_random_caches_hold_a_uniform_sample_of_the_past():
 
 @pytest.mark.parametrize("elements", [1, 500, 1 << 20])
 def test_streamed_sums_are_the_square_matrix_s(monkeypatch, elements):
-    monkeypatch.setattr("prunebook.caches.scores._ELEMENTS", elements)
+    monkeypatch.setitem(scores._ELEMENTS, "cpu", elements)
     query, keys, _ = (x.float() for x in case(3, 2, 2, 3, 33, 0))
     blocks = []
 

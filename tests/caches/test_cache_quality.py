@@ -69,5 +69,9 @@ def test_bad_needles(make_model, tokens):
     model = make_model("llama")
     with pytest.raises(UserError, match=r"depth 1.5 is not allowed; use a fraction of the text in \[0, 1\]"):
         recall(model, tokens[0], tokens[1], depth=1.5)
+    with pytest.raises(UserError, match=r"depth '0' is not allowed; use a fraction of the text in \[0, 1\]"):
+        recall(model, tokens[0], tokens[1], depth="0")
+    with pytest.raises(UserError, match=r"passage \[7, 16\] is not allowed; use tokens \[length\]"):
+        recall(model, tokens[0], tokens)
     with pytest.raises(UserError, match="cue 16 is not allowed; use 1 to 15 tokens of the passage"):
         recall(model, tokens[0], tokens[1], cue=16)

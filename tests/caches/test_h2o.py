@@ -37,7 +37,7 @@ def test_uniform_attention_gives_harmonic_numbers():
 
 
 def test_the_sum_prefers_the_old_and_the_mean_the_attended():
-    # Token 3 gets three quarters of the two queries that see it, token 0 half or more of all the earlier ones.
+    # Token 3 gets 1/4 of its own query and three quarters of the two after it; token 0 gets 1, 1/2, 1/3, 1/4 and less.
     logits = torch.zeros(6, 6)
     logits[4, 3] = logits[5, 3] = math.log(12)  # 12 of 16 and of 17
     query, keys, positions = logits[None, None], torch.eye(6)[None, None], torch.arange(6)[None]

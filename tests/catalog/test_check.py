@@ -410,3 +410,10 @@ def test_this_library_s_caches_are_known_where_a_book_has_no_library(tmp_path):
     assert found["h2o"] == ("H2OCache", Path("lib/prunebook/caches/h2o.py"), Path("tests/caches/test_h2o.py"))
     assert found["wanda"].source == Path("lib/prunebook/methods/wanda.py")
     assert {*method_names()} == {name for name, entry in found.items() if entry.source.parent.name == "methods"}
+
+
+def test_a_name_in_two_rooms(book):
+    (book / "lib/prunebook/caches").mkdir()
+    (book / "lib/prunebook/caches/__init__.py").write_text('REGISTRY = {"wanda": ("heavy", "H2OCache")}\n')
+    with pytest.raises(UserError, match="'wanda' is registered in another room already"):
+        check(book)

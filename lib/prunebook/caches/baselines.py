@@ -5,8 +5,7 @@ from functools import partial
 import torch
 from transformers import Cache
 
-from ..errors import UserError
-from ..methods.options import check_whole, is_whole
+from ..methods.options import check_whole
 from .budget import Budget
 from .layer import Plan, PrunedLayer
 from .noise import uniform
@@ -26,15 +25,10 @@ class WindowCache(Cache):
     """
 
     def __init__(self, budget: float | int = 0.2, *, sinks: int = 0):
-        of_tokens = Budget(budget, 0)  # of equal scores the earliest leaves
-        check_whole("sinks", sinks, 0)
-        if is_whole(budget) and sinks >= budget:
-            raise UserError(f"sinks {sinks} leave no room in a budget of {budget} tokens; use at most {budget - 1}")
-
         def start(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
             return (positions < sinks).float().expand(-1, kv_heads, -1)
 
-        plan = Plan(of_tokens, start=start)
+        plan = Plan(Budget(budget, 0, sinks), start=start)  # of equal scores the earliest leaves
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 

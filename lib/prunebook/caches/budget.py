@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..methods.options import is_whole
+from ..methods.options import check_whole, is_whole
 
 UNLIMITED = 1 << 40  # tokens of a budget of 1.0
 
@@ -17,13 +17,15 @@ class Budget:
             a whole number of tokens.
         recent: of the total, the newest tokens: a fraction in [0, 1], rounded down, or a whole number. The newest token
             itself always stays, so that 0 is one token.
+        sinks: of the total, the first tokens, which are to stay.
 
     Raises:
-        UserError: anything else, or a recent window larger than the total.
+        UserError: anything else, or a recent window or sinks that do not fit into the total.
     """
 
     total: float | int
     recent: float | int
+    sinks: int = 0
 
     def __post_init__(self):
         fraction = isinstance(self.total, float) and 0 < self.total <= 1
@@ -38,14 +40,15 @@ class Budget:
                 f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, 1], as 0.5, or a whole "
                 "number of tokens >= 0, as 32"
             )
-        if is_whole(self.total) and is_whole(self.recent):
-            self._check_window(self.total)
+        check_whole("sinks", self.sinks, 0)
+        if is_whole(self.total):
+            self._check_room(self.total)
 
     def tokens(self, prompt: int) -> tuple[int, int]:
         """`(k, k_r)`: all tokens that may stay, and the newest among them, for a prompt of so many tokens.
 
         Raises:
-            UserError: the fraction of this prompt is less than one token, or less than the recent window.
+            UserError: the fraction of this prompt is less than one token, or the recent window or the sinks do not fit.
         """
         total = self.total
         if isinstance(total, float):
@@ -55,11 +58,13 @@ class Budget:
                     f"budget {self.total} of a prompt of {prompt} tokens is less than one token; use a larger fraction "
                     "or a whole number of tokens"
                 )
-        self._check_window(total)
+        self._check_room(total)
         recent = self.recent if is_whole(self.recent) else int(total * self.recent + 1e-9)
         return total, max(recent, 1)
 
-    def _check_window(self, total: int) -> None:
+    def _check_room(self, total: int) -> None:
+        if self.sinks >= total:
+            raise UserError(f"sinks {self.sinks} leave no room in a budget of {total} tokens; use at most {total - 1}")
         if is_whole(self.recent) and self.recent > total:
             raise UserError(
                 f"recent {self.recent} is larger than the budget of {total} tokens; use at most {total}, or a fraction "

@@ -1,6 +1,5 @@
 """Several caches on one model and the same text: what each costs in quality, memory and time."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,8 @@ import torch
 from tqdm import tqdm
 from transformers import Cache, DynamicCache
 
-from ..costs import cache_bytes
+from ..costs import cache_bytes, timed_pass
+from ..errors import UserError
 from ..evaluate import Measurement
 from ..methods.comparison import device_name
 from .quality import check_prompt, measure
@@ -21,7 +21,7 @@ Factory = Callable[[], Cache]
 @dataclass(frozen=True)
 class CacheTrial:
     """One cache measured. `kind`: its class. `seed`: None unless its label has several draws. `held_bytes` of keys and
-    values, of one window after its last token."""
+    values, of one window at the end; its last token is predicted, not read."""
 
     label: str
     kind: str
@@ -39,8 +39,16 @@ class CacheComparison:
     protocol: dict
 
     def nll(self, label: str) -> np.ndarray:
-        """Mean NLL of each window in nats `[seeds, windows]`; a cache without draws has the same row for every seed."""
-        stacked = torch.stack([trial.measurement.nll for trial in self.trials if trial.label == label]).numpy()
+        """Mean NLL of each window in nats `[seeds, windows]`; a cache without draws has the same row for every seed.
+
+        Raises:
+            UserError: a label that was not measured.
+        """
+        found = [trial.measurement.nll for trial in self.trials if trial.label == label]
+        if not found:
+            known = ", ".join(dict.fromkeys(trial.label for trial in self.trials))
+            raise UserError(f"cache {label!r} was not measured; there are {known}")
+        stacked = torch.stack(found).numpy()
         return stacked if len(stacked) == self.seeds else np.repeat(stacked, self.seeds, axis=0)
 
     def perplexity(self, label: str) -> float:
@@ -66,15 +74,26 @@ def compare(
 
     Args:
         caches: label -> what makes a new cache, as `lambda: H2OCache(0.2)`; or several such, one a draw of its noise.
+            "full cache" is the plain one's.
         tokens: int64 `[n, length]`. prompt: tokens of each window that are read first.
 
     Raises:
-        UserError: bad tokens or prompt, or a model that a cache refuses.
+        UserError: a label that is taken, unequal numbers of draws, bad tokens or prompt, or a model that a cache
+            refuses.
     """
-    jobs = []
-    for label, made in {PLAIN: DynamicCache, **caches}.items():
-        draws = [made] if callable(made) else list(made)
-        jobs += [(label, draw, seed if len(draws) > 1 else None) for seed, draw in enumerate(draws)]
+    if PLAIN in caches:
+        raise UserError(f"label {PLAIN!r} is the plain cache's, which is measured in any case; use another")
+    every = {PLAIN: DynamicCache, **caches}
+    makers = {label: [made] if callable(made) else list(made) for label, made in every.items()}
+    counts = {label: len(draws) for label, draws in makers.items() if len(draws) != 1}
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        given = ", ".join(f"{label} {count}" for label, count in counts.items())
+        raise UserError(f"draws: {given}; use the same number for all that have several")
+    jobs = [
+        (label, draw, seed if len(draws) > 1 else None)
+        for label, draws in makers.items()
+        for seed, draw in enumerate(draws)
+    ]
     trials = []
     for label, make, seed in tqdm(jobs, desc="caches", disable=not progress):
         last = _Last(make)
@@ -87,7 +106,7 @@ def compare(
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(model.device),
         "evaluation": f"{len(tokens)} x {prompt} tokens of prompt, then {predicted} predicted one after the other",
-        "seeds": max(1 + (trial.seed or 0) for trial in trials),
+        "seeds": max(map(len, makers.values())),
     }
     return CacheComparison(trials, protocol["seeds"], protocol)
 
@@ -110,8 +129,9 @@ class _Last:
 @dataclass(frozen=True)
 class Steps:
     """Decoding steps of one cache: `seconds` of each, and `held_bytes` of keys and values, of the whole batch, after
-    each; both `[steps]`."""
+    each, both `[steps]`; and `prompt_seconds` before them."""
 
+    prompt_seconds: float
     seconds: np.ndarray
     held_bytes: np.ndarray
 
@@ -122,7 +142,7 @@ def time_steps(model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, pr
 
     Args:
         caches: label -> what makes a new cache. tokens: int64 `[n, length]`, decoded together. prompt: tokens read
-            first; the others are the steps.
+            first; the others are the steps, the first of which warms up and is not counted.
 
     Raises:
         UserError: bad tokens or prompt, or a model that a cache refuses.
@@ -130,20 +150,15 @@ def time_steps(model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, pr
     check_prompt(model, tokens, prompt)
     tokens = tokens.to(model.device)
     made = {label: make() for label, make in caches.items()}
-    for cache in made.values():
-        model(input_ids=tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
+    before = {
+        label: timed_pass(model, tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
+        for label, cache in made.items()
+    }
     seconds, held = {label: [] for label in caches}, {label: [] for label in caches}
     for token in tokens[:, prompt:].split(1, dim=1):
         for label, cache in made.items():
-            seconds[label].append(_seconds(model, token, cache))
+            seconds[label].append(timed_pass(model, token, past_key_values=cache))
             held[label].append(cache_bytes(cache))
-    return {label: Steps(np.array(seconds[label]), np.array(held[label])) for label in caches}
-
-
-def _seconds(model, token: torch.Tensor, cache: Cache) -> float:
-    """Seconds of one decoding step."""
-    start = time.perf_counter()
-    model(input_ids=token, past_key_values=cache)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter() - start
+    return {
+        label: Steps(before[label], np.array(seconds[label][1:]), np.array(held[label][1:])) for label in caches
+    }

@@ -19,9 +19,9 @@ class Plan:
     """What the layers of one cache share.
 
     budget: of every row, layer and KV head. gain: what a query adds to the scores of the keys it sees, None for
-    nothing. start: `(layer, positions [batch, 1, n], kv heads)` to the score a key enters with, None for 0. average:
-    tokens are compared by their score divided by the number of queries that saw them. waiting: keys were given to
-    attention that has not come back with its queries.
+    nothing. start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with, `[batch, kv heads
+    or 1, n]`, None for 0. average: tokens are compared by their score divided by the number of queries that saw them.
+    waiting: keys were given to attention that has not come back with its queries.
     """
 
     budget: Budget

@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache
 from ..corpora import check_tokens
 from ..errors import UserError
 from ..evaluate import Measurement, check_head
-from ..methods.options import is_whole
+from ..methods.options import check_number, is_whole
 
 _ROWS = 8  # windows read together: a step of a pruned cache takes hardly longer than for one
 _BATCH_TOKENS = 1024  # of logits held at once: 200 MB in float32 for 49,152 words
@@ -23,7 +23,7 @@ _BATCH_TOKENS = 1024  # of logits held at once: 200 MB in float32 for 49,152 wor
 
 @torch.no_grad()
 def measure(model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCache, *, prompt: int) -> Measurement:
-    """Mean NLL of the tokens after the prompt, a window: `nll [n]`, in the model's dtype.
+    """Mean NLL of the tokens after the prompt, a window: `nll [n]`, float32; passes are in the model's dtype.
 
     Args:
         tokens: int64 `[n, length]`, whole windows. cache: makes a new cache, as `lambda: H2OCache(budget=0.2)`; the
@@ -44,10 +44,10 @@ def measure(model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCac
     return Measurement(torch.cat(nll), None, None, time.perf_counter() - start, predicted, "exact")
 
 
-def check_prompt(model, tokens: torch.Tensor, prompt: int) -> None:
+def check_prompt(model, tokens: torch.Tensor, prompt: int, name: str = "tokens") -> None:
     """Raise a `UserError` unless a causal model can read `prompt` of `tokens [n, length]` and predict the others."""
     check_head(model)
-    check_tokens(model, tokens, "tokens")
+    check_tokens(model, tokens, name)
     if not is_whole(prompt) or not 1 <= prompt < tokens.shape[1]:
         raise UserError(f"prompt {prompt!r} is not allowed; use 1 to {tokens.shape[1] - 1} tokens of each window")
 
@@ -80,10 +80,14 @@ def recall(
     Raises:
         UserError: bad tokens, depth or cue, or a model that the cache refuses.
     """
-    if not 0 <= depth <= 1:
+    for name, part in (("text", text), ("passage", passage)):
+        if part.ndim != 1:
+            raise UserError(f"{name} {list(part.shape)} is not allowed; use tokens [length]")
+    check_number("depth", depth, "a fraction of the text in [0, 1]")
+    if depth > 1:
         raise UserError(f"depth {depth} is not allowed; use a fraction of the text in [0, 1]")
-    if not 1 <= cue < len(passage):
-        raise UserError(f"cue {cue} is not allowed; use 1 to {len(passage) - 1} tokens of the passage")
+    if not is_whole(cue) or not 1 <= cue < len(passage):
+        raise UserError(f"cue {cue!r} is not allowed; use 1 to {len(passage) - 1} tokens of the passage")
     check_head(model)
     before = round(len(text) * depth)
     tokens = torch.cat([text[:before], passage, text[before:], passage])[None]

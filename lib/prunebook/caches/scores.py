@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
-_ELEMENTS = 1 << 20  # of the logits held at once: 4 MB
+_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def prompt_scores(
     kv_heads = keys.shape[1]
     sums = torch.zeros(batch, kv_heads, n, dtype=torch.promote_types(query.dtype, torch.float32), device=query.device)
     steps = torch.zeros(len(positions), dtype=torch.int64, device=query.device)
-    block = max(_ELEMENTS // (batch * heads * n), 1)
+    block = max(_ELEMENTS.get(query.device.type, 1 << 20) // (batch * heads * n), 1)
     for first in range(0, n, block):
         last = min(first + block, n)
         at = Rows(layer, positions[:, first:last], positions[:, None, :last], steps)

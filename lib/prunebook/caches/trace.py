@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from transformers import Cache
 
+from ..errors import UserError
+from .layer import PrunedLayer
 from .quality import check_prompt
 
 
@@ -17,13 +19,14 @@ def held_positions(model, text: torch.Tensor, cache: Callable[[], Cache], *, pro
         text: int64 `[length]`. cache: makes a pruned cache, as `lambda: H2OCache(0.2)`. prompt: tokens read first.
 
     Raises:
-        UserError: bad tokens or prompt, or a model that the cache refuses.
+        UserError: bad text or prompt, a cache that is not pruned, or a model that the cache refuses.
     """
-    tokens = text[None].to(model.device)
-    check_prompt(model, tokens, prompt)
-    made, states = cache(), []
+    check_prompt(model, text[None], prompt, "text")
+    tokens, made, states = text[None].to(model.device), cache(), []
     for part in [tokens[:, :prompt], *tokens[:, prompt:].split(1, dim=1)]:
         model(input_ids=part, past_key_values=made, logits_to_keep=1)
+        if not isinstance(made.layers[0], PrunedLayer):
+            raise UserError(f"{type(made).__name__} holds every token; trace a pruned cache, as H2OCache(0.2)")
         states.append(torch.stack([_held(layer.positions[0], len(text)) for layer in made.layers]))
     return torch.stack(states, 2)
 

@@ -35,13 +35,15 @@ def read_registry(root: Path) -> dict[str, Entry]:
     """Name -> what implements it, of the library in the book's folder, or else of the one that runs this.
 
     Raises:
-        UserError: a room's file cannot be read or defines no `REGISTRY` dict.
+        UserError: a room's file cannot be read or defines no `REGISTRY` dict, or two rooms share a name.
     """
     library = root / _LIBRARY if (root / METHODS / "__init__.py").is_file() else _INSTALLED
     found = {}
     for room in _ROOMS:
         if (library / room).is_dir():
             for name, (module, class_name) in _entries(library / room / "__init__.py").items():
+                if name in found:
+                    raise UserError(f"{library / room}/__init__.py: {name!r} is registered in another room already")
                 source, test = _LIBRARY / room / f"{module}.py", _ALL_TESTS / room / f"test_{module}.py"
                 found[name] = Entry(class_name, source, test)
     return found
