@@ -51,6 +51,23 @@ def test_adapters_learn_are_merged_and_touch_their_targets_only(make_model, text
         assert next_token_loss(model, text[:2]) < losses[-1] + 0.1
 
 
+def test_a_constant_group_keeps_its_rate(text):
+    class Line(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rest, self.falls, self.stays = (torch.nn.Parameter(torch.zeros(())) for _ in range(3))
+
+    line = Line()
+    groups = [
+        {"params": [line.falls], "lr": 0.1, "maximize": True},
+        {"params": [line.stays], "lr": 0.1, "maximize": True, "constant": True},
+    ]
+    train(line, text, Training(0.1, warmup=4, weight_decay=0.0), lambda m, _: m.rest + m.falls + m.stays, groups=groups)
+    assert line.stays.item() == pytest.approx(4.0, rel=1e-3)  # Adam moves by the rate where the gradient stays
+    assert line.falls.item() == pytest.approx(0.1 * (1.5 + 18), rel=0.03)  # warm-up, and half of the rest
+    assert line.rest.item() == pytest.approx(-line.falls.item(), rel=1e-3)
+
+
 def test_the_same_seed_gives_the_same_model(make_model, text):
     models = [make_model("llama") for _ in range(3)]
     losses = [lora(m, text, Training(seed=seed), targets=MLP) for m, seed in zip(models, (0, 0, 1), strict=True)]

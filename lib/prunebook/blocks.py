@@ -16,6 +16,7 @@ from torch.func import functional_call
 from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from .bitlinear import BitLinear, absmean_ternary
 from .corpora import check_tokens
 from .errors import UserError, not_finite
 from .precision import matmul_precision
@@ -37,6 +38,12 @@ class Statistic(Protocol):
 def weight_of(linear: nn.Module) -> torch.Tensor:
     """The weight of a linear as `[out, in]`, writable in place (GPT-2's Conv1D stores the transpose)."""
     return linear.weight.data.T if isinstance(linear, Conv1D) else linear.weight.data
+
+
+def effective_weight(linear: nn.Module) -> torch.Tensor:
+    """What a linear multiplies with, `[out, in]`, up to a factor: its weight, or the codes that a BitLinear makes of
+    it."""
+    return absmean_ternary(linear.weight.data)[0] if isinstance(linear, BitLinear) else weight_of(linear)
 
 
 @dataclass
@@ -69,9 +76,10 @@ def find_blocks(model: nn.Module) -> list[Block]:
 
 
 def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Name of each linear inside the blocks -> how many of its weights are zero, and how many it has."""
+    """Name of each linear inside the blocks -> how many of the weights that it computes with are zero, and how many it
+    has."""
     linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
-    return {name: (int((weight_of(x) == 0).sum()), x.weight.numel()) for name, x in linears.items()}
+    return {name: (int((effective_weight(x) == 0).sum()), x.weight.numel()) for name, x in linears.items()}
 
 
 class _Stop(Exception):  # noqa: N818 - a signal, not an error

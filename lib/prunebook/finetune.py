@@ -7,7 +7,8 @@ are a matter of its configuration.
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from tqdm import tqdm
-from transformers import get_cosine_schedule_with_warmup
 
 from .corpora import check_tokens
 from .errors import UserError
@@ -27,10 +27,13 @@ from .precision import matmul_precision
 
 @dataclass(frozen=True)
 class Training:
-    """How `train` runs: AdamW, a linear warm-up, then a cosine to 0; one pass over the windows.
+    """How `train` runs: AdamW, a linear warm-up, then a cosine to 0, or two lines; one pass over the windows.
 
     Args:
         learning_rate: at its peak. warmup: steps. batch: windows a step, on every device.
+        second_rate: two stages in place of the cosine (FAQ of BitNet b1.58, microsoft/unilm): the rate falls on a line
+            from `learning_rate` to 0; from half of the steps on, on the line from this to 0, without weight decay.
+        weight_decay: of all that is trained. betas: of the optimiser's two moments.
         seed: of dropout and of new parameters.
         precision: of the passes, `exact` (the weights' dtype; float32 at least where all are trained) or `fast`
             (bfloat16 products).
@@ -42,6 +45,9 @@ class Training:
 
     learning_rate: float = 3e-4
     warmup: int = 0
+    second_rate: float | None = None
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
     batch: int = 1
     seed: int = 0
     precision: str = "exact"
@@ -60,6 +66,7 @@ def train(
     progress: str | None = None,
     *,
     settings: str = "",
+    groups: Sequence[Mapping] = (),
 ) -> list[float]:
     """Train whatever of the model requires gradients, in place.
 
@@ -67,6 +74,9 @@ def train(
         tokens: int64 `[n, length]` for `loss_of`, in the order of training; what does not fill a last step is left out.
         loss_of: `(model, batch) -> loss`. progress: label of a progress bar, None for none.
         settings: of `loss_of`, in words: a checkpoint of others is another run's.
+        groups: parameters of the model with settings of their own, as AdamW takes them:
+            `{"params": [...], "lr": 0.1, "maximize": True}`. They share the schedule, unless they are `constant` (key
+            of a truth value), and `clip` leaves them alone.
 
     Returns:
         The loss of each step of the whole run on this device.
@@ -82,9 +92,16 @@ def train(
     if training.clip is not None and not training.clip > 0:
         raise UserError(f"clip {training.clip!r} is not allowed; use a norm above 0, as 1.0, or None")
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimiser = torch.optim.AdamW(trained.values(), lr=training.learning_rate, fused=True)  # 8 times as fast on CPU
-    schedule = get_cosine_schedule_with_warmup(optimiser, training.warmup, steps)
-    run = _Checkpoint(training, settings, tokens, trained, optimiser, schedule)
+    apart = {parameter for group in groups for parameter in group["params"]}
+    rest = [parameter for parameter in trained.values() if parameter not in apart]
+    optimiser = torch.optim.AdamW(
+        [{"params": rest}, *map(dict, groups)], lr=training.learning_rate, betas=training.betas,
+        weight_decay=training.weight_decay, fused=True,  # 8 times as fast on CPU
+    )  # fmt: skip
+    schedule = _schedule(optimiser, training, steps)
+    saved = model.state_dict().keys()
+    state = trained | {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    run = _Checkpoint(training, settings, tokens, state, optimiser, schedule)
     losses = run.load()
     prepared = accelerator.prepare(model) if accelerator.num_processes > 1 else model
     device = next(model.parameters()).device
@@ -101,8 +118,10 @@ def train(
             losses.append(loss.item())
             if not torch.isfinite(loss):
                 raise UserError(f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or float32")
+            if training.second_rate is not None and step >= steps // 2:
+                optimiser.param_groups[0]["weight_decay"] = 0.0
             if training.clip is not None:
-                accelerator.clip_grad_norm_(list(trained.values()), training.clip)
+                accelerator.clip_grad_norm_(rest, training.clip)
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
@@ -117,6 +136,22 @@ def train(
     return losses
 
 
+def _schedule(optimiser, training: Training, steps: int):
+    """The learning rate of each step."""
+    fall = 1.0 if training.second_rate is None else training.second_rate / training.learning_rate
+
+    def factor(step: int) -> float:
+        peak = 1.0 if step < steps // 2 else fall
+        if step < training.warmup:
+            return peak * step / training.warmup
+        if training.second_rate is not None:
+            return peak * (1 - step / steps)
+        return 0.5 * (1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup)))
+
+    factors = [(lambda _: 1.0) if group.get("constant") else factor for group in optimiser.param_groups]
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factors)
+
+
 class _Checkpoint:
     """Saves and restores the state of one run; another run's is refused."""
 
@@ -125,6 +160,7 @@ class _Checkpoint:
         self._trained, self._parts = trained, {"optimiser": optimiser, "schedule": schedule}
         shapes = [(name, tuple(parameter.shape)) for name, parameter in trained.items()]
         loop = (training.learning_rate, training.warmup, training.batch, training.seed, training.precision)
+        loop += (training.second_rate, training.weight_decay, training.betas)
         same = repr((loop, training.clip, settings, shapes))
         self._key = hashlib.sha256(same.encode() + tokens.cpu().contiguous().numpy().tobytes()).hexdigest()
 
@@ -232,6 +268,24 @@ def lora(
     """
     check_tokens(model, tokens, "tokens")
     training = training or Training()
+    with adapters(model, training, targets=targets, rank=rank, dropout=dropout) as adapted:
+        return train(adapted, tokens, training, progress=progress)
+
+
+@contextlib.contextmanager
+def adapters(model, training: Training, *, targets: Sequence[str], rank: int = 8, dropout: float = 0.05) -> Iterator:
+    """While open, linears have low-rank adapters, and nothing else requires gradients; it is `recomputing` as the
+    training asks. Afterwards they are merged into the weights, in place, or, after an error, gone.
+
+    Args:
+        training: its seed is of the adapters' start. targets, rank, dropout: as for `lora`.
+
+    Yields:
+        The model as `peft` wraps it; the linears of `model` itself are replaced meanwhile, too.
+
+    Raises:
+        UserError: a target that is no linear, or a bad rank.
+    """
     linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if not targets or set(targets) - linears:
         raise UserError(f"targets {list(targets)} are no linears here; use some of {', '.join(sorted(linears))}")
@@ -240,14 +294,13 @@ def lora(
     torch.manual_seed(training.seed)
     with keeping_flags(model):
         settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets))
-        adapted = get_peft_model(model, settings)
-        losses = None
+        adapted, done = get_peft_model(model, settings), False
         try:
             with recomputing(adapted, training):
-                losses = train(adapted, tokens, training, progress=progress)
+                yield adapted
+            done = True
         finally:
-            adapted.unload() if losses is None else adapted.merge_and_unload()
-    return losses
+            adapted.merge_and_unload() if done else adapted.unload()
 
 
 def classifier(

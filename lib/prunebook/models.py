@@ -26,6 +26,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from .bitlinear import TERNARY, rebuild
 from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
 from .widths import WIDTHS, resize
@@ -139,8 +140,9 @@ def load_model(
                     f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave classes out"
                 )
             auto_class = AutoModelForSequenceClassification
-        if hasattr(config, WIDTHS):
-            auto_class = _resized(config, classes)
+        own = hasattr(config, WIDTHS) or hasattr(config, TERNARY)
+        if own:
+            auto_class = _changed(config, classes)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         head = {} if classes is None else {"num_labels": classes}
         model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head)
@@ -153,8 +155,8 @@ def load_model(
             f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with safetensors, "
             "or the id of a hub model that this machine can reach"
         ) from error
-    if hasattr(config, WIDTHS):
-        model.__class__ = type(model).__base__  # the class that was saved, with other widths
+    if own:
+        model.__class__ = type(model).__base__  # the class that was saved, with other widths or layers
     model.prunebook_source = str(name)
     return model.to(device).eval(), tokenizer
 
@@ -167,8 +169,8 @@ def _auto_class(architectures: Sequence[str]) -> type:
     return AutoModelForSequenceClassification if classifies else AutoModel
 
 
-def _resized(config, classes: int | None) -> type:
-    """The class of a model whose blocks differ in width, to be read by `from_pretrained`."""
+def _changed(config, classes: int | None) -> type:
+    """The class of a model whose blocks differ in width or are ternary, to be read by `from_pretrained`."""
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if classes is not None:
         architecture = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
@@ -177,7 +179,10 @@ def _resized(config, classes: int | None) -> type:
 
     def start(self, config):
         architecture.__init__(self, config)
-        resize(self)
+        if hasattr(config, WIDTHS):
+            resize(self)
+        if hasattr(config, TERNARY):
+            rebuild(self)
 
     return type(architecture.__name__, (architecture,), {"__init__": start})
 

@@ -154,7 +154,9 @@ def test_methods_are_listed():
     entries = {entry["name"]: entry for entry in list_methods()}
     assert list(entries) == sorted(REGISTRY)
     papers = {name: entry["paper"] for name, entry in entries.items()}
-    elsewhere = {"magnitude": "essential-sparsity", "remove-blocks": "deeper-layers"}
+    elsewhere = {
+        "gradual-magnitude": "sparse-scaling-laws", "magnitude": "essential-sparsity", "remove-blocks": "deeper-layers",
+    }  # fmt: skip
     assert papers == {name: elsewhere.get(name, name) for name in REGISTRY}
     assert entries["wanda"]["options"] == {
         "sparsity": None,
@@ -162,7 +164,8 @@ def test_methods_are_listed():
         "scope": "row",
         "precision": "exact",
     }
-    assert [name for name, entry in entries.items() if not entry["needs_calibration"]] == ["magnitude", "remove-blocks"]
+    free = ["bitnet-b158", "magnitude", "remove-blocks"]
+    assert [name for name, entry in entries.items() if not entry["needs_calibration"]] == free
     assert entries["sparsegpt"]["class"] == "SparseGPT"
     assert methods.SparseGPT is SparseGPT
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

@@ -12,8 +12,11 @@ from .engine import Report, list_methods, prune
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {
     "besa": ("besa", "BESA"),
+    "bitnet-b158": ("bitnet_b158", "BitNetB158"),
+    "compresso": ("compresso", "Compresso"),
     "deeper-layers": ("deeper_layers", "DeeperLayers"),
     "dsnot": ("dsnot", "DSnoT"),
+    "gradual-magnitude": ("gradual_magnitude", "GradualMagnitude"),
     "k-prune": ("k_prune", "KPrune"),
     "llm-pruner": ("llm_pruner", "LLMPruner"),
     "llm-surgeon": ("llm_surgeon", "LLMSurgeon"),
@@ -22,15 +25,16 @@ REGISTRY = {
     "owl": ("owl", "OWL"),
     "remove-blocks": ("remove_blocks", "RemoveBlocks"),
     "ria": ("ria", "RIA"),
+    "sheared-llama": ("sheared_llama", "ShearedLLaMA"),
     "shortened-llama": ("shortened_llama", "ShortenedLLaMA"),
     "sparsegpt": ("sparsegpt", "SparseGPT"),
     "wanda": ("wanda", "Wanda"),
 }
 
 __all__ = [
-    "BESA", "OWL", "REGISTRY", "RIA", "Comparison", "DSnoT", "DeeperLayers", "KPrune", "LLMPruner", "LLMSurgeon",
-    "Magnitude", "Minitron", "RemoveBlocks", "Report", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare",
-    "list_methods", "prune", "sweep",
+    "BESA", "OWL", "REGISTRY", "RIA", "BitNetB158", "Comparison", "Compresso", "DSnoT", "DeeperLayers",
+    "GradualMagnitude", "KPrune", "LLMPruner", "LLMSurgeon", "Magnitude", "Minitron", "RemoveBlocks", "Report",
+    "ShearedLLaMA", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
 ]  # fmt: skip
 
 

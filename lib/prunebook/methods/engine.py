@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..allocation import from_rates
+from ..bitlinear import TERNARY
 from ..blocks import count_zeros, find_blocks, weight_of
 from ..errors import UserError
 from ..memory import peak_memory
@@ -25,7 +26,8 @@ class Report:
     `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by linear; for a method
     that makes the model smaller, it is the fraction of the blocks' parameters that is gone, and `layers` is empty.
     `seconds` is wall time; `peak_memory` is in bytes, `memory_kind` says of what. `reloads_with` is what reads the
-    model once it is saved: `transformers` alone, or `prunebook` (`pb.load_model`) where blocks differ in width.
+    model once it is saved: `transformers` alone, or `prunebook` (`pb.load_model`) where blocks differ in width or are
+    ternary.
     """
 
     method: str
@@ -106,7 +108,8 @@ def prune(
     used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
     pattern = method.description if hasattr(method, "description") else str(method.target)
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
-    reloads_with = "prunebook" if hasattr(model.config, WIDTHS) else "transformers"
+    own = hasattr(model.config, WIDTHS) or hasattr(model.config, TERNARY)
+    reloads_with = "prunebook" if own else "transformers"
     report = Report(
         name_of(method), options, pattern, sparsity, layers, seconds, memory.bytes, memory.kind, used, reloads_with
     )
