@@ -170,12 +170,16 @@ def test_bad_arguments(book, arguments, message):
 def test_bad_profiles(book, text, message):
     (book.root / "papers" / "profiles.yml").write_text(text)
     with pytest.raises(UserError, match=message):
-        parameters_of(book.root, "ci", "alpha")
+        parameters_of(book.root, "ci", "alpha", {"samples"})
 
 
 def test_parameters_of_a_slug_override(book):
-    assert parameters_of(book.root, "ci", "beta") == {"model_name": "ci-model", "samples": 5}
-    assert parameters_of(book.root, "ci", "alpha") == {"model_name": "ci-model", "samples": 2}
+    both = {"model_name", "samples"}
+    assert parameters_of(book.root, "ci", "beta", both) == {"model_name": "ci-model", "samples": 5}
+    assert parameters_of(book.root, "ci", "alpha", both) == {"model_name": "ci-model", "samples": 2}
+    assert parameters_of(book.root, "ci", "alpha", {"samples", "other"}) == {"samples": 2}
+    with pytest.raises(UserError, match=r"ci\.beta\.samples is no parameter of the notebook; allowed: model_name"):
+        parameters_of(book.root, "ci", "beta", {"model_name"})
 
 
 def test_an_unreadable_key_counts_as_not_executed(book, capsys):

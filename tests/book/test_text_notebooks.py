@@ -150,7 +150,7 @@ def test_run_skip_and_failure(page, book):
 def test_a_page_has_no_parameter_that_it_does_not_assign(page, book):
     runnable = page()
     profiles(book, **{"concepts/why": {"windws": 7}})
-    message = r"ci\.concepts/why\.windws is no parameter of the page; allowed: samples, windows$"
+    message = r"ci\.concepts/why\.windws is no parameter of the notebook; allowed: samples, windows$"
     with pytest.raises(UserError, match=message):
         current_key(book.root, "ci", runnable)
     profiles(book)

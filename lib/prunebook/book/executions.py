@@ -52,13 +52,12 @@ def read_execution(root: Path, profile: str, name: str) -> Execution | None:
 
 
 def parameters_for(root: Path, profile: str, runnable: Runnable, notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    """The profile's parameters for `notebook`, the source of `runnable`; a page gets only those it assigns.
+    """The profile's parameters for `notebook`, the source of `runnable`: those that it assigns.
 
     Raises:
         UserError: as `parameters_of`.
     """
-    assigned = assigned_parameters(notebook) if runnable.is_text else None
-    return parameters_of(root, profile, runnable.name, assigned)
+    return parameters_of(root, profile, runnable.name, assigned_parameters(notebook))
 
 
 def current_key(root: Path, profile: str, runnable: Runnable) -> str:

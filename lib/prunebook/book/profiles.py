@@ -35,23 +35,21 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return profiles
 
 
-def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str] | None = None) -> dict[str, Any]:
+def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]) -> dict[str, Any]:
     """The parameters of one notebook: the profile's defaults, overridden by what it has for this name.
 
     Args:
         name: a paper's slug, or a page's name, as `concepts/evaluation`.
-        assigned: the parameters that a page has; the other defaults are left out. None: all defaults.
+        assigned: the parameters that the notebook has; other defaults are left out.
     Raises:
-        UserError: an unknown profile, one that gives a page a parameter it does not have, or as `load_profiles`.
+        UserError: an unknown profile, one that gives the notebook a parameter it does not have, or as `load_profiles`.
     """
     profiles = load_profiles(root)
     if profile not in profiles:
         raise UserError(f"unknown profile {profile!r}; allowed: {', '.join(profiles)}")
     default, own = profiles[profile]["default"], profiles[profile].get(name, {})
-    if assigned is None:
-        return {**default, **own}
     for key in own:
         if key not in assigned:
             allowed = ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
-            raise UserError(f"{_FILE}: {profile}.{name}.{key} is no parameter of the page; allowed: {allowed}")
+            raise UserError(f"{_FILE}: {profile}.{name}.{key} is no parameter of the notebook; allowed: {allowed}")
     return {key: value for key, value in {**default, **own}.items() if key in assigned}
