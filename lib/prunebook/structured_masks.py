@@ -94,7 +94,7 @@ def _norm_kept(mask: torch.Tensor):
 
     def hook(norm, inputs, _):
         x = inputs[0].float()
-        mean_square = (x.square() @ kept / kept.sum())[..., None]
+        mean_square = (x.square() * kept).sum(-1, keepdim=True) / kept.sum()  # no product, which autocast would round
         normed = x * (mean_square + norm.variance_epsilon).rsqrt() * mask
         return norm.weight * normed.to(inputs[0].dtype)
 
