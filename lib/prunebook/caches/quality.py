@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache
 from ..corpora import check_tokens
 from ..errors import UserError
 from ..evaluate import Measurement, check_head
-from ..methods.options import check_number, is_whole
+from ..methods.options import check_share, is_whole
 
 _ROWS = 8  # windows read together: a step of a pruned cache takes hardly longer than for one
 _BATCH_TOKENS = 1024  # of logits held at once: 200 MB in float32 for 49,152 words
@@ -83,9 +83,7 @@ def recall(
     for name, part in (("text", text), ("passage", passage)):
         if part.ndim != 1:
             raise UserError(f"{name} {list(part.shape)} is not allowed; use tokens [length]")
-    check_number("depth", depth, "a fraction of the text in [0, 1]")
-    if depth > 1:
-        raise UserError(f"depth {depth} is not allowed; use a fraction of the text in [0, 1]")
+    check_share("depth", depth, "a fraction of the text in [0, 1]")
     if not is_whole(cue) or not 1 <= cue < len(passage):
         raise UserError(f"cue {cue!r} is not allowed; use 1 to {len(passage) - 1} tokens of the passage")
     check_head(model)

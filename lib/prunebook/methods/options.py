@@ -48,6 +48,13 @@ def check_one_of(method, *options: str) -> None:
         raise UserError(f"give one of {', '.join(options)}, not {given}")
 
 
+def check_share(name: str, value, use: str) -> None:
+    """Raise a `UserError` that says to `use` something else unless `value` is a number in [0, 1]."""
+    check_number(name, value, use)
+    if value > 1:
+        raise UserError(f"{name} {value!r} is not allowed; use {use}")
+
+
 def check_fraction(name: str, value, of: str = "") -> None:
     """Raise a `UserError` unless `value` is a number in (0, 1)."""
     check_number(name, value, "a number in (0, 1), as 0.2")

@@ -25,7 +25,7 @@ from ..models import placed
 from ..precision import PRECISIONS
 from ..structured_masks import check_shape, cut
 from ..structures import AXES
-from .options import check_choices, check_flag, check_number, check_whole
+from .options import check_choices, check_flag, check_number, check_share, check_whole
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ class ShearedLLaMA:
             check_whole(name, getattr(self, name), 1)
         for name in ("learning_rate", "mask_rate", "multiplier_rate"):
             check_number(name, getattr(self, name))
-        check_number("ramp", self.ramp, "a share of the steps from 0 to 1, as 0.2")
-        if self.ramp > 1:
-            raise UserError(f"ramp {self.ramp} is not allowed; use a share of the steps from 0 to 1, as 0.2")
+        check_share("ramp", self.ramp, "a share of the steps from 0 to 1, as 0.2")
         check_flag("train_weights", self.train_weights)
 
     @property
