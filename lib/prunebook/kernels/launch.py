@@ -1,0 +1,30 @@
+"""Triton where it is installed, and what all launchers share.
+
+A kernel's file holds its torch reference, which defines it, the Triton kernel, and one function that dispatches. The
+kernels' own launchers take tensors of any device: under `TRITON_INTERPRET=1` they run on the CPU, where tests call them.
+"""
+
+import importlib.util
+
+import torch
+
+if importlib.util.find_spec("triton"):
+    import triton
+    import triton.language as tl
+else:  # no wheel for this platform: the references remain
+    triton = tl = None
+
+
+def jit(function):
+    """`triton.jit`, or the function as it is where Triton is missing (it is then never called)."""
+    return triton.jit(function) if triton else function
+
+
+def runs_natively(*tensors: torch.Tensor) -> bool:
+    """Whether a Triton kernel can take these tensors: all on one CUDA device, and Triton installed."""
+    return triton is not None and all(t.is_cuda and t.device == tensors[0].device for t in tensors)
+
+
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two that is at least `n`, 1 for 0."""
+    return 1 << max(n - 1, 0).bit_length()

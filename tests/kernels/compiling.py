@@ -1,0 +1,93 @@
+"""Compiles kernels for a GPU that is not there, exactly as their launchers call them.
+
+Inside `compiled_for()` a launch compiles its kernel for the given architecture, from the arguments' types and values,
+and runs nothing; what was compiled is collected. It needs a process in which Triton does not interpret.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HOPPER = 90
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel for one set of arguments: registers a thread, bytes of stack a thread (spills) and of shared memory."""
+
+    name: str
+    registers: int
+    stack: int
+    shared: int
+    ptx: str
+
+
+class _NoDevice:
+    """What Triton asks of a driver before it compiles."""
+
+    def __init__(self, arch: int):
+        from triton.backends.compiler import GPUTarget
+
+        self.target = GPUTarget("cuda", arch, 32)
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@contextmanager
+def compiled_for(arch: int = HOPPER):
+    """Yield the list to which each launch inside the block adds a `Compiled`."""
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    found, launch = [], JITFunction.run
+
+    def compile_only(self, *args, grid, warmup, **options):
+        kernel = launch(self, *args, grid=grid, warmup=True, **options)
+        found.append(Compiled(kernel.metadata.name, *_usage(kernel.asm["cubin"]), kernel.asm["ptx"]))
+        return kernel
+
+    driver.set_active(_NoDevice(arch))
+    JITFunction.run = compile_only
+    try:
+        yield found
+    finally:
+        JITFunction.run = launch
+
+
+def _usage(cubin: bytes) -> tuple[int, int, int]:
+    """Registers, stack and shared memory, as `cuobjdump` reports them."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return tuple(int(re.search(rf"\b{what}:(\d+)", text)[1]) for what in ("REG", "STACK", "SHARED"))
+
+
+def compile_in_new_process(code: str) -> str:
+    """What `code` prints in a process that compiles instead of interpreting; `compiled_for` is imported there.
+
+    Raises:
+        AssertionError: it fails; the message is what it wrote to stderr.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    source = f"from compiling import compiled_for\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, env=environment, cwd=Path(__file__).parent
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
