@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prunebook.errors import UserError
 from prunebook.models import load_model, save_model
-from prunebook.structured_masks import check_shape, cut, mask_shapes, masked
+from prunebook.structured_masks import check_shape, cut, cut_difference, mask_shapes, masked
 from prunebook.sublayers import every_sublayers
 
 AXES = ("blocks", "heads", "neurons", "hidden")
@@ -62,6 +62,18 @@ def test_whatever_the_masks(make_model, tokens, blocks, groups, neurons, hidden,
         wanted = logits(model, tokens)
     cut(model, masks)
     torch.testing.assert_close(logits(model, tokens), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("axes", [("heads", "neurons"), AXES])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "opt"])
+def test_in_float64_no_difference_is_left(make_model, tokens, family, axes):
+    axes = [axis for axis in axes if family != "opt" or axis != "hidden"]  # a norm with a mean
+    model = make_model(family)
+    masks, before = masks_of(model, {axis: SHAPE[axis] for axis in axes}), logits(model, tokens)
+    difference, largest = cut_difference(model, masks, tokens)
+    assert difference < 1e-12 < largest
+    assert cut_difference(model, masks, tokens, torch.float32)[1] == pytest.approx(largest, rel=1e-4)
+    assert torch.equal(logits(model, tokens), before)  # the model itself stays as it was
 
 
 def test_blocks_may_be_left_different(make_model, word_tokenizer, tokens, tmp_path):
@@ -135,7 +147,7 @@ def test_gradients_reach_every_mask(make_model, tokens):
     loss_of(trained).backward()
     for axis in AXES:
         step = torch.zeros_like(masks[axis])
-        step.view(-1)[1] = 1e-2  # norms compute in float32, too coarse for smaller differences
+        step.view(-1)[1] = 1e-2  # norms round masks to float32, too coarse for smaller differences
         slope = (loss_of(masks | {axis: masks[axis] + step}) - loss_of(masks | {axis: masks[axis] - step})) / 2e-2
         assert trained[axis].grad.view(-1)[1].item() == pytest.approx(slope.item(), rel=0.02)
 

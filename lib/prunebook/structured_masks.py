@@ -14,6 +14,7 @@ behind norms, which give 0 for them, so that a head that is tied to the embeddin
 """
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator, Mapping
 
@@ -93,7 +94,7 @@ def _norm_kept(mask: torch.Tensor):
     kept = (mask != 0).float()
 
     def hook(norm, inputs, _):
-        x = inputs[0].float()
+        x = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))
         mean_square = (x.square() * kept).sum(-1, keepdim=True) / kept.sum()  # no product, which autocast would round
         normed = x * (mean_square + norm.variance_epsilon).rsqrt() * mask
         return norm.weight * normed.to(inputs[0].dtype)
@@ -126,6 +127,33 @@ def cut(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
     settle(model)
     if "hidden" in masks:
         keep_channels(model, _kept(masks["hidden"]))
+
+
+@torch.no_grad()
+def cut_difference(
+    model: nn.Module, masks: Mapping[str, torch.Tensor], tokens: torch.Tensor, dtype: torch.dtype = torch.float64
+) -> tuple[float, float]:
+    """Logits of the masked model against those of the cut one: the largest absolute difference, the largest logit.
+
+    A copy of the model computes both in `dtype`: float64 shows whether they are the same function, a smaller one what
+    rounding makes of it. In float64 norms like Llama's are in float64, too, which transformers rounds to float32.
+
+    Args:
+        masks: axis -> bool mask. tokens: `[n, length]`.
+
+    Raises:
+        UserError: see `cut`.
+    """
+    copied = copy.deepcopy(model).to(dtype)
+    tokens, all_kept = tokens.to(copied.device), {}
+    if dtype is torch.float64 and all(hasattr(norm, "variance_epsilon") for norm in norms(copied)):
+        all_kept["hidden"] = torch.ones(copied.config.hidden_size, dtype=torch.bool, device=copied.device)
+    with masked(copied, all_kept | dict(masks)):
+        under_masks = copied(input_ids=tokens, use_cache=False).logits
+    cut(copied, masks)
+    with masked(copied, {axis: mask[: copied.config.hidden_size] for axis, mask in all_kept.items()}):
+        after_cut = copied(input_ids=tokens, use_cache=False).logits
+    return (under_masks - after_cut).abs().max().item(), after_cut.abs().max().item()
 
 
 def _kept(mask: torch.Tensor) -> list[int]:
