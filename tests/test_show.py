@@ -35,9 +35,9 @@ def test_a_method_is_dedented(shown):
 
 
 def test_through_a_wrapper(shown):
-    show_source(claims._commit)
+    show_source(claims.library_commit)
     show_source(functools.partial(claims.gap, [[0, 1]]))
-    assert "@functools.cache\ndef _commit()" in shown[0]["text/markdown"]
+    assert "@functools.cache\ndef library_commit()" in shown[0]["text/markdown"]
     assert "def gap(lower, higher)" in shown[1]["text/markdown"]
 
 

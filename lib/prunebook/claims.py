@@ -199,7 +199,7 @@ def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:
         plain(dict(protocol), "results: protocol"),
         _versions(),
         datetime.date.today().isoformat(),
-        _commit(),
+        library_commit(),
     )
     _display(record, RESULTS_MIME, results_html(rows, record.protocol), results_text(rows))
     return record
@@ -239,7 +239,7 @@ def _versions() -> dict[str, str]:
 
 
 @functools.cache
-def _commit() -> str | None:
+def library_commit() -> str | None:
     """The library's commit, with `-dirty` where files differ from it; None outside its repository."""
     folder = Path(__file__).parent
     for command in (["ls-files", "--error-unmatch", __file__], ["describe", "--always", "--dirty"]):
