@@ -127,7 +127,10 @@ def _columns(rows: list[Mapping]) -> list[str]:
 
 
 def _heading(name: str) -> str:
-    return _COLUMNS[name][0] if name in _COLUMNS else name.replace("_", " ").capitalize()
+    if name in _COLUMNS:
+        return _COLUMNS[name][0]
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _shown(name: str, value) -> str:
