@@ -17,10 +17,8 @@ from prunebook.patterns import (
     cheapest_rows_columns,
     check_width,
     count_removed,
-    keep_largest,
     keep_mask,
     keep_masks,
-    kth_smallest,
     make_pattern,
     verify,
 )
@@ -92,13 +90,6 @@ def test_one_of_four_keeps_one_and_three_of_four_keeps_three():
     assert bits(keep_mask(scores, NofM(3, 4))) == [[0, 1, 1, 1]]
 
 
-@settings(max_examples=300, deadline=None)
-@given(score_rows(), st.data())
-def test_keep_largest_equals_a_stable_sort(rows, data):
-    removed = data.draw(st.integers(0, rows.shape[1]))
-    assert np.array_equal(keep_largest(torch.from_numpy(rows), removed).numpy(), kept_by_sorting(rows, removed))
-
-
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_n_of_m_equals_a_stable_sort_of_each_group(data):
@@ -118,17 +109,6 @@ def test_masks_of_growing_sparsity_are_nested(rows, sparsities):
     masks = [keep_mask(torch.from_numpy(rows), Unstructured(s, "layer")) for s in sorted(sparsities)]
     for denser, sparser in itertools.pairwise(masks):
         assert not (sparser & ~denser).any()
-
-
-def test_kth_smallest_counts_from_one():
-    rows = torch.tensor([[3.0, 1, 2], [7, 7, 0]])
-    assert [kth_smallest(rows, k).flatten().tolist() for k in (1, 2, 3)] == [[1, 0], [2, 7], [3, 7]]
-
-
-def test_selection_of_another_device_type_agrees_with_numpy():
-    rows = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)).round(decimals=1)
-    for k in (1, 13, 40):
-        assert torch.equal(rows.kthvalue(k, dim=1, keepdim=True).values, kth_smallest(rows, k))
 
 
 @pytest.mark.parametrize(

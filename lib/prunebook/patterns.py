@@ -10,11 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from .blocks import find_blocks, weight_of
 from .errors import UserError
+from .kernels.scores import Factors, factored_score
+from .kernels.select import keep_largest, select_rows, select_together
 
 SCOPES = ("row", "layer", "model")
 
@@ -169,6 +170,26 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
     return [piece.view(s.shape) for piece, s in zip(pieces, scores, strict=True)]
 
 
+def prune_lowest(weight: torch.Tensor, factors: Factors, pattern: Pattern) -> None:
+    """Set to zero, in place, what `pattern` removes from one layer by a factored score.
+
+    The same as `weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)`; on a GPU score, choice
+    and writing are one kernel.
+
+    Args:
+        weight: `[out, in]`. factors: of the score, see `kernels.scores`.
+
+    Raises:
+        UserError: scores with NaN, a width that n:m does not divide, another layer's budget, or scope `model`.
+    """
+    if isinstance(pattern, NofM) or pattern.scope == "model":
+        weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)
+    elif pattern.scope == "row":
+        select_rows(weight, counts_removed(pattern, *weight.shape), factors)
+    else:
+        select_together([weight], int(counts_removed(pattern, 1, weight.numel())), [factors])
+
+
 def _refuse_nan(scores: torch.Tensor) -> None:
     if torch.isnan(scores).any():
         raise UserError("scores hold NaN; weights and calibration activations must be finite")
@@ -207,42 +228,6 @@ def cheapest_rows_columns(
     goes[order] = torch.cat(losses)[order].cumsum(0) <= budget
     pieces = zip(goes.split([len(both) for both in joined]), costs, strict=True)
     return [(piece[: len(rows)], piece[len(rows) :]) for piece, (rows, _) in pieces]
-
-
-def keep_largest(rows: torch.Tensor, removed: int | torch.Tensor) -> torch.Tensor:
-    """All but the `removed` smallest of each row `[groups, size]`; equal scores go lowest index first.
-
-    Selects the threshold instead of sorting; the result equals that of a stable ascending sort. `removed` is one
-    number, or one for each row, `[groups]`.
-    """
-    if isinstance(removed, torch.Tensor):
-        counts = removed.unique().tolist()
-        if len(counts) > 1:
-            keep = torch.empty_like(rows, dtype=torch.bool)
-            for count in counts:
-                chosen = (removed == count).nonzero().flatten().to(rows.device)
-                keep[chosen] = keep_largest(rows[chosen], count)
-            return keep
-        removed = counts[0]
-    if removed == 0:
-        return torch.ones_like(rows, dtype=torch.bool)
-    threshold = kth_smallest(rows, removed)
-    keep = rows > threshold
-    # Ties at the threshold: the last ones stay where more would go than were asked for.
-    surplus = (rows.shape[1] - removed) - keep.sum(1)
-    need = torch.nonzero(surplus).flatten()
-    if len(need):
-        tied = rows[need] == threshold[need]
-        from_the_right = tied.flip(1).cumsum(1, dtype=torch.int32).flip(1)
-        keep[need] |= tied & (from_the_right <= surplus[need, None])
-    return keep
-
-
-def kth_smallest(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """The k-th smallest value (k from 1) of each row, float32 or float64: `[groups, size]` -> `[groups, 1]`."""
-    if rows.device.type == "cpu":  # numpy's vectorised selection is about ten times faster there
-        return torch.from_numpy(np.partition(rows.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
-    return rows.kthvalue(k, dim=1, keepdim=True).values
 
 
 def _keep_n_of_m(scores: torch.Tensor, pattern: NofM) -> torch.Tensor:

@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+import torch
+
+from prunebook.kernels.launch import triton
+
 HOPPER = 90
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+needs_triton = pytest.mark.skipif(triton is None, reason="Triton is not installed on this platform")
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,6 @@ def compiled_for(arch: int = HOPPER):
 
 def _usage(cubin: bytes) -> tuple[int, int, int]:
     """Registers, stack and shared memory, as `cuobjdump` reports them."""
-    import triton
-
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

@@ -6,13 +6,20 @@ official code biomedical-cybernetics/Relative-importance-and-activation-pruning 
 
 import torch
 
+from ..kernels.scores import Factors
+
 
 def relative_importance(weight: torch.Tensor) -> torch.Tensor:
     """`RI_ij = |W_ij| / sum_i' |W_i'j| + |W_ij| / sum_j' |W_ij'|`, float32 `[out, in]`; shares of nothing are 0."""
     magnitude = weight.abs().float()
-    column, row = magnitude.sum(0), magnitude.sum(1, keepdim=True)
-    # Where a sum is zero so are its terms, and any other divisor gives the share 0.
-    return magnitude / column.masked_fill(column == 0, 1) + magnitude / row.masked_fill(row == 0, 1)
+    column, row = _sums(magnitude)
+    return magnitude / column + magnitude / row[:, None]
+
+
+def _sums(magnitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of the columns `[in]` and rows `[out]`; where one is zero so are its terms, and 1 gives the share 0, too."""
+    column, row = magnitude.sum(0), magnitude.sum(1)
+    return column.masked_fill(column == 0, 1), row.masked_fill(row == 0, 1)
 
 
 def ria_score(weight: torch.Tensor, norm: torch.Tensor, exponent: float = 0.5) -> torch.Tensor:
@@ -26,3 +33,8 @@ def ria_score(weight: torch.Tensor, norm: torch.Tensor, exponent: float = 0.5) -
         float32 `[out, in]`.
     """
     return relative_importance(weight) * norm.float() ** exponent
+
+
+def ria_factors(weight: torch.Tensor, norm: torch.Tensor, exponent: float = 0.5) -> Factors:
+    """`ria_score` as kernels take it: the sums that make shares, and the powers of the norms."""
+    return Factors(norm.float() ** exponent, *_sums(weight.abs().float()))

@@ -6,6 +6,8 @@ official code locuslab/wanda at 8e8fc87.
 
 import torch
 
+from ..kernels.scores import Factors
+
 
 class SquaredNorm:
     """Running mean over sequences of the squared l2 norm of each input feature, in float32.
@@ -43,3 +45,8 @@ def wanda_score(weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         float32 `[out, in]`.
     """
     return weight.abs().float() * norm.float()
+
+
+def wanda_factors(weight: torch.Tensor, norm: torch.Tensor) -> Factors:
+    """`wanda_score` as kernels take it: what the magnitude is multiplied with."""
+    return Factors(columns=norm.float())

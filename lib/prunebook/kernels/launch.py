@@ -1,7 +1,7 @@
 """Triton where it is installed, and what all launchers share.
 
-A kernel's file holds its torch reference, which defines it, the Triton kernel, and one function that dispatches. The
-kernels' own launchers take tensors of any device: under `TRITON_INTERPRET=1` they run on the CPU, where tests call them.
+A kernel's file holds its torch reference, which defines it, the Triton kernel, and one function that dispatches. A
+launcher takes tensors of any device: under `TRITON_INTERPRET=1` its kernel runs on the CPU, where tests call it.
 """
 
 import importlib.util

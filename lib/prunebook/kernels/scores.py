@@ -1,8 +1,8 @@
 """Scores that are products of a weight's magnitude with factors of its row and column, so that kernels compute them
 as they read the weight.
 
-`S_ij = |W_ij|` (magnitude), `|W_ij| c_j` (Wanda), `(|W_ij| / p_j + |W_ij| / q_i) c_j` (RIA). Each operation is rounded to
-float32 in this order, by the reference and by the kernels: their scores are equal bit by bit.
+`S_ij = |W_ij|` (magnitude), `|W_ij| c_j` (Wanda), `(|W_ij| / p_j + |W_ij| / q_i) c_j` (RIA). Each operation is rounded
+to float32 in this order, by the reference and by the kernels: their scores are equal bit by bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from ..errors import UserError
 from .launch import jit, tl
 
-PLAIN, COLUMNS, SHARES = 0, 1, 2  # the three forms, as the kernels name them
+MAGNITUDE, COLUMNS, SHARES, GIVEN = range(4)  # the forms, as kernels name them; GIVEN: scores in the weight's place
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Factors:
     def form(self) -> int:
         if self.row_sums is not None:
             return SHARES
-        return PLAIN if self.columns is None else COLUMNS
+        return MAGNITUDE if self.columns is None else COLUMNS
 
     def check(self, weight: torch.Tensor) -> None:
         """Raise a `UserError` unless all factors fit `weight [out, in]`."""
@@ -66,13 +66,15 @@ def factored_score(weight: torch.Tensor, factors: Factors) -> torch.Tensor:
 
 @jit
 def load_score(w, columns, column_sums, row_sums, row, cols, inside, FORM: tl.constexpr):
-    """Scores float32 of weights `w` (any dtype) at `row` and `cols`, where `inside`; elsewhere undefined."""
-    score = tl.abs(w.to(tl.float32))
+    """Scores float32 of weights `w` (any dtype) at `row`, a row that exists, and `cols`; undefined if not `inside`."""
+    score = w.to(tl.float32)
+    if FORM != 3:
+        score = tl.abs(score)
     if FORM == 2:
         p = tl.load(column_sums + cols, mask=inside, other=1.0)
         q = tl.load(row_sums + row)
         score = tl.div_rn(score, p) + tl.div_rn(score, q)
-    if FORM >= 1:
+    if (FORM == 1) | (FORM == 2):
         score = score * tl.load(columns + cols, mask=inside, other=0.0)
     return score
 

@@ -16,7 +16,9 @@ import torch
 from ..allocation import uniform
 from ..blocks import find_blocks, weight_of
 from ..criteria.magnitude import magnitude_score
-from ..patterns import Pattern, keep_mask, keep_masks, make_pattern
+from ..kernels.scores import Factors
+from ..kernels.select import select_together
+from ..patterns import Pattern, count_removed, keep_mask, make_pattern, prune_lowest
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class Magnitude:
         """
         weights = {n: weight_of(linear) for block in find_blocks(model) for n, linear in block.linears.items()}
         if targets is None and getattr(self.target, "scope", None) == "model":
-            masks = keep_masks([magnitude_score(weight) for weight in weights.values()], self.target.sparsity)
-        else:
-            targets = targets or uniform(model, self.target)
-            masks = (keep_mask(magnitude_score(weight), targets[name]) for name, weight in weights.items())
-        for weight, keep in zip(weights.values(), masks, strict=True):
-            weight.masked_fill_(~keep, 0)
+            removed = count_removed(sum(weight.numel() for weight in weights.values()), self.target.sparsity)
+            select_together(list(weights.values()), removed, [Factors()] * len(weights))
+            return
+        targets = targets or uniform(model, self.target)
+        for name, weight in weights.items():
+            prune_lowest(weight, Factors(), targets[name])

@@ -10,16 +10,18 @@ Llama-like model, so that the saved model holds the pattern. The official Sparse
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
 from ..allocation import uniform
-from ..criteria.ria import ria_score
+from ..criteria.ria import ria_factors, ria_score
 from ..criteria.wanda import SquaredNorm
 from ..errors import UserError
 from ..folding import fold_permutations
-from ..patterns import NofM, Pattern, keep_mask, make_pattern
+from ..kernels.scores import Factors, factored_score
+from ..patterns import NofM, Pattern, keep_mask, make_pattern, prune_lowest
 from ..permutation import keep_mask_permuted
 from .options import check_number
 from .scored import prune_by_score
@@ -100,7 +102,11 @@ class RIA:
         if self.permute == "fold":
             fold_permutations(model, calibration, self.score, self.target, **named)
         targets = targets or uniform(model, self.target)
-        prune_by_score(model, calibration, self.score, targets, select=self._select, **named)
+        prune = self._prune_permuted if self.permute == "each" else prune_lowest
+        prune_by_score(model, calibration, partial(ria_factors, exponent=self.exponent), targets, prune=prune, **named)
 
     def _select(self, scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         return keep_mask_permuted(scores, pattern) if self.permute == "each" else keep_mask(scores, pattern)
+
+    def _prune_permuted(self, weight: torch.Tensor, factors: Factors, pattern: Pattern) -> None:
+        weight.masked_fill_(~keep_mask_permuted(factored_score(weight, factors), pattern), 0)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from ..allocation import uniform
-from ..criteria.wanda import SquaredNorm, wanda_score
+from ..criteria.wanda import SquaredNorm, wanda_factors, wanda_score
 from ..errors import UserError
 from ..patterns import Pattern, keep_mask, make_pattern
 from .scored import prune_by_score
@@ -70,5 +70,5 @@ class Wanda:
         """
         targets = targets or uniform(model, self.target)
         prune_by_score(
-            model, calibration, wanda_score, targets, precision=self.precision, progress=progress, device=device
+            model, calibration, wanda_factors, targets, precision=self.precision, progress=progress, device=device
         )

@@ -1,0 +1,173 @@
+"""The kernels for groups beyond one program's registers: rows of any length, whole layers, all layers of a model.
+
+A radix select: three histograms of 11, 11 and 10 bits of the scores' order find the k-th smallest; each program counts
+its ties with it, so that a prefix sum over the programs says which of them go; a last pass writes. Counts are whole
+numbers: the result does not depend on the order in which programs run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .launch import jit, next_power_of_2, tl
+from .scores import GIVEN, Factors, load_score, order_key
+from .selection import Selection, pack_bits, refuse_not_finite
+
+_PASSES = ((21, 11), (10, 11), (0, 10))  # of a key's 32 bits: shift and number
+_BLOCK = 2048  # weights of a row that a program takes at a time
+_PROGRAM = 16384  # weights that a program takes in all, about
+
+
+def launch_long(
+    pieces: Sequence[torch.Tensor], removed: torch.Tensor, factors: Sequence[Factors | None], write: bool,
+    want: str | None,
+) -> list[Selection]:  # fmt: skip
+    """Select in groups that are the rows of one piece, or in one group of all pieces together.
+
+    Args:
+        pieces: each `[out, in]`. removed: int64 `[out]` for one piece's rows, `[1]` for one group of all.
+        factors: of each piece; None where it holds scores, NaN excepted.
+
+    Returns:
+        For each piece its selection; `kept` counts its part of each group.
+
+    Raises:
+        UserError: scores with NaN or infinity; nothing has been written then.
+    """
+    device, groups = pieces[0].device, len(removed)
+    calls = [_call(piece, each, groups) for piece, each in zip(pieces, factors, strict=True)]
+    rank = removed.to(device)  # of the k-th smallest among the keys that share the threshold's leading bits
+    threshold = torch.zeros(groups, dtype=torch.int64, device=device)
+    for shift, width in _PASSES:
+        counts = torch.zeros(groups, 1 << width, dtype=torch.int32, device=device)
+        for grid, arguments, options in calls:
+            _histogram_kernel[grid](*arguments, threshold, counts, SHIFT=shift, WIDTH=width, **options)
+        cumulated = counts.cumsum(1)
+        digit = (cumulated < rank[:, None]).sum(1)
+        rank = rank - torch.where(digit > 0, cumulated.gather(1, (digit - 1).clamp(min=0)[:, None])[:, 0], 0)
+        threshold = threshold << width | digit
+    # Keys below the threshold go, and the first `rank` of those equal to it.
+    ties = [torch.zeros(*grid[::-1], dtype=torch.int32, device=device) for grid, _, _ in calls]
+    finite = [torch.ones_like(tied, dtype=torch.bool) for tied in ties]
+    for (grid, arguments, options), tied, good in zip(calls, ties, finite, strict=True):
+        _ties_kernel[grid](*arguments, threshold, tied, good, **options)
+    refuse_not_finite(torch.cat(finite, 1).all(1))
+    every = torch.cat(ties, 1)
+    before = (every.cumsum(1, dtype=torch.int32) - every).split([tied.shape[1] for tied in ties], 1)
+    found = []
+    for piece, (grid, arguments, options), already in zip(pieces, calls, before, strict=True):
+        mask = torch.empty(piece.shape, dtype=torch.bool, device=device) if want else None
+        kept = torch.empty(already.shape, dtype=torch.int32, device=device)
+        _write_kernel[grid](
+            *arguments, threshold, rank, already.contiguous(), kept if mask is None else mask, kept,
+            WRITE=write, MASK=mask is not None, **options,
+        )  # fmt: skip
+        bits = pack_bits(mask) if want == "bits" else None
+        found.append(Selection(kept.sum(1, dtype=torch.int32), mask if want == "mask" else None, bits))
+    return found
+
+
+def _call(piece: torch.Tensor, factors: Factors | None, groups: int) -> tuple[tuple, tuple, dict]:
+    """The grid, the first arguments and the options of each kernel for one piece."""
+    rows, width = piece.shape
+    block = min(_BLOCK, next_power_of_2(width))
+    per_row = -(-width // block)
+    blocks = per_row * rows // max(groups, 1)  # of a group
+    steps = max(_PROGRAM // block, 1)
+    arguments = (piece, *(factors or Factors()).pointers(piece), blocks, per_row, width, *piece.stride())
+    options = {"FORM": GIVEN if factors is None else factors.form, "BLOCK": block, "STEPS": steps}
+    return (-(-blocks // steps), groups), arguments, options | {"num_warps": 8, "enable_fp_fusion": False}
+
+
+@jit
+def _load_keys(
+    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group, block,
+    FORM: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Weights and keys, as unsigned numbers, of one block of a group: a piece of a row, in row-major order."""
+    row = (group + block // per_row).to(tl.int64)  # a group is one row, or all of them
+    cols = block % per_row * BLOCK + tl.arange(0, BLOCK)
+    inside = (cols < width) & (block < blocks)
+    row = tl.where(block < blocks, row, 0)
+    address = weight + row * row_stride + cols.to(tl.int64) * column_stride
+    w = tl.load(address, mask=inside, other=0.0)
+    key = order_key(load_score(w, columns, column_sums, row_sums, row, cols, inside, FORM))
+    return w, (key ^ -0x80000000).to(tl.uint32, bitcast=True), inside, address, row * width + cols
+
+
+@jit
+def _histogram_kernel(
+    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, threshold, counts,
+    SHIFT: tl.constexpr, WIDTH: tl.constexpr, FORM: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    """Count the digit at `SHIFT` of the keys whose leading bits are those of the group's threshold so far."""
+    group = tl.program_id(1)
+    leading = tl.load(threshold + group).to(tl.uint32)
+    bins = tl.arange(0, 1 << WIDTH)
+    total = tl.zeros((1 << WIDTH,), tl.int32)
+    for step in range(STEPS):
+        _, key, inside, _, _ = _load_keys(
+            weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group,
+            tl.program_id(0) * STEPS + step, FORM, BLOCK,
+        )  # fmt: skip
+        chosen = inside
+        if SHIFT + WIDTH < 32:
+            chosen = inside & ((key >> (SHIFT + WIDTH)) == leading)
+        digit = ((key >> SHIFT) & ((1 << WIDTH) - 1)).to(tl.int32)
+        total += tl.histogram(digit, 1 << WIDTH, mask=chosen)
+    tl.atomic_add(counts + group * (1 << WIDTH) + bins, total, mask=total > 0)
+
+
+@jit
+def _ties_kernel(
+    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, threshold, ties, finite,
+    FORM: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    """How many of each program's keys equal the threshold, and whether all its scores are finite."""
+    group = tl.program_id(1)
+    at = tl.load(threshold + group).to(tl.uint32)
+    tied = 0
+    good = True
+    for step in range(STEPS):
+        _, key, inside, _, _ = _load_keys(
+            weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group,
+            tl.program_id(0) * STEPS + step, FORM, BLOCK,
+        )  # fmt: skip
+        tied += tl.sum((inside & (key == at)).to(tl.int32), 0)
+        good = good & (tl.max(tl.where(inside, key, 0), 0) < 0xFF800000)  # the key of infinity
+    program = group * tl.num_programs(0) + tl.program_id(0)
+    tl.store(ties + program, tied)
+    if FORM != 3:
+        tl.store(finite + program, good)
+
+
+@jit
+def _write_kernel(
+    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, threshold, rank, before,
+    mask, kept,
+    WRITE: tl.constexpr, MASK: tl.constexpr, FORM: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    """Write zeros, the mask and the number of kept weights, given each program's ties `before` its own."""
+    group = tl.program_id(1)
+    program = group * tl.num_programs(0) + tl.program_id(0)
+    at = tl.load(threshold + group).to(tl.uint32)
+    go = tl.load(rank + group)
+    seen = tl.load(before + program)
+    total = 0
+    for step in range(STEPS):
+        w, key, inside, address, place = _load_keys(
+            weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group,
+            tl.program_id(0) * STEPS + step, FORM, BLOCK,
+        )  # fmt: skip
+        tied = (inside & (key == at)).to(tl.int32)
+        gone = (key < at) | ((key == at) & (seen + tl.cumsum(tied, 0) <= go))
+        seen += tl.sum(tied, 0)
+        keep = inside & (gone == 0)
+        total += tl.sum(keep.to(tl.int32), 0)
+        if WRITE:
+            tl.store(address, tl.where(keep, w, 0.0).to(w.dtype), mask=inside)
+        if MASK:
+            tl.store(mask + place, keep, mask=inside)
+    tl.store(kept + program, total)

@@ -1,0 +1,112 @@
+"""The kernel for groups of up to 16,384 weights, which one program holds in registers: one read, one write."""
+
+from __future__ import annotations
+
+import torch
+
+from .launch import jit, next_power_of_2, tl
+from .scores import GIVEN, Factors, load_score, order_key
+from .selection import PER_BYTE, Selection, pack_bits, refuse_not_finite
+
+LONGEST = 16384
+
+
+def launch_short(
+    values: torch.Tensor, removed: torch.Tensor, factors: Factors | None, group: int, write: bool, want: str | None
+) -> Selection:
+    """`select_rows` by the kernel, for checked arguments; without `factors`, `values` are the scores, NaN excepted."""
+    rows, width = values.shape
+    per_row, bytes_per_row = width // max(group, 1), -(-width // PER_BYTE)
+    in_bytes = want == "bits" and (group % PER_BYTE == 0 or per_row == 1)  # else a byte belongs to several groups
+    new = {"device": values.device}
+    mask = torch.empty(rows, width, dtype=torch.bool, **new) if want and not in_bytes else None
+    bits = torch.empty(rows, bytes_per_row, dtype=torch.uint8, **new) if in_bytes else None
+    kept = torch.empty(rows * per_row, dtype=torch.int32, **new)
+    finite = torch.empty(rows * per_row, dtype=torch.bool, **new)
+    block = max(next_power_of_2(group), 2 * PER_BYTE)
+    if len(kept):
+        _select_kernel[(len(kept),)](
+            values, *(factors or Factors()).pointers(values), removed.to(dtype=torch.int32, **new),
+            kept if mask is None else mask, kept if bits is None else bits, kept, finite,
+            group, per_row, *values.stride(), width, bytes_per_row,
+            FORM=GIVEN if factors is None else factors.form, WRITE=write, MASK=mask is not None, BITS=in_bytes,
+            BLOCK=block, num_warps=_warps(block), enable_fp_fusion=False,
+        )  # fmt: skip
+    refuse_not_finite(finite.view(rows, per_row).all(1))
+    if want == "bits" and not in_bytes:
+        bits = pack_bits(mask)
+    return Selection(kept, mask if want == "mask" else None, bits)
+
+
+def _warps(block: int) -> int:
+    """Sixteen weights a thread, at most sixteen warps."""
+    return min(max(block // 512, 1), 16)
+
+
+@jit
+def _select_kernel(
+    weight, columns, column_sums, row_sums, removed, mask, bits, kept, finite,
+    group, per_row, row_stride, column_stride, mask_stride, bits_stride,
+    FORM: tl.constexpr, WRITE: tl.constexpr, MASK: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program a group: find the smallest key with at least `k` keys at or below it, then drop its ties from the
+    left, as far as `k` reaches."""
+    program = tl.program_id(0)
+    row = (program // per_row).to(tl.int64)
+    first = program % per_row * group
+    place = tl.arange(0, BLOCK)
+    inside = place < group
+    cols = first + place
+    address = weight + row * row_stride + cols.to(tl.int64) * column_stride
+    w = tl.load(address, mask=inside, other=0.0)
+    key = order_key(load_score(w, columns, column_sums, row_sums, row, cols, inside, FORM))
+    k = tl.load(removed + program)
+
+    low = tl.min(tl.where(inside, key, 0x7FFFFFFF), 0)
+    high = tl.max(tl.where(inside, key, -0x80000000), 0)
+    good = (high < 0x7F800000) | (FORM == 3)
+    tl.store(finite + program, good)
+    key = tl.where(inside, key, 0x7FFFFFFF)
+    # Throughout: fewer than k keys are below `low`, `below` of them; at least k are at most `high`, `at_most` of them.
+    below = 0
+    at_most = group
+    found = k == 0
+    step = 0
+    while (low < high) & (not found):
+        span = high.to(tl.int64) - low
+        if step % 4 == 3:  # halves now and then, which bounds the number of steps
+            ahead = span >> 1
+        else:  # interpolates, which is twice as fast on weights
+            share = (k - below - 0.5) / (at_most - below).to(tl.float32)
+            ahead = tl.minimum((span.to(tl.float32) * share).to(tl.int64), span - 1)
+        middle = (low + ahead).to(tl.int32)
+        count = tl.sum((key <= middle).to(tl.int32), 0)
+        if count == k:
+            low = middle
+            found = True
+        elif count > k:
+            high = middle
+            at_most = count
+        else:
+            low = middle + 1
+            below = count
+        step += 1
+
+    if k == 0:
+        gone = place < 0
+    elif found:
+        gone = key <= low
+    else:
+        tied = key == low
+        gone = (key < low) | (tied & (tl.cumsum(tied.to(tl.int32), 0) <= k - below))
+    keep = inside & (gone == 0)
+    tl.store(kept + program, tl.sum(keep.to(tl.int32), 0))
+    if WRITE:
+        tl.store(address, tl.where(keep, w, 0.0).to(w.dtype), mask=inside & good)
+    if MASK:
+        tl.store(mask + row * mask_stride + cols, keep, mask=inside)
+    if BITS:
+        eight = tl.reshape(keep.to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
+        byte = tl.arange(0, BLOCK // 8)
+        target = bits + row * bits_stride + first // 8 + byte
+        tl.store(target, tl.sum(eight, 1).to(tl.uint8), mask=byte * 8 < group)

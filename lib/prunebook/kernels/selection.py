@@ -1,0 +1,83 @@
+"""Which of a group's weights stay: the rule in torch, and the forms in which kernels give the answer.
+
+The k smallest scores of a group go; equal scores go lowest index first, as in a stable ascending sort.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import UserError
+
+PER_BYTE = 8
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was kept: `mask` bool `[out, in]` or `bits` uint8 `[out, ceil(in / 8)]` (input 8 b + j is bit j of byte b),
+    whichever was asked for; `kept` int32 `[groups]`, of each group in row-major order."""
+
+    kept: torch.Tensor
+    mask: torch.Tensor | None = None
+    bits: torch.Tensor | None = None
+
+
+def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> torch.Tensor:
+    """`keep_largest` in torch; it defines what the kernels compute. Selects the threshold instead of sorting."""
+    if isinstance(removed, torch.Tensor):
+        counts = removed.unique().tolist()
+        if len(counts) > 1:
+            keep = torch.empty_like(rows, dtype=torch.bool)
+            for count in counts:
+                chosen = (removed == count).nonzero().flatten().to(rows.device)
+                keep[chosen] = keep_largest_reference(rows[chosen], count)
+            return keep
+        removed = counts[0] if counts else 0
+    if removed == 0:
+        return torch.ones_like(rows, dtype=torch.bool)
+    threshold = kth_smallest(rows, removed)
+    keep = rows > threshold
+    # Ties at the threshold: the last ones stay where more would go than were asked for.
+    surplus = (rows.shape[1] - removed) - keep.sum(1)
+    need = torch.nonzero(surplus).flatten()
+    if len(need):
+        tied = rows[need] == threshold[need]
+        from_the_right = tied.flip(1).cumsum(1, dtype=torch.int32).flip(1)
+        keep[need] |= tied & (from_the_right <= surplus[need, None])
+    return keep
+
+
+def kth_smallest(rows: torch.Tensor, k: int) -> torch.Tensor:
+    """The k-th smallest value (k from 1) of each row, float32 or float64: `[groups, size]` -> `[groups, 1]`."""
+    if rows.device.type == "cpu":  # numpy's vectorised selection is about ten times faster there
+        return torch.from_numpy(np.partition(rows.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
+    return rows.kthvalue(k, dim=1, keepdim=True).values
+
+
+def pack_bits(keep: torch.Tensor) -> torch.Tensor:
+    """`keep [out, in]` eight to a byte: uint8 `[out, ceil(in / 8)]`, input 8 b + j in bit j of byte b, the rest 0."""
+    padded = F.pad(keep.to(torch.uint8), (0, -keep.shape[1] % PER_BYTE))
+    places = torch.arange(PER_BYTE, device=keep.device, dtype=torch.uint8)
+    return (padded.unflatten(1, (-1, PER_BYTE)) << places).sum(2, dtype=torch.uint8)
+
+
+def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
+    """The mask bool `[out, columns]` of `bits`, uint8 `[out, ceil(columns / 8)]`; see `pack_bits`.
+
+    Raises:
+        UserError: `bits` is not of that shape and dtype.
+    """
+    width = -(-columns // PER_BYTE)
+    if bits.dtype != torch.uint8 or bits.ndim != 2 or bits.shape[1] != width:
+        raise UserError(f"bits are {bits.dtype} {list(bits.shape)}; {columns} columns need torch.uint8 [out, {width}]")
+    places = torch.arange(PER_BYTE, device=bits.device, dtype=torch.uint8)
+    return (bits[..., None] >> places & 1).flatten(1)[:, :columns].bool()
+
+
+def refuse_not_finite(finite: torch.Tensor) -> None:
+    """Raise a `UserError` unless all of `finite [rows]` hold."""
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise UserError(f"scores of row {row} hold NaN or infinity; weights and calibration norms must be finite")
