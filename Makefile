@@ -11,11 +11,13 @@ BIN := $(VENV)/bin
 
 env: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml requirements/constraints.txt requirements/embedded.txt
+$(VENV)/.ready: pyproject.toml requirements/constraints.txt requirements/embedded.txt requirements/triton.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/embedded.txt
+	$(BIN)/python -c 'import triton' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/triton.txt
 	touch $@
 
 run: env

@@ -30,6 +30,8 @@ def random_weight(rows, width, dtype=torch.float32, seed=0):
     )
     for index in range(1, rows):
         weight[index] = kinds[(index - 1) % len(kinds)](weight[index])
+    if dtype == torch.bfloat16 and DEVICE == "cpu":  # whose subnormals Triton's interpreter misreads, up to 3.9
+        weight[weight.abs() < torch.finfo(dtype).tiny] *= 0
     return weight.to(dtype).to(DEVICE)
 
 
@@ -106,7 +108,7 @@ def test_scores_of_any_sign_with_infinities():
         assert torch.equal(launch_long([scores], counts(1, k), [None], False, "mask")[0].mask, expected)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def small_programs(monkeypatch):
     """Several blocks a row and several programs a group, at sizes that can be interpreted."""
     monkeypatch.setattr(select_long, "_BLOCK", 16)
@@ -115,7 +117,7 @@ def small_programs(monkeypatch):
 
 @pytest.mark.parametrize("form", ["magnitude", "ria"])
 @pytest.mark.parametrize("share", [0, 0.3, 0.7, 1])
-def test_layers_together(small_programs, form, share):
+def test_layers_together(form, share):
     """Ties across layers, a row that ends within a block, a layer of one weight, a strided one."""
     layers = [random_weight(5, 23), random_weight(1, 1), random_weight(7, 4, torch.bfloat16).T, random_weight(2, 16)]
     layers[3] = layers[3].round()
@@ -128,7 +130,7 @@ def test_layers_together(small_programs, form, share):
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
-def test_long_rows(small_programs):
+def test_long_rows():
     weight = random_weight(6, 50)
     factors, removed = factors_of(weight, "wanda"), counts(6, 25, 0, 50, 13, 49, 1)
     ours, theirs = weight.clone(), weight.clone()
@@ -138,7 +140,7 @@ def test_long_rows(small_programs):
 
 
 @pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf])
-def test_not_finite(small_programs, value):
+def test_not_finite(value):
     weight = torch.ones(3, 40, device=DEVICE)
     weight[1, 33] = value
     with pytest.raises(UserError, match="scores of row 1 hold NaN or infinity"):
@@ -153,7 +155,8 @@ def test_compiled_for_hopper_without_spilling():
     """Of whole rows nothing but the longest may need the stack, and little; scores are compared unfused and unflushed."""
     printed = compile_in_new_process(
         """
-import json, torch
+import contextlib, json, torch
+from prunebook.errors import UserError
 from prunebook.kernels.scores import Factors
 from prunebook.kernels.select_long import launch_long
 from prunebook.kernels.select_short import launch_short
@@ -162,7 +165,8 @@ with compiled_for() as found:
         weight, columns = torch.ones(8, width, dtype=torch.bfloat16), torch.ones(width)
         ria = Factors(columns, columns, torch.ones(8))
         for factors, want in ((Factors(columns), None), (ria, "bits"), (None, "mask")):
-            launch_short(weight, torch.full((8,), 3), factors, width, factors is not None, want)
+            with contextlib.suppress(UserError):  # no kernel says that scores are finite
+                launch_short(weight, torch.full((8,), 3), factors, width, factors is not None, want)
         launch_long([weight], torch.tensor([3]), [ria], True, "mask")
 print(json.dumps([(one.name, one.stack, "fma" in one.ptx, ".ftz" in one.ptx, "div.rn.f32" in one.ptx) for one in found]))
 """

@@ -19,8 +19,8 @@ MAGNITUDE, COLUMNS, SHARES, GIVEN = range(4)  # the forms, as kernels name them;
 
 @dataclass(frozen=True)
 class Factors:
-    """What a score takes besides the weight `[out, in]`, in float32: `columns` c `[in]`, and for shares `column_sums` p
-    `[in]` and `row_sums` q `[out]`, which are not 0."""
+    """What a score takes besides the weight `[out, in]`, in float32 and not negative: `columns` c `[in]`, and for shares
+    `column_sums` p `[in]` and `row_sums` q `[out]`, which are not 0."""
 
     columns: torch.Tensor | None = None
     column_sums: torch.Tensor | None = None

@@ -74,9 +74,9 @@ def select_rows(
 def select_rows_reference(weight, removed, factors, group, write, want) -> Selection:
     """`select_rows` in torch, for checked arguments; it defines what the kernel computes."""
     scores = factored_score(weight, factors)
-    refuse_not_finite(torch.isfinite(scores).all(1))
+    refuse_not_finite(_finite(scores))
     keep = keep_largest_reference(scores.reshape(-1, group) if group else scores, removed)
-    return _selection(weight, keep.view(weight.shape), keep.sum(1, dtype=torch.int32), write, want)
+    return _selection(weight, keep.view(weight.shape), (group - removed).to(weight.device, torch.int32), write, want)
 
 
 def select_together(
@@ -108,12 +108,17 @@ def select_together_reference(weights, removed, factors, write, want) -> list[Se
     """`select_together` in torch, for checked arguments; it defines what the kernels compute."""
     scores = [factored_score(weight, each).flatten() for weight, each in zip(weights, factors, strict=True)]
     every = torch.cat(scores)[None]
-    refuse_not_finite(torch.isfinite(every).all(1))
+    refuse_not_finite(_finite(every))
     pieces = keep_largest_reference(every, removed)[0].split([len(score) for score in scores])
     return [
         _selection(weight, keep.view(weight.shape), keep.sum(dtype=torch.int32)[None], write, want)
         for weight, keep in zip(weights, pieces, strict=True)
     ]
+
+
+def _finite(scores: torch.Tensor) -> torch.Tensor:
+    """Which rows of scores, none of them negative, hold no NaN and no infinity: of those the maximum is one, too."""
+    return scores.amax(1).isfinite() if scores.shape[1] else scores.new_ones(len(scores), dtype=torch.bool)
 
 
 def _selection(weight, keep, kept, write, want) -> Selection:

@@ -64,7 +64,9 @@ def _select_kernel(
 
     low = tl.min(tl.where(inside, key, 0x7FFFFFFF), 0)
     high = tl.max(tl.where(inside, key, -0x80000000), 0)
-    good = (high < 0x7F800000) | (FORM == 3)
+    good = high < 0x7F800000
+    if FORM == 3:
+        good = high == high
     tl.store(finite + program, good)
     key = tl.where(inside, key, 0x7FFFFFFF)
     # Throughout: fewer than k keys are below `low`, `below` of them; at least k are at most `high`, `at_most` of them.
