@@ -1,6 +1,6 @@
 """The kernels for groups beyond one program's registers: rows of any length, whole layers, all layers of a model.
 
-A radix select: three histograms of 11, 11 and 10 bits of the scores' order find the k-th smallest; each program counts
+A radix select: four histograms, of eight bits of the scores' order each, find the k-th smallest; each program counts
 its ties with it, so that a prefix sum over the programs says which of them go; a last pass writes. Counts are whole
 numbers: the result does not depend on the order in which programs run.
 """
@@ -15,7 +15,8 @@ from .launch import jit, next_power_of_2, tl
 from .scores import GIVEN, Factors, load_score, order_key
 from .selection import Selection, pack_bits, refuse_not_finite
 
-_PASSES = ((21, 11), (10, 11), (0, 10))  # of a key's 32 bits: shift and number
+_DIGIT = 8  # bits of a key; Triton counts by votes of a warp, whose work grows with the number of bins
+_SHIFTS = (24, 16, 8, 0)
 _BLOCK = 2048  # weights of a row that a program takes at a time
 _PROGRAM = 16384  # weights that a program takes in all, about
 
@@ -40,14 +41,14 @@ def launch_long(
     calls = [_call(piece, each, groups) for piece, each in zip(pieces, factors, strict=True)]
     rank = removed.to(device)  # of the k-th smallest among the keys that share the threshold's leading bits
     threshold = torch.zeros(groups, dtype=torch.int64, device=device)
-    for shift, width in _PASSES:
-        counts = torch.zeros(groups, 1 << width, dtype=torch.int32, device=device)
+    for shift in _SHIFTS:
+        counts = torch.zeros(groups, 1 << _DIGIT, dtype=torch.int64, device=device)
         for grid, arguments, options in calls:
-            _histogram_kernel[grid](*arguments, threshold, counts, SHIFT=shift, WIDTH=width, **options)
+            _histogram_kernel[grid](*arguments, threshold, counts, SHIFT=shift, WIDTH=_DIGIT, **options)
         cumulated = counts.cumsum(1)
         digit = (cumulated < rank[:, None]).sum(1)
         rank = rank - torch.where(digit > 0, cumulated.gather(1, (digit - 1).clamp(min=0)[:, None])[:, 0], 0)
-        threshold = threshold << width | digit
+        threshold = threshold << _DIGIT | digit
     # Keys below the threshold go, and the first `rank` of those equal to it.
     ties = [torch.zeros(*grid[::-1], dtype=torch.int32, device=device) for grid, _, _ in calls]
     finite = [torch.ones_like(tied, dtype=torch.bool) for tied in ties]
@@ -55,7 +56,7 @@ def launch_long(
         _ties_kernel[grid](*arguments, threshold, tied, good, **options)
     refuse_not_finite(torch.cat(finite, 1).all(1))
     every = torch.cat(ties, 1)
-    before = (every.cumsum(1, dtype=torch.int32) - every).split([tied.shape[1] for tied in ties], 1)
+    before = (every.cumsum(1) - every).split([tied.shape[1] for tied in ties], 1)
     found = []
     for piece, (grid, arguments, options), already in zip(pieces, calls, before, strict=True):
         mask = torch.empty(piece.shape, dtype=torch.bool, device=device) if want else None
@@ -117,7 +118,7 @@ def _histogram_kernel(
             chosen = inside & ((key >> (SHIFT + WIDTH)) == leading)
         digit = ((key >> SHIFT) & ((1 << WIDTH) - 1)).to(tl.int32)
         total += tl.histogram(digit, 1 << WIDTH, mask=chosen)
-    tl.atomic_add(counts + group * (1 << WIDTH) + bins, total, mask=total > 0)
+    tl.atomic_add(counts + group * (1 << WIDTH) + bins, total.to(tl.int64), mask=total > 0)
 
 
 @jit
@@ -162,7 +163,8 @@ def _write_kernel(
             tl.program_id(0) * STEPS + step, FORM, BLOCK,
         )  # fmt: skip
         tied = (inside & (key == at)).to(tl.int32)
-        gone = (key < at) | ((key == at) & (seen + tl.cumsum(tied, 0) <= go))
+        may_go = tl.minimum(go - seen, BLOCK).to(tl.int32)
+        gone = (key < at) | ((key == at) & (tl.cumsum(tied, 0) <= may_go))
         seen += tl.sum(tied, 0)
         keep = inside & (gone == 0)
         total += tl.sum(keep.to(tl.int32), 0)
