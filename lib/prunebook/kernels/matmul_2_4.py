@@ -1,0 +1,233 @@
+"""`y = x W^T + b` from a 2:4 weight in its packed form (see `packed`), for the few tokens of decoding.
+
+At such sizes a product costs what its weight costs to read, and that is 9 bits a weight instead of 16. Both kernels
+read values and codes once. Up to four tokens, threads pick the two inputs that each group meets and sum in float32.
+Beyond, tiles are expanded in registers and go through the tensor cores, padded to 16 tokens: the operations of a dense
+product, hidden behind the reading.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import UserError
+from .launch import jit, next_power_of_2, runs_natively, tl, triton
+from .packed import (
+    Packed,
+    as_pairs,
+    check_codes_2_4,
+    code_of_groups,
+    expand,
+    halves,
+    to_semi_structured,
+    unpack_n_of_m,
+)
+
+# Up to how many tokens each way is taken. The numbers come from what others published about cuBLAS and cuSPARSELt on
+# H100, and from counting bytes: no run of this file on a GPU is recorded yet. Replace them by measured ones.
+FMA_TOKENS = 4  # threads, no tensor cores
+KERNEL_TOKENS = 64  # the packed kernels; the reading of the weight hides the products up to about 150 tokens
+DENSE_TOKENS = 4095  # a dense product on the unpacked weight; beyond, sparse tensor cores pay for converting to them
+
+_PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting K aims at
+_OUT_TILE = 64  # rows of W that a tensor core program takes
+_GROUP_TILE = {16: 32, 32: 8}  # groups of four inputs at a time, by the bits of the dtype
+
+
+def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`x W^T + bias`; on a CPU it is `F.linear` with the unpacked weight.
+
+    Args:
+        x: `[..., in]`, of the dtype of the values; under autocast of any.
+        packed: W `[out, in]`, 2:4. Gradients go to x alone.
+        bias: `[out]`, of the dtype of the values.
+
+    Returns:
+        `[..., out]` in the dtype of x, summed in float32 by the kernels.
+
+    Raises:
+        UserError: another pattern than 2:4, or widths or dtypes that do not fit.
+    """
+    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    _check(x, packed, bias, casts)
+    tensors = [x, packed.values, packed.codes, *([] if bias is None else [bias])]
+    tokens = x.numel() // max(x.shape[-1], 1)
+    if casts or x.requires_grad or not tokens or not runs_natively(*tensors):
+        return linear_2_4_reference(x, packed, bias)
+    if tokens <= KERNEL_TOKENS:
+        return launch_linear_2_4(x, packed, bias)
+    return _linear_of_many(x, packed, bias)
+
+
+def linear_2_4_reference(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`linear_2_4` in torch, for checked arguments; it defines what the kernels compute, but for the order of sums."""
+    return F.linear(x, unpack_n_of_m(packed), bias)
+
+
+def _check(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None, casts: bool) -> None:
+    if (packed.n, packed.m) != (2, 4):
+        raise UserError(f"packed is {packed.n}:{packed.m}; linear_2_4 multiplies 2:4")
+    rows, width = packed.shape
+    if x.ndim == 0 or x.shape[-1] != width or not (casts or x.dtype == packed.values.dtype):
+        given = f"{x.dtype} {list(x.shape)}"
+        raise UserError(f"x is {given}; a packed weight [{rows}, {width}] needs {packed.values.dtype} [..., {width}]")
+    if bias is not None and (bias.shape != (rows,) or bias.dtype != packed.values.dtype):
+        given = f"{bias.dtype} {list(bias.shape)}"
+        raise UserError(f"bias is {given}; a packed weight [{rows}, {width}] needs {packed.values.dtype} [{rows}]")
+    check_codes_2_4(packed)
+
+
+def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) -> torch.Tensor:
+    """Products that are bound by arithmetic, on a weight that is unpacked, or converted, for this call alone."""
+    weight = unpack_n_of_m(packed)
+    if x.numel() // x.shape[-1] > DENSE_TOKENS and torch.backends.cusparselt.is_available():
+        try:
+            return F.linear(x, to_semi_structured(weight), bias)
+        except UserError:  # float32, or a size that cuSPARSELt does not take
+            pass
+    return F.linear(x, weight, bias)
+
+
+def launch_linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`linear_2_4` by the kernels, for checked arguments and any number of tokens from 1."""
+    rows, width = packed.shape
+    flat = x.reshape(-1, width).contiguous()
+    tokens = len(flat)
+    pairs, codes, bits = as_pairs(packed), packed.codes.contiguous(), 8 * x.element_size()
+    y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
+    if tokens <= FMA_TOKENS:
+        out_tile = 4 if tokens <= 2 else 2
+        warps = 4 if codes.shape[1] > 64 else 2
+        _fma_kernel[(-(-rows // out_tile),)](
+            flat, pairs, codes, y if bias is None else bias, y, rows, width,
+            WORDS=codes.shape[1], TOKENS=tokens, BIAS=bias is not None, BITS=bits, ROWS=out_tile,
+            THREADS=32 * warps, num_warps=warps,
+        )  # fmt: skip
+        return y.view(*x.shape[:-1], rows)
+    tiles, steps = -(-rows // _OUT_TILE), -(-(width // 4) // _GROUP_TILE[bits])
+    splits = max(min(_PROGRAMS // tiles, steps // 2), 1)
+    steps_each = -(-steps // splits)
+    splits = -(-steps // steps_each)
+    parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
+    block = max(next_power_of_2(tokens), 16)
+    wide = x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
+    _tile_kernel[(tiles, splits)](
+        flat, pairs, codes, y if bias is None else bias, parts, rows, tokens, width, codes.shape[1],
+        STEPS=steps_each, BIAS=bias is not None and splits == 1, BITS=bits, OUT=_OUT_TILE, GROUPS=_GROUP_TILE[bits],
+        TOKENS=block, WIDE=wide, num_warps=4, num_stages=4,
+    )  # fmt: skip
+    if splits > 1:
+        size = tokens * rows
+        _add_kernel[(-(-size // 1024),)](
+            parts, y if bias is None else bias, y, size, rows, SPLITS=splits, BIAS=bias is not None, BLOCK=1024
+        )
+    return y.view(*x.shape[:-1], rows)
+
+
+@jit
+def _four_inputs(x, word, width, THREADS: tl.constexpr):
+    """The 16 inputs of each word as four float32 `[THREADS, 4]`, by their place in the groups of four. Loads of eight,
+    so that a thread has just what its codes ask for."""
+    place = word[:, None] * 16 + tl.arange(0, 8)[None, :]
+    low = tl.load(x + place, mask=place < width, other=0.0).to(tl.float32)
+    high = tl.load(x + place + 8, mask=place + 8 < width, other=0.0).to(tl.float32)
+    both = tl.permute(tl.join(low, high), (0, 2, 1))
+    even, odd = tl.split(tl.reshape(both, (THREADS, 4, 2, 2)))
+    x0, x2 = tl.split(even)
+    x1, x3 = tl.split(odd)
+    return x0, x1, x2, x3
+
+
+@jit
+def _fma_kernel(
+    x, pairs, codes, bias, y, rows, width, WORDS: tl.constexpr,
+    TOKENS: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, THREADS: tl.constexpr,
+):  # fmt: skip
+    """One program for `ROWS` outputs of all tokens. A thread takes one word of codes at a time: four groups, the eight
+    values of which are one vector."""
+    first = tl.program_id(0) * ROWS
+    thread = tl.arange(0, THREADS)
+    four = tl.arange(0, 4)
+    groups = width // 4
+    sums = ()
+    for _ in tl.static_range(ROWS * TOKENS):
+        sums += (tl.zeros((THREADS, 4), tl.float32),)
+    for start in range(0, WORDS, THREADS):
+        word = start + thread
+        group = word[:, None] * 4 + four[None, :]
+        inputs = ()
+        for token in tl.static_range(TOKENS):
+            inputs += (_four_inputs(x + token * width, word, width, THREADS),)
+        new = ()
+        for r in tl.static_range(ROWS):
+            row = tl.minimum(first + r, rows - 1).to(tl.int64)
+            pair = tl.load(pairs + row * groups + group, mask=group < groups, other=0)
+            code = tl.load(codes + row * WORDS + word, mask=word < WORDS, other=0)
+            code = code.to(tl.int32)[:, None] >> (4 * four)[None, :]
+            i, j = code & 3, code >> 2 & 3
+            a, b = halves(pair, x.dtype.element_ty, BITS)
+            a, b = a.to(tl.float32), b.to(tl.float32)
+            for token in tl.static_range(TOKENS):
+                x0, x1, x2, x3 = inputs[token]
+                xi = tl.where(i == 0, x0, tl.where(i == 1, x1, x2))  # i < j: i is never 3, j never 0
+                xj = tl.where(j == 3, x3, tl.where(j == 2, x2, x1))
+                new += (sums[r * TOKENS + token] + a * xi + b * xj,)
+        sums = new
+    for r in tl.static_range(ROWS):
+        real = first + r < rows
+        for token in tl.static_range(TOKENS):
+            total = tl.sum(tl.sum(sums[r * TOKENS + token], 1), 0)
+            if BIAS:
+                total += tl.load(bias + first + r, mask=real, other=0.0).to(tl.float32)
+            tl.store(y + token * rows + first + r, total.to(y.dtype.element_ty), mask=real)
+
+
+@jit
+def _tile_kernel(
+    x, pairs, codes, bias, out, rows, tokens, width, words,
+    STEPS: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr,
+    TOKENS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` tiles of it; part p is written to
+    `out[p]`. The tile of W is expanded to dense order within each thread, and is the operand on the 64-row side."""
+    row = tl.program_id(0) * OUT + tl.arange(0, OUT)
+    part = tl.program_id(1)
+    token = tl.arange(0, TOKENS)
+    groups = width // 4
+    pair_rows = pairs + row.to(tl.int64)[:, None] * groups
+    code_rows = codes + row.to(tl.int64)[:, None] * words
+    real = (row < rows)[:, None]
+    sums = tl.zeros((OUT, TOKENS), tl.float32)
+    for i_step in range(STEPS):
+        step = part * STEPS + i_step
+        group = (step * GROUPS + tl.arange(0, GROUPS))[None, :]
+        word = (step * (GROUPS // 4) + tl.arange(0, GROUPS // 4))[None, :]
+        inputs = step * (4 * GROUPS) + tl.arange(0, 4 * GROUPS)
+        pair = tl.load(pair_rows + group, mask=real & (group < groups), other=0)
+        code = tl.load(code_rows + word, mask=real & (word < words), other=0)
+        at = token[:, None] * width + inputs[None, :]
+        tile = tl.load(x + at, mask=(token < tokens)[:, None] & (inputs < width)[None, :], other=0.0)
+        first, second = halves(pair, x.dtype.element_ty, BITS)
+        i, j = code_of_groups(code, OUT, GROUPS // 4)
+        dense = expand(first, second, i, j, OUT, GROUPS)
+        if WIDE:
+            dense, tile = dense.to(tl.float32), tile.to(tl.float32)
+        sums = tl.dot(dense, tl.trans(tile), sums, input_precision="ieee")
+    if BIAS:
+        sums += tl.load(bias + row, mask=row < rows, other=0.0).to(tl.float32)[:, None]
+    target = out + part.to(tl.int64) * tokens * rows + token[None, :] * rows + row[:, None]
+    tl.store(target, sums.to(out.dtype.element_ty), mask=real & (token < tokens)[None, :])
+
+
+@jit
+def _add_kernel(parts, bias, y, size, rows, SPLITS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr):
+    """The parts `[splits, tokens, rows]` added in their order, so that the result is the same in every run."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real = at < size
+    total = tl.zeros((BLOCK,), tl.float32)
+    for part in range(SPLITS):
+        total += tl.load(parts + part * size + at, mask=real, other=0.0)
+    if BIAS:
+        total += tl.load(bias + at % rows, mask=real, other=0.0).to(tl.float32)
+    tl.store(y + at, total.to(y.dtype.element_ty), mask=real)
