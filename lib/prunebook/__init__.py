@@ -20,6 +20,7 @@ EXPORTS = {
     "footprint": "costs",
     "verify": "patterns",
     "prune": "methods",
+    "compress": "compression",
     "list_methods": "methods",
     "compare": "methods",
     "sweep": "methods",

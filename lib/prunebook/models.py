@@ -27,8 +27,10 @@ from transformers import (
 )
 
 from .bitlinear import TERNARY, rebuild
+from .compression import restore
 from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
+from .sublayers import COMPRESSED
 from .widths import WIDTHS, resize
 
 # name -> (distribution, package, file or folder of the model inside the package)
@@ -140,7 +142,7 @@ def load_model(
                     f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave classes out"
                 )
             auto_class = AutoModelForSequenceClassification
-        own = hasattr(config, WIDTHS) or hasattr(config, TERNARY)
+        own = any(hasattr(config, key) for key in (WIDTHS, TERNARY, COMPRESSED))
         if own:
             auto_class = _changed(config, classes)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -170,7 +172,7 @@ def _auto_class(architectures: Sequence[str]) -> type:
 
 
 def _changed(config, classes: int | None) -> type:
-    """The class of a model whose blocks differ in width or are ternary, to be read by `from_pretrained`."""
+    """The class of a model whose blocks differ in width, are ternary or packed, to be read by `from_pretrained`."""
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if classes is not None:
         architecture = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
@@ -183,6 +185,8 @@ def _changed(config, classes: int | None) -> type:
             resize(self)
         if hasattr(config, TERNARY):
             rebuild(self)
+        if hasattr(config, COMPRESSED):
+            restore(self)
 
     return type(architecture.__name__, (architecture,), {"__init__": start})
 

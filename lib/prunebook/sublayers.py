@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
 
+COMPRESSED = "prunebook_2_4"  # key in config.json: names of the linears that hold packed weights (see `compression`)
 _ATTENTION = (  # queries, keys, values, output
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),  # OPT
@@ -83,7 +84,16 @@ def linears_of(prefix: str, block: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The first list of `num_hidden_layers` modules that all hold linears, with its name."""
+    """The first list of `num_hidden_layers` modules that all hold linears, with its name.
+
+    Raises:
+        UserError: there is none, or `compress` has packed linears of it.
+    """
+    if hasattr(getattr(model, "config", None), COMPRESSED):
+        raise UserError(
+            f"{type(model).__name__} is compressed: its packed linears compute and do nothing else; load it as it was "
+            "before compress"
+        )
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for name, stack in model.named_modules():
         if isinstance(stack, nn.ModuleList) and len(stack) == count and all(linears_of("", b) for b in stack):
