@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from .corpora import check_tokens
 from .errors import UserError
 from .files import atomic_folder, cache_folder, make_folder
+from .kernels.logits import compare_logits
 from .precision import has_fast_bfloat16, matmul_precision
 
 _BATCH_TOKENS = 2048  # logits of 2,048 tokens and 49,152 words take 400 MB in float32
-_BASELINE = 2  # raise when the same weights and tokens would give other numbers
-_ROWS = 32  # 6 MB of logits at that vocabulary
+_BASELINE = 3  # raise when the same weights and tokens would give other numbers
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,11 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
             with matmul_precision(model.device, "exact"):
                 hidden = dense.hidden[first : first + size].to(model.device)
                 reference = F.linear(hidden, head, bias).flatten(0, 1)
-        losses, kl, equal = _reduce(logits.flatten(0, 1), batch[:, 1:].flatten(), reference)
-        nll.append(losses.view(len(batch), -1).mean(1).cpu())
-        divergence, agreed = divergence + kl, agreed + equal
+        compared = compare_logits(logits.flatten(0, 1), batch[:, 1:].flatten(), reference)
+        nll.append(compared.nll.view(len(batch), -1).mean(1).cpu())
+        if dense is not None:
+            divergence += compared.kl.double().sum().item()
+            agreed += int(compared.agrees.sum())
     predicted = len(tokens) * (tokens.shape[1] - 1)
     kl, agreement = (None, None) if dense is None else (divergence / predicted, agreed / predicted)
     return Measurement(torch.cat(nll), kl, agreement, time.perf_counter() - start, predicted, precision)
@@ -147,27 +149,6 @@ def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tens
         with matmul_precision(model.device, precision):
             found.append(model(input_ids=batch.to(model.device)).logits.float().cpu())
     return torch.cat(found)
-
-
-def _reduce(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None):
-    """NLL of each token `[tokens]`, and summed KL(reference || logits) and equal top-1 tokens.
-
-    In float32, a few rows at a time so that they stay in cache; logits are `[tokens, vocabulary]`.
-    """
-    losses, divergence, agreed = [], 0.0, 0
-    for first in range(0, len(logits), _ROWS):
-        z = logits[first : first + _ROWS].float()
-        log_sum = z.logsumexp(1)
-        losses.append(log_sum - z.gather(1, targets[first : first + _ROWS, None]).squeeze(1))
-        if reference is not None:
-            r = reference[first : first + _ROWS].float()
-            agreed += int((z.argmax(1) == r.argmax(1)).sum())
-            reference_log_sum = r.logsumexp(1)
-            # sum p (log p - log q) = sum p (r - z) - log sum exp r + log sum exp z, with p = softmax(r)
-            p = (r - reference_log_sum[:, None]).exp_()
-            per_token = torch.linalg.vecdot(p, r.sub_(z)) - reference_log_sum + log_sum
-            divergence += per_token.double().sum().item()
-    return torch.cat(losses), divergence, agreed
 
 
 @contextlib.contextmanager
@@ -237,7 +218,7 @@ def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tenso
                     raise UserError(
                         f"{type(model).__name__} changes its logits after the head; measure it without a dense baseline"
                     )
-                losses, _, _ = _reduce(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten(), None)
+                losses = compare_logits(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten()).nll
                 nll.append(losses.view(len(batch), -1).mean(1).cpu())
                 hidden.append(states[:, :-1].cpu())
         finally:

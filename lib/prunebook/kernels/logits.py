@@ -1,0 +1,136 @@
+"""Logits beside those of a reference, token by token: NLL of the target, KL divergence, equal top-1 tokens.
+
+From raw logits in one pass over the vocabulary; no log-probabilities are written. With `p = softmax(r)` of the
+reference and `q = softmax(z)`, maxima `m_r` and `m_z`, and sums `s_r = sum e^(r - m_r)`, `s_z` likewise,
+
+    KL(p || q) = A / s_r - ln s_r + ln s_z,    A = sum e^(r - m_r) ((r - m_r) - (z - m_z)).
+
+Both sides are shifted, so that large logits do not cancel, and equal logits give exactly 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import UserError
+from .launch import jit, next_power_of_2, runs_natively, tl
+
+_ROWS = 8  # that torch takes at a time, so that they stay in cache
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Of each token, float32 or bool `[tokens]`: `nll` in nats, and beside a reference `kl`, KL(reference || logits) in
+    nats, and `agrees`, whether the top-1 tokens are equal (of equal logits the first counts)."""
+
+    nll: torch.Tensor
+    kl: torch.Tensor | None = None
+    agrees: torch.Tensor | None = None
+
+
+def compare_logits(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None = None) -> Compared:
+    """Reduce logits over the vocabulary, in float32.
+
+    Args:
+        logits: `[tokens, vocabulary]`, of any float dtype. targets: int64 `[tokens]`, ids of the next tokens.
+        reference: of the shape of `logits`. Where both are -inf, a word counts nothing.
+
+    Raises:
+        UserError: shapes that do not fit each other.
+    """
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise UserError(f"logits have shape {list(logits.shape)}; use [tokens, vocabulary]")
+    for name, given, wanted in ("targets", targets, logits.shape[:1]), ("reference", reference, logits.shape):
+        if given is not None and given.shape != wanted:
+            raise UserError(f"{name} has shape {list(given.shape)}; logits {list(logits.shape)} need {list(wanted)}")
+    if runs_natively(logits, targets, *([] if reference is None else [reference])):
+        return launch_compare(logits, targets, reference)
+    return compare_logits_reference(logits, targets, reference)
+
+
+def compare_logits_reference(logits, targets, reference=None) -> Compared:
+    """`compare_logits` in torch; it defines what the kernel computes."""
+    nll = torch.empty(len(logits), device=logits.device)
+    kl, agrees = torch.empty_like(nll), torch.empty_like(nll, dtype=torch.bool)
+    for first in range(0, len(logits), _ROWS):
+        rows = slice(first, first + _ROWS)
+        nll[rows] = F.cross_entropy(logits[rows].float(), targets[rows], reduction="none")
+        if reference is None:
+            continue
+        z, z_sum, z_best = _shifted(logits[rows])
+        r, r_sum, r_best = _shifted(reference[rows])
+        agrees[rows] = z_best == r_best
+        weight = r.exp()
+        difference = r.sub_(z).masked_fill_(weight == 0, 0)
+        kl[rows] = torch.linalg.vecdot(weight, difference) / r_sum + (z_sum.log() - r_sum.log())
+    return Compared(nll) if reference is None else Compared(nll, kl, agrees)
+
+
+def _shifted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits less their maximum in float32, the sum of their exponentials, and the place of the maximum."""
+    largest, best = logits.max(1, keepdim=True)
+    z = logits.float() - largest
+    return z, z.exp().sum(1), best.squeeze(1)
+
+
+def launch_compare(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None) -> Compared:
+    """`compare_logits` by the kernel, for checked arguments."""
+    tokens, vocabulary = logits.shape
+    new = {"device": logits.device}
+    nll, kl = torch.empty(tokens, **new), torch.empty(tokens, **new)
+    agrees = torch.empty(tokens, dtype=torch.bool, **new)
+    other = logits if reference is None else reference
+    block = min(next_power_of_2(vocabulary), _BLOCK)
+    if tokens:
+        _compare_kernel[(tokens,)](
+            logits, other, targets, nll, kl, agrees, *logits.stride(), *other.stride(),
+            VOCABULARY=vocabulary, BOTH=reference is not None, BLOCK=block, num_warps=max(block // 512, 1),
+        )  # fmt: skip
+    return Compared(nll) if reference is None else Compared(nll, kl, agrees)
+
+
+@jit
+def _compare_kernel(
+    logits, reference, targets, nll, kl, agrees, z_row, z_column, r_row, r_column,
+    VOCABULARY: tl.constexpr, BOTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program a token. Maxima, sums and A go along the vocabulary and are rescaled where a maximum grows."""
+    token = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK).to(tl.int64)
+    z_max = -3.0e38  # below any logit that counts, and finite: differences with it are no NaN
+    z_sum = 0.0
+    z_best = 0
+    r_max = -3.0e38
+    r_sum = 0.0
+    r_best = 0
+    total = 0.0  # A
+    for start in range(0, VOCABULARY, BLOCK):
+        inside = start + place < VOCABULARY
+        z = tl.load(logits + token * z_row + (start + place) * z_column, mask=inside, other=-float("inf"))
+        z = z.to(tl.float32)
+        z_top = tl.maximum(z_max, tl.max(z, 0))
+        if z_top > z_max:
+            z_best = start + tl.min(tl.where(z == z_top, place, BLOCK), 0).to(tl.int32)
+        z_sum = z_sum * tl.exp(z_max - z_top) + tl.sum(tl.exp(z - z_top), 0)
+        if BOTH:
+            r = tl.load(reference + token * r_row + (start + place) * r_column, mask=inside, other=-float("inf"))
+            r = r.to(tl.float32)
+            r_top = tl.maximum(r_max, tl.max(r, 0))
+            if r_top > r_max:
+                r_best = start + tl.min(tl.where(r == r_top, place, BLOCK), 0).to(tl.int32)
+            shrink = tl.exp(r_max - r_top)
+            weight = tl.exp(r - r_top)
+            total = (total + r_sum * ((z_top - z_max) - (r_top - r_max))) * shrink
+            total += tl.sum(tl.where(weight == 0.0, 0.0, weight * ((r - r_top) - (z - z_top))), 0)
+            r_sum = r_sum * shrink + tl.sum(weight, 0)
+            r_max = r_top
+        z_max = z_top
+    target = tl.load(logits + token * z_row + tl.load(targets + token) * z_column).to(tl.float32)
+    tl.store(nll + token, (z_max - target) + tl.log(z_sum))
+    if BOTH:
+        tl.store(kl + token, total / r_sum + (tl.log(z_sum) - tl.log(r_sum)))
+        tl.store(agrees + token, z_best == r_best)
