@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.blocks import find_blocks, weight_of
+from prunebook.criteria.magnitude import magnitude_score
+from prunebook.criteria.ria import ria_factors, ria_score
+from prunebook.criteria.wanda import wanda_factors, wanda_score
 from prunebook.errors import UserError
+from prunebook.kernels.scores import Factors
 from prunebook.patterns import (
+    Budget,
     NofM,
     Unstructured,
     cheapest_rows_columns,
@@ -20,6 +25,7 @@ from prunebook.patterns import (
     keep_mask,
     keep_masks,
     make_pattern,
+    prune_lowest,
     verify,
 )
 
@@ -250,3 +256,30 @@ def test_rows_and_columns_are_counted_as_their_zeros(seed, budget):
 def test_costs_that_are_nan_are_refused():
     with pytest.raises(UserError, match="NaN"):
         cheapest_rows_columns([(torch.tensor([1.0]), torch.tensor([float("nan")]))], 1)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [Unstructured(0.4), Unstructured(0.4, "layer"), Budget(37, 8 * 24), Budget(37, 8 * 24, "layer"), NofM(2, 4),
+     NofM(2, 3), Unstructured(0)],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_pruning_by_factors_is_pruning_by_the_mask_of_their_scores(pattern, dtype):
+    """For each form of score, ties included."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 24, generator=generator).mul(4).round().to(dtype)
+    norm = torch.rand(24, generator=generator)
+    for factors, score in (
+        (Factors(), magnitude_score(weight)),
+        (wanda_factors(weight, norm), wanda_score(weight, norm)),
+        (ria_factors(weight, norm), ria_score(weight, norm)),
+    ):
+        pruned = weight.clone()
+        prune_lowest(pruned, factors, pattern)
+        assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
+
+
+def test_pruning_one_layer_by_the_scope_of_the_model_is_refused():
+    with pytest.raises(UserError, match="scope 'model' compares all layers"):
+        prune_lowest(torch.ones(2, 4), Factors(), Unstructured(0.5, "model"))

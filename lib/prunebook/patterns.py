@@ -14,6 +14,7 @@ import torch
 
 from .blocks import find_blocks, weight_of
 from .errors import UserError
+from .kernels.n_of_m import SIZES, keep_n_of_m, select_n_of_m
 from .kernels.scores import Factors, factored_score
 from .kernels.select import keep_largest, select_rows, select_together
 
@@ -148,7 +149,7 @@ def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     _refuse_nan(scores)
     if isinstance(pattern, NofM):
         check_width(scores.shape[1], pattern)
-        return _keep_n_of_m(scores, pattern)
+        return keep_n_of_m(scores, pattern.n, pattern.m)
     if pattern.scope == "model":
         raise UserError("scope 'model' compares all layers; use keep_masks with the scores of every layer")
     rows = scores if pattern.scope == "row" else scores.reshape(1, -1)
@@ -182,7 +183,10 @@ def prune_lowest(weight: torch.Tensor, factors: Factors, pattern: Pattern) -> No
     Raises:
         UserError: scores with NaN, a width that n:m does not divide, another layer's budget, or scope `model`.
     """
-    if isinstance(pattern, NofM) or pattern.scope == "model":
+    if isinstance(pattern, NofM) and pattern.m in SIZES:
+        check_width(weight.shape[1], pattern)
+        select_n_of_m(weight, pattern.n, pattern.m, factors)
+    elif isinstance(pattern, NofM) or pattern.scope == "model":
         weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)
     elif pattern.scope == "row":
         select_rows(weight, counts_removed(pattern, *weight.shape), factors)
@@ -228,18 +232,6 @@ def cheapest_rows_columns(
     goes[order] = torch.cat(losses)[order].cumsum(0) <= budget
     pieces = zip(goes.split([len(both) for both in joined]), costs, strict=True)
     return [(piece[: len(rows)], piece[len(rows) :]) for piece, (rows, _) in pieces]
-
-
-def _keep_n_of_m(scores: torch.Tensor, pattern: NofM) -> torch.Tensor:
-    """Rank each score among its m neighbours by pairwise comparison; the m - n lowest ranks go."""
-    groups = scores.reshape(scores.shape[0], -1, pattern.m)
-    rank = torch.zeros(groups.shape, dtype=torch.int16, device=scores.device)
-    for shift in range(1, pattern.m):
-        lower, upper = groups[..., :-shift], groups[..., shift:]
-        lower_first = lower <= upper  # a tie sends the lower index first
-        rank[..., shift:] += lower_first
-        rank[..., :-shift] += ~lower_first
-    return (rank >= pattern.m - pattern.n).view(scores.shape)
 
 
 @dataclass(frozen=True)

@@ -179,14 +179,13 @@ def test_the_weight_is_written_unless_it_is_not_to_be():
         ({"n": 4}, "pattern '4:4' is not allowed; n of m are kept, 0 < n < m, and m is 4, 8 or 16"),
         ({"n": 0}, "pattern '0:4' is not allowed"),
         ({"m": 5}, "pattern '2:5' is not allowed"),
-        ({"weight": torch.zeros(4)}, "weight is torch.float32 [4]; use a matrix [out, in] of float32, float16 or bf"),
-        ({"weight": torch.zeros(2, 4).double()}, "weight is torch.float64 [2, 4]; use a matrix"),
+        ({"weight": torch.zeros(4)}, "weight is torch.float32 [4]; use a matrix [out, in] of a float dtype"),
+        ({"weight": torch.zeros(2, 4).int()}, "weight is torch.int32 [2, 4]; use a matrix"),
         ({"weight": torch.zeros(2, 6)}, "weight has 6 inputs, which pattern 2:4 does not divide; use another one"),
         ({"factors": Factors(torch.ones(3))}, "columns is torch.float32 [3]; a weight [2, 8] needs torch.float32 [8]"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
-    message = message.replace("float16 or bf", "float16 or bfloat16")
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         select_n_of_m(**{"weight": torch.ones(2, 8), "n": 2, "m": 4} | arguments)
     assert "\n" not in str(caught.value)

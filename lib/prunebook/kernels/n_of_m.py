@@ -15,7 +15,6 @@ from .selection import pack_bits, refuse_not_finite
 
 SIZES = (4, 8, 16)  # m
 _MOST_INPUTS = 2048  # of one program: sixteen a thread
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
@@ -44,7 +43,7 @@ def select_n_of_m(
     """Keep the n highest-scored of every m consecutive inputs.
 
     Args:
-        weight: `[out, in]`, float32, float16 or bfloat16, of any strides; m divides `in`.
+        weight: `[out, in]`, of any float dtype and any strides; m divides `in`.
         n, m: m is 4, 8 or 16.
         factors: of the score; by default it is the magnitude.
         write: set what goes to zero in `weight`, in place.
@@ -83,9 +82,8 @@ def _check(weight: torch.Tensor, n: int, m: int, want: str | None) -> None:
         raise UserError(f"want {want!r} is unknown; use 'mask', 'bits', 'packed' or None")
     if m not in SIZES or not 0 < n < m:
         raise UserError(f"pattern '{n}:{m}' is not allowed; n of m are kept, 0 < n < m, and m is 4, 8 or 16")
-    if weight.ndim != 2 or weight.dtype not in _DTYPES:
-        given = f"{weight.dtype} {list(weight.shape)}"
-        raise UserError(f"weight is {given}; use a matrix [out, in] of float32, float16 or bfloat16")
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise UserError(f"weight is {weight.dtype} {list(weight.shape)}; use a matrix [out, in] of a float dtype")
     if weight.shape[1] % m:
         raise UserError(f"weight has {weight.shape[1]} inputs, which pattern {n}:{m} does not divide; use another one")
 
