@@ -19,10 +19,9 @@ from ..allocation import uniform
 from ..blocks import walk, weight_of
 from ..criteria.hessian import Hessian, inverse_factor, obs_score
 from ..errors import UserError
+from ..kernels.sparsegpt_block import sparsegpt_block
 from ..patterns import Budget, NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
 from .options import check_flag, check_number
-
-_STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
 
 
 @torch.no_grad()
@@ -49,7 +48,8 @@ def _update_siblings(weights: Sequence[torch.Tensor], H, patterns: Sequence[Patt
     """`sparsegpt_update` for weights that share inputs: rows stacked, one sweep, separate thresholds."""
     for weight, pattern in zip(weights, patterns, strict=True):
         check_width(weight.shape[1], pattern)
-    pattern = patterns[0]  # n:m is the same for all siblings
+    # n:m is the same for all siblings.
+    n_of_m = (patterns[0].n, patterns[0].m) if isinstance(patterns[0], NofM) else None
     counts = [len(weight) for weight in weights]
     # Transposed, so that a column of W is contiguous: W is [in, rows] from here on.
     W = torch.cat([weight.float() for weight in weights]).T.contiguous()
@@ -58,14 +58,16 @@ def _update_siblings(weights: Sequence[torch.Tensor], H, patterns: Sequence[Patt
     H.diagonal()[dead] = 1
     W[dead] = 0
     U = inverse_factor(H, damping)
+    if not torch.isfinite(W.sum() + U.sum()):  # NaN and infinity outlast a sum
+        raise UserError("weights or calibration inputs hold NaN or infinity; SparseGPT needs finite ones")
     keep = torch.ones_like(W, dtype=torch.bool)
     for i1 in range(0, len(W), block_size):
         i2 = min(i1 + block_size, len(W))
-        if not isinstance(pattern, NofM):
+        if n_of_m is None:
             scores = obs_score(W[i1:i2].T, U.diagonal()[i1:i2]).split(counts)
             shares = (_share(p, len(score), i1, i2) for p, score in zip(patterns, scores, strict=True))
             keep[i1:i2] = torch.cat([keep_mask(score, share) for score, share in zip(scores, shares, strict=True)]).T
-        E = _sweep(W[i1:i2], keep[i1:i2], U[i1:i2, i1:i2], pattern)
+        E = sparsegpt_block(W[i1:i2], keep[i1:i2], U[i1:i2, i1:i2], n_of_m)
         W[i2:].addmm_(U[i1:i2, i2:].T, E, alpha=-1)
     return list(zip(W.T.split(counts), keep.T.split(counts), strict=True))
 
@@ -76,28 +78,6 @@ def _share(pattern: Unstructured | Budget, rows: int, i1: int, i2: int) -> Unstr
         return Unstructured(pattern.sparsity, "layer")
     width = pattern.size // rows
     return Budget(pattern.removed * i2 // width - pattern.removed * i1 // width, rows * (i2 - i1), "layer")
-
-
-def _sweep(W, keep, U, pattern) -> torch.Tensor:
-    """Prune the columns of one block from left to right, in place; returns the errors E `[columns, rows]`.
-
-    Column j: e_j = w_j / U_jj where pruned, else 0; later columns lose e_j U_j,: (an n:m mask is chosen when
-    its first column is reached, from weights as updated so far).
-    """
-    E = torch.empty_like(W)
-    strip = pattern.m * -(-_STRIP // pattern.m) if isinstance(pattern, NofM) else _STRIP
-    diagonal = U.diagonal()
-    for s1 in range(0, len(W), strip):
-        s2 = min(s1 + strip, len(W))
-        for j in range(s1, s2):
-            if isinstance(pattern, NofM) and j % pattern.m == 0:
-                group = slice(j, j + pattern.m)
-                keep[group] = keep_mask(obs_score(W[group].T, diagonal[group]), pattern).T
-            torch.div(W[j].masked_fill(keep[j], 0), diagonal[j], out=E[j])
-            W[j].masked_fill_(~keep[j], 0)
-            W[j + 1 : s2].addr_(U[j, j + 1 : s2], E[j], alpha=-1)
-        W[s2:].addmm_(U[s1:s2, s2:].T, E[s1:s2], alpha=-1)
-    return E
 
 
 @dataclass(frozen=True)
