@@ -1,0 +1,100 @@
+"""Score, select and pack n:m in one pass, beside Wanda's loop over groups and what torch has for 2:4."""
+
+from functools import partial
+
+import torch
+
+from ...kernels import n_of_m
+from ...kernels.n_of_m import select_n_of_m, select_n_of_m_reference
+from ...kernels.packed import Packed, unpack_n_of_m
+from ...kernels.scores import factored_score
+from .. import work
+from ..case import Case, MissingError, Operands, Provider, share_different
+from .weights import DOWN, SMALL, SQUARE, factors, no_refusals, scored
+
+KERNEL = "n-of-m"
+_TIES = 0.01  # the share of a weight's groups where equal scores may have been kept in another order
+_UNPACKED = "ties in any order; does not pack"
+
+
+def cases() -> list[Case]:
+    wanda = [case(*shape, 2, 4, "wanda", rank=shape == SMALL) for shape in (SQUARE, DOWN, SMALL)]
+    others = [case(*shape, 4, 8, "wanda", rank=1 + (shape != SQUARE)) for shape in (SQUARE, DOWN)]
+    return [*wanda, *others, case(*SQUARE, 2, 4, "magnitude", rank=1), case(*SQUARE, 2, 4, "ria", rank=2)]
+
+
+def case(rows: int, columns: int, n: int, m: int, score: str, rank: int) -> Case:
+    providers = [
+        Provider("prunebook", partial(_ours, n, m), device=partial(_ours_on_device, n, m)),
+        Provider("Wanda's loop over groups", partial(_loop, n, m), allowed=_TIES, captures=False, note=_UNPACKED),
+        Provider("torch.topk of all groups", partial(_topk, n, m), allowed=_TIES, note=_UNPACKED),
+    ]
+    if (n, m) == (2, 4):
+        providers += [
+            Provider("torch.topk and to_sparse_semi_structured", _torch_packed, prepare=_needs_cusparselt,
+                     allowed=_TIES, captures=False, note="ties in any order"),
+            Provider("torch's 4x4 tile kernel", _tile, prepare=_needs_cuda, allowed=float("inf"),
+                     note="by magnitude, 2:4 both ways in tiles: another mask, so its result is not compared"),
+        ]  # fmt: skip
+    return Case(
+        KERNEL, {"rows": rows, "columns": columns}, work.pack_n_of_m(rows, columns, n, m, score),
+        lambda generator: scored(generator, rows, columns, score), partial(_reference, n, m), _error, providers,
+        settings={"pattern": f"{n}:{m}", "score": score}, written=("weight",), rank=int(rank), seconds=15,
+    )  # fmt: skip
+
+
+def _reference(n: int, m: int, o: Operands) -> torch.Tensor:
+    select_n_of_m_reference(o["weight"], n, m, factors(o), True, None)
+    return o["weight"]
+
+
+def _error(result, truth: torch.Tensor) -> float:
+    if isinstance(result, Packed):
+        result = unpack_n_of_m(result)
+    return share_different(result.to_dense(), truth)
+
+
+def _ours(n: int, m: int, o: Operands) -> Packed:
+    return select_n_of_m(o["weight"], n, m, factors(o), write=False, want="packed")
+
+
+def _ours_on_device(n: int, m: int, o: Operands) -> Packed:
+    with no_refusals(n_of_m):
+        return n_of_m.launch_n_of_m(o["weight"], n, m, factors(o), False, "packed")
+
+
+def _loop(n: int, m: int, o: Operands) -> torch.Tensor:
+    score = factored_score(o["weight"], factors(o))
+    gone = torch.zeros_like(score, dtype=torch.bool)
+    for first in range(0, score.shape[1], m):
+        lowest = torch.topk(score[:, first : first + m], m - n, dim=1, largest=False).indices
+        gone.scatter_(1, first + lowest, True)
+    return o["weight"].masked_fill_(gone, 0)
+
+
+def _topk(n: int, m: int, o: Operands) -> torch.Tensor:
+    score = factored_score(o["weight"], factors(o)).unflatten(1, (-1, m))
+    lowest = torch.topk(score, m - n, dim=2, largest=False, sorted=False).indices
+    gone = torch.zeros_like(score, dtype=torch.bool).scatter_(2, lowest, True)
+    return o["weight"].masked_fill_(gone.flatten(1), 0)
+
+
+def _torch_packed(o: Operands) -> torch.Tensor:
+    return torch.sparse.SparseSemiStructuredTensorCUSPARSELT.from_dense(_topk(2, 4, o))
+
+
+def _tile(o: Operands):
+    torch._sparse_semi_structured_tile(o["weight"], use_cutlass=True)
+    return o["weight"]
+
+
+def _needs_cuda(o: Operands) -> Operands:
+    if not o["weight"].is_cuda:
+        raise MissingError("a kernel for CUDA alone")
+    return o
+
+
+def _needs_cusparselt(o: Operands) -> Operands:
+    if not torch.backends.cusparselt.is_available():
+        raise MissingError("this build of torch has no cuSPARSELt")
+    return _needs_cuda(o)

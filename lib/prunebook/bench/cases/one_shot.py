@@ -1,0 +1,107 @@
+"""Wanda on blocks of a 7B model drawn at random: how much of the time is not spent in forward passes."""
+
+import copy
+from functools import partial
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ...blocks import find_blocks, walk, weight_of
+from ...criteria.wanda import SquaredNorm, wanda_score
+from ...methods import prune
+from ...patterns import count_removed
+from .. import work
+from ..case import Case, Operands, Provider
+
+KERNEL = "one-shot-wanda"
+_SPARSITY = 0.5
+_PASSES = 2  # over each block: one for the statistics, one for its outputs
+_BY_CHANCE = 1e-3  # the share of drawn weights that may be zero already
+_VOCABULARY = 1024  # small: embedding and head are not pruned
+_LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
+
+
+def cases() -> list[Case]:
+    return [case(2, 64, 2048, _LLAMA_7B)]
+
+
+def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
+    """The case of a Llama with so many blocks of these sizes, and so much calibration text."""
+    hidden, neurons = sizes["hidden_size"], sizes["intermediate_size"]
+    parameters = blocks * (4 * hidden**2 + 3 * hidden * neurons)
+    providers = [
+        Provider("prunebook", _ours, prepare=_assembled, captures=False),
+        Provider("torch.sort and scatter", _sorted, prepare=_assembled, captures=False,
+                 note="the recipe of Wanda's official code, over the same forward passes"),
+        Provider("the forward passes alone", _passes, prepare=_assembled, captures=False, allowed=float("inf"),
+                 note="prunes nothing"),
+    ]  # fmt: skip
+    linears = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
+    return Case(
+        KERNEL, {"blocks": blocks, "windows": windows, "length": length},
+        work.one_shot(parameters, windows * length, _PASSES), partial(_operands, blocks, windows, length, sizes),
+        lambda o: _SPARSITY, _error, providers, settings={"sparsity": _SPARSITY}, allowed=_BY_CHANCE,
+        written=tuple(f"model.layers.{i}.{linear}.weight" for i in range(blocks) for linear in linears), seconds=90,
+    )  # fmt: skip
+
+
+def _operands(blocks: int, windows: int, length: int, sizes: dict[str, int], generator: torch.Generator) -> Operands:
+    """The model's tensors under their names, calibration tokens, and the model itself, which is not copied."""
+    config = LlamaConfig(vocab_size=_VOCABULARY, num_hidden_layers=blocks, max_position_embeddings=length, **sizes)
+    with torch.device(generator.device):
+        model = LlamaForCausalLM(config).bfloat16().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.normal_(0, 0.02, generator=generator)
+    tokens = torch.randint(_VOCABULARY, (windows, length), generator=generator, device=generator.device)
+    return {"tokens": tokens, "model": (model,), **model.state_dict()}
+
+
+def _assembled(o: Operands) -> Operands:
+    """The model with these very tensors as its weights."""
+    model = copy.deepcopy(o["model"][0])
+    model.load_state_dict({name: o[name] for name in model.state_dict()}, assign=True)
+    return {"tokens": o["tokens"].cpu(), "model": model}
+
+
+def _error(model: nn.Module, sparsity: float) -> float:
+    """How far the share of zeros of a linear is from what was asked for, at most."""
+    weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
+    return max(abs((w == 0).double().mean().item() - sparsity) for w in weights)
+
+
+def _ours(o: Operands) -> nn.Module:
+    prune(o["model"], "wanda", sparsity=_SPARSITY, calibration=o["tokens"])
+    return o["model"]
+
+
+@torch.no_grad()
+def _sorted(o: Operands) -> nn.Module:
+    for block in walk(o["model"], o["tokens"]):
+        for name, statistic in block.collect(SquaredNorm).items():
+            weight = weight_of(block.linears[name])
+            score = wanda_score(weight, statistic.norm())
+            lowest = torch.sort(score, dim=-1, stable=True).indices[:, : count_removed(score.shape[1], _SPARSITY)]
+            weight.masked_fill_(torch.zeros_like(score, dtype=torch.bool).scatter_(1, lowest, True), 0)
+    return o["model"]
+
+
+@torch.no_grad()
+def _passes(o: Operands) -> nn.Module:
+    for block in walk(o["model"], o["tokens"]):
+        block.collect(_Nothing)
+    return o["model"]
+
+
+class _Nothing:
+    """A statistic that keeps nothing."""
+
+    def __init__(self, width: int, device: torch.device):
+        pass
+
+    def update(self, inputs: torch.Tensor) -> None:
+        pass
+
+    def is_finite(self) -> bool:
+        return True

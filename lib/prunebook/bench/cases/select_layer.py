@@ -1,0 +1,67 @@
+"""Score and exact selection in a whole layer, in place, beside a sort of all its scores and `kthvalue`."""
+
+from functools import partial
+
+import torch
+
+from ...kernels import select_long
+from ...kernels.scores import factored_score
+from ...kernels.select import select_together, select_together_reference
+from ...patterns import count_removed
+from .. import work
+from ..case import Case, Operands, Provider, share_different
+from .weights import DOWN, SMALL, SQUARE, factors, no_refusals, scored
+
+KERNEL = "select-layer"
+_TIES = 0.01  # the share of the layer's weights that may be at the threshold: bfloat16 has few magnitudes
+
+
+def cases() -> list[Case]:
+    return [
+        case(*shape, score, rank=(score != "magnitude") + (shape != SQUARE) + 1)
+        for score in ("magnitude", "ria")
+        for shape in (SQUARE, DOWN, SMALL)
+    ]
+
+
+def case(rows: int, columns: int, score: str, rank: int) -> Case:
+    removed = count_removed(rows * columns, 0.5)
+    providers = [
+        Provider("prunebook", partial(_ours, removed), device=_ours_on_device),
+        Provider("torch.sort", partial(_sorted, removed), allowed=_TIES,
+                 note="the threshold of the official magnitude baseline; removes all ties"),
+        Provider("torch.kthvalue", partial(_kthvalue, removed), allowed=_TIES, note="removes all ties"),
+    ]  # fmt: skip
+    return Case(
+        KERNEL, {"rows": rows, "columns": columns}, work.select(rows, columns, score),
+        lambda generator: scored(generator, rows, columns, score) | {"removed": torch.tensor(
+            [removed], device=generator.device)},
+        _reference, share_different, providers, settings={"score": score, "sparsity": 0.5}, written=("weight",),
+        rank=rank,
+    )  # fmt: skip
+
+
+def _reference(o: Operands) -> torch.Tensor:
+    select_together_reference([o["weight"]], o["removed"], [factors(o)], True, None)
+    return o["weight"]
+
+
+def _ours(removed: int, o: Operands) -> torch.Tensor:
+    select_together([o["weight"]], removed, [factors(o)])
+    return o["weight"]
+
+
+def _ours_on_device(o: Operands) -> torch.Tensor:
+    with no_refusals(select_long):
+        select_long.launch_long([o["weight"]], o["removed"], [factors(o)], True, None)
+    return o["weight"]
+
+
+def _sorted(removed: int, o: Operands) -> torch.Tensor:
+    score = factored_score(o["weight"], factors(o))
+    return o["weight"].masked_fill_(score <= score.flatten().sort().values[removed - 1], 0)
+
+
+def _kthvalue(removed: int, o: Operands) -> torch.Tensor:
+    score = factored_score(o["weight"], factors(o))
+    return o["weight"].masked_fill_(score <= score.flatten().kthvalue(removed).values, 0)

@@ -1,0 +1,54 @@
+"""Operands that several families share: weights, and the factors of their scores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
+
+import torch
+
+from ...kernels.scores import Factors
+from ..case import Operands
+
+SQUARE, UP, DOWN, SMALL = (4096, 4096), (11008, 4096), (4096, 11008), (576, 1536)  # [out, in]
+
+
+def weight(generator: torch.Generator, rows: int, columns: int, heavy: bool = False) -> torch.Tensor:
+    """Normal bfloat16 weights `[rows, columns]` of variance 1 / columns; `heavy`: Student's t of 3 degrees of freedom,
+    whose largest are far out."""
+    options = {"generator": generator, "device": generator.device}
+    w = torch.randn(rows, columns, **options)
+    if heavy:
+        w /= (sum(torch.randn(rows, columns, **options).square() for _ in range(3)) / 3).sqrt()
+    return (w / columns**0.5).bfloat16()
+
+
+def scored(generator: torch.Generator, rows: int, columns: int, score: str, heavy: bool = False) -> Operands:
+    """A weight and the float32 factors of its score, None where it has none."""
+    w = weight(generator, rows, columns, heavy)
+    found = {"weight": w, "columns": None, "column_sums": None, "row_sums": None}
+    if score != "magnitude":
+        found["columns"] = torch.rand(columns, generator=generator, device=w.device) + 0.1
+    if score == "ria":
+        found |= {"column_sums": w.abs().sum(0, dtype=torch.float32), "row_sums": w.abs().sum(1, dtype=torch.float32)}
+    return found
+
+
+def factors(operands: Operands) -> Factors:
+    """The factors among the operands."""
+    return Factors(operands["columns"], operands["column_sums"], operands["row_sums"])
+
+
+@contextlib.contextmanager
+def no_refusals(*modules: ModuleType) -> Iterator[None]:
+    """While open, launchers of the modules do not refuse scores that are not finite, for which they wait for the
+    device; a CUDA graph can then hold them."""
+    kept = [module.refuse_not_finite for module in modules]
+    for module in modules:
+        module.refuse_not_finite = lambda finite: None
+    try:
+        yield
+    finally:
+        for module, refuse in zip(modules, kept, strict=True):
+            module.refuse_not_finite = refuse

@@ -1,0 +1,70 @@
+"""Percentiles, rounds, the order of samples, and algorithmic work in closed form."""
+
+import pytest
+from fakes import measured, timed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunebook.bench import work
+from prunebook.bench.timing import interleaved, percentile, rounds_for, spread
+
+
+def test_percentiles_by_hand():
+    samples = [5.0, 1.0, 3.0, 2.0, 4.0]
+    assert [percentile(samples, share) for share in (0, 0.2, 0.5, 0.8, 1)] == pytest.approx([1, 1.8, 3, 4.2, 5])
+    assert spread(samples).median == 3
+    assert spread([7.0]) == spread([7.0, 7.0, 7.0])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), st.floats(0, 1))
+def test_percentiles_are_those_of_numpy(samples, share):
+    import numpy as np
+
+    assert percentile(samples, share) == pytest.approx(float(np.quantile(samples, share)), rel=1e-9, abs=1e-6)
+
+
+def test_rounds_fill_the_time_within_bounds():
+    assert rounds_for([1e6]) == 3
+    assert rounds_for([10_000, 10_000]) == 20
+    assert rounds_for([1.0, 2.0]) == 50
+
+
+def test_samples_are_taken_in_turn():
+    log = []
+
+    def sampler(name):
+        return lambda: log.append(name) or float(len(log))
+
+    found = interleaved({name: sampler(name) for name in "ABC"}, 2)
+    assert "".join(log) == "ABCABC"
+    assert found == {"A": [1, 4], "B": [2, 5], "C": [3, 6]}
+
+
+def test_bytes_and_operations():
+    assert work.select(4096, 4096, "magnitude").bytes == 4 * 4096**2
+    assert work.select(2, 3, "ria").bytes == 4 * 6 + 4 * (2 * 3 + 2)
+    packed = work.pack_n_of_m(4096, 4096, 2, 4, "magnitude")
+    assert packed.bytes == 3.125 * 4096**2
+    assert work.dense_product(1, 11008, 4096) == work.Work(2 * 4096 * 11008 + 2 * (4096 + 11008), 2 * 4096 * 11008)
+    assert work.product_2_4(1, 11008, 4096).bytes - 2 * (4096 + 11008) == 9 * 4096 * 11008 / 8
+    assert work.sparsegpt_update(3, 4).flop == 2 * 3 * (3 + 2 + 1)
+    assert work.sparsegpt_update(3, 4).bytes == 2 * 4 * 12 + 4 * (1 + 2 + 3 + 4)
+    assert work.sparsegpt_block(3, 4).bytes == 3 * 4 * 12 + 12 + 4 * (1 + 2 + 3 + 4)
+    assert work.sparsegpt_block(3, 4).flop == work.sparsegpt_update(3, 4).flop
+    assert work.one_shot(10, 7, passes=2) == work.Work(40, 280)
+
+
+def test_a_floor_is_the_larger_of_two_times():
+    assert work.select(4096, 4096, "magnitude").floor(3e12, 8e14) == pytest.approx(22.4e-6, rel=1e-2)
+    assert work.product_2_4(1, 11008, 4096).floor(3e12, 8e14) == pytest.approx(16.9e-6, rel=1e-2)
+    assert work.product_2_4(4096, 11008, 4096).floor(3e12, 8e14) == pytest.approx(462e-6, rel=1e-2)
+    assert work.Work(100, 200).intensity == 2
+
+
+def test_speed_ups_are_of_what_was_timed():
+    moved = work.Work(1000)
+    lost = timed("missing", 1.0, moved, status="missing", device=None)
+    case = measured("k", {"n": 1}, moved, timed("ours", 20.0, moved), timed("fast", 10.0, moved), lost)
+    assert case.speedups() == {"fast": 0.5}
+    case = measured("k", {"n": 1}, moved, timed("ours", 20.0, moved, status="wrong"), timed("fast", 10.0, moved))
+    assert case.speedups() == {}
