@@ -129,6 +129,25 @@ def test_parameters_cells_and_versions_count(package, monkeypatch):
     assert len(set(keys)) == 5
 
 
+def test_the_records_that_a_cell_names_count(tmp_path):
+    package = tmp_path / "lib" / "prunebook"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    naming = notebook("records('kernels-*.json')\nread(folder / 'scaling.json')\nprint('no record')")
+    keys = {rerun_key(naming, {}, package)}
+    for name, text, changes in (
+        ("kernels-a.json", "1", True), ("kernels-b.json", "1", True), ("kernels-b.json", "2", True),
+        ("scaling.json", "1", True), ("other.json", "1", False),
+    ):  # fmt: skip
+        (folder / name).write_text(text)
+        key = rerun_key(naming, {}, package)
+        assert (key not in keys) is changes, name
+        keys.add(key)
+    assert rerun_key(notebook("%magic 'kernels-a.json'"), {}, package)
+
+
 def test_outputs_identifiers_and_the_record_do_not_count(package):
     changed = notebook(CODE)
     changed.cells[0].source = "paper: {}"

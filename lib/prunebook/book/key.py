@@ -1,7 +1,8 @@
 """The rerun key of a notebook: a hash of everything its outputs depend on.
 
-That is the sources of its code and markdown cells, the sources of the library's modules it can reach, the
-profile's parameters and the versions of the packages beneath. Modules are parsed, never imported.
+That is the sources of its code and markdown cells, the sources of the library's modules it can reach, the records of
+`benchmarks/results/` that a cell names, the profile's parameters and the versions of the packages beneath. Modules are
+parsed, never imported.
 """
 
 import ast
@@ -44,7 +45,22 @@ def rerun_key(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], pa
         "parameters": dict(parameters),
         "versions": pinned_versions(),
     }
+    if records := named_records(code, package.parents[1]):
+        parts["records"] = records
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def named_records(code: Iterable[str], root: Path) -> dict[str, str]:
+    """The records of `benchmarks/results/` that a text in the cells names, also by a pattern as `kernels-*.json`: file
+    name -> content. None for cells that are no plain Python."""
+    try:
+        tree = _parse("\n".join(code))
+    except SyntaxError:
+        return {}
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    names = {Path(text).name for text in texts if text.endswith(".json")}
+    found = (path for name in names for path in (root / "benchmarks" / "results").glob(name))
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(found)}
 
 
 def pinned_versions() -> dict[str, str]:
