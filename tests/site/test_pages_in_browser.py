@@ -15,7 +15,7 @@ from hostile import ROOT  # isort: skip
 
 PAGES = (
     "index", "papers/wanda", "papers/owl", "papers/minitron", "scoreboard", "leaderboard", "concepts/types",
-    "concepts/runtimes", "challenge/challenge",
+    "concepts/runtimes", "concepts/kernels", "challenge/challenge",
 )  # fmt: skip
 
 
