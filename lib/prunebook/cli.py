@@ -6,7 +6,7 @@ import json
 import click
 import yaml
 
-from . import __version__, catalog, cli_papers
+from . import __version__, catalog, cli_bench, cli_papers
 from .errors import UserError
 from .render import results_text
 
@@ -31,7 +31,7 @@ def main(debug: bool):
     """The Pruning Book: LLM-pruning papers that run."""
 
 
-for _command in (cli_papers.new, cli_papers.add, cli_papers.check, cli_papers.preview):
+for _command in (cli_papers.new, cli_papers.add, cli_papers.check, cli_papers.preview, cli_bench.bench):
     main.add_command(_command)
 
 
