@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from fakes import RUN, FakeTimer
 
-from prunebook.bench.cases import all_cases, matmul_2_4, n_of_m, one_shot, select_layer, select_rows, sparsegpt
+from prunebook.bench.cases import all_cases, logits, matmul_2_4, n_of_m, one_shot, select_layer, select_rows, sparsegpt
 from prunebook.bench.measure import measure
 
 ON_CUDA = {"torch 2:4, cuSPARSELt", "torch 2:4, CUTLASS", "dense FP8", "torch's 4x4 tile kernel",
@@ -15,6 +15,11 @@ ON_CUDA = {"torch 2:4, cuSPARSELt", "torch 2:4, CUTLASS", "dense FP8", "torch's 
 def without_kernels(case):
     """The case with its public calls alone: tests/kernels has an interpreted pass over a layer, which takes 15 s."""
     return replace(case, providers=[replace(provider, device=None) for provider in case.providers])
+
+
+def without_compiled(case):
+    """The case without what takes a compiler."""
+    return replace(case, providers=[provider for provider in case.providers if "compiled" not in provider.name])
 
 
 SMALL = [
@@ -27,6 +32,7 @@ SMALL = [
     sparsegpt.block(6, "0.5", rank=1, columns=32),
     sparsegpt.block(6, "2:4", rank=1, columns=32),
     sparsegpt.layer(8, 160, rank=1),
+    without_compiled(logits.case(5, 48, rank=1)),
     one_shot.case(2, 3, 16, {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}),
 ]
 

@@ -51,6 +51,7 @@ def test_bytes_and_operations():
     assert work.sparsegpt_update(3, 4).bytes == 2 * 4 * 12 + 4 * (1 + 2 + 3 + 4)
     assert work.sparsegpt_block(3, 4).bytes == 3 * 4 * 12 + 12 + 4 * (1 + 2 + 3 + 4)
     assert work.sparsegpt_block(3, 4).flop == work.sparsegpt_update(3, 4).flop
+    assert work.compare_logits(3, 5).bytes == 2 * 2 * 15 + 3 * (8 + 4 + 4 + 1)
     assert work.one_shot(10, 7, passes=2) == work.Work(40, 280)
 
 

@@ -70,6 +70,11 @@ def sparsegpt_block(rows: int, columns: int) -> Work:
     return Work((3 * 4 + 1) * size + 2 * columns * (columns + 1), size * (columns - 1))
 
 
+def compare_logits(tokens: int, vocabulary: int) -> Work:
+    """Two bfloat16 logits of each word read once, three numbers of each token written, its int64 target read."""
+    return Work(2 * _WEIGHT * tokens * vocabulary + (8 + 2 * _FACTOR + 1) * tokens)
+
+
 def one_shot(parameters: int, tokens: int, passes: int) -> Work:
     """`passes` forward passes of `tokens` through blocks with `parameters` weights, without attention; the weights are
     read and written once."""
