@@ -131,7 +131,7 @@ def _block_kernel(
             place_rest = W + later * w_column + row * w_row
             rest_inside = (later < columns) & (row < rows)
             rest = tl.load(place_rest, mask=rest_inside, other=0.0)
-            # Full float32: three products of TF32 would be no faster for a single warp.
+            # Full float32: TF32 would leave ten bits of each factor.
             tl.store(place_rest, rest - tl.dot(u, e, input_precision="ieee"), mask=rest_inside)
             start += REST
         tl.debug_barrier()  # the next strip reads what other threads may have written
