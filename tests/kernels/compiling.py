@@ -62,7 +62,10 @@ def compiled_for(arch: int = HOPPER):
 
     def compile_only(self, *args, grid, warmup, **options):
         kernel = launch(self, *args, grid=grid, warmup=True, **options)
-        found.append(Compiled(kernel.metadata.name, *_usage(kernel.asm["cubin"]), kernel.asm["ptx"]))
+        registers, stack = _usage(kernel.asm["cubin"])
+        found.append(
+            Compiled(kernel.metadata.name, registers, stack, kernel.metadata.shared, kernel.asm["ptx"])
+        )
         return kernel
 
     driver.set_active(_NoDevice(arch))
@@ -73,14 +76,14 @@ def compiled_for(arch: int = HOPPER):
         JITFunction.run = launch
 
 
-def _usage(cubin: bytes) -> tuple[int, int, int]:
-    """Registers, stack and shared memory, as `cuobjdump` reports them."""
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and stack, as `cuobjdump` reports them."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    return tuple(int(re.search(rf"\b{what}:(\d+)", text)[1]) for what in ("REG", "STACK", "SHARED"))
+    return tuple(int(re.search(rf"\b{what}:(\d+)", text)[1]) for what in ("REG", "STACK"))
 
 
 def compile_in_new_process(code: str) -> str:

@@ -1,14 +1,22 @@
 """Ternary codes in two bits: the layout, exact round trips, products that are whole numbers, and bad input."""
 
+import json
 import re
 
 import pytest
 import torch
+from compiling import DEVICE, compile_in_new_process, needs_triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.errors import UserError
-from prunebook.kernels.ternary import pack_ternary, ternary_linear, unpack_ternary
+from prunebook.kernels.ternary import (
+    launch_ternary,
+    pack_ternary,
+    ternary_linear,
+    ternary_linear_reference,
+    unpack_ternary,
+)
 
 
 def random_codes(rows, columns, seed=0):
@@ -66,6 +74,74 @@ def test_the_product_is_that_of_whole_numbers(rows, columns, tokens, seed):
     assert torch.equal(ternary_linear(x, pack_ternary(codes), scale, x_scale), sums * 0.5 / x_scale)
 
 
+def test_rows_can_have_scales_of_their_own():
+    """As weights that read one input and multiply as one, the packed rows of one below the other."""
+    first, second, x = random_codes(3, 20), random_codes(5, 20, seed=2), random_x(4, 20)
+    x_scale = torch.tensor([[2.0], [0.5], [1.0], [4.0]])
+    scale = torch.tensor([0.25] * 3 + [8.0] * 5)
+    together = ternary_linear(x, torch.cat([pack_ternary(first), pack_ternary(second)]), scale, x_scale)
+    parts = (first, torch.tensor(0.25)), (second, torch.tensor(8.0))
+    apart = [ternary_linear(x, pack_ternary(codes), one, x_scale) for codes, one in parts]
+    assert torch.equal(together, torch.cat(apart, 1))
+
+
+def test_activations_of_floating_point():
+    codes, x = random_codes(6, 33), torch.randn(2, 5, 33, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = ternary_linear(x, pack_ternary(codes), torch.tensor(0.5), bias=torch.ones(6))
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), x.double() @ codes.double().T * 0.5 + 1, rtol=1e-5, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize(("rows", "columns", "tokens"), [(5, 7, 1), (70, 300, 3), (64, 1100, 17), (1, 257, 2)])
+def test_the_kernel_sums_whole_numbers_exactly(rows, columns, tokens):
+    """Split over K or not, widths that fill no byte; scales and bias rounded in the same order."""
+    codes, x = random_codes(rows, columns).to(DEVICE), random_x(tokens, columns).to(DEVICE)
+    packed, generator = pack_ternary(codes), torch.Generator().manual_seed(2)
+    x_scale = (torch.rand(tokens, 1, generator=generator) + 0.1).to(DEVICE)
+    for scale, bias in ((torch.tensor(0.37), None), (torch.rand(rows), torch.randn(rows, generator=generator))):
+        scale, bias = scale.to(DEVICE), None if bias is None else bias.to(DEVICE)
+        expected = (x.cpu().long() @ codes.cpu().long().T).to(DEVICE).float() * (scale / x_scale)
+        expected = expected if bias is None else expected + bias
+        assert torch.equal(launch_ternary(x, packed, scale, x_scale, bias), expected)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_kernel_with_floats_is_as_close_as_a_plain_product(dtype):
+    codes = random_codes(40, 600).to(DEVICE)
+    x = torch.randn(3, 600, generator=torch.Generator().manual_seed(5)).to(dtype).to(DEVICE)
+    exact = x.double() @ codes.double().T * 0.37
+    scale = torch.tensor(0.37, device=DEVICE)
+    error, plain = (
+        (one(x, pack_ternary(codes), scale).double() - exact).abs().max()
+        for one in (launch_ternary, ternary_linear_reference)
+    )
+    assert error <= 2 * plain
+
+
+@needs_triton
+def test_compiled_for_hopper_it_multiplies_on_tensor_cores():
+    printed = compile_in_new_process(
+        """
+import json, torch
+from prunebook.kernels.ternary import launch_ternary
+with compiled_for() as found:
+    for rows, width in ((4096, 4096), (22016, 4096)):
+        packed = torch.zeros(rows, width // 4, dtype=torch.uint8)
+        for tokens in (1, 32):
+            launch_ternary(torch.zeros(tokens, width, dtype=torch.int8), packed, torch.ones(()), torch.ones(tokens, 1))
+            launch_ternary(torch.zeros(tokens, width, dtype=torch.bfloat16), packed, torch.ones(()))
+print(json.dumps([(one.name, one.stack, "s32.s8.s8" in one.ptx, "f32.bf16.bf16" in one.ptx) for one in found]))
+"""
+    )
+    found = json.loads(printed.splitlines()[-1])
+    assert [one for one in found if one[0] == "_ternary_kernel"] == [
+        ["_ternary_kernel", 0, True, False], ["_ternary_kernel", 0, False, True],
+    ] * 4  # fmt: skip
+    assert [one[1] for one in found if one[0] == "_add_kernel"] == [0] * 4  # 4,096 rows are few programs: K is split
+
+
 def test_a_width_beyond_the_whole_numbers_of_float32_stays_exact():
     """2 ** 24 + 2 cannot be summed in float32 one by one: 131,073 times 128, less 126."""
     columns = 131_073
@@ -102,11 +178,19 @@ def test_autocast_does_not_round_the_sums():
         ),
         (
             lambda: ternary_linear(torch.ones(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1)),
-            "x is torch.float32; ternary_linear multiplies torch.int8, as from absmax_int8",
+            "x is torch.float32; use torch.int8 with an x_scale, as from absmax_int8, or floats without one",
         ),
         (
             lambda: ternary_linear(random_x(1, 5), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1, 1)),
             "packed is torch.uint8 [2, 1]; 5 columns need torch.uint8 [out, 2]",
+        ),
+        (
+            lambda: ternary_linear(random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(3), torch.ones(1, 1)),
+            "scale has shape [3]; 2 rows need [] or [2]",
+        ),
+        (
+            lambda: ternary_linear(random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(2, 1)),
+            "x_scale has shape [2, 1]; x [1, 4] needs [1, 1]",
         ),
     ],
 )

@@ -81,11 +81,10 @@ def _check(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None, casts: bo
 def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) -> torch.Tensor:
     """Products that are bound by arithmetic, on a weight that is unpacked, or converted, for this call alone."""
     weight = unpack_n_of_m(packed)
-    if x.numel() // x.shape[-1] > DENSE_TOKENS and torch.backends.cusparselt.is_available():
-        try:
-            return F.linear(x, to_semi_structured(weight), bias)
-        except UserError:  # float32, or a size that cuSPARSELt does not take
-            pass
+    rows, width = weight.shape
+    fits = weight.element_size() == 2 and rows % 32 == 0 and width % 64 == 0  # what torch's sparse tensors take
+    if x.numel() // width > DENSE_TOKENS and fits and torch.backends.cusparselt.is_available():
+        weight = to_semi_structured(weight)
     return F.linear(x, weight, bias)
 
 

@@ -118,7 +118,6 @@ def to_semi_structured(weight: torch.Tensor) -> torch.Tensor:
 
 
 
-
 def as_pairs(packed: Packed) -> torch.Tensor:
     """The values as kernels of 2:4 read them, the two of a group in one whole number: `[out, in / 4]`."""
     wide = torch.int32 if packed.values.element_size() == 2 else torch.int64

@@ -14,7 +14,7 @@ import torch
 from ..errors import UserError
 from .launch import jit, tl
 
-MAGNITUDE, COLUMNS, SHARES, GIVEN = range(4)  # the forms, as kernels name them; GIVEN: scores in the weight's place
+MAGNITUDE, COLUMNS, SHARES, GIVEN = range(4)  # as kernels name forms; GIVEN: scores in the weight's place
 
 
 @dataclass(frozen=True)

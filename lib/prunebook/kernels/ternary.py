@@ -1,8 +1,10 @@
-"""Ternary weights in two bits each, and their product with 8-bit activations.
+"""Ternary weights in two bits each, and their product with activations of 8 bits or of floating point.
 
 Layout: code t in {-1, 0, 1} is stored as t + 1. Byte j of a row holds the inputs 4j to 4j + 3, the first of them in the
 lowest two bits; what fills up a last byte is 0. (bitnet.cpp's formats hold the same codes in orders of their own.)
 """
+
+from __future__ import annotations
 
 import contextlib
 
@@ -10,8 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
+from .launch import jit, next_power_of_2, runs_natively, tl, triton
 
 PER_BYTE = 4
+# Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to multiply, by
+# counting (33 tokens), with a margin. No run on a GPU is recorded yet; replace it by a measured number.
+KERNEL_TOKENS = 64
+
+_PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting K aims at
+_OUT, _BYTES = 64, 64  # rows of the weight and bytes of a row that a program takes at a time
 _LARGEST = 128  # of an int8 activation, so a sum over K inputs is a whole number of at most 128 K
 _EXACT = 2**24  # up to which float32 holds every whole number
 
@@ -49,32 +58,160 @@ def ternary_linear(
     x: torch.Tensor,
     packed: torch.Tensor,
     scale: torch.Tensor,
-    x_scale: torch.Tensor,
+    x_scale: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`y = (x W^T) scale / x_scale + bias` with whole numbers x and W: the sums are exact, whatever their order.
+    """`y = (x W^T) scale / x_scale + bias`; with whole numbers x the sums are exact, whatever their order.
 
-    The product is of floats that hold whole numbers, which is exact up to 131,072 inputs in float32 and beyond them in
-    float64; integer products are slow on CPUs and missing on GPUs.
+    Weights that read the same input multiply as one: `packed` of one below the other, `scale` an entry for each row.
 
     Args:
-        x: int8 `[..., in]`. packed: W, uint8 `[out, ceil(in / 4)]`, as from `pack_ternary`.
-        scale: of the weights, one number: a code counts so much. x_scale: `[..., 1]`, codes per unit of activation.
+        x: int8 `[..., in]` with an `x_scale`, or of a float dtype without.
+        packed: W, uint8 `[out, ceil(in / 4)]`, as from `pack_ternary`.
+        scale: of the weights, float32: what a code counts, one number or `[out]`.
+        x_scale: float32 `[..., 1]`, codes per unit of activation.
         bias: `[out]`.
 
     Returns:
         `[..., out]` in float32.
 
     Raises:
-        UserError: x is not int8, or `packed` does not fit its width.
+        UserError: x of another dtype, or arguments that do not fit each other.
     """
-    if x.dtype != torch.int8:
-        raise UserError(f"x is {x.dtype}; ternary_linear multiplies torch.int8, as from absmax_int8")
+    _check(x, packed, scale, x_scale)
+    tensors = [t for t in (x, packed, scale, x_scale, bias) if t is not None]
+    if runs_natively(*tensors) and 0 < x[..., 0].numel() <= KERNEL_TOKENS and len(packed):
+        return launch_ternary(x, packed, scale, x_scale, bias)
+    return ternary_linear_reference(x, packed, scale, x_scale, bias)
+
+
+def _check(x: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, x_scale: torch.Tensor | None) -> None:
+    if not (x.dtype == torch.int8 if x_scale is not None else x.is_floating_point()):
+        raise UserError(f"x is {x.dtype}; use torch.int8 with an x_scale, as from absmax_int8, or floats without one")
+    width = -(-x.shape[-1] // PER_BYTE)
+    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != width:
+        given = f"{packed.dtype} {list(packed.shape)}"
+        raise UserError(f"packed is {given}; {x.shape[-1]} columns need torch.uint8 [out, {width}]")
+    if scale.shape not in ((), packed.shape[:1]):
+        raise UserError(f"scale has shape {list(scale.shape)}; {len(packed)} rows need [] or [{len(packed)}]")
+    if x_scale is not None and x_scale.shape != (*x.shape[:-1], 1):
+        raise UserError(f"x_scale has shape {list(x_scale.shape)}; x {list(x.shape)} needs {[*x.shape[:-1], 1]}")
+
+
+def ternary_linear_reference(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
+    """`ternary_linear` in torch, for checked arguments; it defines what the kernel computes.
+
+    Whole numbers multiply as floats, which is exact up to 131,072 inputs in float32 and beyond them in float64; integer
+    products are slow on CPUs and missing on GPUs.
+    """
     codes = unpack_ternary(packed, x.shape[-1])
-    dtype = torch.float32 if _LARGEST * x.shape[-1] <= _EXACT else torch.float64
+    dtype = torch.float32 if x_scale is None or _LARGEST * x.shape[-1] <= _EXACT else torch.float64
     kind = x.device.type
     rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if rounds else contextlib.nullcontext():
         sums = F.linear(x.to(dtype), codes.to(dtype)).float()
-    y = sums * (scale / x_scale)
+    y = sums * (scale if x_scale is None else scale / x_scale)
     return y if bias is None else y + bias
+
+
+def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
+    """`ternary_linear` by the kernel, for checked arguments, a row and a token at least."""
+    rows, width = packed.shape
+    flat = F.pad(x.reshape(-1, x.shape[-1]), (0, width * PER_BYTE - x.shape[-1]))
+    tokens = len(flat)
+    planes = flat.view(tokens, width, PER_BYTE).permute(2, 0, 1).contiguous()  # place k: the inputs 4 j + k
+    tiles, steps = -(-rows // _OUT), -(-width // _BYTES)
+    splits = max(min(_PROGRAMS // tiles, steps // 2), 1)
+    each = -(-steps // splits)
+    splits = -(-steps // each)
+    whole = x_scale is not None
+    y = torch.empty(tokens, rows, dtype=torch.float32, device=x.device)
+    parts = y
+    if splits > 1:
+        parts = torch.empty(splits, tokens, rows, dtype=torch.int32 if whole else torch.float32, device=x.device)
+    last = (
+        scale, y if x_scale is None else x_scale.contiguous(), y if bias is None else bias.contiguous(),
+        scale.stride(0) if scale.ndim else 0,
+    )  # fmt: skip
+    forms = {"WHOLE": whole, "BIAS": bias is not None}
+    # What the interpreter cannot multiply in bfloat16 it multiplies in float32.
+    wide = x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret
+    _ternary_kernel[(tiles, splits)](
+        planes, packed.contiguous(), parts, *last, tokens, rows, width, **forms, STEPS=each, DONE=splits == 1,
+        OUT=_OUT, BYTES=_BYTES, TOKENS=max(next_power_of_2(tokens), 16), WIDE=wide,
+        num_warps=4, num_stages=4, enable_fp_fusion=False,
+    )  # fmt: skip
+    if splits > 1:
+        grid = (-(-tokens * rows // 1024),)
+        _add_kernel[grid](parts, y, *last, tokens, rows, **forms, SPLITS=splits, BLOCK=1024, enable_fp_fusion=False)
+    return y.view(*x.shape[:-1], rows)
+
+
+@jit
+def _scaled(sums, scale, x_scale, bias, scale_stride, row, token, real, WHOLE: tl.constexpr, BIAS: tl.constexpr):
+    """The sums at `row` and `token`, two that broadcast, times the scales, and the bias, in float32."""
+    factor = tl.load(scale + row * scale_stride, mask=real, other=0.0)
+    if WHOLE:
+        factor = tl.div_rn(factor, tl.load(x_scale + token, mask=real, other=1.0))
+    y = sums.to(tl.float32) * factor
+    if BIAS:
+        y += tl.load(bias + row, mask=real, other=0.0).to(tl.float32)
+    return y
+
+
+@jit
+def _ternary_kernel(
+    planes, packed, out, scale, x_scale, bias, scale_stride, tokens, rows, width,
+    WHOLE: tl.constexpr, BIAS: tl.constexpr, STEPS: tl.constexpr, DONE: tl.constexpr, OUT: tl.constexpr,
+    BYTES: tl.constexpr, TOKENS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One program for `OUT` rows of W, all tokens and one part of K. A byte holds one code of each plane of x, so that
+    nothing is interleaved. Codes multiply as 0, 1, 2; with whole numbers the sum of x is taken off once a token."""
+    row = tl.program_id(0) * OUT + tl.arange(0, OUT)
+    part = tl.program_id(1)
+    token = tl.arange(0, TOKENS)
+    sums = tl.zeros((OUT, TOKENS), tl.int32 if WHOLE else tl.float32)
+    taken = tl.zeros((TOKENS,), tl.int32)
+    for i in range(STEPS):
+        byte = (part * STEPS + i) * BYTES + tl.arange(0, BYTES)
+        there = byte < width
+        word = tl.load(
+            packed + row.to(tl.int64)[:, None] * width + byte[None, :], mask=(row < rows)[:, None] & there[None, :],
+            other=0x55,
+        )  # fmt: skip
+        for place in tl.static_range(4):
+            at = (place * tokens + token)[:, None] * width + byte[None, :]
+            x = tl.load(planes + at, mask=(token < tokens)[:, None] & there[None, :], other=0)
+            digit = ((word >> 2 * place) & 3).to(tl.int8)
+            if WHOLE:
+                sums = tl.dot(digit, tl.trans(x), sums, out_dtype=tl.int32)
+                taken += tl.sum(x.to(tl.int32), 1)
+            else:
+                code = (digit - 1).to(tl.float32).to(x.dtype)
+                if WIDE:
+                    code, x = code.to(tl.float32), x.to(tl.float32)
+                sums = tl.dot(code, tl.trans(x), sums, input_precision="ieee")
+    if WHOLE:
+        sums -= taken[None, :]
+    real = (row < rows)[:, None] & (token < tokens)[None, :]
+    target = out + (part.to(tl.int64) * tokens + token)[None, :] * rows + row[:, None]
+    if DONE:
+        y = _scaled(sums, scale, x_scale, bias, scale_stride, row[:, None], token[None, :], real, WHOLE, BIAS)
+        tl.store(target, y, mask=real)
+    else:
+        tl.store(target, sums, mask=real)
+
+
+@jit
+def _add_kernel(
+    parts, y, scale, x_scale, bias, scale_stride, tokens, rows,
+    WHOLE: tl.constexpr, BIAS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The parts of K `[splits, tokens, rows]` added in their order, then scaled."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real = place < tokens * rows
+    sums = tl.zeros((BLOCK,), tl.int32 if WHOLE else tl.float32)
+    for part in range(SPLITS):
+        sums += tl.load(parts + part * tokens * rows + place, mask=real, other=0)
+    y_scaled = _scaled(sums, scale, x_scale, bias, scale_stride, place % rows, place // rows, real, WHOLE, BIAS)
+    tl.store(y + place, y_scaled, mask=real)
