@@ -19,7 +19,7 @@ MAGNITUDE, COLUMNS, SHARES, GIVEN = range(4)  # as kernels name forms; GIVEN: sc
 
 @dataclass(frozen=True)
 class Factors:
-    """What a score takes besides the weight `[out, in]`, in float32 and not negative: `columns` c `[in]`, and for shares
+    """What a score takes besides the weight `[out, in]`, float32 and not negative: `columns` c `[in]`, and for shares
     `column_sums` p `[in]` and `row_sums` q `[out]`, which are not 0."""
 
     columns: torch.Tensor | None = None
