@@ -38,9 +38,9 @@ def show_kernel(found: Mapping[str, Record], kernel: str) -> None:
     is made."""
     having = [record for record in found.values() if any(case.kernel == kernel for case in record.cases.values())]
     if not having:
-        text = f"No GPU run of `{kernel}` is recorded yet. On a machine with one, this makes a record:"
+        text = f"No GPU run of `{kernel}` is recorded yet. On a machine with a GPU, this makes a record:"
         command = f"prunebook bench kernels --only {kernel}"
-        display_bundle({"text/markdown": f"{text}\n\n```\n{command}\n```", "text/plain": f"{text} {command}"})
+        display_bundle({"text/markdown": f"{text}\n\n```text\n{command}\n```", "text/plain": f"{text} {command}"})
     for record in having:
         cases = sorted((case for case in record.cases.values() if case.kernel == kernel), key=_place)
         runs = [run for run in record.runs.values() if any(case.run == run.id for case in cases)]
