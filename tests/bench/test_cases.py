@@ -5,11 +5,21 @@ from dataclasses import replace
 import pytest
 from fakes import RUN, FakeTimer
 
-from prunebook.bench.cases import all_cases, logits, matmul_2_4, n_of_m, one_shot, select_layer, select_rows, sparsegpt
+from prunebook.bench.cases import (
+    all_cases,
+    logits,
+    matmul_2_4,
+    n_of_m,
+    one_shot,
+    select_layer,
+    select_rows,
+    sparsegpt,
+    ternary,
+)
 from prunebook.bench.measure import measure
 
 ON_CUDA = {"torch 2:4, cuSPARSELt", "torch 2:4, CUTLASS", "dense FP8", "torch's 4x4 tile kernel",
-           "torch.topk and to_sparse_semi_structured"}  # fmt: skip
+           "torch.topk and to_sparse_semi_structured", "dense int8"}  # fmt: skip
 
 
 def without_kernels(case):
@@ -29,6 +39,7 @@ SMALL = [
     n_of_m.case(6, 64, 2, 4, "wanda", rank=1),
     n_of_m.case(6, 64, 4, 8, "ria", rank=1),
     matmul_2_4.case(3, 32, 64, rank=1),
+    ternary.case(3, 40, 66, rank=1),
     sparsegpt.block(6, "0.5", rank=1, columns=32),
     sparsegpt.block(6, "2:4", rank=1, columns=32),
     sparsegpt.layer(8, 160, rank=1),

@@ -47,6 +47,8 @@ def test_bytes_and_operations():
     assert packed.bytes == 3.125 * 4096**2
     assert work.dense_product(1, 11008, 4096) == work.Work(2 * 4096 * 11008 + 2 * (4096 + 11008), 2 * 4096 * 11008)
     assert work.product_2_4(1, 11008, 4096).bytes - 2 * (4096 + 11008) == 9 * 4096 * 11008 / 8
+    # two bytes of codes a row of five, int8 in and float32 out, a scale a row and a token
+    assert work.ternary_product(2, 3, 5).bytes == 2 * 3 + 2 * 5 + 4 * (2 * 3 + 3 + 2)
     assert work.sparsegpt_update(3, 4).flop == 2 * 3 * (3 + 2 + 1)
     assert work.sparsegpt_update(3, 4).bytes == 2 * 4 * 12 + 4 * (1 + 2 + 3 + 4)
     assert work.sparsegpt_block(3, 4).bytes == 3 * 4 * 12 + 12 + 4 * (1 + 2 + 3 + 4)
@@ -59,6 +61,7 @@ def test_a_floor_is_the_larger_of_two_times():
     assert work.select(4096, 4096, "magnitude").floor(3e12, 8e14) == pytest.approx(22.4e-6, rel=1e-2)
     assert work.product_2_4(1, 11008, 4096).floor(3e12, 8e14) == pytest.approx(16.9e-6, rel=1e-2)
     assert work.product_2_4(4096, 11008, 4096).floor(3e12, 8e14) == pytest.approx(462e-6, rel=1e-2)
+    assert work.ternary_product(1, 22016, 4096).floor(3e12, 8e14) == pytest.approx(7.5e-6, rel=2e-2)
     assert work.Work(100, 200).intensity == 2
 
 

@@ -57,6 +57,15 @@ def product_2_4(tokens: int, outputs: int, inputs: int) -> Work:
     return dense_product(tokens, outputs, inputs, 16 / 2 + 2 * _PLACE_BITS / 4)
 
 
+def ternary_product(tokens: int, outputs: int, inputs: int) -> Work:
+    """The same with ternary weights in two bits each, int8 activations and float32 results, each with its scales.
+
+    Operations are those of the dense product in bfloat16; in int8 a device has about twice as many.
+    """
+    activations = tokens * (inputs + _FACTOR * (outputs + 1))
+    return Work(-(-inputs // 4) * outputs + activations + _FACTOR * outputs, 2 * tokens * inputs * outputs)
+
+
 def sparsegpt_update(rows: int, columns: int) -> Work:
     """SparseGPT's sweep over a float32 weight: each column's error goes into all columns to its right; the weight is
     read and written once, the upper inverse factor read once."""
