@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache, scores
+from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache
 from prunebook.caches.noise import gumbel
 from prunebook.caches.scores import prompt_scores
 from prunebook.errors import UserError
+from prunebook.kernels import attention_mass
 
 SCALING = 0.7
 
@@ -174,7 +175,7 @@ def test_random_caches_hold_a_uniform_sample_of_the_past():
 
 @pytest.mark.parametrize("elements", [1, 500, 1 << 20])
 def test_streamed_sums_are_the_square_matrix_s(monkeypatch, elements):
-    monkeypatch.setitem(scores._ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(attention_mass._ELEMENTS, "cpu", elements)
     query, keys, _ = (x.float() for x in case(3, 2, 2, 3, 33, 0))
     blocks = []
 

@@ -7,9 +7,10 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import UserError
+from ..kernels.attention_mass import MASKED, grouped_logits
 from .attention import ALLOWED, OWNER, install
 from .budget import Budget
-from .scores import MASKED, Gain, Rows, grouped_logits, prompt_scores
+from .scores import Gain, Rows, prompt_scores
 
 _GROWTH = 64  # slots added at once while the budget is not reached
 

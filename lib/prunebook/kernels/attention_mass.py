@@ -1,0 +1,253 @@
+"""Attention mass: what each key of a prompt gets from all its queries, without the square matrix of weights.
+
+    mass[j] = sum over queries i, heads of the group: softmax_j(scaling q_i k_j), over the keys that query i sees
+
+On a GPU in two passes. The first is the forward of flash attention without values: the log-sum-exp of each query, which
+torch's attention does not give away. The second keeps a block of keys and reads the queries that see it, so that every
+sum stays in registers and is stored once: no atomics, the same result in every run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from ..errors import UserError
+from .launch import jit, next_power_of_2, runs_natively, tl, triton
+
+MASKED = -1e30  # finite, so that a padded query's row holds no NaN
+_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
+_KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_WIDEST = 512  # bytes of a head: its tiles fit the shared memory of a multiprocessor
+
+
+def attention_mass(
+    query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, window: int | None = None
+) -> torch.Tensor:
+    """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of each KV head.
+
+    Args:
+        query: `[batch, heads, n, width]`. keys: `[batch, kv heads, n, width]`, of the same float dtype, after the
+            rotary embedding. Query heads `h // group` share a KV head.
+        positions: int64 `[batch or 1, n]`, 0, 1, ... over a row's own tokens, -1 for padding, anywhere.
+        scaling: of the logits; divide it by a temperature, if there is one.
+        window: a query sees as many of the newest keys, its own among them; all earlier ones unless given.
+
+    Returns:
+        `[batch, kv heads, n]` in float32, or float64 for float64; 0 for padding.
+
+    Raises:
+        UserError: shapes or dtypes that do not fit each other, or a window below 1.
+    """
+    _check(query, keys, positions, window)
+    known = query.dtype in _KERNEL_DTYPES and query.shape[-1] * query.element_size() <= _WIDEST
+    if known and query.numel() and runs_natively(query, keys, positions):
+        return launch_attention_mass(query, keys, positions, scaling, window)
+    return attention_mass_reference(query, keys, positions, scaling, window)
+
+
+def attention_mass_reference(query, keys, positions, scaling, window=None) -> torch.Tensor:
+    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute."""
+    return sums_by_key(lambda logits, _: logits.softmax(-1), query, keys, positions, scaling, window)
+
+
+def _check(query, keys, positions, window) -> None:
+    shape = list(query.shape)
+    if query.ndim != 4 or not query.is_floating_point():
+        raise UserError(f"query is {query.dtype} {shape}; use floats [batch, heads, n, width]")
+    batch, heads, n, width = shape
+    fits = keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
+    if not fits or [keys.shape[0], *keys.shape[2:]] != [batch, n, width]:
+        wanted = f"{query.dtype} [{batch}, a divisor of {heads}, {n}, {width}]"
+        raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
+    if positions.dtype != torch.int64 or list(positions.shape) not in ([batch, n], [1, n]):
+        given = f"{positions.dtype} {list(positions.shape)}"
+        raise UserError(f"positions are {given}; query {shape} needs torch.int64 [{batch}, {n}] or [1, {n}]")
+    if window is not None and window < 1:
+        raise UserError(f"window {window} is not allowed; use a number of keys >= 1, or None")
+
+
+def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
+    """`[batch, kv heads, group, queries, keys]` in at least float32; query heads `h // group` share a KV head.
+
+    Args:
+        query: `[batch, heads, queries, width]`. keys: `[batch, kv heads, keys, width]`.
+    """
+    batch, heads, count, width = query.shape
+    kv_heads = keys.shape[1]
+    wide = torch.promote_types(query.dtype, torch.float32)  # products of float16 may overflow
+    logits = (query.to(wide) * scaling).reshape(batch, kv_heads, -1, width) @ keys.to(wide).mT
+    return logits.view(batch, kv_heads, heads // kv_heads, count, -1)
+
+
+def sums_by_key(
+    gain: Callable[[torch.Tensor, slice], torch.Tensor], query: torch.Tensor, keys: torch.Tensor,
+    positions: torch.Tensor, scaling: float, window: int | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """What the queries of a prompt give to its keys, `[batch, kv heads, n]`; see `attention_mass` for the arguments. A
+    block of queries at a time, memory O(block * n).
+
+    Args:
+        gain: `(logits [batch, kv heads, group, queries, keys], block)` to what each query gives to each key, of the
+            same shape. The queries are those of `block`, the keys all before its end; hidden logits are `MASKED`.
+    """
+    batch, heads, n, _ = query.shape
+    kv_heads = keys.shape[1]
+    sums = torch.zeros(batch, kv_heads, n, dtype=torch.promote_types(query.dtype, torch.float32), device=query.device)
+    size = max(_ELEMENTS.get(query.device.type, 1 << 20) // max(batch * heads * n, 1), 1)
+    for first in range(0, n, size):
+        block = slice(first, min(first + size, n))
+        at, before = positions[:, block, None], positions[:, None, : block.stop]
+        hidden = (before < 0) | (before > at)  # [batch, queries, keys]
+        if window is not None:
+            hidden |= before <= at - window
+        logits = grouped_logits(query[:, :, block], keys[:, :, : block.stop], scaling)
+        added = gain(logits.masked_fill_(hidden[:, None, None], MASKED), block).flatten(2, 3)
+        counts = (positions[:, block] >= 0).to(added.dtype).repeat(1, heads // kv_heads)  # padded queries add nothing
+        sums[:, :, : block.stop] += (counts[:, None, None] @ added).squeeze(2)
+    return sums
+
+
+def launch_attention_mass(query, keys, positions, scaling: float, window: int | None = None) -> torch.Tensor:
+    """`attention_mass` by the kernels, for checked arguments of the dtypes that they take."""
+    batch, heads, n, width = query.shape
+    kv_heads = keys.shape[1]
+    new = {"dtype": torch.float32, "device": query.device}
+    lse, mass = torch.empty(batch, heads, n, **new), torch.empty(batch, kv_heads, n, **new)
+    padded = positions < 0
+    bias = torch.zeros(padded.shape, **new).masked_fill_(padded, -math.inf).expand(batch, n)
+    oldest, end = (bias, bias) if window is None else _spans(positions, window)
+    stays, moves = _tiles(query)
+    wide = query.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
+    options = {
+        "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16), "WIDE": wide,
+        "num_warps": 4, "num_stages": 3,
+    }  # fmt: skip
+    given = (query, keys, bias, lse, *query.stride(), *keys.stride(), bias.stride(0), n, scaling * math.log2(math.e))
+    blocks = -(-n // stays)
+    group = heads // kv_heads
+    _lse_kernel[(batch * heads, blocks)](*given, oldest, heads, group, QUERIES=stays, KEYS=moves, **options)
+    _mass_kernel[(batch * kv_heads, blocks)](
+        *given, end, mass, kv_heads, GROUP=group, KEYS=stays, QUERIES=moves, **options
+    )
+    return mass
+
+
+def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the oldest key that each query sees is, and where the queries that see each key end: int32, of the shape of
+    `positions`."""
+    read = (positions >= 0).cumsum(1)  # ascending, where positions are not
+    return (
+        torch.searchsorted(read, positions + 2 - window, out_int32=True),
+        torch.searchsorted(read, positions + window, right=True, out_int32=True),
+    )
+
+
+def _tiles(query: torch.Tensor) -> tuple[int, int]:
+    """Rows that a program keeps, and rows that it reads at a time: chosen by compiling, so that four warps hold them
+    without spilling. No run on a GPU is recorded yet."""
+    if query.dtype == torch.float32:  # three products each, and twice the bytes
+        return 64, 32
+    return (128, 64) if query.shape[-1] <= 128 else (64, 64)
+
+
+def _loop(low, high, step):
+    """`range` in Triton's interpreter, whose scalars NumPy takes for no integers."""
+    return range(*(one if isinstance(one, int) else one.handle.data.item() for one in (low, high)), step)
+
+
+loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
+
+
+@jit
+def _logits(a, b, WIDE: tl.constexpr):
+    """Products of rows, float32 `[rows of a, rows of b]`. Three products of tf32 make up for one of float32."""
+    if WIDE:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, tl.trans(b), input_precision="tf32x3")
+
+
+@jit
+def _lse_kernel(
+    query, keys, bias, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, bias_row, n, scale,
+    oldest, heads, group, QUERIES: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One program for a block of queries of one head: log2 of the sum of 2^logit, `scale` in units of log2, over the
+    keys that each query sees. Infinite for padding, which weighs nothing then."""
+    batch = (tl.program_id(0) // heads).to(tl.int64)
+    head = tl.program_id(0) % heads
+    column = tl.arange(0, COLUMNS)[None, :]
+    first = (tl.num_programs(1) - 1 - tl.program_id(1)) * QUERIES  # the longest first
+    row = first + tl.arange(0, QUERIES)
+    at = query + batch * q_batch + head * q_head + row.to(tl.int64)[:, None] * q_row + column * q_column
+    q = tl.load(at, mask=(row < n)[:, None] & (column < WIDTH), other=0.0)
+    place = tl.arange(0, KEYS)
+    low = 0
+    since = 0
+    if WINDOW:
+        since = tl.load(oldest + batch * bias_row + row, mask=row < n, other=n)[:, None]
+        low = tl.min(tl.min(since, 1), 0)
+    base = keys + batch * k_batch + (head // group) * k_head + tl.cast(low, tl.int64) * k_row
+    tile = place[:, None] * k_row + column * k_column
+    top = tl.full((QUERIES,), -1.0e30, tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    for start in loop(low, tl.minimum(first + QUERIES, n), KEYS):
+        key = start + place
+        k = tl.load(base + tile, mask=(key < n)[:, None] & (column < WIDTH), other=0.0)
+        hidden = tl.load(bias + batch * bias_row + key, mask=key < n, other=-float("inf"))
+        x = _logits(q, k, WIDE) * scale + hidden[None, :]
+        seen = key[None, :] <= row[:, None]
+        if WINDOW:
+            seen = seen & (key[None, :] >= since)
+        x = tl.where(seen, x, -float("inf"))
+        higher = tl.maximum(top, tl.max(x, 1))
+        total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(x - higher[:, None]), 1)
+        top = higher
+        base += KEYS * k_row
+    real = tl.load(bias + batch * bias_row + row, mask=row < n, other=-float("inf")) == 0
+    found = tl.where(real, top + tl.log2(tl.where(real, total, 1.0)), float("inf"))
+    tl.store(lse + tl.program_id(0).to(tl.int64) * n + row, found, mask=row < n)
+
+
+@jit
+def _mass_kernel(
+    query, keys, bias, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, bias_row, n, scale,
+    end, mass, kv_heads, GROUP: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr, WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One program for a block of keys of one KV head, which reads the queries behind its first key, head by head."""
+    batch = (tl.program_id(0) // kv_heads).to(tl.int64)
+    head = tl.program_id(0) % kv_heads
+    column = tl.arange(0, COLUMNS)[None, :]
+    low = tl.program_id(1) * KEYS  # the longest come first
+    key = low + tl.arange(0, KEYS)
+    at = keys + batch * k_batch + head * k_head + key.to(tl.int64)[:, None] * k_row + column * k_column
+    k = tl.load(at, mask=(key < n)[:, None] & (column < WIDTH), other=0.0)
+    place = tl.arange(0, QUERIES)
+    high = n
+    until = n
+    if WINDOW:
+        until = tl.load(end + batch * bias_row + key, mask=key < n, other=0)[:, None]
+        high = tl.max(tl.max(until, 1), 0)
+    tile = place[:, None] * q_row + column * q_column
+    sums = tl.zeros((KEYS,), tl.float32)
+    for member in range(GROUP):
+        of_head = head * GROUP + member
+        base = query + batch * q_batch + of_head * q_head + low.to(tl.int64) * q_row
+        levels = lse + (batch * kv_heads * GROUP + of_head) * n
+        for start in loop(low, high, QUERIES):
+            row = start + place
+            q = tl.load(base + tile, mask=(row < n)[:, None] & (column < WIDTH), other=0.0)
+            level = tl.load(levels + row, mask=row < n, other=float("inf"))
+            weight = tl.exp2(_logits(k, q, WIDE) * scale - level[None, :])
+            seen = row[None, :] >= key[:, None]
+            if WINDOW:
+                seen = seen & (row[None, :] < until)
+            sums += tl.sum(tl.where(seen, weight, 0.0), 1)
+            base += QUERIES * q_row
+    real = tl.load(bias + batch * bias_row + key, mask=key < n, other=0.0) == 0
+    target = mass + tl.program_id(0).to(tl.int64) * n + key
+    tl.store(target, tl.where(real, sums, 0.0), mask=key < n)
