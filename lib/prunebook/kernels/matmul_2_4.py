@@ -68,14 +68,20 @@ def linear_2_4_reference(x: torch.Tensor, packed: Packed, bias: torch.Tensor | N
 def _check(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None, casts: bool) -> None:
     if (packed.n, packed.m) != (2, 4):
         raise UserError(f"packed is {packed.n}:{packed.m}; linear_2_4 multiplies 2:4")
-    rows, width = packed.shape
-    if x.ndim == 0 or x.shape[-1] != width or not (casts or x.dtype == packed.values.dtype):
-        given = f"{x.dtype} {list(x.shape)}"
-        raise UserError(f"x is {given}; a packed weight [{rows}, {width}] needs {packed.values.dtype} [..., {width}]")
-    if bias is not None and (bias.shape != (rows,) or bias.dtype != packed.values.dtype):
-        given = f"{bias.dtype} {list(bias.shape)}"
-        raise UserError(f"bias is {given}; a packed weight [{rows}, {width}] needs {packed.values.dtype} [{rows}]")
+    check_operands(x, packed.shape, packed.values.dtype, bias, casts)
     check_codes_2_4(packed)
+
+
+def check_operands(x: torch.Tensor, shape: tuple[int, int], dtype, bias: torch.Tensor | None, casts: bool) -> None:
+    """Raise a `UserError` unless x `[..., in]` and the bias `[out]` fit a packed weight of that shape and dtype;
+    where autocast `casts`, x is of any."""
+    rows, width = shape
+    if x.ndim == 0 or x.shape[-1] != width or not (casts or x.dtype == dtype):
+        given = f"{x.dtype} {list(x.shape)}"
+        raise UserError(f"x is {given}; a packed weight [{rows}, {width}] needs {dtype} [..., {width}]")
+    if bias is not None and (bias.shape != (rows,) or bias.dtype != dtype):
+        given = f"{bias.dtype} {list(bias.shape)}"
+        raise UserError(f"bias is {given}; a packed weight [{rows}, {width}] needs {dtype} [{rows}]")
 
 
 def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) -> torch.Tensor:
@@ -117,11 +123,16 @@ def launch_linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None
         TOKENS=block, WIDE=wide, num_warps=4, num_stages=4,
     )  # fmt: skip
     if splits > 1:
-        size = tokens * rows
-        _add_kernel[(-(-size // 1024),)](
-            parts, y if bias is None else bias, y, size, rows, SPLITS=splits, BIAS=bias is not None, BLOCK=1024
-        )
+        add_parts(parts, bias, y)
     return y.view(*x.shape[:-1], rows)
+
+
+def add_parts(parts: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
+    """Into y `[tokens, out]`: the sum of `parts [splits, tokens, out]`, float32, in their order, and the bias."""
+    size, splits = y.numel(), len(parts)
+    _add_kernel[(-(-size // 1024),)](
+        parts, y if bias is None else bias, y, size, y.shape[1], SPLITS=splits, BIAS=bias is not None, BLOCK=1024
+    )
 
 
 @jit
