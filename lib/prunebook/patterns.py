@@ -174,14 +174,15 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
 def prune_lowest(weight: torch.Tensor, factors: Factors, pattern: Pattern) -> None:
     """Set to zero, in place, what `pattern` removes from one layer by a factored score.
 
-    The same as `weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)`; on a GPU score, choice
-    and writing are one kernel.
+    The same as `weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)`, but that infinite scores
+    are refused; on a GPU no scores are written out, and for rows and n:m all of it is one kernel.
 
     Args:
         weight: `[out, in]`. factors: of the score, see `kernels.scores`.
 
     Raises:
-        UserError: scores with NaN, a width that n:m does not divide, another layer's budget, or scope `model`.
+        UserError: scores with NaN or infinity, a width that n:m does not divide, another layer's budget, or scope
+            `model`.
     """
     if isinstance(pattern, NofM) and pattern.m in SIZES:
         check_width(weight.shape[1], pattern)

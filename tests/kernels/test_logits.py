@@ -12,7 +12,7 @@ from prunebook.errors import UserError
 from prunebook.kernels import logits as module
 from prunebook.kernels.logits import compare_logits, compare_logits_reference, launch_compare
 
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # -inf less -inf, then not chosen
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")  # of what is not chosen
 IMPLEMENTATIONS = [compare_logits_reference, pytest.param(launch_compare, marks=needs_triton)]
 
 
@@ -79,12 +79,29 @@ def test_words_that_are_impossible(compare):
 @pytest.mark.parametrize("compare", IMPLEMENTATIONS)
 def test_strided_logits_and_inputs_left_alone(compare):
     store = torch.randn(6, 80, generator=torch.Generator().manual_seed(3)).to(DEVICE)
-    before, targets = store.clone(), torch.tensor([0, 20, 39, 3, 4, 5], device=DEVICE)
+    before, targets = store.clone(), torch.tensor([[0, 20, 39, 3, 4, 5], [9] * 6], device=DEVICE).T[:, 0]
     found = compare(store[:, ::2], targets, store[:, 1::2])
     nll, kl = in_float64(store[:, ::2], targets, store[:, 1::2])
     assert found.kl.tolist() == pytest.approx(kl.tolist(), rel=1e-5)
     assert found.nll.tolist() == pytest.approx(nll.tolist(), rel=1e-5)
     assert torch.equal(store, before)
+
+
+@pytest.mark.parametrize("compare", IMPLEMENTATIONS)
+def test_tokens_without_a_target_cost_nothing(compare):
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    found = compare(logits, torch.tensor([4, -100, 7], device=DEVICE), None)
+    expected = -logits.double().log_softmax(1)
+    assert found.nll.tolist() == pytest.approx([expected[0, 4].item(), 0, expected[2, 7].item()], rel=1e-6)
+
+
+@pytest.mark.parametrize("compare", IMPLEMENTATIONS)
+def test_what_an_unlikely_word_weighed_is_forgotten(compare):
+    """The first words are impossible for the model and all but impossible for the reference."""
+    logits, reference = torch.zeros(1, 40, device=DEVICE), torch.zeros(1, 40, device=DEVICE)
+    logits[0, :16], reference[0, :16] = -torch.inf, -200
+    found = compare(logits, torch.tensor([20], device=DEVICE), reference)
+    assert found.kl.tolist() == pytest.approx([0], abs=1e-6)
 
 
 def test_no_tokens():

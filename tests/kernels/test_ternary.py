@@ -189,6 +189,12 @@ def test_autocast_does_not_round_the_sums():
             "scale has shape [3]; 2 rows need [] or [2]",
         ),
         (
+            lambda: ternary_linear(
+                random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1, 1), torch.ones(1)
+            ),
+            "bias has shape [1]; 2 rows need [2]",
+        ),
+        (
             lambda: ternary_linear(random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(2, 1)),
             "x_scale has shape [2, 1]; x [1, 4] needs [1, 1]",
         ),

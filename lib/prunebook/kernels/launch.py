@@ -4,7 +4,9 @@ A kernel's file holds its torch reference, which defines it, the Triton kernel, 
 launcher takes tensors of any device: under `TRITON_INTERPRET=1` its kernel runs on the CPU, where tests call it.
 """
 
+import functools
 import importlib.util
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -23,6 +25,31 @@ def jit(function):
 def runs_natively(*tensors: torch.Tensor) -> bool:
     """Whether a Triton kernel can take these tensors: all on one CUDA device, and Triton installed."""
     return triton is not None and all(t.is_cuda and t.device == tensors[0].device for t in tensors)
+
+
+def on_device(launcher: Callable) -> Callable:
+    """Run a launcher with the device of its tensors as the current one, on which Triton launches."""
+
+    @functools.wraps(launcher)
+    def launch(*args, **options):
+        found = next((tensor for tensor in _tensors(args) if tensor.is_cuda), None)
+        if found is None:
+            return launcher(*args, **options)
+        with torch.cuda.device(found.device):
+            return launcher(*args, **options)
+
+    return launch
+
+
+def _tensors(value) -> Iterator[torch.Tensor]:
+    """The tensors among arguments, in sequences, and the values of packed weights."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
+    elif hasattr(value, "values"):
+        yield from _tensors(value.values)
 
 
 def next_power_of_2(n: int) -> int:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 
 _ROWS = 8  # that torch takes at a time, so that they stay in cache
 _BLOCK = 4096
@@ -36,7 +36,8 @@ def compare_logits(logits: torch.Tensor, targets: torch.Tensor, reference: torch
     """Reduce logits over the vocabulary, in float32.
 
     Args:
-        logits: `[tokens, vocabulary]`, of any float dtype. targets: int64 `[tokens]`, ids of the next tokens.
+        logits: `[tokens, vocabulary]`, of any float dtype. targets: int64 `[tokens]`, ids of the next tokens; -100
+            for none, whose NLL is 0. No other id may lie outside the vocabulary.
         reference: of the shape of `logits`. Where both are -inf, a word counts nothing.
 
     Raises:
@@ -77,6 +78,7 @@ def _shifted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return z, z.exp().sum(1), best.squeeze(1)
 
 
+@on_device
 def launch_compare(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None) -> Compared:
     """`compare_logits` by the kernel, for checked arguments."""
     tokens, vocabulary = logits.shape
@@ -87,7 +89,7 @@ def launch_compare(logits: torch.Tensor, targets: torch.Tensor, reference: torch
     block = min(next_power_of_2(vocabulary), _BLOCK)
     if tokens:
         _compare_kernel[(tokens,)](
-            logits, other, targets, nll, kl, agrees, *logits.stride(), *other.stride(),
+            logits, other, targets.contiguous(), nll, kl, agrees, *logits.stride(), *other.stride(),
             VOCABULARY=vocabulary, BOTH=reference is not None, BLOCK=block, num_warps=max(block // 512, 1),
         )  # fmt: skip
     return Compared(nll) if reference is None else Compared(nll, kl, agrees)
@@ -124,13 +126,16 @@ def _compare_kernel(
                 r_best = start + tl.min(tl.where(r == r_top, place, BLOCK), 0).to(tl.int32)
             shrink = tl.exp(r_max - r_top)
             weight = tl.exp(r - r_top)
-            total = (total + r_sum * ((z_top - z_max) - (r_top - r_max))) * shrink
+            moved = (total + r_sum * ((z_top - z_max) - (r_top - r_max))) * shrink
+            total = tl.where(shrink == 0.0, 0.0, moved)  # what is left behind may be infinite
             total += tl.sum(tl.where(weight == 0.0, 0.0, weight * ((r - r_top) - (z - z_top))), 0)
             r_sum = r_sum * shrink + tl.sum(weight, 0)
             r_max = r_top
         z_max = z_top
-    target = tl.load(logits + token * z_row + tl.load(targets + token) * z_column).to(tl.float32)
-    tl.store(nll + token, (z_max - target) + tl.log(z_sum))
+    target = tl.load(targets + token)
+    there = (target >= 0) & (target < VOCABULARY)
+    z = tl.load(logits + token * z_row + target * z_column, mask=there, other=0.0).to(tl.float32)
+    tl.store(nll + token, tl.where(there, (z_max - z) + tl.log(z_sum), 0.0))
     if BOTH:
         tl.store(kl + token, total / r_sum + (tl.log(z_sum) - tl.log(r_sum)))
         tl.store(agrees + token, z_best == r_best)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl, triton
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
 from .packed import (
     Packed,
     as_pairs,
@@ -20,7 +20,6 @@ from .packed import (
     code_of_groups,
     expand,
     halves,
-    to_semi_structured,
     unpack_n_of_m,
 )
 
@@ -90,12 +89,13 @@ def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) 
     rows, width = weight.shape
     fits = weight.element_size() == 2 and rows % 32 == 0 and width % 64 == 0  # what torch's sparse tensors take
     if x.numel() // width > DENSE_TOKENS and fits and torch.backends.cusparselt.is_available():
-        weight = to_semi_structured(weight)
+        weight = torch.sparse.to_sparse_semi_structured(weight)  # 2:4 as it comes from packed values
     return F.linear(x, weight, bias)
 
 
+@on_device
 def launch_linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`linear_2_4` by the kernels, for checked arguments and any number of tokens from 1."""
+    """`linear_2_4` by the kernels, for checked arguments and from 1 to 128 tokens, of which a program takes all."""
     rows, width = packed.shape
     flat = x.reshape(-1, width).contiguous()
     tokens = len(flat)

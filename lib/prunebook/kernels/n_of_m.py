@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 from .packed import Packed, count_broken, pack_kept
 from .scores import Factors, factored_score, load_score, order_key
 from .selection import pack_bits, refuse_not_finite
@@ -99,6 +99,7 @@ def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor 
     return {"mask": keep, "bits": pack_bits(keep) if want == "bits" else None, "packed": packed}.get(want)
 
 
+@on_device
 def launch_n_of_m(weight, n, m, factors, write, want) -> torch.Tensor | Packed | None:
     """`select_n_of_m` by the kernel, for checked arguments."""
     rows, width = weight.shape

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 from .selection import pack_bits, unpack_bits
 
 GROUPS_PER_WORD = 4  # of 2:4 codes
@@ -121,9 +121,13 @@ def to_semi_structured(weight: torch.Tensor) -> torch.Tensor:
 def as_pairs(packed: Packed) -> torch.Tensor:
     """The values as kernels of 2:4 read them, the two of a group in one whole number: `[out, in / 4]`."""
     wide = torch.int32 if packed.values.element_size() == 2 else torch.int64
-    return packed.values.contiguous().view(wide)
+    values = packed.values.contiguous()
+    if values.storage_offset() % 2:
+        values = values.clone()  # the second half of a pair cannot begin one
+    return values.view(wide)
 
 
+@on_device
 def launch_unpack_2_4(packed: Packed) -> torch.Tensor:
     """`unpack_n_of_m` of 2:4 by the kernel, for codes that fit."""
     rows, width = packed.shape

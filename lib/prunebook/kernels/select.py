@@ -11,7 +11,7 @@ import torch
 from ..errors import UserError
 from .launch import runs_natively
 from .scores import Factors, factored_score
-from .select_long import launch_long
+from .select_long import MOST_GROUPS, launch_long
 from .select_short import LONGEST, launch_short
 from .selection import Selection, keep_largest_reference, pack_bits, refuse_not_finite
 
@@ -25,11 +25,12 @@ def keep_largest(scores: torch.Tensor, removed: int | torch.Tensor) -> torch.Ten
     Returns:
         bool `[groups, size]`, True where kept.
     """
-    if not runs_natively(scores) or scores.dtype != torch.float32:
+    short = scores.shape[1] <= LONGEST
+    if not runs_natively(scores) or scores.dtype != torch.float32 or not (short or len(scores) <= MOST_GROUPS):
         return keep_largest_reference(scores, removed)
     if not isinstance(removed, torch.Tensor):
         removed = torch.full((len(scores),), removed)
-    if scores.shape[1] <= LONGEST:
+    if short:
         return launch_short(scores, removed, None, scores.shape[1], False, "mask").mask
     return launch_long([scores], removed, [None], False, "mask")[0].mask
 
@@ -62,13 +63,12 @@ def select_rows(
     if group != width and (group < 1 or width % group):
         raise UserError(f"group {group} does not divide the {width} inputs of the weight")
     removed = _check_counts(removed, weight.numel() // group if group else len(weight), group)
-    if not runs_natively(weight, *factors.pointers(weight)):
-        return select_rows_reference(weight, removed, factors, group, write, want)
-    if group <= LONGEST:
-        return launch_short(weight, removed, factors, group, write, want)
-    if group == width:
-        return launch_long([weight], removed, [factors], write, want)[0]
-    raise UserError(f"group {group} is too long; use at most {LONGEST} inputs, or whole rows")
+    if runs_natively(weight, *factors.pointers(weight)):
+        if group <= LONGEST:
+            return launch_short(weight, removed, factors, group, write, want)
+        if group == width and len(weight) <= MOST_GROUPS:
+            return launch_long([weight], removed, [factors], write, want)[0]
+    return select_rows_reference(weight, removed, factors, group, write, want)
 
 
 def select_rows_reference(weight, removed, factors, group, write, want) -> Selection:
@@ -108,7 +108,7 @@ def select_together_reference(weights, removed, factors, write, want) -> list[Se
     """`select_together` in torch, for checked arguments; it defines what the kernels compute."""
     scores = [factored_score(weight, each).flatten() for weight, each in zip(weights, factors, strict=True)]
     every = torch.cat(scores)[None]
-    refuse_not_finite(_finite(every))
+    refuse_not_finite(_finite(every), rows=False)
     pieces = keep_largest_reference(every, removed)[0].split([len(score) for score in scores])
     return [
         _selection(weight, keep.view(weight.shape), keep.sum(dtype=torch.int32)[None], write, want)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .launch import jit, next_power_of_2, tl
+from .launch import jit, next_power_of_2, on_device, tl
 from .scores import GIVEN, Factors, load_score, order_key
 from .selection import Selection, pack_bits, refuse_not_finite
 
@@ -19,8 +19,10 @@ _DIGIT = 8  # bits of a key; Triton counts by votes of a warp, whose work grows 
 _SHIFTS = (24, 16, 8, 0)
 _BLOCK = 2048  # weights of a row that a program takes at a time
 _PROGRAM = 16384  # weights that a program takes in all, about
+MOST_GROUPS = 65535  # of one call: what CUDA takes as the second size of a grid
 
 
+@on_device
 def launch_long(
     pieces: Sequence[torch.Tensor], removed: torch.Tensor, factors: Sequence[Factors | None], write: bool,
     want: str | None,
@@ -28,7 +30,8 @@ def launch_long(
     """Select in groups that are the rows of one piece, or in one group of all pieces together.
 
     Args:
-        pieces: each `[out, in]`. removed: int64 `[out]` for one piece's rows, `[1]` for one group of all.
+        pieces: each `[out, in]`.
+        removed: int64 `[out]` for one piece's rows, at most `MOST_GROUPS`; `[1]` for one group of all.
         factors: of each piece; None where it holds scores, NaN excepted.
 
     Returns:
@@ -54,7 +57,8 @@ def launch_long(
     finite = [torch.ones_like(tied, dtype=torch.bool) for tied in ties]
     for (grid, arguments, options), tied, good in zip(calls, ties, finite, strict=True):
         _ties_kernel[grid](*arguments, threshold, tied, good, **options)
-    refuse_not_finite(torch.cat(finite, 1).all(1))
+    if any(each is not None for each in factors):  # looking waits for the device
+        refuse_not_finite(torch.cat(finite, 1).all(1), rows=groups > 1)
     every = torch.cat(ties, 1)
     before = (every.cumsum(1) - every).split([tied.shape[1] for tied in ties], 1)
     found = []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from .launch import jit, next_power_of_2, tl
+from .launch import jit, next_power_of_2, on_device, tl
 from .scores import GIVEN, Factors, load_score, order_key
 from .selection import PER_BYTE, Selection, pack_bits, refuse_not_finite
 
 LONGEST = 16384
 
 
+@on_device
 def launch_short(
     values: torch.Tensor, removed: torch.Tensor, factors: Factors | None, group: int, write: bool, want: str | None
 ) -> Selection:
@@ -32,7 +33,8 @@ def launch_short(
             FORM=GIVEN if factors is None else factors.form, WRITE=write, MASK=mask is not None, BITS=in_bytes,
             BLOCK=block, num_warps=_warps(block), enable_fp_fusion=False,
         )  # fmt: skip
-    refuse_not_finite(finite.view(rows, per_row).all(1))
+    if factors is not None:  # looking waits for the device
+        refuse_not_finite(finite.view(rows, per_row).all(1))
     if want == "bits" and not in_bytes:
         bits = pack_bits(mask)
     return Selection(kept, mask if want == "mask" else None, bits)

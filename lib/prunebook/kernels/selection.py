@@ -76,8 +76,8 @@ def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
     return (bits[..., None] >> places & 1).flatten(1)[:, :columns].bool()
 
 
-def refuse_not_finite(finite: torch.Tensor) -> None:
-    """Raise a `UserError` unless all of `finite [rows]` hold."""
+def refuse_not_finite(finite: torch.Tensor, rows: bool = True) -> None:
+    """Raise a `UserError` unless all of `finite` hold; `rows`: they are those of a weight's rows, to be named."""
     if not finite.all():
-        row = int((~finite).nonzero()[0])
-        raise UserError(f"scores of row {row} hold NaN or infinity; weights and calibration norms must be finite")
+        where = f" of row {int((~finite).nonzero()[0])}" if rows else ""
+        raise UserError(f"scores{where} hold NaN or infinity; weights and calibration norms must be finite")

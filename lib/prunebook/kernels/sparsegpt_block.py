@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import UserError
-from .launch import jit, runs_natively, tl
+from .launch import jit, on_device, runs_natively, tl
 from .n_of_m import keep_n_of_m
 
 _REFERENCE_STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
@@ -79,6 +79,7 @@ def sparsegpt_block_reference(W, keep, U, n_of_m) -> torch.Tensor:
     return E
 
 
+@on_device
 def launch_block(W, keep, U, n_of_m) -> torch.Tensor:
     """`sparsegpt_block` by the kernel, for checked arguments and m a divisor of `_STRIP`."""
     columns, rows = W.shape

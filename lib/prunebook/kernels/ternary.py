@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl, triton
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
 
 PER_BYTE = 4
 # Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to multiply, by
@@ -73,19 +73,20 @@ def ternary_linear(
         bias: `[out]`.
 
     Returns:
-        `[..., out]` in float32.
+        `[..., out]` in float32. Gradients go to x alone, and to it only where it is of a float dtype.
 
     Raises:
         UserError: x of another dtype, or arguments that do not fit each other.
     """
-    _check(x, packed, scale, x_scale)
+    _check(x, packed, scale, x_scale, bias)
     tensors = [t for t in (x, packed, scale, x_scale, bias) if t is not None]
-    if runs_natively(*tensors) and 0 < x[..., 0].numel() <= KERNEL_TOKENS and len(packed):
+    few = 0 < x[..., 0].numel() <= KERNEL_TOKENS and len(packed)
+    if few and runs_natively(*tensors) and not x.requires_grad and x.dtype != torch.float64:
         return launch_ternary(x, packed, scale, x_scale, bias)
     return ternary_linear_reference(x, packed, scale, x_scale, bias)
 
 
-def _check(x: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, x_scale: torch.Tensor | None) -> None:
+def _check(x, packed, scale, x_scale, bias) -> None:
     if not (x.dtype == torch.int8 if x_scale is not None else x.is_floating_point()):
         raise UserError(f"x is {x.dtype}; use torch.int8 with an x_scale, as from absmax_int8, or floats without one")
     width = -(-x.shape[-1] // PER_BYTE)
@@ -94,6 +95,8 @@ def _check(x: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, x_scale: 
         raise UserError(f"packed is {given}; {x.shape[-1]} columns need torch.uint8 [out, {width}]")
     if scale.shape not in ((), packed.shape[:1]):
         raise UserError(f"scale has shape {list(scale.shape)}; {len(packed)} rows need [] or [{len(packed)}]")
+    if bias is not None and bias.shape != packed.shape[:1]:
+        raise UserError(f"bias has shape {list(bias.shape)}; {len(packed)} rows need [{len(packed)}]")
     if x_scale is not None and x_scale.shape != (*x.shape[:-1], 1):
         raise UserError(f"x_scale has shape {list(x_scale.shape)}; x {list(x.shape)} needs {[*x.shape[:-1], 1]}")
 
@@ -114,6 +117,7 @@ def ternary_linear_reference(x, packed, scale, x_scale=None, bias=None) -> torch
     return y if bias is None else y + bias
 
 
+@on_device
 def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     """`ternary_linear` by the kernel, for checked arguments, a row and a token at least."""
     rows, width = packed.shape
@@ -129,10 +133,8 @@ def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     parts = y
     if splits > 1:
         parts = torch.empty(splits, tokens, rows, dtype=torch.int32 if whole else torch.float32, device=x.device)
-    last = (
-        scale, y if x_scale is None else x_scale.contiguous(), y if bias is None else bias.contiguous(),
-        scale.stride(0) if scale.ndim else 0,
-    )  # fmt: skip
+    scale, *others = (one if one is None else one.detach().float().contiguous() for one in (scale, x_scale, bias))
+    last = scale, *(y if one is None else one for one in others), scale.stride(0) if scale.ndim else 0
     forms = {"WHOLE": whole, "BIAS": bias is not None}
     # What the interpreter cannot multiply in bfloat16 it multiplies in float32.
     wide = x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret

@@ -1,0 +1,60 @@
+"""Kernels are launched on the device of their tensors, wherever they stand among the arguments."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from prunebook.kernels import launch
+from prunebook.kernels.launch import next_power_of_2, on_device
+
+
+@pytest.fixture
+def entered(monkeypatch):
+    """Devices that were made the current one, and tensors that claim to be on a GPU."""
+    found = []
+
+    class Entered:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            found.append(self.device)
+
+        def __exit__(self, *_):
+            found.append("left")
+
+    monkeypatch.setattr(launch.torch.cuda, "device", Entered)
+    return found
+
+
+class OnGpu(torch.Tensor):
+    is_cuda = True
+    device = "cuda:1"
+
+
+def on_gpu():
+    return torch.zeros(2).as_subclass(OnGpu)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda: (on_gpu(), 3),
+        lambda: ([torch.zeros(1), on_gpu()], None),
+        lambda: (torch.zeros(1), SimpleNamespace(values=on_gpu())),
+        lambda: ((1, [on_gpu()]),),
+    ],
+)
+def test_the_first_tensor_on_a_gpu_says_where(entered, arguments):
+    assert on_device(lambda *given: len(given))(*(given := arguments())) == len(given)
+    assert entered == ["cuda:1", "left"]
+
+
+def test_tensors_of_the_cpu_ask_for_no_device(entered):
+    assert on_device(lambda x, y=0: x + y)(torch.ones(1), y=2).item() == 3
+    assert entered == []
+
+
+def test_powers_of_two():
+    assert [next_power_of_2(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 1024, 2048]
