@@ -1,4 +1,4 @@
-"""Packed 2:4 models: equal logits and tokens, what is packed and what is left, saving, and bad input."""
+"""Packed models: equal logits and tokens, what is packed and what is left, saving, and bad input."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ from torch import nn
 import prunebook as pb
 from prunebook.bitlinear import replace_linears
 from prunebook.blocks import find_blocks, weight_of
-from prunebook.compression import SparseLinear, compress, restore
+from prunebook.compression import SparseLinear, UnstructuredLinear, compress, restore
 from prunebook.costs import footprint
 from prunebook.errors import UserError
 from prunebook.models import load_model, save_model
@@ -24,30 +24,38 @@ def logits(model, tokens):
 
 
 def packed_layers(model):
-    return {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
+    kinds = SparseLinear | UnstructuredLinear
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 @pytest.fixture
 def pruned(make_model):
-    """`pruned(family)`: a tiny model that is 2:4 throughout."""
+    """`pruned(family, how)`: a tiny model with one form throughout: 2:4, half of it zeros, or 15 of 16."""
 
-    def make(family="llama", **changes):
+    def make(family="llama", how="2:4", **changes):
         model = make_model(family, **changes)
-        pb.prune(model, "magnitude", pattern="2:4")
+        pb.prune(model, "magnitude", **PRUNINGS[how])
         return model
 
     return make
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"])
+PRUNINGS = {"2:4": {"pattern": "2:4"}, "bitmap": {"sparsity": 0.5}, "ell": {"pattern": "1:16"}}
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"]
+OTHERS = [("llama", "bitmap"), ("opt", "bitmap"), ("gpt2", "bitmap"), ("llama", "ell")]
+
+
+@pytest.mark.parametrize(("family", "form"), [*((family, "2:4") for family in FAMILIES), *OTHERS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_logits_and_tokens_are_equal(pruned, tokens, family, dtype):
-    model = pruned(family).to(dtype)
+def test_logits_and_tokens_are_equal(pruned, tokens, family, form, dtype):
+    model = pruned(family, form).to(dtype)
     dense = copy.deepcopy(model)
     names = {name for block in find_blocks(model) for name in block.linears}
     report = pb.compress(model)
     assert set(report.layers) == set(packed_layers(model)) == names
+    assert {found for found, _, _ in report.layers.values()} == {form}
     assert report.left == {}
+    assert report.bytes_after < report.bytes_before
     if family == "gpt2":  # Conv1D multiplies the transpose
         torch.testing.assert_close(logits(model, tokens), logits(dense, tokens))
     else:
@@ -57,17 +65,24 @@ def test_logits_and_tokens_are_equal(pruned, tokens, family, dtype):
     assert torch.equal(*written)
 
 
-def test_blocks_of_the_embedded_model_compute_the_same(embedded):
+@pytest.mark.parametrize(
+    ("method", "how", "bits"),
+    [("magnitude", {"pattern": "2:4"}, 17), ("wanda", {"sparsity": 0.5}, 17.1)],
+)
+def test_blocks_of_the_embedded_model_compute_the_same(embedded, method, how, bits):
     """Widths of 576 and 1536, and words."""
     model, tokenizer = embedded
     model = copy.deepcopy(model)
     model.model.layers, model.config.num_hidden_layers = model.model.layers[:2], 2
-    pb.prune(model, "magnitude", pattern="2:4")
+    calibration = torch.randint(1000, (2, 32), generator=torch.Generator().manual_seed(0))
+    pb.prune(model, method, **how, **({} if method == "magnitude" else {"calibration": calibration}))
     prompt = tokenizer("The capital of France is", return_tensors="pt").input_ids
-    before = logits(model, prompt)
+    before, written = logits(model, prompt), model.generate(prompt, max_new_tokens=3, do_sample=False)
     report = pb.compress(model)
     assert torch.equal(logits(model, prompt), before)
-    assert (len(report.layers), report.left, report.bits_per_weight) == (14, {}, 17)
+    assert torch.equal(model.generate(prompt, max_new_tokens=3, do_sample=False), written)
+    assert (len(report.layers), report.left) == (14, {})
+    assert report.bits_per_weight == pytest.approx(bits, abs=0.01)
 
 
 def test_the_report_counts_bytes(pruned):
@@ -75,9 +90,9 @@ def test_the_report_counts_bytes(pruned):
     before = footprint(model, 16, speed=False)
     report = pb.compress(model)
     after = footprint(model, 16, speed=False)
-    assert report.layers["model.layers.0.mlp.down_proj"] == (2 * 32 * 48, 32 * 48 + 2 * 32 * 3)
-    assert report.bytes_before == sum(size for size, _ in report.layers.values())
-    assert report.bytes_after == sum(size for _, size in report.layers.values())
+    assert report.layers["model.layers.0.mlp.down_proj"] == ("2:4", 2 * 32 * 48, 32 * 48 + 2 * 32 * 3)
+    assert report.bytes_before == sum(size for _, size, _ in report.layers.values())
+    assert report.bytes_after == sum(size for _, _, size in report.layers.values())
     assert report.bits_per_weight == 9
     assert report.to_dict()["bits_per_weight"] == 9
     assert before.bytes - after.bytes == report.bytes_before - report.bytes_after
@@ -96,33 +111,47 @@ def test_no_dense_weight_stays_in_memory(pruned):
     assert not layer.training
 
 
-def test_what_is_not_2_4_is_left_and_named(make_model, tokens):
+def test_each_takes_its_form_and_what_is_not_sparse_is_left_and_named(make_model, tokens):
     model = make_model("llama", intermediate_size=46)
-    for block in find_blocks(model):
-        for name, linear in block.linears.items():
-            if "q_proj" in name or "up_proj" in name:
-                weight_of(linear).view(-1, 4)[:, 1:3] = 0
-    model.model.layers[1].self_attn.q_proj.weight.data[0, :3] = 1.0
-    model.model.layers[2].self_attn.q_proj.weight.data[0, 0] = float("nan")
+    halved = make_model("llama", intermediate_size=24)  # an MLP of other widths
+    model.model.layers[2].mlp = halved.model.layers[2].mlp
+    linears = {f"{i}.{name.split('.')[-1]}": weight_of(linear) for i, block in enumerate(find_blocks(model))
+               for name, linear in block.linears.items()}  # fmt: skip
+    linears["0.q_proj"].view(-1, 4)[:, 1:3] = 0
+    linears["0.k_proj"].view(-1, 4)[:, 1:] = 0  # 2:4, with zeros that only a bitmap saves
+    linears["0.down_proj"][:, ::2] = 0
+    linears["1.q_proj"].view(-1, 4)[:, 1:3] = 0
+    linears["1.q_proj"][0, :3] = 1.0
+    linears["1.k_proj"].view(-1, 16)[:, 1:] = 0
+    linears["1.v_proj"].view(-1)[:204] = 0  # of 512: a weight less than 40 %
+    linears["1.up_proj"].zero_()
+    linears["2.q_proj"].zero_()
+    linears["2.q_proj"][0, 0] = float("nan")
+    linears["2.down_proj"].view(-1)[: 32 * 12] = 0
     dense = copy.deepcopy(model)
     report = pb.compress(model)
-    assert list(report.layers) == [
-        "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj",
-        "model.layers.2.mlp.up_proj",
-    ]  # fmt: skip
-    assert report.left["model.layers.0.self_attn.k_proj"] == "128 of 128 groups hold more than 2 weights other than 0"
-    assert report.left["model.layers.1.self_attn.q_proj"] == "1 of 256 groups hold more than 2 weights other than 0"
-    assert report.left["model.layers.2.self_attn.q_proj"] == "weights with NaN or infinity"
-    assert report.left["model.layers.0.mlp.down_proj"] == "46 inputs are no groups of 4"
+    assert {name.split("layers.")[1]: form for name, (form, _, _) in report.layers.items()} == {
+        "0.self_attn.q_proj": "2:4", "0.self_attn.k_proj": "bitmap", "0.mlp.down_proj": "bitmap",
+        "1.self_attn.q_proj": "bitmap", "1.self_attn.k_proj": "ell", "1.mlp.up_proj": "ell",
+    }  # fmt: skip
+    left = {name.split("layers.")[1]: reason for name, reason in report.left.items()}
+    assert left["0.self_attn.v_proj"] == "0% of its weights are 0; it takes 40%, or 2:4"
+    assert left["1.self_attn.v_proj"] == "39.8% of its weights are 0; it takes 40%, or 2:4"
+    assert left["2.self_attn.q_proj"] == "weights with NaN or infinity"
+    assert left["2.mlp.down_proj"] == "24 inputs, too few where weights are not 2:4"
     assert len(report.layers) + len(report.left) == 21
     torch.testing.assert_close(logits(model, tokens), logits(dense, tokens), rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [("llama", "2:4"), ("opt", "2:4"), ("gpt2", "2:4"), ("llama", "bitmap"), ("gpt2", "bitmap"), ("opt", "ell")],
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_saved_model_reloads_with_equal_logits(pruned, word_tokenizer, tokens, tmp_path, family, dtype):
-    model, _ = load_model(save_model(pruned(family), word_tokenizer, tmp_path / "dense"), device="cpu", dtype=dtype)
-    model.get_submodule(next(iter(find_blocks(model)[0].linears))).weight.data[0] = 1.0  # one that is left
+def test_a_saved_model_reloads_with_equal_logits(pruned, word_tokenizer, tokens, tmp_path, family, form, dtype):
+    path = save_model(pruned(family, form), word_tokenizer, tmp_path / "dense")
+    model, _ = load_model(path, device="cpu", dtype=dtype)
+    model.get_submodule(next(iter(find_blocks(model)[0].linears))).weight.data[:] = 1.0  # one that is left
     report = pb.compress(model)
     assert len(report.left) == 1
     expected = logits(model, tokens)
@@ -135,8 +164,21 @@ def test_a_saved_model_reloads_with_equal_logits(pruned, word_tokenizer, tokens,
     assert torch.equal(logits(third, tokens), expected)
 
 
-def test_a_state_dict_makes_the_round_trip(pruned, tokens):
-    model, other = pruned(), pruned(seed=1)
+@pytest.mark.parametrize("form", PRUNINGS)
+def test_it_loads_in_another_dtype(pruned, word_tokenizer, tokens, tmp_path, form):
+    model, loaded = pruned("llama", form), []
+    for name in ("dense", "packed"):
+        path = save_model(model, word_tokenizer, tmp_path / name)
+        loaded.append(load_model(path, device="cpu", dtype="bfloat16")[0])
+        if name == "dense":
+            pb.compress(model)
+    assert packed_layers(loaded[1])
+    assert torch.equal(*(logits(each, tokens) for each in loaded))
+
+
+@pytest.mark.parametrize("form", ["2:4", "ell"])
+def test_a_state_dict_makes_the_round_trip(pruned, tokens, form):
+    model, other = pruned(how=form), pruned(how=form, seed=1)
     for each in (model, other):
         pb.compress(each)
     assert not torch.equal(logits(model, tokens), logits(other, tokens))
@@ -155,18 +197,34 @@ def test_a_linear_with_a_bias_is_packed():
     assert torch.equal(copy.deepcopy(layer).bfloat16()(x.bfloat16()), linear.bfloat16()(x.bfloat16()))
 
 
+@pytest.mark.parametrize("form", ["bitmap", "ell"])
+def test_an_unstructured_linear_with_a_bias_is_packed(form):
+    linear = nn.Linear(67, 7).requires_grad_(False)
+    linear.weight[:, torch.arange(67) % 13 != 0] = 0
+    if form == "bitmap":
+        linear.weight[:, 1::3] = 1.5
+    x = torch.randn(2, 3, 67)
+    layer = UnstructuredLinear.pack(linear.eval())
+    assert torch.equal(layer(x), linear(x))
+    assert str(layer) == f"UnstructuredLinear(in_features=67, out_features=7, bias=True, form={form})"
+    assert set(layer.state_dict()) == {"bias", "values"} | ({"bits", "starts"} if form == "bitmap" else {"deltas"})
+    assert not layer.training
+    assert torch.equal(copy.deepcopy(layer).bfloat16()(x.bfloat16()), linear.bfloat16()(x.bfloat16()))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda model: None, "LlamaForCausalLM has no 2:4 linear in its blocks (model.layers.0.self_attn.q_proj: 25"),
-        (lambda model: model.double(), "(model.layers.0.self_attn.q_proj: weights of torch.float64); prune it with"),
+        (lambda model: None, "LlamaForCausalLM has no linear in its blocks that packing makes smaller (model.layers.0."),
+        (lambda model: None, "0.self_attn.q_proj: 0% of its weights are 0; it takes 40%, or 2:4); prune it first"),
+        (lambda model: model.double(), "(model.layers.0.self_attn.q_proj: weights of torch.float64); prune it first"),
         (
             lambda model: replace_linears(model, norm=False),
             "(model.layers.0.self_attn.q_proj: a BitLinear computes with other weights than it holds); prune it",
         ),
     ],
 )
-def test_a_model_without_2_4_is_refused_and_stays(make_model, change, message):
+def test_a_model_with_nothing_sparse_is_refused_and_stays(make_model, change, message):
     model = make_model("llama")
     change(model)
     before = str(model)
@@ -186,9 +244,18 @@ def test_a_compressed_model_is_for_inference_alone(pruned, again):
         again(model)
 
 
-@pytest.mark.parametrize("names", ["model.layers.0", ["model.layers.0"], [3], {"model.layers.0.mlp.up_proj": 1}])
-def test_an_entry_that_is_none_of_ours_is_refused(make_model, names):
+UP = "model.layers.0.mlp.up_proj"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        UP, [UP], {"model.layers.0": {"form": "2:4"}}, {UP: "2:4"}, {UP: {"form": "4:8"}}, {UP: {"form": "bitmap"}},
+        {UP: {"form": "ell", "size": -1}}, {UP: {"form": "ell", "size": 8.0}}, {UP: {"form": "2:4", "size": 8}},
+    ],
+)  # fmt: skip
+def test_an_entry_that_is_none_of_ours_is_refused(make_model, entry):
     model = make_model("llama")
-    setattr(model.config, COMPRESSED, names)
-    with pytest.raises(ValueError, match=r"prunebook_2_4 in config\.json does not name linears of the model"):
+    setattr(model.config, COMPRESSED, entry)
+    with pytest.raises(ValueError, match=r"prunebook_packed in config\.json does not name linears of the model"):
         restore(model)

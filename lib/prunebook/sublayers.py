@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
 
-COMPRESSED = "prunebook_2_4"  # key in config.json: names of the linears that hold packed weights (see `compression`)
+COMPRESSED = "prunebook_packed"  # key in config.json: linears that hold packed weights, and in what form
 _ATTENTION = (  # queries, keys, values, output
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),  # OPT
