@@ -215,7 +215,7 @@ def test_an_unstructured_linear_with_a_bias_is_packed(form):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda model: None, "LlamaForCausalLM has no linear in its blocks that packing makes smaller (model.layers.0."),
+        (lambda model: None, "LlamaForCausalLM has no linear in its blocks that packing makes smaller (model.layers."),
         (lambda model: None, "0.self_attn.q_proj: 0% of its weights are 0; it takes 40%, or 2:4); prune it first"),
         (lambda model: model.double(), "(model.layers.0.self_attn.q_proj: weights of torch.float64); prune it first"),
         (
