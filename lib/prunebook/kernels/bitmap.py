@@ -155,13 +155,13 @@ def load_weights(values, row_bits, pair, row_bytes, start, real):
     low = tl.load(row_bits + 2 * pair, mask=real & (2 * pair < row_bytes), other=0).to(tl.int32)
     high = tl.load(row_bits + 2 * pair + 1, mask=real & (2 * pair + 1 < row_bytes), other=0).to(tl.int32)
     ones = count_ones(low) + count_ones(high)
-    offset = start + tl.cumsum(ones, 0) - ones
+    address = values + (start + tl.cumsum(ones, 0) - ones)
     word = low | high << 8
     weights = ()
     for place in tl.static_range(16):
         bit = word >> place & 1
-        weights += (tl.load(values + offset, mask=bit == 1, other=0.0),)
-        offset += bit
+        weights += (tl.load(address, mask=bit == 1, other=0.0),)
+        address += bit
     return weights, ones
 
 
