@@ -12,13 +12,12 @@ group (grouped queries), which the paper's models do not have, share their sum.
 
 from functools import partial
 
-import torch
 from transformers import Cache
 
 from ..methods.options import check_flag
 from .budget import Budget
 from .layer import Plan, PrunedLayer
-from .scores import Rows
+from .scores import attention_weights
 
 
 class H2OCache(Cache):
@@ -38,8 +37,3 @@ class H2OCache(Cache):
         check_flag("average", average)
         plan = Plan(Budget(budget, recent), gain=attention_weights, average=average)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
-
-
-def attention_weights(logits: torch.Tensor, at: Rows) -> torch.Tensor:
-    """What a query adds to the score of each key: its attention."""
-    return logits.softmax(-1)

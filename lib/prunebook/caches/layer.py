@@ -8,6 +8,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import UserError
 from ..kernels.attention_mass import MASKED, grouped_logits
+from ..kernels.compaction import take_kept
 from .attention import ALLOWED, OWNER, install
 from .budget import Budget
 from .scores import Gain, Rows, prompt_scores
@@ -98,13 +99,14 @@ class PrunedLayer(CacheLayerMixin):
         rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
         rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
         best = rank.sort(dim=-1, stable=True).indices[..., -self.filled :]  # of equals the earliest is first to go
-        surplus = self.filled - torch.tensor(held, device=self.device)
-        taken = positions[:, None].expand(-1, kv_heads, -1).gather(2, best)
-        taken = taken.masked_fill_(torch.arange(self.filled, device=self.device) < surplus[:, None, None], -1)
-        self.keys, self.values = (_chosen(x, best) for x in (keys, values))
-        self.positions, self.scores = taken, scores.gather(2, best)
+        held = torch.tensor(held, device=self.device)[:, None, None]
+        slots = torch.arange(self.filled + 1, device=self.device)  # one more, for the next token
+        among = (slots[:-1] >= self.filled - held).expand(best.shape)  # the others are beyond the budget of their row
+        keep = torch.zeros_like(rank, dtype=torch.bool).scatter_(2, best, among)
+        rows = keys, values, positions[:, None].expand(rank.shape), scores
+        self.keys, self.values, self.positions, self.scores = take_kept(keep, len(slots), rows)
+        self.positions.masked_fill_(slots >= held, -1)
         self.is_initialized = True
-        self._grow(1)
 
     @torch.no_grad()
     def decode(self, query, keys, values, valid: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -214,8 +216,3 @@ class PrunedLayer(CacheLayerMixin):
         if self.is_initialized:
             for name in self._STATE:
                 setattr(self, name, rows(getattr(self, name)))
-
-
-def _chosen(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`[batch, heads, chosen, width]` from `x [batch, heads, n, width]` and `index [batch, heads, chosen]`."""
-    return x.gather(2, index[..., None].expand(-1, -1, -1, x.shape[-1]))

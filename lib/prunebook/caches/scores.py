@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..kernels.attention_mass import sums_by_key
+from ..kernels.attention_mass import attention_mass, sums_by_key
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,23 @@ class Rows:
 Gain = Callable[[torch.Tensor, Rows], torch.Tensor]  # logits -> what each query adds to the score of each key
 
 
+def attention_weights(logits: torch.Tensor, at: Rows) -> torch.Tensor:
+    """What a query adds to the score of each key: its attention."""
+    return logits.softmax(-1)
+
+
 def prompt_scores(
     gain: Gain, query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, layer: int
 ) -> torch.Tensor:
     """What the queries of a prompt of n tokens add to its keys, summed over queries and the heads of a group:
-    `[batch, kv heads, n]`.
+    `[batch, kv heads, n]`. A block of queries at a time; for `attention_weights` on a GPU by a kernel.
 
     Args:
         query: `[batch, heads, n, width]`. keys: `[batch, kv heads, n, width]`, both after the rotary embedding.
         positions: int64 `[batch or 1, n]`, -1 for padding.
     """
+    if gain is attention_weights:
+        return attention_mass(query, keys, positions, scaling)
     steps = torch.zeros(len(positions), dtype=torch.int64, device=query.device)
 
     def added(logits: torch.Tensor, block: slice) -> torch.Tensor:

@@ -178,7 +178,7 @@ def _lse_kernel(
     """One program for a block of queries of one head: log2 of the sum of 2^logit, `scale` in units of log2, over the
     keys that each query sees. Infinite for padding, which weighs nothing then."""
     batch = (tl.program_id(0) // heads).to(tl.int64)
-    head = tl.program_id(0) % heads
+    head = (tl.program_id(0) % heads).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]
     first = (tl.num_programs(1) - 1 - tl.program_id(1)) * QUERIES  # the longest first
     row = first + tl.arange(0, QUERIES)
@@ -220,7 +220,7 @@ def _mass_kernel(
 ):  # fmt: skip
     """One program for a block of keys of one KV head, which reads the queries behind its first key, head by head."""
     batch = (tl.program_id(0) // kv_heads).to(tl.int64)
-    head = tl.program_id(0) % kv_heads
+    head = (tl.program_id(0) % kv_heads).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]
     low = tl.program_id(1) * KEYS  # the longest come first
     key = low + tl.arange(0, KEYS)

@@ -1,0 +1,102 @@
+"""Caches by the kernels, in Triton's interpreter or on a GPU: the tokens that the torch path keeps, to the last one."""
+
+import functools
+
+import pytest
+import torch
+
+from prunebook.caches import H2OCache, KeyformerCache, WindowCache, scores
+from prunebook.kernels import attention_mass, compaction
+from prunebook.kernels.launch import triton
+
+pytestmark = pytest.mark.skipif(triton is None, reason="Triton is not installed on this platform")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def with_kernels(monkeypatch):
+    """`with_kernels(True or False)`: whether the dispatchers choose kernels from now on. The list that it gives back
+    gets the name of each kernel as it is launched."""
+    launched = []
+
+    def watch(module, name):
+        launch = getattr(module, name)
+
+        @functools.wraps(launch)
+        def watched(*args):
+            launched.append(name)
+            return launch(*args)
+
+        monkeypatch.setattr(module, name, watched)
+
+    def choose(kernels):
+        for module in (attention_mass, compaction):
+            monkeypatch.setattr(module, "runs_natively", lambda *tensors: kernels)
+        launched.clear()
+        return launched
+
+    watch(attention_mass, "launch_attention_mass")
+    watch(compaction, "launch_take_kept")
+    return choose
+
+
+def drive(cache, batch, kv_heads, group, n, new, padded, seed):
+    """The kept positions of each row and KV head after the prompt and after each token, outputs, and final scores."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = (kv_heads * group, kv_heads, kv_heads)
+    drawn = [torch.randn(batch, n + new, h, 16, generator=generator).transpose(1, 2).to(DEVICE) * 1.5 for h in heads]
+    valid = torch.ones(batch, n + new, dtype=torch.bool, device=DEVICE)
+    if padded:
+        valid[1, : n // 3] = valid[1, n // 2] = False
+    layer, sets, outputs = cache.layer_class_to_replicate(), [], []
+    layer.read_prompt(*(x[:, :, :n] for x in drawn), valid[:, :n], 0.25, 1)
+    for t in range(n, n + new + 1):
+        sets.append([[sorted(p[p >= 0].tolist()) for p in row] for row in layer.positions])
+        if t < n + new:
+            now = [x[:, :, t : t + 1] for x in drawn]
+            outputs.append(layer.decode(*now, valid[:, t : t + 1], 0.25))
+    return sets, torch.cat(outputs, 1), layer
+
+
+@pytest.mark.parametrize(
+    ("batch", "kv_heads", "group", "n", "padded"),
+    [(1, 1, 1, 37, False), (2, 2, 3, 65, True), (2, 1, 3, 65, True), (2, 3, 1, 40, False)],
+)
+def test_h2o_keeps_the_same_tokens(with_kernels, batch, kv_heads, group, n, padded):
+    cases = functools.partial(drive, H2OCache(0.4), batch, kv_heads, group, n, 6, padded)
+    for seed in range(2):
+        with_kernels(False)
+        expected, wanted, reference = cases(seed)
+        launched = with_kernels(True)
+        sets, outputs, layer = cases(seed)
+        assert launched == ["launch_attention_mass", "launch_take_kept"]
+        assert sets == expected
+        assert torch.equal(layer.positions, reference.positions)
+        torch.testing.assert_close(layer.scores, reference.scores, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(outputs, wanted, rtol=1e-5, atol=1e-6)
+        assert layer.keys.shape == reference.keys.shape
+
+
+@pytest.mark.parametrize("make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=4)])
+def test_in_a_model(with_kernels, make_model, padded, make):
+    """Queries and keys as a model makes them; what Keyformer's noise needs, and a window, is left to torch."""
+    model, (ids, mask) = make_model("llama").to(DEVICE), padded
+    kept = []
+    for kernels in (False, True):
+        launched, cache = with_kernels(kernels), make(0.4)
+        with torch.no_grad():
+            logits = model(ids.to(DEVICE), attention_mask=mask.to(DEVICE), past_key_values=cache).logits
+        kept.append([layer.positions for layer in cache.layers])
+        assert ("launch_attention_mass" in launched) == (kernels and make is H2OCache)
+        assert launched.count("launch_take_kept") == kernels * len(cache.layers)
+        assert logits.isfinite().all()
+    assert all(map(torch.equal, *kept))
+
+
+def test_the_gain_of_h2o_is_attention():
+    """By the formula that other gains go through, too."""
+    query, keys = (torch.randn(2, h, 20, 8, generator=torch.Generator().manual_seed(h)) for h in (4, 2))
+    positions = (torch.arange(20).expand(2, 20) - torch.tensor([[0], [6]])).clamp(min=-1)
+    given = query, keys, positions, 0.3, 0
+    expected = scores.prompt_scores(lambda logits, at: logits.softmax(-1), *given)
+    torch.testing.assert_close(scores.prompt_scores(scores.attention_weights, *given), expected)
