@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl, triton
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
 
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
 _ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
@@ -110,6 +110,7 @@ def sums_by_key(
     return sums
 
 
+@on_device
 def launch_attention_mass(query, keys, positions, scaling: float, window: int | None = None) -> torch.Tensor:
     """`attention_mass` by the kernels, for checked arguments of the dtypes that they take."""
     batch, heads, n, width = query.shape

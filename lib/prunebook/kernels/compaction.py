@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, runs_natively, tl
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # rows move as bits, whatever they mean
 _SCANNED = 4096  # slots that a program scans at a time
@@ -104,6 +104,7 @@ def _check(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
             raise UserError(f"tensor {index} has shape {list(x.shape)}; keep {shape} needs {shape} and perhaps a width")
 
 
+@on_device
 def launch_fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """`fill_holes` by the kernels, for checked arguments that are not empty."""
     most = keep.shape[2] // 2  # moves of a head: no more than holes, and no more than survivors above them
@@ -113,6 +114,7 @@ def launch_fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> to
     return kept
 
 
+@on_device
 def launch_take_kept(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """`take_kept` by the kernels, for checked arguments that are not empty."""
     sources, targets, moves, _ = _list(keep, slots, False)
