@@ -5,29 +5,34 @@ from dataclasses import replace
 import torch
 
 from prunebook.bench.case import Case, Provider
-from prunebook.bench.measure import CaptureError
+from prunebook.bench.measure import CaptureError, LostError
 from prunebook.bench.record import Measured, Row, Run, Spread
 from prunebook.bench.work import Work
 
 
 class FakeTimer:
-    """`times`: provider -> microseconds a call on the device; the wall clock adds 7. `asked` is the log."""
+    """`times`: provider -> microseconds a call on the device, or what tells them; the wall clock adds 7. `asked` is the
+    log."""
 
     name = "cpu"
 
     def __init__(self, times=None, uncapturable=(), device="Fake GPU 1"):
         self.times, self.uncapturable, self.device, self.asked = times or {}, uncapturable, device, []
+        self.broken = False  # a device that is lost
 
     def stage(self, provider, operands, written, graph):
         self.asked.append(("stage", provider.name, graph))
+        stage = FakeStage(self, provider.name, "graph" if graph else "eager")
         if graph and provider.name in self.uncapturable:
             raise CaptureError("no")
-        return FakeStage(self, provider.name, "graph" if graph else "eager")
+        return stage
 
     def settle(self):
-        pass
+        if self.broken:
+            raise LostError("illegal memory access")
 
     def release(self):
+        self.settle()
         self.asked.append(("release",))
 
     def clocks(self):
@@ -46,7 +51,8 @@ class FakeStage:
 
     def device(self):
         self.timer.asked.append(("device", self.name))
-        return self.timer.times.get(self.name, 10.0)
+        time = self.timer.times.get(self.name, 10.0)
+        return time() if callable(time) else time
 
     def wall(self):
         self.timer.asked.append(("wall", self.name))

@@ -33,11 +33,16 @@ class Graph:
 @pytest.fixture
 def cuda(monkeypatch):
     """CUDA's events, graphs and synchronisation, none of which does anything."""
-    stand_ins = {"Event": Event, "CUDAGraph": Graph, "synchronize": lambda: None}
+    streams = ["the current one"]
+    stand_ins = {
+        "Event": Event, "CUDAGraph": Graph, "synchronize": lambda: None, "current_stream": lambda: streams[-1],
+        "set_stream": streams.append,
+    }  # fmt: skip
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
     Graph.replays = 0
+    return streams
 
 
 def stage(provider, written=("x",), size=10):
@@ -67,11 +72,10 @@ def test_samples_see_operands_as_they_were_and_a_cleared_cache(cuda):
     assert (ready.mode, ready.copies) == ("eager", 1)
 
 
-def test_a_graph_calls_once_for_each_of_many_copies(cuda, monkeypatch):
-    monkeypatch.setattr(gpu, "_ROTATED", 1000)
+def test_a_graph_calls_once_for_each_of_many_copies(cuda):
     addresses = []
     ready = stage(Provider("ours", lambda operands: addresses.append(operands["x"].data_ptr())), size=50)
-    ready.capture()
+    ready.capture(1000)
     assert (ready.mode, ready.copies) == ("graph", 5)  # of 200 bytes each
     assert len(set(addresses[-5:])) == 5
     assert ready.device() == pytest.approx(120)
@@ -88,7 +92,28 @@ def test_what_a_graph_cannot_hold_is_said(cuda):
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     with pytest.raises(CaptureError, match=r"^operation not permitted when stream is capturing$"):
-        stage(Provider("ours", waits)).capture()
+        stage(Provider("ours", waits)).capture(1)
+
+
+def test_a_capture_that_fails_gives_the_stream_back(cuda, monkeypatch):
+    class Capture(contextlib.nullcontext):
+        """As torch's: ending a capture that is broken raises before the stream is put back."""
+
+        def __enter__(self):
+            torch.cuda.set_stream("the capture's")
+
+        def __exit__(self, *error):
+            raise RuntimeError("capture was invalidated")
+
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: Capture())
+    with pytest.raises(CaptureError, match="invalidated"):
+        stage(Provider("ours", lambda operands: None)).capture(1)
+    assert torch.cuda.current_stream() == "the current one"
+
+
+def test_no_cache_holds_what_a_graph_rotates_over():
+    assert gpu.rotated_bytes(50 * 2**20) == 4 * 50 * 2**20
+    assert gpu.rotated_bytes(4 * 2**20) == 200e6
 
 
 @pytest.fixture
@@ -133,3 +158,6 @@ def test_a_device_that_does_not_answer_is_lost(timer, monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(LostError, match=r"^CUDA error: an illegal memory access$"):
         timer.settle()
+    monkeypatch.setattr(torch.cuda, "empty_cache", broken)
+    with pytest.raises(LostError, match=r"^CUDA error: an illegal memory access$"):
+        timer.release()

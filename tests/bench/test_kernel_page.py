@@ -16,7 +16,9 @@ NOTHING = {"device": None, "wall": None, "mode": None, "gb_s": None, "tflop_s": 
 def product(tokens, ours, dense):
     moved = work.product_2_4(tokens, 11008, 4096)
     missing = timed("torch 2:4", 1.0, moved, status="missing", reason="no cuSPARSELt here", **NOTHING)
-    rows = timed("prunebook", ours, moved), timed("dense", dense, moved, note="cuBLAS"), missing
+    form = timed("prunebook, in another form", 2 * ours, moved, role="own")
+    alone = timed("half of it", ours / 2, moved, role="control", mode="eager")
+    rows = timed("prunebook", ours, moved), timed("dense", dense, moved, note="cuBLAS"), missing, form, alone
     return measured("product-2-4", {"tokens": tokens, "rows": 11008, "columns": 4096}, moved, *rows)
 
 
@@ -80,18 +82,24 @@ def test_a_record_without_the_kernel_counts_as_none(shown, book):
 
 def test_a_kernel_has_a_table_reasons_and_two_figures(shown, book):
     kernel_page.show_kernel(kernel_page.records(root=book), "product-2-4")
-    table, reasons, speedup, roof = shown
+    table, others, reasons, speedup, roof = shown
     head, one, many = table["text/plain"].splitlines()
     assert "Ours [us] (p20 to p80)" in head
     assert "Torch 2:4 [us]" in head
     assert re.split(r"\s{2,}", one) == [
-        "11008 x 4096, tokens 1", "20.0 (18.0 to 24.0)", "85% of copy", "60", "30.0, 1.50 x", "missing",
+        "11008 x 4096, tokens 1", "20.0 (18.0 to 24.0)", "graph", "85% of copy", "60", "30.0 graph, 1.50 x", "missing",
     ]  # fmt: skip
-    assert "450.0, 0.50 x" in many
+    assert "450.0 graph, 0.50 x" in many
+    head, one, _ = others["text/plain"].splitlines()
+    assert head.startswith("Case, no baselines")
+    assert re.split(r"\s{2,}", one) == [
+        "11008 x 4096, tokens 1", "40.0 graph, ours 50% of it", "10.0 eager, ours 120% of it by wall",
+    ]  # fmt: skip
+    assert "ours in another form prunebook, in another form · control half of it" in others["text/html"]
     assert reasons["text/plain"].splitlines() == ["- dense: cuBLAS", "- torch 2:4, missing: no cuSPARSELt here"]
     told = table["text/html"]
     assert "device Fake GPU 1 · driver 1 · torch 2.11.0 · triton 3.6.0 · copy 3,000 GB/s · product 800 TFLOP/s" in told
-    assert "clock 1980 to 1980 MHz · dtype bfloat16 · mode graph · date 2026-11-27 · commit 1234567" in told
+    assert "clock 1980 to 1980 MHz · dtype bfloat16 · mode eager, graph · date 2026-11-27 · commit 1234567" in told
     assert speedup.startswith("<?xml")
     assert roof != speedup
 
@@ -111,12 +119,24 @@ def test_the_figure_of_speed_ups_has_the_losing_shape_left_of_one(cases):
     points = {points.get_label(): points.get_offsets().tolist() for points in axis.collections}
     assert points["dense"] == [[0.5, 0], [1.5, 1]]
     assert points["sort"] == [[50, 2]]
+    assert set(points) == {"dense", "sort"}
     assert "prunebook" not in points
     low, high = axis.get_xlim()
     assert low < 0.5
     assert high > 50
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"dense", "sort", "ours is slower"}
     assert "[GB/s]" in draw.bandwidths(cases, RUN).axes[0].get_xlabel()
+
+
+def test_a_speed_up_of_wall_times_is_hollow():
+    moved = work.Work(48_000_000)
+    eager = timed("loop", 900.0, moved, mode="eager")
+    case = measured("n-of-m", {"rows": 8}, moved, timed("ours", 20.0, moved), timed("topk", 40.0, moved), eager)
+    figure = draw.speedups([case])
+    drawn = {points.get_label(): points for points in figure.axes[0].collections}
+    alphas = {name: [float(face[3]) for face in points.get_facecolors()] for name, points in drawn.items()}
+    assert alphas == {"topk": [0.85], "loop": [0], "hollow: by wall time": []}
+    assert drawn["loop"].get_offsets().tolist() == [[940 / 60, 0]]
 
 
 def test_the_roof_is_that_of_the_measured_ceilings(cases):

@@ -8,7 +8,7 @@ from fakes import RUN, FakeClock, FakeTimer, case, doubled, measured, timed
 from prunebook.bench import run as running
 from prunebook.bench.case import Provider
 from prunebook.bench.measure import LostError
-from prunebook.bench.record import Record, read_record, read_records, record_name
+from prunebook.bench.record import Record, Spread, read_record, read_records, record_name
 from prunebook.bench.run import bench_kernels, chosen
 from prunebook.bench.table import summary
 from prunebook.bench.work import Work
@@ -103,19 +103,36 @@ def test_operands_that_cannot_be_made_are_a_failure(tmp_path):
     object.__setattr__(bad, "reference", too_large)
     done, _ = go(tmp_path, [bad, case(size=4)])
     assert done.record.cases["big size=8"].ours.reason == "operands or reference: out of memory"
+    assert done.record.cases["big size=8"].ours.role == "own"
     assert "double size=4" in done.measured
 
 
-def test_after_a_lost_device_nothing_is_tried(tmp_path):
-    class Losing(FakeTimer):
-        def settle(self):
-            raise LostError("illegal memory access")
+def test_after_a_device_is_lost_while_sampling_nothing_is_tried_and_all_is_told(tmp_path):
+    def breaks():
+        timer.broken = True
+        raise RuntimeError("launch failed")
 
-    timer = Losing()
+    timer = FakeTimer({"torch": breaks})
     done, _ = go(tmp_path, [case(size=4), case(size=5)], timer)
     assert done.measured == ("double size=4",)
-    assert done.run.left_out == {"double size=5": "the device was lost at double size=4: illegal memory access"}
+    at = "the device was lost at double size=4: sampling torch: illegal memory access"
+    assert done.run.left_out == {"double size=5": at}
     assert [row.status for _, row in done.wrong] == ["failed"]
+    assert read_record(done.path) == done.record
+    assert summary(done.record, done.measured, done.run).splitlines() == [
+        "failed: double size=4: ours: sampling torch: illegal memory access", f"left out: double size=5: {at}",
+    ]  # fmt: skip
+
+
+def test_a_device_that_is_lost_after_a_case_keeps_its_times(tmp_path):
+    class Losing(FakeTimer):
+        def release(self):
+            raise LostError("illegal memory access")
+
+    done, _ = go(tmp_path, [case(size=4), case(size=5)], Losing())
+    assert done.record.cases["double size=4"].ours.status == "timed"
+    at = "the device was lost after double size=4: illegal memory access"
+    assert read_record(done.path).runs[done.run.id].left_out == done.run.left_out == {"double size=5": at}
 
 
 def test_the_table_has_a_losing_row():
@@ -125,21 +142,37 @@ def test_the_table_has_a_losing_row():
     ours, sort = timed("prunebook", 20.0, work), timed("sort", 900.0, work)
     win = measured("select-rows", {"rows": 8}, work, ours, sort, missing)
     ours, cublas = timed("prunebook", 1234.5, work), timed("cuBLAS", 617.25, work)
-    lose = measured("product-2-4", {"tokens": 4096}, work, ours, cublas)
+    half = timed("half of it", 500.0, work, role="control")
+    lose = measured("product-2-4", {"tokens": 4096}, work, ours, cublas, half)
     record.put(win, RUN)
     record.put(lose, RUN)
     text = summary(record, record.cases, RUN)
     head, first, second, *rest = text.splitlines()
-    assert " ".join(head.split()) == "Kernel Case Us Ceiling Wall us Mode Fastest baseline Its us Speed-up"
+    assert " ".join(head.split()) == (
+        "Kernel Case Us Ceiling Wall us Mode Fastest baseline Its us Its wall us Its mode Speed-up"
+    )
     assert " ".join(first.split()) == (
-        "select-rows rows 8 20.0 (18.0 to 24.0) 80% of copy 60.0 graph sort 900.0 45.00"
+        "select-rows rows 8 20.0 (18.0 to 24.0) 80% of copy 60.0 graph sort 900.0 940.0 graph 45.00"
     )
     assert "1,234 (1,111 to 1,481)" in second
-    assert second.endswith("cuBLAS            617.2   0.50")
+    assert second.split()[-5:] == ["cuBLAS", "617.2", "657.2", "graph", "0.50"]
     assert rest == [
+        "control: product-2-4 tokens=4096: half of it: 500.0 us, graph, ours 247% of it",
         "missing: select-rows rows=8: cuSPARSELt: not built in",
         "left out: sparsegpt rows=4096: takes up to 60 s, 3 s are left",
     ]
+
+
+def test_where_modes_are_mixed_wall_times_are_compared_and_the_table_says_so():
+    work = Work(48_000_000)
+    ours = timed("prunebook", 20.0, work, wall=Spread(50.0, 40.0, 60.0))
+    eager = timed("loop", 900.0, work, mode="eager", wall=Spread(75.0, 70.0, 80.0))
+    case = measured("n-of-m", {"rows": 8}, work, ours, timed("topk", 40.0, work), eager)
+    assert case.speedups() == {"topk": 2.0, "loop": 1.5}
+    record = Record()
+    record.put(case, RUN)
+    line = summary(record, record.cases, RUN).splitlines()[1]
+    assert line.split()[-6:] == ["900.0", "75.0", "eager", "1.50", "by", "wall"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +182,7 @@ def test_the_table_has_a_losing_row():
         (lambda content: content["cases"][0].update(run="none"), "is no readable record: KeyError"),
         (lambda content: content["cases"][0].update(rows=[]), "is no readable record: IndexError"),
         (lambda content: content["cases"][0]["rows"][0].update(status="fine"), "status 'fine' is not one of timed, wr"),
+        (lambda content: content["cases"][0]["rows"][0].update(role="x"), "role 'x' is not one of rival, own, control"),
         (lambda content: content["runs"][0].pop("seed"), "is no readable record: TypeError"),
     ],
 )

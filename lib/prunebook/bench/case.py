@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .record import RIVAL
 from .work import Work
 
 Operands = dict[str, Any]  # tensors under their names, and what is none
@@ -24,6 +25,8 @@ class Provider:
         device: the same work without what waits for the host, timed on the device; by default `call`.
         prepare: makes of the operands what the call takes, once and not timed, as packed weights. It raises
             `MissingError` where the machine lacks what is needed. What the case writes to it must hand on as it is.
+        role: `rival`, what users pick today; `own`, another form of ours; `control`, which computes something else on
+            the same operands and is not compared with the reference. Speed-ups are over rivals. Ours is `own` anyhow.
         allowed: error allowed in place of the case's. captures: whether a CUDA graph can hold it.
         note: what sets it apart, for the reader of the record.
     """
@@ -32,6 +35,7 @@ class Provider:
     call: Callable[[Operands], Any]
     device: Callable[[Operands], Any] | None = None
     prepare: Callable[[Operands], Operands] = lambda operands: operands
+    role: str = RIVAL
     allowed: float | None = None
     captures: bool = True
     note: str | None = None

@@ -15,7 +15,7 @@ from .case import Operands, Provider, copied
 from .measure import CaptureError, LostError
 from .timing import spread
 
-_ROTATED = 200e6  # bytes that the operands of a graph take together, four times a large cache
+_ROTATED, _CACHES = 200e6, 4  # the operands of a graph take together so many bytes at least, and so many caches
 _MOST_COPIES = 256
 _CLEARED = 256 * 2**20  # bytes written between samples
 _QUERIES = {"sm_mhz": "clocks.sm", "memory_mhz": "clocks.mem", "watts": "power.draw", "celsius": "temperature.gpu"}
@@ -40,11 +40,12 @@ class GpuTimer:
         self.properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         size = max(_CLEARED, 4 * self.properties.L2_cache_size)
         self._cleared = torch.empty(size, dtype=torch.int8, device="cuda")
+        self._rotated = rotated_bytes(self.properties.L2_cache_size)
 
     def stage(self, provider: Provider, operands: Operands, written: tuple[str, ...], graph: bool) -> "_Stage":
         stage = _Stage(provider, operands, written, self._cleared)
         if graph:
-            stage.capture()
+            stage.capture(self._rotated)
         return stage
 
     def settle(self) -> None:
@@ -59,7 +60,10 @@ class GpuTimer:
 
     def release(self) -> None:
         gc.collect()
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            raise LostError(str(error).splitlines()[0]) from error
 
     def machine(self) -> dict[str, Any]:
         driver = self._query("driver_version")
@@ -99,6 +103,11 @@ class GpuTimer:
         return values if len(values) == len(fields) else None
 
 
+def rotated_bytes(l2_bytes: int) -> float:
+    """What the operands of a graph take together, so that no cache of `l2_bytes` holds what comes next."""
+    return max(_ROTATED, _CACHES * l2_bytes)
+
+
 class _Stage:
     """A provider with its operands: once, or as many copies as no cache holds, in a graph of one call each."""
 
@@ -112,19 +121,20 @@ class _Stage:
             self._device(self._ready[0])
         torch.cuda.synchronize()
 
-    def capture(self) -> None:
-        """Put a call for each copy into a graph."""
+    def capture(self, rotated: float) -> None:
+        """Put a call for each copy into a graph, as many as take `rotated` bytes, one at least."""
         size = sum(x.nbytes for x in self._ready[0].values() if isinstance(x, torch.Tensor))
-        self.copies = min(max(math.ceil(_ROTATED / max(size, 1)), 1), _MOST_COPIES)
+        self.copies = min(max(math.ceil(rotated / max(size, 1)), 1), _MOST_COPIES)
         while len(self._ready) < self.copies:
             self._add()
         self._restore()
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph):
                 for ready in self._ready:
                     self._device(ready)
         except RuntimeError as error:
+            torch.cuda.set_stream(stream)  # torch's own way out ends the capture first, which raises again
             raise CaptureError(str(error).splitlines()[0]) from error
         self.mode, self._graph = "graph", graph
         graph.replay()

@@ -1,6 +1,7 @@
 """Measure a case: check everyone against the reference first, then time those who are right, in turn."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -8,10 +9,9 @@ import torch
 
 from ..errors import first_line
 from .case import Case, MissingError, Operands, Provider, copied
-from .record import FAILED, MISSING, TIMED, UNTIMED, WRONG, Row, Run
+from .record import CONTROL, FAILED, MISSING, OWN, TIMED, UNTIMED, WRONG, Row, Run
 from .timing import interleaved, rounds_for, spread
 
-GRAPH_BELOW = 50.0  # microseconds a call; the gaps between launches would show in what is shorter
 _WALL_ROUNDS = 10
 
 
@@ -21,6 +21,14 @@ class CaptureError(Exception):
 
 class LostError(Exception):
     """The device no longer answers: nothing more can be measured in this process."""
+
+
+class SampleError(Exception):
+    """An implementation failed while it was sampled."""
+
+    def __init__(self, provider: str, reason: str):
+        super().__init__(reason)
+        self.provider = provider
 
 
 class Stage(Protocol):
@@ -55,57 +63,76 @@ class Timer(Protocol):
         """GB/s of a copy, read and written together, and TFLOP/s of a bfloat16 product, measured now."""
 
     def release(self) -> None:
-        """Free what the last case took."""
+        """Free what the last case took; raises `LostError` as `settle` does."""
 
 
 def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
-    """The rows of a case, in the order of its providers.
+    """The rows of a case, in the order of its providers; of ours alone where operands or reference cannot be made.
 
-    A wrong implementation is never timed, and beside a wrong one of ours nobody is.
+    A wrong implementation is never timed, and beside one of ours that is wrong or fails nobody is.
 
     Raises:
-        LostError: the device no longer answers.
+        LostError: the device no longer answers; the message says at what.
     """
-    operands = case.make(torch.Generator(timer.name).manual_seed(seed))
-    truth = case.reference(copied(operands))
-    rows = {provider.name: _checked(case, provider, operands, truth, timer) for provider in case.providers}
     ours = case.providers[0].name
+    try:
+        operands = case.make(torch.Generator(timer.name).manual_seed(seed))
+        truth = case.reference(copied(operands))
+        timer.settle()
+    except Exception as error:
+        _settle(timer, "operands or reference")
+        return (Row(ours, FAILED, OWN, reason=f"operands or reference: {first_line(error)}"),)
+    rows = {provider.name: _checked(case, provider, operands, truth, timer) for provider in case.providers}
     if rows[ours].status != UNTIMED:  # which stands for right, so far
-        return tuple(replace(row, reason=row.reason or "ours is not right") for row in rows.values())
+        return _untimed(rows, "ours is not right")
     stages = {}
     for provider in case.providers:
-        if rows[provider.name].status == UNTIMED:
+        if rows[provider.name].status == UNTIMED and (ours in stages or provider.name == ours):
             try:
-                stages[provider.name] = _staged(case, provider, operands, timer, stages.get(ours))
+                stages[provider.name] = _staged(case, provider, operands, timer)
+            except LostError:
+                raise
             except Exception as error:
-                timer.settle()
-                rows[provider.name] = replace(rows[provider.name], status=FAILED, reason=first_line(error))
-    if ours not in stages:
-        return tuple(rows.values())
-    first = interleaved({name: stage.device for name, stage in stages.items()}, 1)
-    rounds = rounds_for([times[0] for times in first.values()])
-    device = interleaved({name: stage.device for name, stage in stages.items()}, rounds)
-    wall = interleaved({name: stage.wall for name, stage in stages.items()}, min(rounds, _WALL_ROUNDS))
-    for name, stage in stages.items():
-        seconds = spread(device[name]).median / 1e6
-        gb_s, tflop_s = case.work.bytes / seconds / 1e9, case.work.flop / seconds / 1e12
-        rows[name] = replace(
-            rows[name], status=TIMED, mode=stage.mode, copies=stage.copies, rounds=rounds,
-            device=spread(device[name]), wall=spread(wall[name]), gb_s=gb_s, tflop_s=tflop_s,
-            of_copy=gb_s / run.copy_gb_s, of_gemm=tflop_s / run.gemm_tflop_s,
-        )  # fmt: skip
-    return tuple(rows.values())
+                _settle(timer, f"staging {provider.name}")
+                rows[provider.name] = _failed(rows[provider.name], "staging", error)
+    while ours in stages:
+        try:
+            return _timed(case, rows, stages, run)
+        except SampleError as error:
+            _settle(timer, f"sampling {error.provider}")
+            rows[error.provider] = _failed(rows[error.provider], "sampling", error)
+            del stages[error.provider]
+    return _untimed(rows, "ours failed")
+
+
+def _settle(timer: Timer, doing: str) -> None:
+    """Wait for the device; if it is lost, the error says at what."""
+    try:
+        timer.settle()
+    except LostError as error:
+        raise LostError(f"{doing}: {first_line(error)}") from error
+
+
+def _failed(row: Row, doing: str, error: Exception) -> Row:
+    return replace(row, status=FAILED, reason=f"{doing}: {first_line(error)}")
+
+
+def _untimed(rows: dict[str, Row], reason: str) -> tuple[Row, ...]:
+    return tuple(replace(row, reason=reason) if row.status == UNTIMED else row for row in rows.values())
 
 
 def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, timer: Timer) -> Row:
-    """The row of a provider that has been called, and is right or not."""
+    """The row of a provider that has been called, and is right or not; a control is only called."""
+    role = OWN if provider is case.providers[0] else provider.role
     allowed = case.allowed if provider.allowed is None else provider.allowed
-    row = Row(provider.name, UNTIMED, allowed=allowed, note=provider.note)
+    row = Row(provider.name, UNTIMED, role, allowed=None if role == CONTROL else allowed, note=provider.note)
     try:
         begin = time.perf_counter()
         result = provider.call(provider.prepare(copied(operands)))
-        timer.settle()
+        _settle(timer, f"calling {provider.name}")
         row = replace(row, first_call=time.perf_counter() - begin)
+        if role == CONTROL:
+            return row
         error = case.error(result, truth)
         if provider.device:
             del result
@@ -115,26 +142,53 @@ def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, tim
     except LostError:
         raise
     except Exception as error:
-        timer.settle()
+        _settle(timer, f"calling {provider.name}")
         return replace(row, status=FAILED, reason=f"{type(error).__name__}: {first_line(error)}")
     if not error <= allowed:
         return replace(row, status=WRONG, error=error, reason=f"error {error:.3g} is above {allowed:.3g}")
     return replace(row, error=error)
 
 
-def _staged(case: Case, provider: Provider, operands: Operands, timer: Timer, ours: Stage | None) -> Stage:
-    """Ready to be timed in the mode of ours; ours itself in a graph if it is short."""
+def _staged(case: Case, provider: Provider, operands: Operands, timer: Timer) -> Stage:
+    """Ready to be timed: in a graph, so that no gaps between launches are timed; eager where a graph cannot hold it."""
+    if provider.captures:
+        try:
+            return timer.stage(provider, operands, case.written, True)
+        except CaptureError:
+            pass  # and with the error goes what was staged, before anything is staged again
+        _settle(timer, f"capturing {provider.name}")
+        timer.release()
+    return timer.stage(provider, operands, case.written, False)
 
-    def stage(graph: bool) -> Stage:
-        return timer.stage(provider, operands, case.written, graph)
 
-    if not provider.captures or (ours is not None and ours.mode == "eager"):
-        return stage(False)
-    try:
-        captured = stage(True)
-    except CaptureError:
-        timer.settle()
-        return stage(False)
-    if ours is None and min(captured.device() for _ in range(3)) >= GRAPH_BELOW:
-        return stage(False)
-    return captured
+def _timed(case: Case, rows: dict[str, Row], stages: dict[str, Stage], run: Run) -> tuple[Row, ...]:
+    """The rows with the times of all that are staged; raises `SampleError`."""
+    on_device = {name: _sampler(name, stage.device) for name, stage in stages.items()}
+    first = interleaved(on_device, 1)
+    rounds = rounds_for([first[name][0] * stage.copies for name, stage in stages.items()])
+    device = interleaved(on_device, rounds)
+    wall = interleaved(
+        {name: _sampler(name, stage.wall) for name, stage in stages.items()}, min(rounds, _WALL_ROUNDS)
+    )
+    found = dict(rows)
+    for name, stage in stages.items():
+        seconds = spread(device[name]).median / 1e6
+        gb_s, tflop_s = case.work.bytes / seconds / 1e9, case.work.flop / seconds / 1e12
+        found[name] = replace(
+            rows[name], status=TIMED, mode=stage.mode, copies=stage.copies, rounds=rounds,
+            device=spread(device[name]), wall=spread(wall[name]), gb_s=gb_s, tflop_s=tflop_s,
+            of_copy=gb_s / run.copy_gb_s, of_gemm=tflop_s / run.gemm_tflop_s,
+        )  # fmt: skip
+    return tuple(found.values())
+
+
+def _sampler(name: str, sample: Callable[[], float]) -> Callable[[], float]:
+    """The sampler, whose errors say whose they are."""
+
+    def sampled() -> float:
+        try:
+            return sample()
+        except Exception as error:
+            raise SampleError(name, first_line(error)) from error
+
+    return sampled

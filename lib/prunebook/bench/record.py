@@ -17,7 +17,8 @@ from ..files import write_atomic
 KIND, VERSION = "prunebook-kernels", 1
 FOLDER, PATTERN = "benchmarks/results", "kernels-*.json"
 TIMED, WRONG, MISSING, FAILED, UNTIMED = "timed", "wrong", "missing", "failed", "untimed"
-_STATES = (TIMED, WRONG, MISSING, FAILED, UNTIMED)
+RIVAL, OWN, CONTROL = "rival", "own", "control"
+_STATES, _ROLES = (TIMED, WRONG, MISSING, FAILED, UNTIMED), (RIVAL, OWN, CONTROL)
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,16 @@ class Row:
     """One implementation in one case.
 
     `status`: `timed`; `wrong`, with its error and never timed; `missing` on this machine; `failed` with an exception;
-    `untimed`, right, but beside a kernel of ours that is not; `reason` says why it is not timed. `mode`: `graph` or
-    `eager`. `copies` of the operands it rotates over. `device` and `wall` time; `gb_s` and `tflop_s` on the case's
-    algorithmic bytes and operations, and their shares of the ceilings. `first_call`: seconds, with all compilation.
+    `untimed`, right, but beside a kernel of ours that is not timed; `reason` says why there is no time. `role`: `own`,
+    `control`, or `rival`; only rivals are baselines, and a control has no `error`, being compared with nothing. `mode`:
+    `graph` or `eager`. `copies` of the operands it rotates over. `device` and `wall` time; `gb_s` and `tflop_s` on the
+    case's algorithmic bytes and operations, and their shares of the ceilings. `first_call`: seconds, with all
+    compilation.
     """
 
     name: str
     status: str
+    role: str = RIVAL
     reason: str | None = None
     error: float | None = None
     allowed: float | None = None
@@ -59,6 +63,8 @@ class Row:
     def __post_init__(self):
         if self.status not in _STATES:
             raise ValueError(f"status {self.status!r} is not one of {', '.join(_STATES)}")
+        if self.role not in _ROLES:
+            raise ValueError(f"role {self.role!r} is not one of {', '.join(_ROLES)}")
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,31 @@ class Measured:
     def ours(self) -> Row:
         return self.rows[0]
 
+    @property
+    def rivals(self) -> tuple[Row, ...]:
+        """The baselines."""
+        return tuple(row for row in self.rows[1:] if row.role == RIVAL)
+
+    @property
+    def others(self) -> tuple[Row, ...]:
+        """Other forms of ours, and controls."""
+        return tuple(row for row in self.rows[1:] if row.role != RIVAL)
+
+    def mixed(self, row: Row) -> bool:
+        """Is only one of the row and ours in a graph? The other's device time then holds gaps between launches."""
+        return row.mode != self.ours.mode
+
+    def ratio(self, row: Row) -> float:
+        """The row's time over that of ours, both timed: on the device, or by the wall clock where modes are mixed."""
+        if self.mixed(row):
+            return row.wall.median / self.ours.wall.median
+        return row.device.median / self.ours.device.median
+
     def speedups(self) -> dict[str, float]:
-        """Baseline -> how many times faster ours is on the device, below 1 where it loses; of those timed."""
+        """Baseline -> how many times faster ours is, as `ratio` says, below 1 where it loses; of those timed."""
         if self.ours.status != TIMED:
             return {}
-        return {row.name: row.device.median / self.ours.device.median for row in self.rows[1:] if row.status == TIMED}
+        return {row.name: self.ratio(row) for row in self.rivals if row.status == TIMED}
 
 
 @dataclass(frozen=True)

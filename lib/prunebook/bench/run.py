@@ -12,7 +12,7 @@ from ..claims import library_commit
 from ..errors import UserError, first_line
 from .case import Case
 from .measure import LostError, Timer, measure
-from .record import FAILED, FOLDER, WRONG, Measured, Record, Row, Run, read_record, record_name
+from .record import FAILED, FOLDER, OWN, WRONG, Measured, Record, Row, Run, read_record, record_name
 
 SEED = 0
 _PACKAGE = Path(__file__).parents[1]
@@ -96,9 +96,7 @@ def bench_kernels(
                 rows = measure(case, timer, SEED, run)
             except LostError as error:
                 lost = f"the device was lost at {case.key}: {first_line(error)}"
-                rows = (Row(case.providers[0].name, FAILED, reason=first_line(error)),)
-            except Exception as error:  # operands or reference: as little to time as if the kernel had failed
-                rows = (Row(case.providers[0].name, FAILED, reason=f"operands or reference: {first_line(error)}"),)
+                rows = (Row(case.providers[0].name, FAILED, OWN, reason=first_line(error)),)
             run = replace(run, seconds=clock() - begin)
             result = Measured(
                 case.key, case.kernel, dict(case.shape), dict(case.settings), case.dtype, case.work.bytes,
@@ -108,8 +106,11 @@ def bench_kernels(
             record.write(path)
             measured.append(case.key)
             tell(f"{case.key}: {'timed' if rows[0].device else rows[0].reason}")
-        if not lost:
-            timer.release()
+            try:
+                if not lost:
+                    timer.release()
+            except LostError as error:
+                lost = f"the device was lost after {case.key}: {first_line(error)}"
     run = replace(run, seconds=clock() - begin)
     if measured:
         record.runs[run.id] = run

@@ -1,4 +1,7 @@
-"""The short table of a call: a line a case, ours beside its fastest baseline, losing shapes too. Needs no torch."""
+"""The short table of a call: a line a case, ours beside its fastest baseline, losing shapes too. Needs no torch.
+
+Other forms of ours and controls are no baselines; each has a line below.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -21,9 +24,18 @@ def _short(value: float) -> str:
 
 
 def fastest_baseline(case: Measured) -> Row | None:
-    """The fastest of those that are not ours; None if none was timed."""
-    timed = [row for row in case.rows[1:] if row.status == TIMED]
-    return min(timed, key=lambda row: row.device.median, default=None)
+    """The rival that ours, timed, is ahead of by least; None if none was timed."""
+    return min((row for row in case.rivals if row.status == TIMED), key=case.ratio, default=None)
+
+
+def speedup_text(case: Measured, row: Row) -> str:
+    """`1.50`, or `1.50 by wall` where only one of the two is in a graph."""
+    return f"{case.ratio(row):.2f}{' by wall' if case.mixed(row) else ''}"
+
+
+def share_text(case: Measured, row: Row) -> str:
+    """How long ours takes beside it: `ours 60 % of it`."""
+    return f"ours {1 / case.ratio(row):.0%} of it{' by wall' if case.mixed(row) else ''}"
 
 
 def of_ceiling(row: Row) -> str:
@@ -33,7 +45,7 @@ def of_ceiling(row: Row) -> str:
 
 
 def summary(record: Record, keys: Iterable[str], run: Run) -> str:
-    """The table of the cases `keys`, then what was not timed and why, a line each."""
+    """The table of the cases `keys`, then what is no baseline, and what was not timed and why, a line each."""
     cases = [record.cases[key] for key in keys]
     rows = []
     for case in cases:
@@ -43,9 +55,16 @@ def summary(record: Record, keys: Iterable[str], run: Run) -> str:
                 "kernel": case.kernel, "case": describe(case.shape | case.settings), "us": microseconds(ours.device),
                 "ceiling": of_ceiling(ours), "wall us": _short(ours.wall.median), "mode": ours.mode,
                 "fastest baseline": rival and rival.name, "its us": rival and _short(rival.device.median),
-                "speed-up": rival and f"{case.speedups()[rival.name]:.2f}",
+                "its wall us": rival and _short(rival.wall.median), "its mode": rival and rival.mode,
+                "speed-up": rival and speedup_text(case, rival),
             })  # fmt: skip
     lines = [results_text(rows)] if rows else []
+    lines += [
+        f"{row.role}: {case.key}: {row.name}: {_short(row.device.median)} us, {row.mode}, {share_text(case, row)}"
+        for case in cases
+        for row in case.others
+        if row.status == TIMED
+    ]
     lines += [
         f"{row.status}: {case.key}: {row.name}: {row.reason}"
         for case in cases

@@ -23,7 +23,7 @@ def spread(samples: Sequence[float]) -> Spread:
 
 
 def rounds_for(first: Sequence[float], most: int = _MOST) -> int:
-    """How many rounds fit a case, given a first sample in microseconds of each that takes part."""
+    """How many rounds fit a case, given what a first sample took of each that takes part, in microseconds."""
     return min(max(int(_SAMPLED / max(sum(first), 1e-9)), _FEWEST), most)
 
 

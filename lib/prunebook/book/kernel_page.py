@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..bench.record import PATTERN, TIMED, Measured, Record, Row, Run, read_records
-from ..bench.table import microseconds, of_ceiling
+from ..bench.record import CONTROL, OWN, PATTERN, TIMED, Measured, Record, Row, Run, read_records
+from ..bench.table import microseconds, of_ceiling, share_text, speedup_text
 from ..bench.work import Work
 from ..render import display_bundle, results_html, results_text
 from .drawings import kernels as draw
 
 _ROOT = Path(__file__).parents[3]
+_OTHERS = {OWN: "ours in another form", CONTROL: "control"}
 
 
 def records(pattern: str = PATTERN, root: Path = _ROOT) -> dict[str, Record]:
@@ -34,8 +35,8 @@ def show_floors(works: Mapping[str, Work], bandwidth: float, arithmetic: float) 
 
 
 def show_kernel(found: Mapping[str, Record], kernel: str) -> None:
-    """Of each record that has cases of the kernel: a table, why something is not in it, and figures; else how a record
-    is made."""
+    """Of each record that has cases of the kernel: a table of ours and its baselines, one of what is neither, why
+    something is in none, and figures; else how a record is made."""
     having = [record for record in found.values() if any(case.kernel == kernel for case in record.cases.values())]
     if not having:
         text = f"No GPU run of `{kernel}` is recorded yet. On a machine with a GPU, this makes a record:"
@@ -45,6 +46,7 @@ def show_kernel(found: Mapping[str, Record], kernel: str) -> None:
         cases = sorted((case for case in record.cases.values() if case.kernel == kernel), key=_place)
         runs = [run for run in record.runs.values() if any(case.run == run.id for case in cases)]
         _show([_line(case) for case in cases], _protocol(runs, cases))
+        _show_others(cases)
         _show_reasons(cases, runs[-1])
         _show_figures(cases, runs[-1])
 
@@ -66,27 +68,38 @@ def _show_figures(cases: Sequence[Measured], run: Run) -> None:
 
 
 def _line(case: Measured) -> dict[str, str | None]:
-    """A case as a row: ours, then for each baseline its time and how many times that of ours it is."""
-    ours, factors = case.ours, case.speedups()
+    """A case as a row: ours, then for each baseline its time, its mode, and how many times that of ours it is."""
+    ours = case.ours
     line = {"case": draw.short_label(case)}
     if ours.status == TIMED:
         line |= {
             "ours [us] (p20 to p80)": microseconds(ours.device),
+            "mode": ours.mode,
             "ceiling": of_ceiling(ours),
             "wall [us]": f"{ours.wall.median:,.0f}",
         }
     else:
         line["ours [us] (p20 to p80)"] = ours.status
-    for row in case.rows[1:]:
-        line[f"{row.name} [us]"] = _baseline(row, factors.get(row.name))
+    for row in case.rivals:
+        line[f"{row.name} [us]"] = _timed(row, f"{speedup_text(case, row)} x") if row.status == TIMED else row.status
     return line
 
 
-def _baseline(row: Row, factor: float | None) -> str:
-    if row.status != TIMED:
-        return row.status
-    versus = f", {factor:.2f} x" if factor is not None else ""
-    return f"{row.device.median:,.1f}{versus}"
+def _timed(row: Row, versus: str) -> str:
+    return f"{row.device.median:,.1f} {row.mode}, {versus}"
+
+
+def _show_others(cases: Sequence[Measured]) -> None:
+    """A table of other forms of ours, and of controls, with the share of each that ours takes."""
+    lines = []
+    for case in cases:
+        found = {f"{row.name} [us]": _timed(row, share_text(case, row)) for row in case.others if row.status == TIMED}
+        if found:
+            lines.append({"case, no baselines": draw.short_label(case)} | found)
+    if lines:
+        roles = {row.name: row.role for case in cases for row in case.others}
+        names = {role: ", ".join(name for name in roles if roles[name] == role) for role in _OTHERS}
+        _show(lines, {_OTHERS[role]: text for role, text in names.items() if text})
 
 
 def _protocol(runs: Sequence[Run], cases: Sequence[Measured]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from ...kernels.packed import Packed, unpack_n_of_m
 from ...kernels.scores import factored_score
 from .. import work
 from ..case import Case, MissingError, Operands, Provider, share_different
+from ..record import CONTROL
+from .products import needs_cuda
 from .weights import DOWN, SMALL, SQUARE, factors, no_refusals, scored
 
 KERNEL = "n-of-m"
@@ -18,7 +20,7 @@ _UNPACKED = "ties in any order; does not pack"
 
 
 def cases() -> list[Case]:
-    wanda = [case(*shape, 2, 4, "wanda", rank=shape == SMALL) for shape in (SQUARE, DOWN, SMALL)]
+    wanda = [case(*shape, 2, 4, "wanda", rank=int(shape == SMALL)) for shape in (SQUARE, DOWN, SMALL)]
     others = [case(*shape, 4, 8, "wanda", rank=1 + (shape != SQUARE)) for shape in (SQUARE, DOWN)]
     return [*wanda, *others, case(*SQUARE, 2, 4, "magnitude", rank=1), case(*SQUARE, 2, 4, "ria", rank=2)]
 
@@ -33,13 +35,13 @@ def case(rows: int, columns: int, n: int, m: int, score: str, rank: int) -> Case
         providers += [
             Provider("torch.topk and to_sparse_semi_structured", _torch_packed, prepare=_needs_cusparselt,
                      allowed=_TIES, captures=False, note="ties in any order"),
-            Provider("torch's 4x4 tile kernel", _tile, prepare=_needs_cuda, allowed=float("inf"),
+            Provider("torch's 4x4 tile kernel", _tile, prepare=needs_cuda, role=CONTROL,
                      note="by magnitude, 2:4 both ways in tiles: another mask, so its result is not compared"),
         ]  # fmt: skip
     return Case(
         KERNEL, {"rows": rows, "columns": columns}, work.pack_n_of_m(rows, columns, n, m, score),
         lambda generator: scored(generator, rows, columns, score), partial(_reference, n, m), _error, providers,
-        settings={"pattern": f"{n}:{m}", "score": score}, written=("weight",), rank=int(rank), seconds=15,
+        settings={"pattern": f"{n}:{m}", "score": score}, written=("weight",), rank=rank, seconds=15,
     )  # fmt: skip
 
 
@@ -84,17 +86,10 @@ def _torch_packed(o: Operands) -> torch.Tensor:
 
 
 def _tile(o: Operands):
-    torch._sparse_semi_structured_tile(o["weight"], use_cutlass=True)
-    return o["weight"]
-
-
-def _needs_cuda(o: Operands) -> Operands:
-    if not o["weight"].is_cuda:
-        raise MissingError("a kernel for CUDA alone")
-    return o
+    return torch._sparse_semi_structured_tile(o["weight"], use_cutlass=True)
 
 
 def _needs_cusparselt(o: Operands) -> Operands:
     if not torch.backends.cusparselt.is_available():
         raise MissingError("this build of torch has no cuSPARSELt")
-    return _needs_cuda(o)
+    return needs_cuda(o)

@@ -13,6 +13,7 @@ from ...methods import prune
 from ...patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider
+from ..record import CONTROL
 
 KERNEL = "one-shot-wanda"
 _SPARSITY = 0.5
@@ -34,7 +35,7 @@ def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
         Provider("prunebook", _ours, prepare=_assembled, captures=False),
         Provider("torch.sort and scatter", _sorted, prepare=_assembled, captures=False,
                  note="the recipe of Wanda's official code, over the same forward passes"),
-        Provider("the forward passes alone", _passes, prepare=_assembled, captures=False, allowed=float("inf"),
+        Provider("the forward passes alone", _passes, prepare=_assembled, captures=False, role=CONTROL,
                  note="prunes nothing"),
     ]  # fmt: skip
     linears = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
@@ -49,11 +50,16 @@ def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
 def _operands(blocks: int, windows: int, length: int, sizes: dict[str, int], generator: torch.Generator) -> Operands:
     """The model's tensors under their names, calibration tokens, and the model itself, which is not copied."""
     config = LlamaConfig(vocab_size=_VOCABULARY, num_hidden_layers=blocks, max_position_embeddings=length, **sizes)
-    with torch.device(generator.device):
+    with torch.device("meta"):  # the device's own generator is not asked
         model = LlamaForCausalLM(config).bfloat16().eval().requires_grad_(False)
+    model.to_empty(device=generator.device)
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.normal_(0, 0.02, generator=generator)
+        else:
+            parameter.fill_(1)
+    with torch.device(generator.device):  # its angles are no parameters, and computed when it is built
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
     tokens = torch.randint(_VOCABULARY, (windows, length), generator=generator, device=generator.device)
     return {"tokens": tokens, "model": (model,), **model.state_dict()}
 

@@ -13,6 +13,7 @@ from ...methods.sparsegpt import sparsegpt_update
 from ...patterns import Unstructured, count_removed
 from .. import work
 from ..case import Case, Operands, Provider, relative_error
+from ..record import CONTROL
 from .weights import DOWN, SQUARE, UP, weight
 
 KERNEL = "sparsegpt"
@@ -57,7 +58,7 @@ def layer(rows: int, columns: int, rank: int) -> Case:
     providers = [
         Provider("prunebook", _ours, captures=False),
         Provider("loop over columns", _layer_loop, captures=False, note=f"{_LOOP}, factor included"),
-        Provider("the factor alone", _factor, captures=False, allowed=float("inf"), note="prunes nothing"),
+        Provider("the factor alone", _factor, captures=False, role=CONTROL, note="prunes nothing"),
     ]
     return Case(
         KERNEL, {"rows": rows, "columns": columns}, work.sparsegpt_update(rows, columns),
@@ -141,8 +142,7 @@ def _layer_loop(o: Operands) -> torch.Tensor:
 
 
 def _factor(o: Operands) -> torch.Tensor:
-    inverse_factor(o["hessian"], _DAMPING)
-    return o["weight"]
+    return inverse_factor(o["hessian"], _DAMPING)
 
 
 def _layer_truth(o: Operands) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from ...kernels.ternary import KERNEL_TOKENS, launch_ternary, pack_ternary, ternary_linear
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
+from ..record import OWN
 
 KERNEL = "ternary"
 _GATE_UP, _QKV, _SQUARE = (22016, 4096), (12288, 4096), (4096, 4096)
@@ -20,7 +21,7 @@ _FEWEST = 17  # tokens of torch's int8 product
 
 
 def cases() -> list[Case]:
-    found = [case(tokens, *_GATE_UP, rank=tokens not in (1, 16)) for tokens in _TOKENS]
+    found = [case(tokens, *_GATE_UP, rank=int(tokens not in (1, 16))) for tokens in _TOKENS]
     found += [case(tokens, *shape, rank=1) for shape in (_QKV, _SQUARE) for tokens in (1, 32)]
     return found + [case(1, *shape, rank=2) for shape in _BITNET_CPP]
 
@@ -29,14 +30,14 @@ def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
     providers = [
         Provider("prunebook", lambda o: ternary_linear(o["x"], o["packed"], o["scale"], o["x_scale"]), prepare=_pack),
         Provider("prunebook, bfloat16 inputs", lambda o: ternary_linear(o["x"], o["packed"], o["scale"]),
-                 prepare=_pack_for_floats, allowed=_ALLOWED_BFLOAT16),
+                 prepare=_pack_for_floats, role=OWN, allowed=_ALLOWED_BFLOAT16),
         Provider("dense bfloat16", lambda o: F.linear(o["x"], o["weight"]), prepare=_dense,
                  allowed=_ALLOWED_BFLOAT16),
         Provider("dense int8", _int8, prepare=_for_int8, note=f"at least {_FEWEST} tokens; scales come after"),
     ]  # fmt: skip
     if tokens > KERNEL_TOKENS:
         note = "the kernel where dispatch does not take it"
-        providers.append(Provider("prunebook's kernel", _kernel, prepare=_pack, note=note))
+        providers.append(Provider("prunebook's kernel", _kernel, prepare=_pack, role=OWN, note=note))
     return Case(
         KERNEL, {"tokens": tokens, "rows": rows, "columns": columns}, work.ternary_product(tokens, rows, columns),
         lambda generator: _operands(generator, tokens, rows, columns), _truth, _error, providers, dtype="2 bits",

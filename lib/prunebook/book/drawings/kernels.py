@@ -1,11 +1,15 @@
-"""Timed kernels: speed-up by shape, achieved bandwidth, and operations under the roof of memory and arithmetic."""
+"""Timed kernels: speed-up by shape, achieved bandwidth, and operations under the roof of memory and arithmetic.
+
+Drawn are ours and its rivals; other forms of ours and controls have a table.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
 
-from ...bench.record import TIMED, Measured, Run
+from ...bench.record import TIMED, Measured, Row, Run
 from .canvas import BLUE, GREEN, INK, LINE, ORANGE, SKY, SMALL, VERMILION, Drawing
 
 _OURS = (BLUE, "o")
@@ -22,10 +26,14 @@ def short_label(case: Measured) -> str:
 
 
 def speedups(cases: Sequence[Measured]) -> Drawing:
-    """How many times faster than each baseline, a line a case; left of 1 is where ours loses."""
+    """How many times faster than each baseline, a line a case; left of 1 is where ours loses. Hollow where wall times
+    are compared."""
     drawn = [case for case in cases if case.speedups()]
-    figure = _by_case(drawn, [case.speedups() for case in drawn], "speed-up over the baseline", 1)
+    by_wall = [{row.name for row in _shown(case) if case.mixed(row)} for case in drawn]
+    figure = _by_case(drawn, [case.speedups() for case in drawn], "speed-up over the baseline", 1, by_wall)
     axis = figure.axes[0]
+    if any(by_wall):
+        axis.scatter([], [], s=26, facecolors="none", edgecolors=INK, label="hollow: by wall time")
     axis.axvline(1, color=INK, linewidth=1)
     axis.axvspan(axis.get_xlim()[0], 1, color=LINE, alpha=0.25, linewidth=0, label="ours is slower")
     return _with_legend(figure)
@@ -34,7 +42,7 @@ def speedups(cases: Sequence[Measured]) -> Drawing:
 def bandwidths(cases: Sequence[Measured], run: Run) -> Drawing:
     """Achieved GB/s on algorithmic bytes, a line a case, beside the measured ceiling of a copy."""
     drawn = [case for case in cases if case.ours.status == TIMED]
-    rates = [{row.name: row.gb_s for row in case.rows if row.status == TIMED} for case in drawn]
+    rates = [{row.name: row.gb_s for row in _shown(case)} for case in drawn]
     figure = _by_case(drawn, rates, "algorithmic bytes [GB/s]", run.copy_gb_s)
     figure.axes[0].axvline(run.copy_gb_s, color=INK, linewidth=1.2, linestyle="--", label="a copy, measured")
     return _with_legend(figure)
@@ -55,8 +63,8 @@ def roofline(cases: Sequence[Measured], run: Run) -> Drawing:
         points = [
             (at, row.tflop_s)
             for at, case in zip(intensity, drawn, strict=True)
-            for row in case.rows
-            if (row.name, row.status) == (name, TIMED)
+            for row in _shown(case)
+            if row.name == name
         ]
         _scatter(axis, points, name, colour, marker)
     axis.set(xscale="log", yscale="log", xlabel="operations a byte [FLOP/B]", ylabel="achieved [TFLOP/s]")
@@ -64,21 +72,31 @@ def roofline(cases: Sequence[Measured], run: Run) -> Drawing:
     return _with_legend(figure)
 
 
+def _shown(case: Measured) -> list[Row]:
+    """Ours and its rivals, of those timed."""
+    return [row for row in (case.ours, *case.rivals) if row.status == TIMED]
+
+
 def _styles(cases: Sequence[Measured]) -> dict[str, tuple[str, str]]:
     """Colour and marker of ours and of each baseline that was timed, in the order in which the cases name them."""
-    names = dict.fromkeys(row.name for case in cases for row in case.rows if row.status == TIMED)
+    names = dict.fromkeys(row.name for case in cases for row in _shown(case))
     ours, rest = {case.ours.name for case in cases}, iter(_BASELINES)
     return {name: _OURS if name in ours else next(rest, (LINE, ".")) for name in names}
 
 
-def _by_case(drawn: Sequence[Measured], values: Sequence[Mapping[str, float]], label: str, within: float) -> Drawing:
-    """The values of each case in a line of its own, on a logarithmic axis that holds `within` too."""
+def _by_case(
+    drawn: Sequence[Measured], values: Sequence[Mapping[str, float]], label: str, within: float,
+    hollow: Sequence[set[str]] = (),
+) -> Drawing:  # fmt: skip
+    """The values of each case in a line of its own, on a logarithmic axis that holds `within` too; `hollow`: the names
+    of each case whose markers are not filled."""
     look = {name: style for name, style in _styles(drawn).items() if any(name in of for of in values)}
     figure = Drawing(_FRAME + _LINE * len(drawn) + _ENTRY * (len(look) + 1))
     axis = figure.subplots()
     for name, (colour, marker) in look.items():
         points = [(of[name], y) for y, of in enumerate(values) if name in of]
-        _scatter(axis, points, name, colour, marker)
+        filled = [not (hollow and name in hollow[y]) for _, y in points]
+        _scatter(axis, points, name, colour, marker, filled)
     every = [value for of in values for value in of.values()]
     low, high = min(*every, within) / 1.4, max(*every, within) * 1.4
     axis.set(xscale="log", xlim=(low, high), ylim=(len(drawn) - 0.4, -0.6), xlabel=label)
@@ -92,8 +110,11 @@ def _by_case(drawn: Sequence[Measured], values: Sequence[Mapping[str, float]], l
     return figure
 
 
-def _scatter(axis, points: Sequence[tuple[float, float]], name: str, colour: str, marker: str) -> None:
-    axis.scatter(*zip(*points, strict=True), s=26, color=colour, marker=marker, label=name, zorder=3, alpha=0.85)
+def _scatter(axis, points: Sequence[tuple[float, float]], name: str, colour: str, marker: str, filled=None) -> None:
+    faces = [to_rgba(colour, 0.85 if one else 0) for one in filled or [True] * len(points)]
+    axis.scatter(
+        *zip(*points, strict=True), s=26, facecolors=faces, edgecolors=colour, marker=marker, label=name, zorder=3
+    )
 
 
 def _with_legend(figure: Drawing) -> Drawing:

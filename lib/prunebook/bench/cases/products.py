@@ -1,0 +1,61 @@
+"""What the products of bfloat16 inputs share: how their errors are told, and dense products beside them."""
+
+import torch
+import torch.nn.functional as F
+
+from ..case import MissingError, Operands, Provider
+
+# Errors are multiples of the largest error of the dense bfloat16 product; FP8 keeps three bits of a weight.
+ALLOWED, _ALLOWED_FP8 = 2.0, 200.0
+_FP8 = torch.float8_e4m3fn
+_PADDED = 16  # tokens, which FP8 products ask for
+
+
+def inputs(generator: torch.Generator, tokens: int, columns: int) -> torch.Tensor:
+    """Normal bfloat16 `[tokens, columns]`."""
+    return torch.randn(tokens, columns, generator=generator, device=generator.device).bfloat16()
+
+
+def truth(o: Operands) -> dict[str, torch.Tensor]:
+    """The product in float64, and the largest error of the dense bfloat16 one."""
+    y = o["x"].double() @ o["weight"].double().T
+    return {"y": y, "unit": (F.linear(o["x"], o["weight"]) - y).abs().max()}
+
+
+def error(result: torch.Tensor, truth: dict[str, torch.Tensor]) -> float:
+    """The largest error, in units of that of the dense bfloat16 product."""
+    return ((result.double() - truth["y"]).abs().max() / truth["unit"]).item()
+
+
+def dense() -> list[Provider]:
+    """Dense products with the same weight, zeros included, in bfloat16 and in FP8."""
+    return [
+        Provider("dense bfloat16", lambda o: F.linear(o["x"], o["weight"])),
+        Provider("dense FP8", _fp8, prepare=_for_fp8, allowed=_ALLOWED_FP8,
+                 note="rounds weights and inputs to FP8; its inputs are rounded before the clock starts"),
+    ]  # fmt: skip
+
+
+def needs_cuda(o: Operands) -> Operands:
+    """The operands; raises `MissingError` on another device."""
+    if not o["weight"].is_cuda:
+        raise MissingError("a kernel for CUDA alone")
+    return o
+
+
+def _for_fp8(o: Operands) -> Operands:
+    """Weight and inputs scaled to the range of FP8, one scale each."""
+    if not o["weight"].is_cuda or torch.cuda.get_device_capability() < (8, 9):
+        raise MissingError("no FP8 products before compute capability 8.9")
+    x = F.pad(o["x"], (0, 0, 0, -len(o["x"]) % _PADDED))
+    scales = [(t.abs().max() / torch.finfo(_FP8).max).float() for t in (x, o["weight"])]
+    x, w = ((t / scale).to(_FP8) for t, scale in zip((x, o["weight"]), scales, strict=True))
+    return {"x": x, "weight": w, "x_scale": scales[0], "scale": scales[1], "tokens": len(o["x"])}
+
+
+def _fp8(o: Operands) -> torch.Tensor:
+    """Summed as servers sum: fast, with fewer bits than float32."""
+    y = torch._scaled_mm(
+        o["x"], o["weight"].T, o["x_scale"], o["scale"], out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+    return y[: o["tokens"]]
