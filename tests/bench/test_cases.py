@@ -3,12 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from fakes import RUN, FakeTimer
 
+from prunebook.bench.case import copied
 from prunebook.bench.cases import (
     all_cases,
+    attention_mass,
+    compaction,
     logits,
     matmul_2_4,
+    matmul_unstructured,
     n_of_m,
     one_shot,
     select_layer,
@@ -17,9 +22,11 @@ from prunebook.bench.cases import (
     ternary,
 )
 from prunebook.bench.measure import measure
+from prunebook.bench.record import CONTROL, OWN
+from prunebook.kernels.bitmap import pack_bitmap
 
 ON_CUDA = {"torch 2:4, cuSPARSELt", "torch 2:4, CUTLASS", "dense FP8", "torch's 4x4 tile kernel",
-           "torch.topk and to_sparse_semi_structured", "dense int8"}  # fmt: skip
+           "torch.topk and to_sparse_semi_structured", "dense int8", "torch CSR, cuSPARSE"}  # fmt: skip
 
 
 def without_kernels(case):
@@ -40,6 +47,11 @@ SMALL = [
     n_of_m.case(6, 64, 4, 8, "ria", rank=1),
     matmul_2_4.case(3, 32, 64, rank=1),
     ternary.case(3, 40, 66, rank=1),
+    matmul_unstructured.case(3, 40, 520, 0.7, rank=1),
+    matmul_unstructured.case(8, 40, 64, 0.5, rank=1),
+    attention_mass.case(40, 2, rank=1, heads=4, width=16),
+    attention_mass.case(24, 2, rank=1, heads=2, width=16),
+    compaction.case(64, 24, 2, rank=1, width=8),
     sparsegpt.block(6, "0.5", rank=1, columns=32),
     sparsegpt.block(6, "2:4", rank=1, columns=32),
     sparsegpt.layer(8, 160, rank=1),
@@ -61,7 +73,50 @@ def test_every_case_has_a_key_of_its_own_and_ours_first():
     assert len({case.key for case in cases}) == len(cases)
     assert {case.providers[0].name for case in cases} == {"prunebook"}
     assert all(len({provider.name for provider in case.providers}) == len(case.providers) for case in cases)
-    assert all(case.work.bytes > 0 for case in cases)
+    assert all(case.work.bytes > 0 and type(case.rank) is int for case in cases)
+
+
+def test_no_other_form_of_ours_is_a_rival_and_nothing_is_let_through_uncompared():
+    providers = [provider for case in all_cases() for provider in case.providers]
+    roles = {provider.name: provider.role for provider in providers if provider.name != "prunebook"}
+    assert {name for name, role in roles.items() if role == CONTROL} == {
+        "torch's 4x4 tile kernel", "the factor alone", "the forward passes alone",
+        "scaled_dot_product_attention alone",
+    }  # fmt: skip
+    assert {name for name, role in roles.items() if role == OWN} == {n for n in roles if n.startswith("prunebook")}
+    assert all(provider.allowed is None or provider.allowed < 1e3 for provider in providers)
+
+
+def test_a_bitmap_takes_the_bytes_that_its_floor_counts():
+    rows, columns = 6, 1040
+    case = matmul_unstructured.case(1, rows, columns, 0.7, rank=1)
+    packed = pack_bitmap(case.make(torch.Generator().manual_seed(0))["weight"])
+    assert case.work.bytes == packed.nbytes + 2 * (rows + columns)
+
+
+def test_compaction_in_another_order_is_right_and_another_row_is_not():
+    case = compaction.case(64, 24, 2, rank=1, width=8)
+    operands = case.make(torch.Generator().manual_seed(0))
+    truth = case.reference(copied(operands))
+    result = case.providers[0].call(copied(operands))
+    assert case.error(result, truth) == 0
+    result[1][0, 1, 3] += 1
+    assert case.error(result, truth) == pytest.approx(8 / (2 * 24 * 8))
+
+
+def test_a_call_that_converts_its_weight_is_not_captured():
+    captured = {case.shape["tokens"]: case.providers[0].captures for case in matmul_2_4.cases()}
+    assert captured == {1: True, 8: True, 16: True, 32: True, 64: True, 256: True, 4096: False}
+
+
+def test_a_drawn_model_asks_no_generator_but_its_own():
+    case = one_shot.case(1, 1, 8, {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4})
+    before = torch.get_rng_state()
+    first, second = (case.make(torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    names = [name for name, x in first.items() if isinstance(x, torch.Tensor)]
+    assert all(torch.equal(first[name], second[name]) for name in names)
+    assert first["model"][0].model.rotary_emb.inv_freq.isfinite().all()
 
 
 def test_the_headlines_of_all_families_come_before_any_detail():

@@ -57,6 +57,13 @@ def product_2_4(tokens: int, outputs: int, inputs: int) -> Work:
     return dense_product(tokens, outputs, inputs, 16 / 2 + 2 * _PLACE_BITS / 4)
 
 
+def product_bitmap(tokens: int, outputs: int, inputs: int, kept: int) -> Work:
+    """The same with a bitmap of a weight that has `kept` other than zero in each row: a bit a place, these in
+    bfloat16 and filled up to eight, an int32 where each 512 places begin."""
+    row = 4 * -(-inputs // 512) + -(-inputs // 8) + _WEIGHT * 8 * -(-kept // 8)
+    return Work(row * outputs + 2 * tokens * (inputs + outputs), 2 * tokens * inputs * outputs)
+
+
 def ternary_product(tokens: int, outputs: int, inputs: int) -> Work:
     """The same with ternary weights in two bits each, int8 activations and float32 results, each with its scales.
 
@@ -82,6 +89,20 @@ def sparsegpt_block(rows: int, columns: int) -> Work:
 def compare_logits(tokens: int, vocabulary: int) -> Work:
     """Two bfloat16 logits of each word read once, three numbers of each token written, its int64 target read."""
     return Work(2 * _WEIGHT * tokens * vocabulary + (8 + 2 * _FACTOR + 1) * tokens)
+
+
+def attention_mass(tokens: int, heads: int, kv_heads: int, width: int) -> Work:
+    """What each key of a prompt gets from all queries: bfloat16 queries and keys and int64 positions read once, float32
+    sums written. One causal product of queries and keys, although the normaliser takes a second one."""
+    read = 2 * width * tokens * (heads + kv_heads) + 8 * tokens
+    return Work(read + 4 * kv_heads * tokens, heads * width * tokens * (tokens + 1))
+
+
+def fill_holes(heads: int, slots: int, kept: int, width: int) -> Work:
+    """Compaction of bfloat16 keys and values in place: a byte a slot read that says what is kept, and on average
+    `kept (1 - kept / slots)` rows of each head read and written."""
+    rows = 2 * heads * kept * (slots - kept) / slots
+    return Work(heads * slots + round(2 * _WEIGHT * width * rows))
 
 
 def one_shot(parameters: int, tokens: int, passes: int) -> Work:

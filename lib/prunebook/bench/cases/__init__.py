@@ -1,9 +1,24 @@
 """All cases, one file a kernel family. Importing them builds nothing: operands are made when a case is measured."""
 
 from ..case import Case
-from . import logits, matmul_2_4, n_of_m, one_shot, select_layer, select_rows, sparsegpt, ternary
+from . import (
+    attention_mass,
+    compaction,
+    logits,
+    matmul_2_4,
+    matmul_unstructured,
+    n_of_m,
+    one_shot,
+    select_layer,
+    select_rows,
+    sparsegpt,
+    ternary,
+)
 
-_FAMILIES = (select_rows, n_of_m, matmul_2_4, sparsegpt, select_layer, logits, ternary, one_shot)
+_FAMILIES = (
+    select_rows, n_of_m, matmul_2_4, sparsegpt, attention_mass, compaction, matmul_unstructured, select_layer, logits,
+    ternary, one_shot,
+)  # fmt: skip
 
 
 def all_cases() -> list[Case]:

@@ -1,0 +1,87 @@
+"""Attention mass of a prompt's keys, beside eager attention whose weights are summed, and attention alone."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from ...kernels.attention_mass import attention_mass, attention_mass_reference
+from .. import work
+from ..case import Case, MissingError, Operands, Provider
+from ..record import CONTROL
+
+KERNEL = "attention-mass"
+_HEADS, _WIDTH = 32, 128
+# Error of an entry, relative; eager attention rounds logits and weights to bfloat16.
+_ALLOWED, _ALLOWED_EAGER = 2e-3, 0.2
+_EAGER_BYTES = 8  # for each weight: a bfloat16 logit, its softmax in float32, and that in bfloat16
+_EAGER_SHARE = 4  # of the device's memory, one in so many for these
+
+
+def cases() -> list[Case]:
+    return [
+        case(tokens, kv_heads, rank=rank + int(kv_heads == _HEADS))
+        for tokens, rank in ((4096, 0), (32768, 1), (16384, 2))
+        for kv_heads in (8, _HEADS)
+    ]
+
+
+def case(tokens: int, kv_heads: int, rank: int, heads: int = _HEADS, width: int = _WIDTH) -> Case:
+    scaling = width**-0.5
+    providers = [
+        Provider("prunebook", lambda o: attention_mass(o["query"], o["keys"], o["positions"], scaling)),
+        Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
+                 note="the square matrix of weights in bfloat16, its softmax in float32"),
+        Provider("torch, queries in blocks",
+                 lambda o: attention_mass_reference(o["query"], o["keys"], o["positions"], scaling),
+                 note="our reference in torch, float32: memory for a block of queries alone"),
+        Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
+                 note="the attention that a prompt costs anyhow; tells no mass"),
+    ]  # fmt: skip
+    return Case(
+        KERNEL, {"tokens": tokens, "heads": heads, "width": width},
+        work.attention_mass(tokens, heads, kv_heads, width), partial(_operands, tokens, heads, kv_heads, width),
+        partial(_truth, scaling), _error, providers,
+        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}, allowed=_ALLOWED, rank=rank,
+        seconds=15 if tokens <= 4096 else 40,
+    )  # fmt: skip
+
+
+def _operands(tokens: int, heads: int, kv_heads: int, width: int, generator: torch.Generator) -> Operands:
+    options = {"generator": generator, "device": generator.device}
+    names = {"query": heads, "keys": kv_heads, "values": kv_heads}
+    drawn = {name: torch.randn(1, n, tokens, width, **options).bfloat16() for name, n in names.items()}
+    return drawn | {"positions": torch.arange(tokens, device=generator.device)[None]}
+
+
+def _truth(scaling: float, o: Operands) -> torch.Tensor:
+    return attention_mass_reference(o["query"].double(), o["keys"].double(), o["positions"], scaling)
+
+
+def _error(result: torch.Tensor, truth: torch.Tensor) -> float:
+    return ((result - truth).abs() / truth).max().item()
+
+
+def _needs_memory(o: Operands) -> Operands:
+    if o["query"].is_cuda:
+        _, heads, tokens, _ = o["query"].shape
+        needed, there = _EAGER_BYTES * heads * tokens**2, torch.cuda.mem_get_info(o["query"].device)[1]
+        if needed > there / _EAGER_SHARE:
+            raise MissingError(f"takes {needed / 1e9:.0f} GB for its weights, more than a quarter of the memory")
+    return o
+
+
+def _eager(scaling: float, o: Operands) -> torch.Tensor:
+    query, keys = o["query"], o["keys"]
+    kv_heads, tokens = keys.shape[1:3]
+    keys = keys.repeat_interleave(query.shape[1] // kv_heads, 1)
+    hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
+    logits = (query @ keys.mT).mul_(scaling).masked_fill_(hidden, float("-inf"))
+    weights = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
+    return weights.sum(2, dtype=torch.float32).unflatten(1, (kv_heads, -1)).sum(2)
+
+
+def _attention(scaling: float, o: Operands) -> torch.Tensor:
+    return F.scaled_dot_product_attention(
+        o["query"], o["keys"], o["values"], is_causal=True, scale=scaling, enable_gqa=True
+    )
