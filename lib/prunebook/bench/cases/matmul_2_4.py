@@ -27,7 +27,7 @@ def cases() -> list[Case]:
 def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
     providers = [
         Provider("prunebook", lambda o: linear_2_4(o["x"], _packed_of(o)), prepare=_pack,
-                 captures=tokens <= DENSE_TOKENS),  # a weight is checked before it is converted, which waits
+                 captures=tokens <= DENSE_TOKENS),  # beyond, each call has a library convert the weight
         *products.dense(),
         Provider("torch 2:4, cuSPARSELt", _torch_2_4, prepare=_for_cusparselt,
                  note="its algorithm 0, torch's default; none is searched for"),
