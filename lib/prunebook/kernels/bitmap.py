@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, runs_natively, tl
+from .launch import jit, on_device, runs_natively, tl
 from .selection import PER_BYTE, pack_bits, unpack_bits
 
 FILL = 8  # rows of values are filled up to a multiple of it
@@ -123,6 +123,7 @@ def _with_filling(keep: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return torch.cat([keep, columns < (-lengths % FILL)[:, None]], 1)
 
 
+@on_device
 def launch_unpack_bitmap(packed: Bitmap) -> torch.Tensor:
     """`unpack_bitmap` by the kernel, for parts that fit."""
     rows, width = packed.shape

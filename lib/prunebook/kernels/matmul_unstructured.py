@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from .bitmap import SEGMENT, Bitmap, joined, load_weights, unpack_bitmap
 from .ell import Ell, unpack_ell
-from .launch import jit, next_power_of_2, runs_natively, tl, triton
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
 from .matmul_2_4 import add_parts, check_operands
 from .selection import PER_BYTE
 
@@ -64,6 +64,7 @@ def linear_unstructured_reference(
     return F.linear(x, unpack_bitmap(packed) if isinstance(packed, Bitmap) else unpack_ell(packed), bias)
 
 
+@on_device
 def launch_linear_unstructured(
     x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
