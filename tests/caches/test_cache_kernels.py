@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunebook.caches import H2OCache, KeyformerCache, WindowCache, scores
-from prunebook.kernels import attention_mass, compaction
+from prunebook.kernels import attention_decode, attention_mass, compaction
 from prunebook.kernels.launch import triton
 
 pytestmark = pytest.mark.skipif(triton is None, reason="Triton is not installed on this platform")
@@ -30,13 +30,14 @@ def with_kernels(monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     def choose(kernels):
-        for module in (attention_mass, compaction):
+        for module in (attention_decode, attention_mass, compaction):
             monkeypatch.setattr(module, "runs_natively", lambda *tensors: kernels)
         launched.clear()
         return launched
 
     watch(attention_mass, "launch_attention_mass")
     watch(compaction, "launch_take_kept")
+    watch(attention_decode, "launch_decode")
     return choose
 
 
@@ -69,7 +70,7 @@ def test_h2o_keeps_the_same_tokens(with_kernels, batch, kv_heads, group, n, padd
         expected, wanted, reference = cases(seed)
         launched = with_kernels(True)
         sets, outputs, layer = cases(seed)
-        assert launched == ["launch_attention_mass", "launch_take_kept"]
+        assert launched == ["launch_attention_mass", "launch_take_kept"] + ["launch_decode"] * 6
         assert sets == expected
         assert torch.equal(layer.positions, reference.positions)
         torch.testing.assert_close(layer.scores, reference.scores, rtol=1e-5, atol=1e-6)
@@ -78,18 +79,20 @@ def test_h2o_keeps_the_same_tokens(with_kernels, batch, kv_heads, group, n, padd
 
 
 @pytest.mark.parametrize("make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=4)])
-def test_in_a_model(with_kernels, make_model, padded, make):
-    """Queries and keys as a model makes them; what Keyformer's noise needs, and a window, is left to torch."""
-    model, (ids, mask) = make_model("llama").to(DEVICE), padded
-    kept = []
+def test_in_a_model(with_kernels, make_model, generate, padded, make):
+    """A generation with queries and keys as a model makes them: the same tokens written and kept. What Keyformer's
+    noise needs is left to torch; a window has no mass to read from the prompt."""
+    model, (ids, mask) = make_model("llama").to(DEVICE), (x.to(DEVICE) for x in padded)
+    written, kept = [], []
     for kernels in (False, True):
         launched, cache = with_kernels(kernels), make(0.4)
-        with torch.no_grad():
-            logits = model(ids.to(DEVICE), attention_mask=mask.to(DEVICE), past_key_values=cache).logits
+        written.append(generate(model, ids, cache, new=4, attention_mask=mask))
         kept.append([layer.positions for layer in cache.layers])
-        assert ("launch_attention_mass" in launched) == (kernels and make is H2OCache)
-        assert launched.count("launch_take_kept") == kernels * len(cache.layers)
-        assert logits.isfinite().all()
+        layers = kernels * len(cache.layers)
+        assert launched.count("launch_take_kept") == layers
+        assert launched.count("launch_attention_mass") == layers * (make is H2OCache)
+        assert launched.count("launch_decode") == 3 * layers * (make in (H2OCache, WindowCache))
+    assert torch.equal(*written)
     assert all(map(torch.equal, *kept))
 
 

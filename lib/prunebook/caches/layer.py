@@ -7,11 +7,11 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import UserError
-from ..kernels.attention_mass import MASKED, grouped_logits
+from ..kernels.attention_decode import decode_reference, decode_with_mass
 from ..kernels.compaction import take_kept
 from .attention import ALLOWED, OWNER, install
 from .budget import Budget
-from .scores import Gain, Rows, prompt_scores
+from .scores import Gain, Rows, attention_weights, prompt_scores
 
 _GROWTH = 64  # slots added at once while the budget is not reached
 
@@ -125,13 +125,15 @@ class PrunedLayer(CacheLayerMixin):
             self._grow(min(_GROWTH, self.most + 1 - self.filled))
         self._store(key, value, self.length.masked_fill(~valid, -1))
         self.length = self.length + valid
-        logits = grouped_logits(query[:, :, None], self.keys, scaling)
-        logits.masked_fill_((self.positions < 0)[:, :, None, None], MASKED)
-        weights = logits.softmax(-1).squeeze(3)
-        output = (weights.to(value.dtype) @ self.values).flatten(1, 2)
-        if self.plan.gain is not None:
+        given = query, self.keys, self.values, self.positions >= 0, scaling
+        if self.plan.gain in (None, attention_weights):
+            output, added = decode_with_mass(*given)
+        else:
+            output, _, logits = decode_reference(*given)
             at = Rows(self.index, self.length[:, None] - 1, self.positions, self.length - self.prompt)
-            self.scores += self.plan.gain(logits, at).sum((2, 3)) * valid[:, None, None]
+            added = self.plan.gain(logits, at).sum((2, 3))
+        if self.plan.gain is not None:
+            self.scores += added * valid[:, None, None]
         self._evict(valid)
         return output
 

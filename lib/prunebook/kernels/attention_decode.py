@@ -1,0 +1,199 @@
+"""Decode attention of a pruned cache: one new token over the slots, and what each slot gets of its attention.
+
+    output[h] = sum over slots j: p[h, j] v[j],    mass[j] = sum over heads h of the group: p[h, j],
+    p[h, j] = softmax over the held slots j of scaling q[h] k[j]
+
+On a GPU in two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa and Sizov, 2023).
+The first reads keys and values once for all heads of a group; it leaves partial outputs and the logits. The second
+normalises both: no atomics, the same result in every run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..errors import UserError
+from .attention_mass import MASKED, grouped_logits, loop
+from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
+
+_KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of a multiprocessor
+_LARGEST = 64  # query heads of a group
+_PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the slots aims at
+_TILE = 16384  # bytes of keys or values that a program reads at a time
+_SLOTS = 256  # of the second pass
+
+
+def decode_with_mass(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, valid: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of one token of each row over the held slots, and the weights that each slot gets from the query heads
+    of its KV head. No gradients.
+
+    Args:
+        query: `[batch, heads, width]`. Query heads `h // group` share a KV head.
+        keys: `[batch, kv heads, slots, width]`, and values, `[batch, kv heads, slots, width of values]`: of the dtype
+            of `query`, keys after the rotary embedding, in any order.
+        valid: bool `[batch, kv heads, slots]`, False for empty slots, whose keys and values count nothing, NaN or not.
+        scaling: of the logits.
+
+    Returns:
+        The output `[batch, heads, width of values]` in the dtype of the values, and the mass `[batch, kv heads, slots]`
+        in float32, or float64 for float64. Both are 0 for a KV head that holds no slot.
+
+    Raises:
+        UserError: shapes or dtypes that do not fit each other.
+    """
+    _check(query, keys, values, valid)
+    widest = max(query.shape[2], values.shape[3]) * query.element_size()
+    known = query.dtype in _KERNEL_DTYPES and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
+    if known and query.numel() and values.numel() and runs_natively(query, keys, values, valid):
+        return launch_decode(query, keys, values, valid, scaling)
+    return decode_reference(query, keys, values, valid, scaling)[:2]
+
+
+def decode_reference(query, keys, values, valid, scaling) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`decode_with_mass` in torch, for checked arguments; it defines what the kernels compute. Also gives the logits,
+    `[batch, kv heads, group, 1, slots]` in at least float32, `MASKED` for empty slots."""
+    logits = grouped_logits(query[:, :, None], keys, scaling)
+    logits.masked_fill_(~valid[:, :, None, None], MASKED)
+    weights = logits.softmax(-1).squeeze(3).masked_fill_(~valid[:, :, None], 0)  # equal ones where no slot is held
+    held = values.masked_fill(~valid[..., None], 0)  # a weight of 0 does not undo a NaN
+    return (weights.to(values.dtype) @ held).flatten(1, 2), weights.sum(2), logits
+
+
+def _check(query, keys, values, valid) -> None:
+    shape = list(query.shape)
+    if query.ndim != 3 or not query.is_floating_point():
+        raise UserError(f"query is {query.dtype} {shape}; use floats [batch, heads, width]")
+    batch, heads, width = shape
+    fits = keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
+    if not fits or [keys.shape[0], keys.shape[3]] != [batch, width]:
+        wanted = f"{query.dtype} [{batch}, a divisor of {heads}, slots, {width}]"
+        raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
+    for name, given, dtype, ndim in ("values", values, keys.dtype, 4), ("valid", valid, torch.bool, 3):
+        if given.ndim != ndim or given.shape[:3] != keys.shape[:3] or given.dtype != dtype:
+            wanted = f"{dtype} [{', '.join(map(str, keys.shape[:3]))}{', width' * (ndim - 3)}]"
+            raise UserError(f"{name}: {given.dtype} {list(given.shape)}; keys {list(keys.shape)} need {wanted}")
+
+
+@on_device
+def launch_decode(query, keys, values, valid, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`decode_with_mass` by the kernels, for checked arguments that they take, none of them empty."""
+    (batch, heads, width), (_, kv_heads, slots, v_width), size = query.shape, values.shape, query.element_size()
+    group, tiles = heads // kv_heads, batch * kv_heads
+    rows, columns, v_columns = (max(next_power_of_2(one), 16) for one in (group, width, v_width))
+    block = min(max(_TILE // (max(columns, v_columns) * size), 16), 128 // size)
+    steps = -(-slots // block)
+    each = -(-steps // max(min(_PROGRAMS // tiles, steps), 1))  # steps of a program
+    splits = -(-steps // each)
+    new = {"dtype": torch.float32, "device": query.device}
+    logits, parts = (torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns))
+    tops, totals = torch.empty(2, batch * heads, splits, **new)
+    output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
+    mass = torch.empty(batch, kv_heads, slots, **new)
+    wide = query.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
+    shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
+    _split_kernel[(tiles, splits)](
+        query.contiguous(), keys, values, valid.contiguous(), logits, tops, totals, parts, *keys.stride(),
+        *values.stride(), slots, steps * block, each * block, kv_heads, scaling * math.log2(math.e), ROWS=rows,
+        BLOCK=block, WIDTH=width, COLUMNS=columns, WIDE=wide, num_warps=4, num_stages=3, **shape,
+    )  # fmt: skip
+    _combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
+        logits, tops, totals, parts, output, mass, slots, steps * block, splits, SPLITS=next_power_of_2(splits),
+        BLOCK=_SLOTS, **shape,
+    )  # fmt: skip
+    return output, mass
+
+
+@jit
+def _dot(a, b, WIDE: tl.constexpr):
+    """Three products of tf32 make up for one of float32."""
+    if WIDE:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, input_precision="tf32x3")
+
+
+@jit
+def _split_kernel(
+    query, keys, values, valid, logits, tops, totals, parts, k_batch, k_head, k_slot, k_column, v_batch, v_head, v_slot,
+    v_column, slots, pitch, span, kv_heads, scale, GROUP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One program for `span` slots, a multiple of `BLOCK`, of one KV head, with all query heads of its group as the
+    rows of one tile. Writes logits, `scale` in units of log2 and -inf for empty slots, into rows of `pitch`, and for
+    its split the maximum, the sum of 2^(logit - maximum) and the values weighted by that."""
+    tile = tl.program_id(0).to(tl.int64)
+    batch, head = tile // kv_heads, tile % kv_heads
+    member, place = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)
+    column, v_at = tl.arange(0, COLUMNS)[None, :], tl.arange(0, V_COLUMNS)[None, :]
+    real, row = member < GROUP, tile * GROUP + member
+    q = tl.load(query + row * WIDTH + column, mask=real & (column < WIDTH), other=0.0)
+    first = tl.program_id(1) * span
+    k_base = keys + batch * k_batch + head * k_head + first.to(tl.int64) * k_slot
+    v_base = values + batch * v_batch + head * v_head + first.to(tl.int64) * v_slot
+    k_tile, v_tile = place[:, None] * k_slot + column * k_column, place[:, None] * v_slot + v_at * v_column
+    top = tl.full((ROWS,), -1.0e30, tl.float32)  # finite, so that a split without a held slot has no NaN
+    total = tl.zeros((ROWS,), tl.float32)
+    sums = tl.zeros((ROWS, V_COLUMNS), tl.float32)
+    for start in loop(first, tl.minimum(first + span, slots), BLOCK):
+        inside = start + place < slots
+        held = tl.load(valid + tile * slots + start + place, mask=inside, other=0) != 0
+        k = tl.load(k_base + k_tile, mask=inside[:, None] & (column < WIDTH), other=0.0)
+        x = tl.where(held[None, :], _dot(q, tl.trans(k), WIDE) * scale, -float("inf"))
+        tl.store(logits + row * pitch + (start + place)[None, :], x, mask=real)
+        higher = tl.maximum(top, tl.max(x, 1))
+        weight = tl.exp2(x - higher[:, None])
+        shrink = tl.exp2(top - higher)
+        total = total * shrink + tl.sum(weight, 1)
+        v = tl.load(v_base + v_tile, mask=held[:, None] & (v_at < V_WIDTH), other=0.0)
+        near = weight.to(v.dtype)
+        sums = sums * shrink[:, None] + _dot(near, v, WIDE)
+        if v.dtype != tl.float32:  # what rounding took, so that the output is rounded once
+            sums += _dot((weight - near.to(tl.float32)).to(v.dtype), v, WIDE)
+        top = higher
+        k_base, v_base = k_base + BLOCK * k_slot, v_base + BLOCK * v_slot
+    to = row * tl.num_programs(1) + tl.program_id(1)
+    tl.store(tops + to, top[:, None], mask=real)
+    tl.store(totals + to, total[:, None], mask=real)
+    tl.store(parts + to * V_COLUMNS + v_at, sums, mask=real)
+
+
+@jit
+def _levels(tops, totals, row, splits, SPLITS: tl.constexpr):
+    """The maximum of a row of logits over its splits, and the inverse of the sum of 2^(logit - maximum): 0 for none."""
+    split = tl.arange(0, SPLITS)
+    each = tl.load(tops + row * splits + split, mask=split < splits, other=-float("inf"))
+    top = tl.max(each, 0)
+    total = tl.sum(tl.load(totals + row * splits + split, mask=split < splits, other=0.0) * tl.exp2(each - top), 0)
+    return top, tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
+
+
+@jit
+def _combine_kernel(
+    logits, tops, totals, parts, output, mass, slots, pitch, splits, SPLITS: tl.constexpr, GROUP: tl.constexpr,
+    V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program for the mass of `BLOCK` slots of one KV head; the first ones also sum the output of a query head."""
+    tile = tl.program_id(0).to(tl.int64)
+    slot = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    sums = tl.zeros((BLOCK,), tl.float32)
+    for member in range(GROUP):
+        row = tile * GROUP + member
+        top, inverse = _levels(tops, totals, row, splits, SPLITS)
+        x = tl.load(logits + row * pitch + slot, mask=slot < slots, other=-float("inf"))
+        sums += tl.exp2(x - top) * inverse
+    tl.store(mass + tile * slots + slot, sums, mask=slot < slots)
+    if tl.program_id(1) < GROUP:
+        row = tile * GROUP + tl.program_id(1)
+        top, inverse = _levels(tops, totals, row, splits, SPLITS)
+        column, found = tl.arange(0, V_COLUMNS), tl.zeros((V_COLUMNS,), tl.float32)
+        for start in range(0, SPLITS, 16):
+            split = start + tl.arange(0, 16)
+            weight = tl.exp2(tl.load(tops + row * splits + split, mask=split < splits, other=-float("inf")) - top)
+            at = parts + (row * splits + split)[:, None] * V_COLUMNS + column[None, :]
+            found += tl.sum(weight[:, None] * tl.load(at, mask=(split < splits)[:, None], other=0.0), 0)
+        to = output + row * V_WIDTH + column
+        tl.store(to, (found * inverse).to(output.dtype.element_ty), mask=column < V_WIDTH)
