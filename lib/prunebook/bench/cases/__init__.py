@@ -2,6 +2,7 @@
 
 from ..case import Case
 from . import (
+    attention_decode,
     attention_mass,
     compaction,
     logits,
@@ -17,7 +18,7 @@ from . import (
 
 _FAMILIES = (
     select_rows, n_of_m, matmul_2_4, sparsegpt, attention_mass, compaction, matmul_unstructured, select_layer, logits,
-    ternary, one_shot,
+    ternary, one_shot, attention_decode,
 )  # fmt: skip
 
 

@@ -1,0 +1,84 @@
+"""Decode attention over a cache with the mass of each slot, beside eager attention, and attention without the mass."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from ...kernels.attention_decode import decode_reference, decode_with_mass
+from ..case import Case, Operands, Provider, relative_error
+from ..record import CONTROL
+from ..work import Work
+
+KERNEL = "attention-decode"
+_HEADS, _WIDTH = 32, 128
+# Relative errors of the output, which is rounded to bfloat16, and of each mass; eager attention rounds logits, too.
+_ALLOWED, _ALLOWED_EAGER = 4e-3, 0.2
+
+
+def cases() -> list[Case]:
+    return [
+        case(batch, slots, kv_heads, rank=rank + int(kv_heads == _HEADS))
+        for batch, slots, rank in ((1, 32768, 0), (1, 4096, 1), (16, 4096, 1))
+        for kv_heads in (8, _HEADS)
+    ]
+
+
+def case(batch: int, slots: int, kv_heads: int, rank: int, heads: int = _HEADS, width: int = _WIDTH) -> Case:
+    """One token of each row over a cache that has reached its budget: every slot is held."""
+    scaling = width**-0.5
+    providers = [
+        Provider("prunebook", lambda o: decode_with_mass(*_given(o), scaling)),
+        Provider("eager attention, summed", partial(_eager, scaling), allowed=_ALLOWED_EAGER,
+                 note="bfloat16, its softmax in float32; keys and values are not repeated for the heads of a group"),
+        Provider("torch, float32", lambda o: decode_reference(*_given(o), scaling)[:2],
+                 note="our reference in torch: keys in float32, products too"),
+        Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
+                 note="the attention that a token costs anyhow; tells no mass"),
+    ]  # fmt: skip
+    return Case(
+        KERNEL, {"batch": batch, "slots": slots, "heads": heads, "width": width},
+        _work(batch, slots, heads, kv_heads, width), partial(_operands, batch, slots, heads, kv_heads, width),
+        lambda o: decode_reference(*(x if x.dtype == torch.bool else x.double() for x in _given(o)), scaling)[:2],
+        _error, providers, settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}, allowed=_ALLOWED,
+        rank=rank, seconds=10,
+    )  # fmt: skip
+
+
+def _work(batch: int, slots: int, heads: int, kv_heads: int, width: int) -> Work:
+    """bfloat16 keys, values and queries and a byte a slot that says it is held read once, bfloat16 outputs and float32
+    mass written; logits do not count. Two products of each query head with each slot."""
+    a_slot = 2 * 2 * width + 1 + 4
+    return Work(batch * (kv_heads * slots * a_slot + 2 * 2 * heads * width), 4 * batch * heads * slots * width)
+
+
+def _operands(
+    batch: int, slots: int, heads: int, kv_heads: int, width: int, generator: torch.Generator
+) -> Operands:
+    options = {"generator": generator, "device": generator.device}
+    keys, values = (torch.randn(batch, kv_heads, slots, width, **options).bfloat16() for _ in range(2))
+    query = torch.randn(batch, heads, width, **options).bfloat16()
+    valid = torch.ones(batch, kv_heads, slots, dtype=torch.bool, device=generator.device)
+    return {"query": query, "keys": keys, "values": values, "valid": valid}
+
+
+def _given(o: Operands) -> tuple[torch.Tensor, ...]:
+    return o["query"], o["keys"], o["values"], o["valid"]
+
+
+def _error(result: tuple[torch.Tensor, torch.Tensor], truth: tuple[torch.Tensor, torch.Tensor]) -> float:
+    (output, mass), (wanted, wanted_mass) = result, truth
+    return max(relative_error(output, wanted), ((mass - wanted_mass).abs() / wanted_mass).max().item())
+
+
+def _eager(scaling: float, o: Operands) -> tuple[torch.Tensor, torch.Tensor]:
+    keys = o["keys"]
+    query = o["query"].unflatten(1, (keys.shape[1], -1))
+    weights = (query @ keys.mT).mul_(scaling).softmax(-1, dtype=torch.float32)
+    return (weights.to(keys.dtype) @ o["values"]).flatten(1, 2), weights.sum(2)
+
+
+def _attention(scaling: float, o: Operands) -> torch.Tensor:
+    return F.scaled_dot_product_attention(
+        o["query"][:, :, None], o["keys"], o["values"], scale=scaling, enable_gqa=True
+    )
