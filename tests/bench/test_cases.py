@@ -9,6 +9,7 @@ from fakes import RUN, FakeTimer
 from prunebook.bench.case import copied
 from prunebook.bench.cases import (
     all_cases,
+    attention_decode,
     attention_mass,
     compaction,
     logits,
@@ -51,6 +52,7 @@ SMALL = [
     matmul_unstructured.case(8, 40, 64, 0.5, rank=1),
     attention_mass.case(40, 2, rank=1, heads=4, width=16),
     attention_mass.case(24, 2, rank=1, heads=2, width=16),
+    attention_decode.case(2, 64, 2, rank=1, heads=8, width=16),
     compaction.case(64, 24, 2, rank=1, width=8),
     sparsegpt.block(6, "0.5", rank=1, columns=32),
     sparsegpt.block(6, "2:4", rank=1, columns=32),

@@ -86,6 +86,14 @@ def sparsegpt_block(rows: int, columns: int) -> Work:
     return Work((3 * 4 + 1) * size + 2 * columns * (columns + 1), size * (columns - 1))
 
 
+def attention_decode(batch: int, slots: int, heads: int, kv_heads: int, width: int) -> Work:
+    """One token of each row over a full cache, with each slot's mass: bfloat16 keys, values and queries and a byte a slot
+    that says it is held read once, bfloat16 outputs and float32 mass written. Two products a query head and slot."""
+    a_slot = 2 * _WEIGHT * width + 1 + _FACTOR
+    activations = 2 * _WEIGHT * heads * width
+    return Work(batch * (kv_heads * slots * a_slot + activations), 4 * batch * heads * slots * width)
+
+
 def compare_logits(tokens: int, vocabulary: int) -> Work:
     """Two bfloat16 logits of each word read once, three numbers of each token written, its int64 target read."""
     return Work(2 * _WEIGHT * tokens * vocabulary + (8 + 2 * _FACTOR + 1) * tokens)

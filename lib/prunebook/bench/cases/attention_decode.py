@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from ...kernels.attention_decode import decode_reference, decode_with_mass
+from .. import work
 from ..case import Case, Operands, Provider, relative_error
 from ..record import CONTROL
-from ..work import Work
 
 KERNEL = "attention-decode"
 _HEADS, _WIDTH = 32, 128
@@ -38,18 +38,11 @@ def case(batch: int, slots: int, kv_heads: int, rank: int, heads: int = _HEADS, 
     ]  # fmt: skip
     return Case(
         KERNEL, {"batch": batch, "slots": slots, "heads": heads, "width": width},
-        _work(batch, slots, heads, kv_heads, width), partial(_operands, batch, slots, heads, kv_heads, width),
+        work.attention_decode(batch, slots, heads, kv_heads, width), partial(_operands, batch, slots, heads, kv_heads, width),
         lambda o: decode_reference(*(x if x.dtype == torch.bool else x.double() for x in _given(o)), scaling)[:2],
         _error, providers, settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}, allowed=_ALLOWED,
         rank=rank, seconds=10,
     )  # fmt: skip
-
-
-def _work(batch: int, slots: int, heads: int, kv_heads: int, width: int) -> Work:
-    """bfloat16 keys, values and queries and a byte a slot that says it is held read once, bfloat16 outputs and float32
-    mass written; logits do not count. Two products of each query head with each slot."""
-    a_slot = 2 * 2 * width + 1 + 4
-    return Work(batch * (kv_heads * slots * a_slot + 2 * 2 * heads * width), 4 * batch * heads * slots * width)
 
 
 def _operands(
