@@ -38,7 +38,8 @@ def case(batch: int, slots: int, kv_heads: int, rank: int, heads: int = _HEADS, 
     ]  # fmt: skip
     return Case(
         KERNEL, {"batch": batch, "slots": slots, "heads": heads, "width": width},
-        work.attention_decode(batch, slots, heads, kv_heads, width), partial(_operands, batch, slots, heads, kv_heads, width),
+        work.attention_decode(batch, slots, heads, kv_heads, width),
+        partial(_operands, batch, slots, heads, kv_heads, width),
         lambda o: decode_reference(*(x if x.dtype == torch.bool else x.double() for x in _given(o)), scaling)[:2],
         _error, providers, settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}, allowed=_ALLOWED,
         rank=rank, seconds=10,
