@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= ci
 JOBS ?= 1
+TEST_JOBS ?= 2
 PORT ?= 8000
 BIN := $(VENV)/bin
 
@@ -29,7 +30,7 @@ book: run
 test: lint
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 		{ echo "the site tests need chromium: apt-get install chromium" >&2; exit 1; }
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .
