@@ -155,11 +155,10 @@ class Compression:
 
 
 def compress(model: nn.Module) -> Compression:
-    """Pack every linear of the decoder blocks that is 2:4 or holds 40 % zeros, in place: for inference alone, with
-    equal results.
+    """Pack every linear of the decoder blocks that is 2:4 or holds 40 % zeros, in place: for inference alone.
 
-    `save_model` writes the packed form and `load_model` reads it; plain `transformers` does not. GPT-2's Conv1D become
-    linears of the transpose, whose sums may be in another order.
+    Results are equal on a CPU; kernels on a GPU, and what takes the place of GPT-2's Conv1D, sum in another order.
+    `save_model` writes the packed form and `load_model` reads it; plain `transformers` does not.
 
     Raises:
         UserError: no recognisable blocks, no linear that is sparse enough, or a model that is compressed already;

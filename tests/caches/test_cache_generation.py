@@ -43,6 +43,17 @@ def test_a_padded_row_is_the_row_alone(make_model, generate, padded, name):
 
 
 @pytest.mark.parametrize("name", CACHES)
+def test_under_autocast_values_are_narrower_than_keys(make_model, tokens, name):
+    """The rotary embedding gives float32 queries and keys there; a full budget is then the plain cache, too."""
+    model, found = make_model("llama"), []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for cache in (CACHES[name](1.0), DynamicCache()):
+            model(tokens[:, :12], past_key_values=cache)
+            found.append(model(tokens[:, 12:13], past_key_values=cache).logits)
+    torch.testing.assert_close(*found, atol=0.1, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", CACHES)
 def test_decoding_is_attention_masked_to_the_kept_tokens(make_model, tokens, name):
     """Nothing dropped, and a mask a head made from what the cache says it kept."""
     model, cache = make_model("llama", num_hidden_layers=1), CACHES[name](0.5)

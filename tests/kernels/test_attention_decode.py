@@ -22,14 +22,15 @@ def memory_that_is_nan_before():
 
 
 def draw(batch, kv_heads, group, slots, width, dtype=torch.float32, v_width=None, spread=1.0):
-    """A query, keys and values with NaN in the empty slots, and which slots are held: two of three, never none."""
+    """A query, keys that are NaN in the empty slots, values that are large there, and which slots are held: two of
+    three, never none."""
     generator = torch.Generator().manual_seed(slots + width)
     query = torch.randn(batch, kv_heads * group, width, generator=generator) * spread
     keys = torch.randn(batch, kv_heads, slots, width, generator=generator)
     values = torch.randn(batch, kv_heads, slots, v_width or width, generator=generator)
     valid = torch.rand(batch, kv_heads, slots, generator=generator) < 2 / 3
     valid[..., slots // 2] = True
-    keys, values = (x.masked_fill(~valid[..., None], torch.nan) for x in (keys, values))
+    keys, values = keys.masked_fill(~valid[..., None], torch.nan), values.masked_fill(~valid[..., None], 1e4)
     return *(x.to(dtype).to(DEVICE) for x in (query, keys, values)), valid.to(DEVICE)
 
 
@@ -159,9 +160,9 @@ def test_float64_and_no_slots():
         ({"keys": torch.ones(2, 2, 5, 8).half()}, "keys are torch.float16 [2, 2, 5, 8]"),
         (
             {"values": torch.ones(2, 2, 6, 8)},
-            "values: torch.float32 [2, 2, 6, 8]; keys [2, 2, 5, 8] need torch.float32 [2, 2, 5, width]",
+            "values: torch.float32 [2, 2, 6, 8]; keys [2, 2, 5, 8] need floats [2, 2, 5, width]",
         ),
-        ({"values": torch.ones(2, 2, 5, 8).half()}, "values: torch.float16 [2, 2, 5, 8]"),
+        ({"values": torch.ones(2, 2, 5, 8).int()}, "values: torch.int32 [2, 2, 5, 8]"),
         ({"valid": torch.ones(2, 1, 5).bool()}, "valid: torch.bool [2, 1, 5]; keys [2, 2, 5, 8] need torch.bool [2, 2"),
         ({"valid": torch.ones(2, 2, 5)}, "valid: torch.float32 [2, 2, 5]"),
     ],

@@ -183,3 +183,15 @@ print(json.dumps([(one.stack, "wgmma" in one.ptx, wide(one.ptx), one.shared <= 2
 """
     )
     assert json.loads(printed.splitlines()[-1]) == [[0, True, True, True]] * 10
+
+
+@pytest.mark.parametrize("mass", IMPLEMENTATIONS)
+@pytest.mark.parametrize("window", [None, 7])
+def test_what_padding_holds_counts_nothing(mass, window):
+    valid = torch.ones(2, 40, dtype=torch.bool)
+    valid[0, :5] = valid[1, 17] = False
+    query, keys, positions = draw(4, 2, 40, 16, valid=valid)
+    clean = mass(query, keys, positions, 0.25, window)
+    for value in (torch.nan, torch.inf):
+        spoiled = [x.masked_fill(~valid.to(DEVICE)[:, None, :, None], value) for x in (query, keys)]
+        assert torch.equal(mass(*spoiled, positions, 0.25, window), clean)

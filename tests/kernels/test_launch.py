@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunebook.kernels import launch
-from prunebook.kernels.launch import next_power_of_2, on_device
+from prunebook.kernels.launch import next_power_of_2, on_device, runs_natively
 
 
 @pytest.fixture
@@ -54,6 +54,15 @@ def test_the_first_tensor_on_a_gpu_says_where(entered, arguments):
 def test_tensors_of_the_cpu_ask_for_no_device(entered):
     assert on_device(lambda x, y=0: x + y)(torch.ones(1), y=2).item() == 3
     assert entered == []
+
+
+@pytest.mark.parametrize(("capability", "tiles"), [((8, 0), False), ((8, 9), False), ((9, 0), True), ((12, 0), False)])
+def test_tiles_run_where_the_shared_memory_is(monkeypatch, capability, tiles):
+    monkeypatch.setattr(launch, "triton", object())
+    monkeypatch.setattr(launch.torch.cuda, "get_device_capability", lambda device: capability)
+    assert runs_natively(on_gpu(), on_gpu())
+    assert runs_natively(on_gpu(), on_gpu(), tiles=True) is tiles
+    assert not runs_natively(on_gpu(), torch.zeros(1))
 
 
 def test_powers_of_two():

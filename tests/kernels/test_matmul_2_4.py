@@ -118,7 +118,7 @@ def test_a_cpu_takes_the_reference_and_a_gpu_what_pays(monkeypatch):
         monkeypatch.setattr(matmul_2_4, name, lambda *_, name=name: asked.append(name))
     x, _, packed, bias = draw(8, 16, 65, torch.float32)
     for native in (False, True):
-        monkeypatch.setattr(matmul_2_4, "runs_natively", lambda *_, native=native: native)
+        monkeypatch.setattr(matmul_2_4, "runs_natively", lambda *_, native=native, **__: native)
         for tokens in (0, 1, 64, 65):
             linear_2_4(x[:tokens], packed, bias)
         linear_2_4(x[:1].requires_grad_(), packed, bias)

@@ -129,7 +129,7 @@ def test_a_cpu_takes_the_reference_and_a_gpu_what_pays(monkeypatch):
     x, weight, bias = draw(8, 16, 65, torch.float32)
     for packed in (pack_bitmap(weight), pack_ell(weight)):
         for native in (False, True):
-            monkeypatch.setattr(matmul_unstructured, "runs_natively", lambda *_, native=native: native)
+            monkeypatch.setattr(matmul_unstructured, "runs_natively", lambda *_, native=native, **__: native)
             for tokens in (0, 1, 4, 5, 64, 65):
                 linear_unstructured(x[:tokens], packed, bias)
             linear_unstructured(x[:1].detach().requires_grad_(), packed, bias)

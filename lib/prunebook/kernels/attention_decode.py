@@ -19,7 +19,7 @@ from .attention_mass import MASKED, grouped_logits, loop
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of a multiprocessor
+_WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of an H100
 _LARGEST = 64  # query heads of a group
 _PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the slots aims at
 _TILE = 16384  # bytes of keys or values that a program reads at a time
@@ -34,9 +34,10 @@ def decode_with_mass(
 
     Args:
         query: `[batch, heads, width]`. Query heads `h // group` share a KV head.
-        keys: `[batch, kv heads, slots, width]`, and values, `[batch, kv heads, slots, width of values]`: of the dtype
-            of `query`, keys after the rotary embedding, in any order.
-        valid: bool `[batch, kv heads, slots]`, False for empty slots, whose keys and values count nothing, NaN or not.
+        keys: `[batch, kv heads, slots, width]`, of the dtype of `query`, after the rotary embedding, in any order.
+        values: `[batch, kv heads, slots, width of values]`, of any float dtype, as under autocast.
+        valid: bool `[batch, kv heads, slots]`, False for empty slots. What they hold counts nothing, but values are
+            to be finite.
         scaling: of the logits.
 
     Returns:
@@ -48,8 +49,9 @@ def decode_with_mass(
     """
     _check(query, keys, values, valid)
     widest = max(query.shape[2], values.shape[3]) * query.element_size()
-    known = query.dtype in _KERNEL_DTYPES and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
-    if known and query.numel() and values.numel() and runs_natively(query, keys, values, valid):
+    known = query.dtype in _KERNEL_DTYPES and query.dtype == values.dtype
+    known = known and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
+    if known and query.numel() and values.numel() and runs_natively(query, keys, values, valid, tiles=True):
         return launch_decode(query, keys, values, valid, scaling)
     return decode_reference(query, keys, values, valid, scaling)[:2]
 
@@ -60,8 +62,7 @@ def decode_reference(query, keys, values, valid, scaling) -> tuple[torch.Tensor,
     logits = grouped_logits(query[:, :, None], keys, scaling)
     logits.masked_fill_(~valid[:, :, None, None], MASKED)
     weights = logits.softmax(-1).squeeze(3).masked_fill_(~valid[:, :, None], 0)  # equal ones where no slot is held
-    held = values.masked_fill(~valid[..., None], 0)  # a weight of 0 does not undo a NaN
-    return (weights.to(values.dtype) @ held).flatten(1, 2), weights.sum(2), logits
+    return (weights.to(values.dtype) @ values).flatten(1, 2), weights.sum(2), logits
 
 
 def _check(query, keys, values, valid) -> None:
@@ -73,10 +74,13 @@ def _check(query, keys, values, valid) -> None:
     if not fits or [keys.shape[0], keys.shape[3]] != [batch, width]:
         wanted = f"{query.dtype} [{batch}, a divisor of {heads}, slots, {width}]"
         raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
-    for name, given, dtype, ndim in ("values", values, keys.dtype, 4), ("valid", valid, torch.bool, 3):
-        if given.ndim != ndim or given.shape[:3] != keys.shape[:3] or given.dtype != dtype:
-            wanted = f"{dtype} [{', '.join(map(str, keys.shape[:3]))}{', width' * (ndim - 3)}]"
-            raise UserError(f"{name}: {given.dtype} {list(given.shape)}; keys {list(keys.shape)} need {wanted}")
+    held = ", ".join(map(str, keys.shape[:3]))
+    if values.ndim != 4 or values.shape[:3] != keys.shape[:3] or not values.is_floating_point():
+        given = f"{values.dtype} {list(values.shape)}"
+        raise UserError(f"values: {given}; keys {list(keys.shape)} need floats [{held}, width]")
+    if valid.shape != keys.shape[:3] or valid.dtype != torch.bool:
+        given = f"{valid.dtype} {list(valid.shape)}"
+        raise UserError(f"valid: {given}; keys {list(keys.shape)} need torch.bool [{held}]")
 
 
 @on_device

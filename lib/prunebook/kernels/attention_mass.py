@@ -20,13 +20,14 @@ from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
 _ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_WIDEST = 512  # bytes of a head: its tiles fit the shared memory of a multiprocessor
+_WIDEST = 512  # bytes of a head: its tiles fit the shared memory of an H100
 
 
 def attention_mass(
     query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, window: int | None = None
 ) -> torch.Tensor:
-    """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of each KV head.
+    """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of each KV head. No
+    gradients.
 
     Args:
         query: `[batch, heads, n, width]`. keys: `[batch, kv heads, n, width]`, of the same float dtype, after the
@@ -43,7 +44,7 @@ def attention_mass(
     """
     _check(query, keys, positions, window)
     known = query.dtype in _KERNEL_DTYPES and query.shape[-1] * query.element_size() <= _WIDEST
-    if known and query.numel() and runs_natively(query, keys, positions):
+    if known and query.numel() and runs_natively(query, keys, positions, tiles=True):
         return launch_attention_mass(query, keys, positions, scaling, window)
     return attention_mass_reference(query, keys, positions, scaling, window)
 
@@ -199,11 +200,10 @@ def _lse_kernel(
         key = start + place
         k = tl.load(base + tile, mask=(key < n)[:, None] & (column < WIDTH), other=0.0)
         hidden = tl.load(bias + batch * bias_row + key, mask=key < n, other=-float("inf"))
-        x = _logits(q, k, WIDE) * scale + hidden[None, :]
-        seen = key[None, :] <= row[:, None]
+        seen = (key[None, :] <= row[:, None]) & (hidden[None, :] == 0)
         if WINDOW:
             seen = seen & (key[None, :] >= since)
-        x = tl.where(seen, x, -float("inf"))
+        x = tl.where(seen, _logits(q, k, WIDE) * scale, -float("inf"))  # padding may hold NaN
         higher = tl.maximum(top, tl.max(x, 1))
         total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(x - higher[:, None]), 1)
         top = higher
@@ -244,7 +244,7 @@ def _mass_kernel(
             q = tl.load(base + tile, mask=(row < n)[:, None] & (column < WIDTH), other=0.0)
             level = tl.load(levels + row, mask=row < n, other=float("inf"))
             weight = tl.exp2(_logits(k, q, WIDE) * scale - level[None, :])
-            seen = row[None, :] >= key[:, None]
+            seen = (row[None, :] >= key[:, None]) & (level[None, :] < float("inf"))  # padded queries see nothing
             if WINDOW:
                 seen = seen & (row[None, :] < until)
             sums += tl.sum(tl.where(seen, weight, 0.0), 1)

@@ -26,7 +26,7 @@ def fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Ten
 
     Args:
         keep: bool `[batch, heads, slots]`.
-        tensors: `[batch, heads, slots]` or `[batch, heads, slots, width]`, of any dtype and strides.
+        tensors: `[batch, heads, slots]` or `[batch, heads, slots, width]`, of up to 8 bytes a number.
 
     Returns:
         How many rows each head keeps, int64 `[batch, heads]`: n, behind which slots hold what they held.
@@ -60,7 +60,7 @@ def take_kept(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]) -
     Args:
         keep: bool `[batch, heads, old slots]`.
         slots: of the new tensors; heads that keep more lose the last ones.
-        tensors: `[batch, heads, old slots]` or `[batch, heads, old slots, width]`, of any dtype and strides.
+        tensors: `[batch, heads, old slots]` or `[batch, heads, old slots, width]`, of up to 8 bytes a number.
 
     Returns:
         `[batch, heads, slots]` or `[batch, heads, slots, width]` for each tensor, 0 behind the rows.

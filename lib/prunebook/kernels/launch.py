@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+_LARGE = (9, 10)  # compute capabilities whose programs can have 227 KB of shared memory; an A100 has 163, others 99
+
 if importlib.util.find_spec("triton"):
     import triton
     import triton.language as tl
@@ -22,9 +24,14 @@ def jit(function):
     return triton.jit(function) if triton else function
 
 
-def runs_natively(*tensors: torch.Tensor) -> bool:
-    """Whether a Triton kernel can take these tensors: all on one CUDA device, and Triton installed."""
-    return triton is not None and all(t.is_cuda and t.device == tensors[0].device for t in tensors)
+def runs_natively(*tensors: torch.Tensor, tiles: bool = False) -> bool:
+    """Whether a Triton kernel can take these tensors: all on one CUDA device, and Triton installed.
+
+    `tiles`: of a kernel whose tiles are sized for the shared memory of an H100; devices with less take the reference.
+    """
+    if triton is None or not all(t.is_cuda and t.device == tensors[0].device for t in tensors):
+        return False
+    return not tiles or torch.cuda.get_device_capability(tensors[0].device)[0] in _LARGE
 
 
 def on_device(launcher: Callable) -> Callable:

@@ -52,7 +52,7 @@ def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
     _check(x, packed, bias, casts)
     tensors = [x, packed.values, packed.codes, *([] if bias is None else [bias])]
     tokens = x.numel() // max(x.shape[-1], 1)
-    if casts or x.requires_grad or not tokens or not runs_natively(*tensors):
+    if casts or x.requires_grad or not tokens or not runs_natively(*tensors, tiles=True):
         return linear_2_4_reference(x, packed, bias)
     if tokens <= KERNEL_TOKENS:
         return launch_linear_2_4(x, packed, bias)

@@ -52,7 +52,7 @@ def linear_unstructured(x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tenso
     tensors = [x, packed.values, *([] if bias is None else [bias])]
     tokens = x.numel() // max(x.shape[-1], 1)
     most = BITMAP_TOKENS if isinstance(packed, Bitmap) else ELL_TOKENS
-    if casts or x.requires_grad or not 0 < tokens <= most or not runs_natively(*tensors):
+    if casts or x.requires_grad or not 0 < tokens <= most or not runs_natively(*tensors, tiles=True):
         return linear_unstructured_reference(x, packed, bias)
     return launch_linear_unstructured(x, packed, bias)
 

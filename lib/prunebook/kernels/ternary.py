@@ -18,6 +18,7 @@ PER_BYTE = 4
 # Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to multiply, by
 # counting (33 tokens), with a margin. No run on a GPU is recorded yet; replace it by a measured number.
 KERNEL_TOKENS = 64
+_FLOAT32_TOKENS = 16  # of float32 activations, more of which spill registers
 
 _PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting K aims at
 _OUT, _BYTES = 64, 64  # rows of the weight and bytes of a row that a program takes at a time
@@ -80,8 +81,8 @@ def ternary_linear(
     """
     _check(x, packed, scale, x_scale, bias)
     tensors = [t for t in (x, packed, scale, x_scale, bias) if t is not None]
-    few = 0 < x[..., 0].numel() <= KERNEL_TOKENS and len(packed)
-    if few and runs_natively(*tensors) and not x.requires_grad and x.dtype != torch.float64:
+    few = 0 < x[..., 0].numel() <= (_FLOAT32_TOKENS if x.dtype == torch.float32 else KERNEL_TOKENS) and len(packed)
+    if few and runs_natively(*tensors, tiles=True) and not x.requires_grad and x.dtype != torch.float64:
         return launch_ternary(x, packed, scale, x_scale, bias)
     return ternary_linear_reference(x, packed, scale, x_scale, bias)
 
