@@ -108,7 +108,7 @@ def test_splits_do_not_matter(monkeypatch, dtype):
     given[3][0, 0, :130] = given[3][0, 1, 128:] = False
     wanted, wanted_mass = expected(*given, 0.25)
     for programs in (1, 6, 264):
-        monkeypatch.setattr(module, "_PROGRAMS", programs)
+        monkeypatch.setattr(module, "PROGRAMS", programs)
         output, mass = launch_decode(*given, 0.25)
         torch.testing.assert_close(output.double(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-6)
         torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-5, atol=1e-9)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunebook.kernels import launch
-from prunebook.kernels.launch import next_power_of_2, on_device, runs_natively
+from prunebook.kernels.launch import next_power_of_2, on_device, runs_natively, split_steps
 
 
 @pytest.fixture
@@ -67,3 +67,12 @@ def test_tiles_run_where_the_shared_memory_is(monkeypatch, capability, tiles):
 
 def test_powers_of_two():
     assert [next_power_of_2(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 1024, 2048]
+
+
+@pytest.mark.parametrize(
+    ("steps", "parts", "least", "split"),
+    [(10, 4, 1, (4, 3)), (10, 100, 1, (10, 1)), (10, 100, 2, (5, 2)), (10, 0, 1, (1, 10)), (1, 8, 2, (1, 1)),
+     (9, 4, 2, (3, 3))],
+)  # fmt: skip
+def test_steps_are_shared_out_with_none_left_empty(steps, parts, least, split):
+    assert split_steps(steps, parts, least) == split

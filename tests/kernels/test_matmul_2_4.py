@@ -95,11 +95,11 @@ def test_each_weight_meets_its_own_input(tokens):
 @needs_triton
 def test_parts_of_k_are_added_in_the_same_order_every_time(monkeypatch):
     x, weight, packed, bias = draw(5, 576, 8, torch.float32)
-    monkeypatch.setattr(matmul_2_4, "_PROGRAMS", 6)
+    monkeypatch.setattr(matmul_2_4, "PROGRAMS", 6)
     first = launched(x, packed, bias)
     assert torch.equal(first, launched(x, packed, bias))
     assert_as_exact_as_dense(first, x, weight, bias)
-    monkeypatch.setattr(matmul_2_4, "_PROGRAMS", 1)
+    monkeypatch.setattr(matmul_2_4, "PROGRAMS", 1)
     whole = launched(x, packed, bias)
     assert_as_exact_as_dense(whole, x, weight, bias)
     assert not torch.equal(first, whole)

@@ -16,12 +16,11 @@ import torch
 
 from ..errors import UserError
 from .attention_mass import MASKED, grouped_logits, loop
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
+from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of an H100
 _LARGEST = 64  # query heads of a group
-_PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the slots aims at
 _TILE = 16384  # bytes of keys or values that a program reads at a time
 _SLOTS = 256  # of the second pass
 
@@ -91,19 +90,18 @@ def launch_decode(query, keys, values, valid, scaling: float) -> tuple[torch.Ten
     rows, columns, v_columns = (max(next_power_of_2(one), 16) for one in (group, width, v_width))
     block = min(max(_TILE // (max(columns, v_columns) * size), 16), 128 // size)
     steps = -(-slots // block)
-    each = -(-steps // max(min(_PROGRAMS // tiles, steps), 1))  # steps of a program
-    splits = -(-steps // each)
+    splits, each = split_steps(steps, PROGRAMS // tiles)
     new = {"dtype": torch.float32, "device": query.device}
     logits, parts = (torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns))
     tops, totals = torch.empty(2, batch * heads, splits, **new)
     output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
     mass = torch.empty(batch, kv_heads, slots, **new)
-    wide = query.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
     shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
     _split_kernel[(tiles, splits)](
         query.contiguous(), keys, values, valid.contiguous(), logits, tops, totals, parts, *keys.stride(),
         *values.stride(), slots, steps * block, each * block, kv_heads, scaling * math.log2(math.e), ROWS=rows,
-        BLOCK=block, WIDTH=width, COLUMNS=columns, WIDE=wide, num_warps=4, num_stages=3, **shape,
+        BLOCK=block, WIDTH=width, COLUMNS=columns, WIDE=multiplies_wide(query.dtype),
+        num_warps=4, num_stages=3, **shape,
     )  # fmt: skip
     _combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
         logits, tops, totals, parts, output, mass, slots, steps * block, splits, SPLITS=next_power_of_2(splits),

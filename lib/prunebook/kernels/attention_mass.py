@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
+from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_natively, tl, triton
 
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
 _ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
@@ -122,9 +122,9 @@ def launch_attention_mass(query, keys, positions, scaling: float, window: int | 
     bias = torch.zeros(padded.shape, **new).masked_fill_(padded, -math.inf).expand(batch, n)
     oldest, end = (bias, bias) if window is None else _spans(positions, window)
     stays, moves = _tiles(query)
-    wide = query.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
     options = {
-        "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16), "WIDE": wide,
+        "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16),
+        "WIDE": multiplies_wide(query.dtype),
         "num_warps": 4, "num_stages": 3,
     }  # fmt: skip
     given = (query, keys, bias, lse, *query.stride(), *keys.stride(), bias.stride(0), n, scaling * math.log2(math.e))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 _LARGE = (9, 10)  # compute capabilities whose programs can have 227 KB of shared memory; an A100 has 163, others 99
+PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting a sum aims at
 
 if importlib.util.find_spec("triton"):
     import triton
@@ -57,6 +58,18 @@ def _tensors(value) -> Iterator[torch.Tensor]:
             yield from _tensors(one)
     elif hasattr(value, "values"):
         yield from _tensors(value.values)
+
+
+def split_steps(steps: int, parts: int, least: int = 1) -> tuple[int, int]:
+    """Into how many parts `steps` go, and steps a part: about `parts`, but `least` steps or more a part where there are
+    as many, and no part without any."""
+    each = -(-steps // max(min(parts, steps // least), 1))
+    return -(-steps // each), each
+
+
+def multiplies_wide(dtype: torch.dtype) -> bool:
+    """Whether products of `dtype` have to be in float32: Triton's interpreter cannot multiply bfloat16."""
+    return dtype == torch.bfloat16 and triton.knobs.runtime.interpret
 
 
 def next_power_of_2(n: int) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
+from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
 from .packed import (
     Packed,
     as_pairs,
@@ -29,7 +29,6 @@ FMA_TOKENS = 4  # threads, no tensor cores
 KERNEL_TOKENS = 64  # the packed kernels; the reading of the weight hides the products up to about 150 tokens
 DENSE_TOKENS = 4095  # a dense product on the unpacked weight; beyond, sparse tensor cores pay for converting to them
 
-_PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting K aims at
 _OUT_TILE = 64  # rows of W that a tensor core program takes
 _GROUP_TILE = {16: 32, 32: 8}  # groups of four inputs at a time, by the bits of the dtype
 
@@ -111,16 +110,13 @@ def launch_linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None
         )  # fmt: skip
         return y.view(*x.shape[:-1], rows)
     tiles, steps = -(-rows // _OUT_TILE), -(-(width // 4) // _GROUP_TILE[bits])
-    splits = max(min(_PROGRAMS // tiles, steps // 2), 1)
-    steps_each = -(-steps // splits)
-    splits = -(-steps // steps_each)
+    splits, steps_each = split_steps(steps, PROGRAMS // tiles, least=2)
     parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
     block = max(next_power_of_2(tokens), 16)
-    wide = x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
     _tile_kernel[(tiles, splits)](
         flat, pairs, codes, y if bias is None else bias, parts, rows, tokens, width, codes.shape[1],
         STEPS=steps_each, BIAS=bias is not None and splits == 1, BITS=bits, OUT=_OUT_TILE, GROUPS=_GROUP_TILE[bits],
-        TOKENS=block, WIDE=wide, num_warps=4, num_stages=4,
+        TOKENS=block, WIDE=multiplies_wide(x.dtype), num_warps=4, num_stages=4,
     )  # fmt: skip
     if splits > 1:
         add_parts(parts, bias, y)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from .bitmap import SEGMENT, Bitmap, joined, load_weights, unpack_bitmap
 from .ell import Ell, unpack_ell
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
+from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
 from .matmul_2_4 import add_parts, check_operands
 from .selection import PER_BYTE
 
@@ -91,8 +91,7 @@ def _launch_bitmap(x: torch.Tensor, packed: Bitmap, bias: torch.Tensor | None, y
     tokens, segments = len(x), packed.starts.shape[1]
     tile, warps = (_FMA_ROWS, 1) if tokens <= FMA_TOKENS else (_OUT_TILE, 4)
     tiles = -(-rows // tile)
-    steps = -(-segments // max(min(_WARPS // (tiles * warps), segments), 1))
-    splits = -(-segments // steps)
+    splits, steps = split_steps(segments, _WARPS // (tiles * warps))
     parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
     stored = [one.contiguous() for one in (packed.values, packed.bits, packed.starts)]
     sizes = rows, tokens, width, packed.bits.shape[1], segments
@@ -103,11 +102,10 @@ def _launch_bitmap(x: torch.Tensor, packed: Bitmap, bias: torch.Tensor | None, y
             *arguments, STEPS=steps, BIAS=last, ROWS=_FMA_ROWS, PAIRS=SEGMENT // 16, TOKENS=tokens, num_warps=1
         )
     else:
-        wide = x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret  # Triton's interpreter cannot multiply it
         pairs = _PAIR_TILE[8 * x.element_size()]
         _bitmap_tile_kernel[(tiles, splits)](
             *arguments, STEPS=steps, BIAS=last, OUT=_OUT_TILE, PAIRS=pairs, TILES=SEGMENT // 16 // pairs,
-            TOKENS=max(next_power_of_2(tokens), 16), WIDE=wide, num_warps=4,
+            TOKENS=max(next_power_of_2(tokens), 16), WIDE=multiplies_wide(x.dtype), num_warps=4,
         )  # fmt: skip
     if splits > 1:
         add_parts(parts, bias, y)

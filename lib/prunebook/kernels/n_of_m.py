@@ -11,7 +11,7 @@ from ..errors import UserError
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 from .packed import Packed, count_broken, pack_kept
 from .scores import Factors, factored_score, load_score, order_key
-from .selection import pack_bits, refuse_not_finite
+from .selection import finite_rows, pack_bits, refuse_not_finite
 
 SIZES = (4, 8, 16)  # m
 _MOST_INPUTS = 2048  # of one program: sixteen a thread
@@ -91,7 +91,7 @@ def _check(weight: torch.Tensor, n: int, m: int, want: str | None) -> None:
 def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor | Packed | None:
     """`select_n_of_m` in torch, for checked arguments; it defines what the kernel computes."""
     scores = factored_score(weight, factors)
-    refuse_not_finite(torch.isfinite(scores).all(1))
+    refuse_not_finite(finite_rows(scores))
     keep = keep_n_of_m(scores, n, m)
     packed = pack_kept(weight, keep, n, m) if want == "packed" else None
     if write:
@@ -100,8 +100,8 @@ def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor 
 
 
 @on_device
-def launch_n_of_m(weight, n, m, factors, write, want) -> torch.Tensor | Packed | None:
-    """`select_n_of_m` by the kernel, for checked arguments."""
+def launch_n_of_m(weight, n, m, factors, write, want, *, check: bool = True) -> torch.Tensor | Packed | None:
+    """`select_n_of_m` by the kernel, for checked arguments; `check` as for `launch_short`."""
     rows, width = weight.shape
     groups, new = width // m, {"device": weight.device}
     block = min(max(next_power_of_2(groups), 16), _MOST_INPUTS // m)
@@ -123,7 +123,8 @@ def launch_n_of_m(weight, n, m, factors, write, want) -> torch.Tensor | Packed |
             FORM=factors.form, N=n, M=m, WRITE=write, MASK=mask is not None, VALUES=values is not None,
             CODES=codes is not None, WORDS=in_words, BLOCK=block, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
-    refuse_not_finite(finite.all(1))
+    if check:
+        refuse_not_finite(finite.all(1))
     if want == "packed":
         return Packed(values, codes, n, m)
     return mask if want == "mask" else codes

@@ -13,7 +13,7 @@ from .launch import runs_natively
 from .scores import Factors, factored_score
 from .select_long import MOST_GROUPS, launch_long
 from .select_short import LONGEST, launch_short
-from .selection import Selection, keep_largest_reference, pack_bits, refuse_not_finite
+from .selection import Selection, finite_rows, keep_largest_reference, pack_bits, refuse_not_finite
 
 
 def keep_largest(scores: torch.Tensor, removed: int | torch.Tensor) -> torch.Tensor:
@@ -31,8 +31,8 @@ def keep_largest(scores: torch.Tensor, removed: int | torch.Tensor) -> torch.Ten
     if not isinstance(removed, torch.Tensor):
         removed = torch.full((len(scores),), removed)
     if short:
-        return launch_short(scores, removed, None, scores.shape[1], False, "mask").mask
-    return launch_long([scores], removed, [None], False, "mask")[0].mask
+        return launch_short(scores, removed, None, scores.shape[1], False, "mask", check=False).mask
+    return launch_long([scores], removed, [None], False, "mask", check=False)[0].mask
 
 
 def select_rows(
@@ -74,7 +74,7 @@ def select_rows(
 def select_rows_reference(weight, removed, factors, group, write, want) -> Selection:
     """`select_rows` in torch, for checked arguments; it defines what the kernel computes."""
     scores = factored_score(weight, factors)
-    refuse_not_finite(_finite(scores))
+    refuse_not_finite(finite_rows(scores))
     keep = keep_largest_reference(scores.reshape(-1, group) if group else scores, removed)
     return _selection(weight, keep.view(weight.shape), (group - removed).to(weight.device, torch.int32), write, want)
 
@@ -108,17 +108,12 @@ def select_together_reference(weights, removed, factors, write, want) -> list[Se
     """`select_together` in torch, for checked arguments; it defines what the kernels compute."""
     scores = [factored_score(weight, each).flatten() for weight, each in zip(weights, factors, strict=True)]
     every = torch.cat(scores)[None]
-    refuse_not_finite(_finite(every), rows=False)
+    refuse_not_finite(finite_rows(every), rows=False)
     pieces = keep_largest_reference(every, removed)[0].split([len(score) for score in scores])
     return [
         _selection(weight, keep.view(weight.shape), keep.sum(dtype=torch.int32)[None], write, want)
         for weight, keep in zip(weights, pieces, strict=True)
     ]
-
-
-def _finite(scores: torch.Tensor) -> torch.Tensor:
-    """Which rows of scores, none of them negative, hold no NaN and no infinity: of those the maximum is one, too."""
-    return scores.amax(1).isfinite() if scores.shape[1] else scores.new_ones(len(scores), dtype=torch.bool)
 
 
 def _selection(weight, keep, kept, write, want) -> Selection:

@@ -25,7 +25,7 @@ MOST_GROUPS = 65535  # of one call: what CUDA takes as the second size of a grid
 @on_device
 def launch_long(
     pieces: Sequence[torch.Tensor], removed: torch.Tensor, factors: Sequence[Factors | None], write: bool,
-    want: str | None,
+    want: str | None, *, check: bool = True,
 ) -> list[Selection]:  # fmt: skip
     """Select in groups that are the rows of one piece, or in one group of all pieces together.
 
@@ -33,6 +33,7 @@ def launch_long(
         pieces: each `[out, in]`.
         removed: int64 `[out]` for one piece's rows, at most `MOST_GROUPS`; `[1]` for one group of all.
         factors: of each piece; None where it holds scores, NaN excepted.
+        check: look whether scores are finite, for which the host waits for the device.
 
     Returns:
         For each piece its selection; `kept` counts its part of each group.
@@ -57,7 +58,7 @@ def launch_long(
     finite = [torch.ones_like(tied, dtype=torch.bool) for tied in ties]
     for (grid, arguments, options), tied, good in zip(calls, ties, finite, strict=True):
         _ties_kernel[grid](*arguments, threshold, tied, good, **options)
-    if any(each is not None for each in factors):  # looking waits for the device
+    if check:
         refuse_not_finite(torch.cat(finite, 1).all(1), rows=groups > 1)
     every = torch.cat(ties, 1)
     before = (every.cumsum(1) - every).split([tied.shape[1] for tied in ties], 1)

@@ -13,9 +13,13 @@ LONGEST = 16384
 
 @on_device
 def launch_short(
-    values: torch.Tensor, removed: torch.Tensor, factors: Factors | None, group: int, write: bool, want: str | None
-) -> Selection:
-    """`select_rows` by the kernel, for checked arguments; without `factors`, `values` are the scores, NaN excepted."""
+    values: torch.Tensor, removed: torch.Tensor, factors: Factors | None, group: int, write: bool, want: str | None,
+    *, check: bool = True,
+) -> Selection:  # fmt: skip
+    """`select_rows` by the kernel, for checked arguments; without `factors`, `values` are the scores, NaN excepted.
+
+    `check`: look whether scores are finite, for which the host waits for the device.
+    """
     rows, width = values.shape
     per_row, bytes_per_row = width // max(group, 1), -(-width // PER_BYTE)
     in_bytes = want == "bits" and (group % PER_BYTE == 0 or per_row == 1)  # else a byte belongs to several groups
@@ -33,7 +37,7 @@ def launch_short(
             FORM=GIVEN if factors is None else factors.form, WRITE=write, MASK=mask is not None, BITS=in_bytes,
             BLOCK=block, num_warps=_warps(block), enable_fp_fusion=False,
         )  # fmt: skip
-    if factors is not None:  # looking waits for the device
+    if check:
         refuse_not_finite(finite.view(rows, per_row).all(1))
     if want == "bits" and not in_bytes:
         bits = pack_bits(mask)

@@ -76,6 +76,11 @@ def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
     return (bits[..., None] >> places & 1).flatten(1)[:, :columns].bool()
 
 
+def finite_rows(scores: torch.Tensor) -> torch.Tensor:
+    """Which rows of scores, none of them negative, hold no NaN and no infinity: of those the maximum is one, too."""
+    return scores.amax(1).isfinite() if scores.shape[1] else scores.new_ones(len(scores), dtype=torch.bool)
+
+
 def refuse_not_finite(finite: torch.Tensor, rows: bool = True) -> None:
     """Raise a `UserError` unless all of `finite` hold; `rows`: they are those of a weight's rows, to be named."""
     if not finite.all():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl, triton
+from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
 
 PER_BYTE = 4
 # Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to multiply, by
@@ -20,7 +20,6 @@ PER_BYTE = 4
 KERNEL_TOKENS = 64
 _FLOAT32_TOKENS = 16  # of float32 activations, more of which spill registers
 
-_PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting K aims at
 _OUT, _BYTES = 64, 64  # rows of the weight and bytes of a row that a program takes at a time
 _LARGEST = 128  # of an int8 activation, so a sum over K inputs is a whole number of at most 128 K
 _EXACT = 2**24  # up to which float32 holds every whole number
@@ -47,10 +46,7 @@ def unpack_ternary(packed: torch.Tensor, columns: int) -> torch.Tensor:
     Raises:
         UserError: `packed` is not of that shape and dtype.
     """
-    width = -(-columns // PER_BYTE)
-    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != width:
-        given = f"{packed.dtype} {list(packed.shape)}"
-        raise UserError(f"packed is {given}; {columns} columns need torch.uint8 [out, {width}]")
+    _check_packed(packed, columns)
     digits = torch.stack([packed >> 2 * place & 3 for place in range(PER_BYTE)], dim=2)
     return digits.flatten(1)[:, :columns].to(torch.int8) - 1
 
@@ -90,16 +86,20 @@ def ternary_linear(
 def _check(x, packed, scale, x_scale, bias) -> None:
     if not (x.dtype == torch.int8 if x_scale is not None else x.is_floating_point()):
         raise UserError(f"x is {x.dtype}; use torch.int8 with an x_scale, as from absmax_int8, or floats without one")
-    width = -(-x.shape[-1] // PER_BYTE)
-    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != width:
-        given = f"{packed.dtype} {list(packed.shape)}"
-        raise UserError(f"packed is {given}; {x.shape[-1]} columns need torch.uint8 [out, {width}]")
+    _check_packed(packed, x.shape[-1])
     if scale.shape not in ((), packed.shape[:1]):
         raise UserError(f"scale has shape {list(scale.shape)}; {len(packed)} rows need [] or [{len(packed)}]")
     if bias is not None and bias.shape != packed.shape[:1]:
         raise UserError(f"bias has shape {list(bias.shape)}; {len(packed)} rows need [{len(packed)}]")
     if x_scale is not None and x_scale.shape != (*x.shape[:-1], 1):
         raise UserError(f"x_scale has shape {list(x_scale.shape)}; x {list(x.shape)} needs {[*x.shape[:-1], 1]}")
+
+
+def _check_packed(packed: torch.Tensor, columns: int) -> None:
+    width = -(-columns // PER_BYTE)
+    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != width:
+        given = f"{packed.dtype} {list(packed.shape)}"
+        raise UserError(f"packed is {given}; {columns} columns need torch.uint8 [out, {width}]")
 
 
 def ternary_linear_reference(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
@@ -126,9 +126,7 @@ def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     tokens = len(flat)
     planes = flat.view(tokens, width, PER_BYTE).permute(2, 0, 1).contiguous()  # place k: the inputs 4 j + k
     tiles, steps = -(-rows // _OUT), -(-width // _BYTES)
-    splits = max(min(_PROGRAMS // tiles, steps // 2), 1)
-    each = -(-steps // splits)
-    splits = -(-steps // each)
+    splits, each = split_steps(steps, PROGRAMS // tiles, least=2)
     whole = x_scale is not None
     y = torch.empty(tokens, rows, dtype=torch.float32, device=x.device)
     parts = y
@@ -137,11 +135,9 @@ def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     scale, *others = (one if one is None else one.detach().float().contiguous() for one in (scale, x_scale, bias))
     last = scale, *(y if one is None else one for one in others), scale.stride(0) if scale.ndim else 0
     forms = {"WHOLE": whole, "BIAS": bias is not None}
-    # What the interpreter cannot multiply in bfloat16 it multiplies in float32.
-    wide = x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret
     _ternary_kernel[(tiles, splits)](
         planes, packed.contiguous(), parts, *last, tokens, rows, width, **forms, STEPS=each, DONE=splits == 1,
-        OUT=_OUT, BYTES=_BYTES, TOKENS=max(next_power_of_2(tokens), 16), WIDE=wide,
+        OUT=_OUT, BYTES=_BYTES, TOKENS=max(next_power_of_2(tokens), 16), WIDE=multiplies_wide(x.dtype),
         num_warps=4, num_stages=4, enable_fp_fusion=False,
     )  # fmt: skip
     if splits > 1:

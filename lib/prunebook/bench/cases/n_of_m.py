@@ -4,15 +4,14 @@ from functools import partial
 
 import torch
 
-from ...kernels import n_of_m
-from ...kernels.n_of_m import select_n_of_m, select_n_of_m_reference
+from ...kernels.n_of_m import launch_n_of_m, select_n_of_m, select_n_of_m_reference
 from ...kernels.packed import Packed, unpack_n_of_m
 from ...kernels.scores import factored_score
 from .. import work
 from ..case import Case, MissingError, Operands, Provider, share_different
 from ..record import CONTROL
 from .products import needs_cuda
-from .weights import DOWN, SMALL, SQUARE, factors, no_refusals, scored
+from .weights import DOWN, SMALL, SQUARE, factors, scored
 
 KERNEL = "n-of-m"
 _TIES = 0.01  # the share of a weight's groups where equal scores may have been kept in another order
@@ -61,8 +60,7 @@ def _ours(n: int, m: int, o: Operands) -> Packed:
 
 
 def _ours_on_device(n: int, m: int, o: Operands) -> Packed:
-    with no_refusals(n_of_m):
-        return n_of_m.launch_n_of_m(o["weight"], n, m, factors(o), False, "packed")
+    return launch_n_of_m(o["weight"], n, m, factors(o), False, "packed", check=False)
 
 
 def _loop(n: int, m: int, o: Operands) -> torch.Tensor:

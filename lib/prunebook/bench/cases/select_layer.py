@@ -4,13 +4,13 @@ from functools import partial
 
 import torch
 
-from ...kernels import select_long
 from ...kernels.scores import factored_score
 from ...kernels.select import select_together, select_together_reference
+from ...kernels.select_long import launch_long
 from ...patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different
-from .weights import DOWN, SMALL, SQUARE, factors, no_refusals, scored
+from .weights import DOWN, SMALL, SQUARE, factors, scored
 
 KERNEL = "select-layer"
 _TIES = 0.01  # the share of the layer's weights that may be at the threshold: bfloat16 has few magnitudes
@@ -52,8 +52,7 @@ def _ours(removed: int, o: Operands) -> torch.Tensor:
 
 
 def _ours_on_device(o: Operands) -> torch.Tensor:
-    with no_refusals(select_long):
-        select_long.launch_long([o["weight"]], o["removed"], [factors(o)], True, None)
+    launch_long([o["weight"]], o["removed"], [factors(o)], True, None, check=False)
     return o["weight"]
 
 

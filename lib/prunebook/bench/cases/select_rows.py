@@ -4,13 +4,13 @@ from functools import partial
 
 import torch
 
-from ...kernels import select_short
 from ...kernels.scores import factored_score
 from ...kernels.select import select_rows, select_rows_reference
+from ...kernels.select_short import launch_short
 from ...patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different
-from .weights import DOWN, SMALL, SQUARE, UP, factors, no_refusals, scored
+from .weights import DOWN, SMALL, SQUARE, UP, factors, scored
 
 KERNEL = "select-rows"
 _TIES = 0.01  # the share of a row's weights that may be at its threshold: bfloat16 has few magnitudes
@@ -63,8 +63,7 @@ def _ours(removed: int, o: Operands) -> torch.Tensor:
 
 
 def _ours_on_device(removed: int, o: Operands) -> torch.Tensor:
-    with no_refusals(select_short):
-        select_short.launch_short(o["weight"], o["removed"], factors(o), o["weight"].shape[1], True, None)
+    launch_short(o["weight"], o["removed"], factors(o), o["weight"].shape[1], True, None, check=False)
     return o["weight"]
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from types import ModuleType
-
 import torch
 
 from ...kernels.scores import Factors
@@ -38,17 +34,3 @@ def scored(generator: torch.Generator, rows: int, columns: int, score: str, heav
 def factors(operands: Operands) -> Factors:
     """The factors among the operands."""
     return Factors(operands["columns"], operands["column_sums"], operands["row_sums"])
-
-
-@contextlib.contextmanager
-def no_refusals(*modules: ModuleType) -> Iterator[None]:
-    """While open, launchers of the modules do not refuse scores that are not finite, for which they wait for the
-    device; a CUDA graph can then hold them."""
-    kept = [module.refuse_not_finite for module in modules]
-    for module in modules:
-        module.refuse_not_finite = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        for module, refuse in zip(modules, kept, strict=True):
-            module.refuse_not_finite = refuse
