@@ -265,7 +265,7 @@ def test_costs_that_are_nan_are_refused():
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_pruning_by_factors_is_pruning_by_the_mask_of_their_scores(pattern, dtype):
+def test_pruning_by_scores_or_their_factors_is_pruning_by_their_mask(pattern, dtype):
     """For each form of score, ties included."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 24, generator=generator).mul(4).round().to(dtype)
@@ -275,9 +275,10 @@ def test_pruning_by_factors_is_pruning_by_the_mask_of_their_scores(pattern, dtyp
         (wanda_factors(weight, norm), wanda_score(weight, norm)),
         (ria_factors(weight, norm), ria_score(weight, norm)),
     ):
-        pruned = weight.clone()
-        prune_lowest(pruned, factors, pattern)
-        assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
+        for lowest in (factors, score):
+            pruned = weight.clone()
+            prune_lowest(pruned, lowest, pattern)
+            assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
 
 
 def test_pruning_one_layer_by_the_scope_of_the_model_is_refused():

@@ -171,28 +171,30 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
     return [piece.view(s.shape) for piece, s in zip(pieces, scores, strict=True)]
 
 
-def prune_lowest(weight: torch.Tensor, factors: Factors, pattern: Pattern) -> None:
-    """Set to zero, in place, what `pattern` removes from one layer by a factored score.
+def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: Pattern) -> None:
+    """Set to zero, in place, what `pattern` removes from one layer by a score.
 
-    The same as `weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)`, but that infinite scores
-    are refused; on a GPU no scores are written out, and for rows and n:m all of it is one kernel.
+    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`. Given a score's factors, infinite scores are
+    refused, too; on a GPU no scores are written out then, and for rows and n:m all of it is one kernel.
 
     Args:
-        weight: `[out, in]`. factors: of the score, see `kernels.scores`.
+        weight: `[out, in]`. score: `[out, in]`, or its factors, see `kernels.scores`.
 
     Raises:
         UserError: scores with NaN or infinity, a width that n:m does not divide, another layer's budget, or scope
             `model`.
     """
-    if isinstance(pattern, NofM) and pattern.m in SIZES:
+    if isinstance(score, torch.Tensor):
+        weight.masked_fill_(~keep_mask(score, pattern), 0)
+    elif isinstance(pattern, NofM) and pattern.m in SIZES:
         check_width(weight.shape[1], pattern)
-        select_n_of_m(weight, pattern.n, pattern.m, factors)
+        select_n_of_m(weight, pattern.n, pattern.m, score)
     elif isinstance(pattern, NofM) or pattern.scope == "model":
-        weight.masked_fill_(~keep_mask(factored_score(weight, factors), pattern), 0)
+        weight.masked_fill_(~keep_mask(factored_score(weight, score), pattern), 0)
     elif pattern.scope == "row":
-        select_rows(weight, counts_removed(pattern, *weight.shape), factors)
+        select_rows(weight, counts_removed(pattern, *weight.shape), score)
     else:
-        select_together([weight], int(counts_removed(pattern, 1, weight.numel())), [factors])
+        select_together([weight], int(counts_removed(pattern, 1, weight.numel())), [score])
 
 
 def _refuse_nan(scores: torch.Tensor) -> None:

@@ -14,10 +14,10 @@ from ..patterns import Pattern, prune_lowest
 def prune_by_score(
     model,
     calibration: torch.Tensor,
-    factors: Callable[[torch.Tensor, torch.Tensor], Factors],
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | Factors],
     targets: Mapping[str, Pattern],
     *,
-    prune: Callable[[torch.Tensor, Factors, Pattern], None] = prune_lowest,
+    prune: Callable[[torch.Tensor, torch.Tensor | Factors, Pattern], None] = prune_lowest,
     precision: str = "exact",
     progress: str | None = None,
     device=None,
@@ -26,14 +26,15 @@ def prune_by_score(
 
     Args:
         calibration: int64 `[n, length]`.
-        factors: `(weight [out, in], norm [in]) ->` those of the score, the norms of the inputs that reach the linear
-            through the pruned blocks before it; a higher score means keep.
+        score: `(weight [out, in], norm [in]) ->` scores `[out, in]`, or their factors, which spare a GPU to write them;
+            the norms are those of the inputs that reach the linear through the pruned blocks before it; a higher score
+            means keep.
         targets: name of each linear -> its pattern, see `allocation`.
-        prune: `(weight, factors, pattern)`, sets what goes to zero, in place.
+        prune: `(weight, score, pattern)`, sets what goes to zero, in place.
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
         progress: label of a progress bar, None for none. device: where blocks compute; None for where the model is.
     """
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):
         for name, statistic in block.collect(SquaredNorm).items():
             weight = weight_of(block.linears[name])
-            prune(weight, factors(weight, statistic.norm()), targets[name])
+            prune(weight, score(weight, statistic.norm()), targets[name])
