@@ -64,7 +64,7 @@ def test_bytes_and_operations():
     # of 8 slots 6 are kept, and 6 / 4 of them lie above the sixth: keys and values, read and written
     assert work.fill_holes(2, 8, 6, 5).bytes == 2 * 8 + 2 * 1.5 * 2 * 2 * 2 * 5
     # a row, three slots, two heads of width four that share a KV head
-    assert work.attention_decode(1, 3, 2, 1, 4) == work.Work(3 * (4 * 4 + 1 + 4) + 4 * 2 * 4, 4 * 2 * 3 * 4)
+    assert work.attention_decode(1, 3, 2, 1, 4) == work.Work(3 * (4 * 4 + 8 + 4) + 4 * 2 * 4, 4 * 2 * 3 * 4)
     assert work.one_shot(10, 7, passes=2) == work.Work(40, 280)
 
 

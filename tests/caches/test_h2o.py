@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from prunebook.caches import H2OCache, h2o
-from prunebook.caches.scores import prompt_scores
+from prunebook.caches import H2OCache
 from prunebook.errors import UserError
+from prunebook.kernels.attention_mass import attention_mass
 
 
 def drive(cache, logits, n):
@@ -30,7 +30,7 @@ def drive(cache, logits, n):
 def test_uniform_attention_gives_harmonic_numbers():
     n = 1000
     flat = torch.zeros(1, 1, n, 2)
-    sums = prompt_scores(h2o.attention_weights, flat, flat, torch.arange(n)[None], 1.0, 0)[0, 0]
+    sums = attention_mass(flat, flat, torch.arange(n)[None], 1.0)[0, 0]
     assert [round(sums[j - 1].item(), 2) for j in (1, 10, 100, 900)] == [7.49, 4.66, 2.31, 0.11]
     harmonic = torch.tensor([1 / t for t in range(1, n + 1)], dtype=torch.float64)
     torch.testing.assert_close(sums.double(), harmonic.flip(0).cumsum(0).flip(0), rtol=1e-5, atol=1e-6)
@@ -41,7 +41,7 @@ def test_the_sum_prefers_the_old_and_the_mean_the_attended():
     logits = torch.zeros(6, 6)
     logits[4, 3] = logits[5, 3] = math.log(12)  # 12 of 16 and of 17
     query, keys, positions = logits[None, None], torch.eye(6)[None, None], torch.arange(6)[None]
-    sums = prompt_scores(h2o.attention_weights, query, keys, positions, 1.0, 0)
+    sums = attention_mass(query, keys, positions, 1.0)
     expected = [1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 16 + 1 / 17, 1 / 2 + 1 / 3 + 1 / 4 + 1 / 16 + 1 / 17]
     torch.testing.assert_close(sums[0, 0, :2], torch.tensor(expected))
     assert drive(H2OCache(2, recent=1), logits, 6) == [[0, 5]]  # 2.2 against 1.7

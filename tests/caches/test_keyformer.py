@@ -1,4 +1,4 @@
-"""Keyformer's score: its expectation, its temperatures, its noise, and H2O as a special case."""
+"""Keyformer's score: its expectation, its temperatures, and H2O as a special case."""
 
 import math
 
@@ -7,17 +7,15 @@ import torch
 
 from prunebook.caches import H2OCache, KeyformerCache
 from prunebook.caches.keyformer import Temperature
-from prunebook.caches.noise import gumbel, uniform
-from prunebook.caches.scores import Rows
 from prunebook.errors import UserError
 
 
-def gain_of(**options):
-    return KeyformerCache(0.5, **options).layer_class_to_replicate().plan.gain
-
-
-def rows(queries, keys, step=0):
-    return Rows(0, torch.arange(queries)[None], torch.arange(keys)[None, None], torch.tensor([step]))
+def scored(logits, step=0, **options):
+    """What queries add to the scores of their keys, of logits `[..., queries, keys]`."""
+    perturb = KeyformerCache(0.5, **options).layer_class_to_replicate().plan.perturb
+    count, keys = logits.shape[-2:]
+    perturbed = perturb(0, torch.arange(count)[None], torch.tensor([step]))
+    return perturbed.of(logits, torch.arange(keys)[None, None]).softmax(-1)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.6, 0.567), (0.9, 0.816), (0.99, 0.963)])
@@ -27,13 +25,13 @@ def test_expectation_of_two_tokens(share, expected):
     assert exact == pytest.approx(expected, abs=5e-4)
     count = 1_000_000
     logits = torch.tensor([a, 0.0]).expand(1, 1, 1, count, 2)
-    found = gain_of(tau=(1.0, 1.0), seed=4)(logits, rows(count, 2)).mean((0, 1, 2, 3))
+    found = scored(logits, tau=(1.0, 1.0), seed=4).mean((0, 1, 2, 3))
     assert found[0].item() == pytest.approx(exact, abs=1e-3)
 
 
 def test_expectation_at_the_last_temperature():
     logits = torch.tensor([math.log(9), 0.0]).expand(1, 1, 1, 400_000, 2)
-    found = gain_of(new_tokens=8)(logits, rows(400_000, 2, step=8))
+    found = scored(logits, 8, new_tokens=8)
     assert found[..., 0].mean().item() == pytest.approx(0.72, abs=2e-3)
 
 
@@ -45,35 +43,7 @@ def test_temperatures():
 
 def test_a_constant_changes_nothing():
     logits = torch.randn(2, 2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    gain = gain_of(new_tokens=8)
-    torch.testing.assert_close(gain(logits + 3.7, rows(5, 7)), gain(logits, rows(5, 7)), atol=1e-5, rtol=0)
-
-
-def test_noise_is_gumbel_s():
-    draws = gumbel(0, 3, torch.arange(4).view(4, 1, 1), torch.arange(500)[:, None], torch.arange(500)).double()
-    assert draws.mean().item() == pytest.approx(0.5772, abs=5e-3)
-    assert draws.std().item() == pytest.approx(1.2825, abs=5e-3)
-    assert draws.isfinite().all()
-
-
-def test_draws_are_uniform_and_independent_of_their_neighbours():
-    address = torch.arange(8).view(8, 1, 1), torch.arange(300)[:, None], torch.arange(300)
-    draws = torch.stack([uniform(seed, layer, *address) for seed in (0, 1) for layer in (0, 1)]).double()
-    counts = torch.histc(draws, 10, 0, 1) / draws.numel()
-    torch.testing.assert_close(counts, torch.full_like(counts, 0.1), atol=1e-3, rtol=0)
-    centred = draws.view(2, 2, 8, 300, 300) - 0.5
-    for dim in range(5):  # seed, layer, head, query, key
-        pairs = centred.narrow(dim, 1, centred.shape[dim] - 1) * centred.narrow(dim, 0, centred.shape[dim] - 1)
-        assert abs(pairs.mean().item() * 12) < 5e-3  # correlation; its sd is at most 0.0012
-    assert draws.min() > 0
-    assert draws.max() < 1
-
-
-def test_draws_do_not_depend_on_what_is_drawn_with_them():
-    heads, queries, keys = torch.arange(3).view(3, 1, 1), torch.arange(9)[:, None], torch.arange(9)
-    whole = gumbel(5, 1, heads, queries, keys)
-    assert torch.equal(gumbel(5, 1, heads[2:], queries[4:6], keys[3:7]), whole[2:, 4:6, 3:7])
-    assert torch.equal(gumbel(5, 1, heads, queries, keys[[8, 0]]), whole[..., [8, 0]])
+    torch.testing.assert_close(scored(logits + 3.7, new_tokens=8), scored(logits, new_tokens=8), atol=1e-5, rtol=0)
 
 
 def test_without_noise_and_temperature_it_is_h2o(make_model, tokens, generate):

@@ -10,6 +10,7 @@ from compiling import DEVICE, compile_in_new_process, needs_triton
 from prunebook.errors import UserError
 from prunebook.kernels import attention_decode as module
 from prunebook.kernels.attention_decode import decode_reference, decode_with_mass, launch_decode
+from prunebook.kernels.noise import Perturbed, gumbel, stream_of
 
 IMPLEMENTATIONS = [decode_reference, pytest.param(launch_decode, marks=needs_triton)]
 
@@ -22,8 +23,8 @@ def memory_that_is_nan_before():
 
 
 def draw(batch, kv_heads, group, slots, width, dtype=torch.float32, v_width=None, spread=1.0):
-    """A query, keys that are NaN in the empty slots, values that are large there, and which slots are held: two of
-    three, never none."""
+    """A query, keys that are NaN in the empty slots, values that are large there, and the positions in the slots, in no
+    order: two of three are held, never none."""
     generator = torch.Generator().manual_seed(slots + width)
     query = torch.randn(batch, kv_heads * group, width, generator=generator) * spread
     keys = torch.randn(batch, kv_heads, slots, width, generator=generator)
@@ -31,16 +32,24 @@ def draw(batch, kv_heads, group, slots, width, dtype=torch.float32, v_width=None
     valid = torch.rand(batch, kv_heads, slots, generator=generator) < 2 / 3
     valid[..., slots // 2] = True
     keys, values = keys.masked_fill(~valid[..., None], torch.nan), values.masked_fill(~valid[..., None], 1e4)
-    return *(x.to(dtype).to(DEVICE) for x in (query, keys, values)), valid.to(DEVICE)
+    positions = torch.rand(batch, kv_heads, slots, generator=generator).argsort(-1).masked_fill(~valid, -1)
+    return *(x.to(dtype).to(DEVICE) for x in (query, keys, values)), positions.to(DEVICE)
 
 
-def expected(query, keys, values, valid, scaling):
+def expected(query, keys, values, positions, scaling, perturbed=None):
     """Output and mass in float64, head by head."""
-    group = query.shape[1] // keys.shape[1]
+    group, valid = query.shape[1] // keys.shape[1], positions >= 0
     keys, values = (x.double().masked_fill(~valid[..., None], 0).repeat_interleave(group, 1) for x in (keys, values))
     logits = (query.double()[:, :, None] @ keys.mT)[:, :, 0] * scaling
-    weights = logits.masked_fill(~valid.repeat_interleave(group, 1), -torch.inf).softmax(-1)
-    return (weights[:, :, None] @ values)[:, :, 0], weights.unflatten(1, (-1, group)).sum(2)
+    empty = ~valid.repeat_interleave(group, 1)
+    weights = scored = logits.masked_fill(empty, -torch.inf).softmax(-1)
+    if perturbed is not None:
+        if perturbed.stream is not None:
+            for head in range(query.shape[1]):
+                address = torch.tensor(head, device=DEVICE), perturbed.queries, positions[:, head // group]
+                logits[:, head] += gumbel(perturbed.stream, *address)
+        scored = (logits / perturbed.temperature[:, None, None]).masked_fill(empty, -torch.inf).softmax(-1)
+    return (weights[:, :, None] @ values)[:, :, 0], scored.unflatten(1, (-1, group)).sum(2)
 
 
 @pytest.mark.parametrize("decode", IMPLEMENTATIONS)
@@ -49,8 +58,8 @@ def test_by_hand(decode):
     query, keys, values = torch.zeros(1, 2, 8), torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8)
     query[0, 0, 0], keys[0, 0, 2, 0] = 1, torch.tensor(2.0).log()
     values[0, 0, :, 1] = torch.tensor([4.0, 100.0, 8.0, 0.0])
-    valid = torch.tensor([[[True, False, True, True]]])
-    output, mass, *_ = decode(*(x.to(DEVICE) for x in (query, keys, values, valid)), 1.0)
+    positions = torch.tensor([[[7, -1, 0, 3]]])
+    output, mass = decode(*(x.to(DEVICE) for x in (query, keys, values, positions)), 1.0)
     assert output[0, :, 1].tolist() == pytest.approx([5, 4])
     assert mass[0, 0].tolist() == pytest.approx([1 / 4 + 1 / 3, 0, 1 / 2 + 1 / 3, 1 / 4 + 1 / 3])
 
@@ -69,12 +78,32 @@ def test_by_hand(decode):
 )
 def test_close_to_float64(decode, batch, kv_heads, group, slots, width, v_width):
     given = *draw(batch, kv_heads, group, slots, width, v_width=v_width, spread=2.0), width**-0.5
-    (output, mass, *_), (wanted, wanted_mass) = decode(*given), expected(*given)
+    (output, mass), (wanted, wanted_mass) = decode(*given), expected(*given)
     assert output.dtype == mass.dtype == torch.float32
     torch.testing.assert_close(output.double(), wanted, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-5, atol=1e-9)
-    assert (mass[~given[3]] == 0).all()
+    assert (mass[given[3] < 0] == 0).all()
     torch.testing.assert_close(mass.sum(2), torch.full_like(mass[..., 0], group), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("decode", IMPLEMENTATIONS)
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "kv_heads", "group", "slots", "width", "temperatures"),
+    [(1, 1, 1, 1, 8, (1.0,)), (2, 2, 3, 65, 20, (1.0, 2.0)), (2, 1, 4, 300, 64, (0.5,)), (1, 1, 17, 40, 24, (1.5,))],
+)
+def test_perturbed_logits(decode, noise, batch, kv_heads, group, slots, width, temperatures):
+    """The output stays as it is; the mass has the noise of each head and position, and the temperature of its row."""
+    given = *draw(batch, kv_heads, group, slots, width, spread=2.0), width**-0.5
+    queries = torch.arange(batch, device=DEVICE)[:, None] + 1000
+    change = Perturbed(torch.tensor(temperatures, device=DEVICE), queries, stream_of(5, 2) if noise else None)
+    (output, mass), (wanted, wanted_mass) = decode(*given, change), expected(*given, change)
+    torch.testing.assert_close(output, decode(*given)[0], rtol=0, atol=0)
+    torch.testing.assert_close(output.double(), wanted, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(mass.sum(2), torch.full_like(mass[..., 0], group), rtol=1e-5, atol=0)
+    if slots > 1:
+        assert not torch.allclose(mass, decode(*given)[1], rtol=1e-2)
 
 
 @needs_triton
@@ -95,7 +124,7 @@ def test_half_precision(dtype, slots, width):
 def test_large_logits(decode):
     """Of hundreds, of both signs: nothing overflows, and most weights vanish."""
     given = *draw(1, 1, 3, 70, 16, spread=50.0), 1.0
-    (output, mass, *_), (wanted, wanted_mass) = decode(*given), expected(*given)
+    (output, mass), (wanted, wanted_mass) = decode(*given), expected(*given)
     torch.testing.assert_close(output.double(), wanted, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-3, atol=1e-4)
 
@@ -105,21 +134,22 @@ def test_large_logits(decode):
 def test_splits_do_not_matter(monkeypatch, dtype):
     """One program, some, and one for each block of slots; a split may hold no slot, the last one is shorter."""
     given = draw(1, 2, 3, 205, 16, dtype)
-    given[3][0, 0, :130] = given[3][0, 1, 128:] = False
-    wanted, wanted_mass = expected(*given, 0.25)
+    given[3][0, 0, :130] = given[3][0, 1, 128:] = -1
+    change = Perturbed(torch.tensor([2.0], device=DEVICE), torch.tensor([[300]], device=DEVICE), stream_of(0, 1))
+    wanted, wanted_mass = expected(*given, 0.25, change)
     for programs in (1, 6, 264):
         monkeypatch.setattr(module, "PROGRAMS", programs)
-        output, mass = launch_decode(*given, 0.25)
+        output, mass = launch_decode(*given, 0.25, change)
         torch.testing.assert_close(output.double(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-6)
         torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-5, atol=1e-9)
-        assert all(map(torch.equal, launch_decode(*given, 0.25), (output, mass)))
+        assert all(map(torch.equal, launch_decode(*given, 0.25, change), (output, mass)))
 
 
 @pytest.mark.parametrize("decode", IMPLEMENTATIONS)
 def test_a_head_without_slots_gives_zeros(decode):
-    query, keys, values, valid = draw(1, 2, 3, 20, 8)
-    valid[0, 0] = False
-    output, mass, *_ = decode(query, keys, values, valid, 0.5)
+    query, keys, values, positions = draw(1, 2, 3, 20, 8)
+    positions[0, 0] = -1
+    output, mass = decode(query, keys, values, positions, 0.5)
     assert not output[0, :3].any()
     assert not mass[0, 0].any()
     assert mass[0, 1].sum().item() == pytest.approx(3)
@@ -128,24 +158,26 @@ def test_a_head_without_slots_gives_zeros(decode):
 @needs_triton
 def test_strides_do_not_matter_and_inputs_stay():
     """Views with steps, views between columns of NaN, and the layout of slots before heads."""
-    query, keys, values, valid = draw(2, 2, 2, 40, 8)
-    wanted = launch_decode(query, keys, values, valid, 0.5)
+    query, keys, values, held = draw(2, 2, 2, 40, 8)
+    change = Perturbed(torch.tensor([1.5], device=DEVICE), torch.tensor([[50], [60]], device=DEVICE), stream_of(0, 0))
+    wanted = launch_decode(query, keys, values, held, 0.5, change)
     steps = [x.repeat_interleave(3, -1)[..., ::3] for x in (query, keys, values)]
     between = [torch.nn.functional.pad(x, (4, 20), value=torch.nan)[..., 4:12] for x in (query, keys, values)]
     moved = [x.transpose(1, -2).contiguous().transpose(1, -2) for x in (query, keys, values)]
-    flags = valid.repeat_interleave(2, 2)[..., ::2], valid, valid.transpose(1, 2).contiguous().transpose(1, 2)
-    for views, held in zip((steps, between, moved), flags, strict=True):
-        before = [x.clone() for x in (*views, held)]
-        assert all(map(torch.equal, launch_decode(*views, held, 0.5), wanted))
-        assert all(torch.equal(x.nan_to_num(7), y.nan_to_num(7)) for x, y in zip((*views, held), before, strict=True))
+    places = held.repeat_interleave(2, 2)[..., ::2], held, held.transpose(1, 2).contiguous().transpose(1, 2)
+    for views, positions in zip((steps, between, moved), places, strict=True):
+        given = *views, positions
+        before = [x.clone() for x in given]
+        assert all(map(torch.equal, launch_decode(*given, 0.5, change), wanted))
+        assert all(torch.equal(x.nan_to_num(7), y.nan_to_num(7)) for x, y in zip(given, before, strict=True))
 
 
 def test_float64_and_no_slots():
-    query, keys, values, valid = draw(2, 1, 2, 9, 8, torch.float64)
-    found = decode_with_mass(query, keys, values, valid, 0.3)
-    for one, wanted in zip(found, expected(query, keys, values, valid, 0.3), strict=True):
+    query, keys, values, positions = draw(2, 1, 2, 9, 8, torch.float64)
+    found = decode_with_mass(query, keys, values, positions, 0.3)
+    for one, wanted in zip(found, expected(query, keys, values, positions, 0.3), strict=True):
         torch.testing.assert_close(one, wanted)
-    output, mass = decode_with_mass(query, keys[:, :, :0], values[:, :, :0], valid[..., :0], 0.3)
+    output, mass = decode_with_mass(query, keys[:, :, :0], values[:, :, :0], positions[..., :0], 0.3)
     assert torch.equal(output, torch.zeros(2, 2, 8, dtype=torch.float64, device=DEVICE))
     assert mass.shape == (2, 1, 0)
 
@@ -163,13 +195,13 @@ def test_float64_and_no_slots():
             "values: torch.float32 [2, 2, 6, 8]; keys [2, 2, 5, 8] need floats [2, 2, 5, width]",
         ),
         ({"values": torch.ones(2, 2, 5, 8).int()}, "values: torch.int32 [2, 2, 5, 8]"),
-        ({"valid": torch.ones(2, 1, 5).bool()}, "valid: torch.bool [2, 1, 5]; keys [2, 2, 5, 8] need torch.bool [2, 2"),
-        ({"valid": torch.ones(2, 2, 5)}, "valid: torch.float32 [2, 2, 5]"),
+        ({"positions": torch.ones(2, 1, 5).long()}, "positions: torch.int64 [2, 1, 5]; keys [2, 2, 5, 8] need t"),
+        ({"positions": torch.ones(2, 2, 5).bool()}, "positions: torch.bool [2, 2, 5]"),
     ],
 )
 def test_bad_arguments(changes, message):
     keys = torch.ones(2, 2, 5, 8)
-    given = {"query": torch.ones(2, 4, 8), "keys": keys, "values": keys, "valid": torch.ones(2, 2, 5).bool()}
+    given = {"query": torch.ones(2, 4, 8), "keys": keys, "values": keys, "positions": torch.ones(2, 2, 5).long()}
     with pytest.raises(UserError, match=re.escape(message)):
         decode_with_mass(**{**given, "scaling": 1.0, **changes})
 
@@ -182,14 +214,20 @@ def test_compiled_for_hopper():
         """
 import json, torch
 from prunebook.kernels.attention_decode import launch_decode
+from prunebook.kernels.noise import Perturbed, stream_of
+noise = Perturbed(torch.ones(1), torch.ones(1, 1).long(), stream_of(0, 3))
 with compiled_for() as found:
-    for width, dtype, group in (128, torch.bfloat16, 4), (64, torch.float16, 3), (128, torch.float32, 1):
+    for width, dtype, group, perturbed in (
+        (128, torch.bfloat16, 4, None), (64, torch.float16, 3, None), (128, torch.float32, 1, None),
+        (128, torch.bfloat16, 4, noise),
+    ):
         held = torch.ones(1, 2, 1000, width, dtype=dtype)
-        launch_decode(torch.ones(1, 2 * group, width, dtype=dtype), held, held, held[..., 0].bool(), 0.1)
+        query = torch.ones(1, 2 * group, width, dtype=dtype)
+        launch_decode(query, held, held, held[..., 0].long(), 0.1, perturbed)
 for one in found:
     tensor_cores, wide = "mma.sync" in one.ptx or "wgmma" in one.ptx, "cp.async.cg.shared.global" in one.ptx
     print(json.dumps([one.name, one.stack, one.shared <= 227 * 1024 // 2, tensor_cores, wide]))
 """
     )
     pair = [["_split_kernel", 0, True, True, True], ["_combine_kernel", 0, True, False, False]]
-    assert [json.loads(line) for line in printed.splitlines()] == pair * 3
+    assert [json.loads(line) for line in printed.splitlines()] == pair * 4

@@ -10,6 +10,7 @@ from compiling import DEVICE, compile_in_new_process, needs_triton
 from prunebook.errors import UserError
 from prunebook.kernels import attention_mass as module
 from prunebook.kernels.attention_mass import attention_mass, attention_mass_reference, launch_attention_mass
+from prunebook.kernels.noise import Perturbed, gumbel, stream_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of weights that are then masked
 IMPLEMENTATIONS = [attention_mass_reference, pytest.param(launch_attention_mass, marks=needs_triton)]
@@ -35,15 +36,21 @@ def draw(heads, kv_heads, n, width, dtype=torch.float32, valid=None, spread=1.0)
     return *(x.to(dtype).to(DEVICE).transpose(1, 2) for x in (query, keys)), positions_of(valid).to(DEVICE)
 
 
-def square(query, keys, positions, scaling, window=None):
-    """The whole matrix in float64, with -inf where a query does not see a key."""
+def square(query, keys, positions, scaling, window=None, perturbed=None):
+    """The whole matrix in float64, with -inf where a query does not see a key; noise head by head."""
     keys = keys.repeat_interleave(query.shape[1] // keys.shape[1], 1)
     at, before = positions[:, None, :, None], positions[:, None, None, :]
     seen = (before >= 0) & (before <= at)
     if window is not None:
         seen &= at - before < window
-    logits = (query.double() @ keys.double().mT * scaling).masked_fill(~seen, -torch.inf)
-    return logits.softmax(-1).nan_to_num(0)
+    logits = query.double() @ keys.double().mT * scaling
+    if perturbed is not None:
+        if perturbed.stream is not None:
+            for head in range(logits.shape[1]):
+                address = torch.tensor(head, device=DEVICE), at[:, 0], before[:, 0]
+                logits[:, head] += gumbel(perturbed.stream, *address)
+        logits /= perturbed.temperature[:, None, None, None]
+    return logits.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0)
 
 
 def expected(query, keys, *others):
@@ -94,6 +101,32 @@ def test_close_to_the_square_matrix(mass, heads, kv_heads, n, width, valid, wind
     torch.testing.assert_close(found.double().sum(2), total.expand(-1, kv_heads), rtol=1e-5, atol=0)
 
 
+def perturbed(positions, noise, *temperatures):
+    return Perturbed(torch.tensor(temperatures, device=DEVICE), positions, stream_of(3, 1) if noise else None)
+
+
+@pytest.mark.parametrize("mass", IMPLEMENTATIONS)
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "n", "width", "valid", "window", "temperatures"),
+    [
+        (1, 1, 1, 8, None, None, (1.0,)),
+        (3, 1, 37, 16, None, None, (1.5,)),
+        (6, 2, 65, 16, LEFT, None, (1.0, 2.0, 0.5)),
+        (2, 1, 70, 24, INSIDE, 9, (0.7,)),
+    ],
+)
+def test_perturbed_logits(mass, noise, heads, kv_heads, n, width, valid, window, temperatures):
+    """Noise is addressed by positions, so that padding does not shift it; rows have temperatures of their own."""
+    query, keys, positions = draw(heads, kv_heads, n, width, valid=valid, spread=2.0)
+    given = query, keys, positions, width**-0.5, window, perturbed(positions, noise, *temperatures)
+    found = mass(*given)
+    torch.testing.assert_close(found.double(), expected(*given), rtol=1e-5, atol=1e-6)
+    assert (found.masked_select((positions < 0)[:, None]) == 0).all()
+    if n > 1 and (noise or temperatures != (1.0,)):
+        assert not torch.allclose(found, mass(*given[:-1]), rtol=1e-2)
+
+
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("n", "width", "valid"), [(65, 64, LEFT), (150, 128, None)])
@@ -115,14 +148,34 @@ def test_large_logits(mass):
     torch.testing.assert_close(mass(*given).double(), expected(*given), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("elements", [1, 500, 1 << 20])
+def test_the_reference_holds_a_block_of_logits(monkeypatch, elements):
+    """One query of each head at least; together no more than the square matrix."""
+    blocks = []
+
+    def watched(*given):
+        blocks.append(module_logits(*given))
+        return blocks[-1]
+
+    module_logits = module.grouped_logits
+    monkeypatch.setitem(module._ELEMENTS, DEVICE, elements)
+    monkeypatch.setattr(module, "grouped_logits", watched)
+    given = *draw(6, 2, 33, 8, valid=LEFT[:2, :33]), 0.7
+    torch.testing.assert_close(attention_mass_reference(*given).double(), expected(*given), rtol=1e-5, atol=1e-6)
+    sizes = [block.numel() for block in blocks]
+    assert max(sizes) <= max(elements, 2 * 6 * 33)
+    assert sum(sizes) <= 2 * 6 * 33 * 33
+
+
 @needs_triton
 def test_many_tiles_equal_one(monkeypatch):
     given = *draw(2, 1, 65, 16, valid=LEFT), 0.25
     whole = launch_attention_mass(*given)
-    monkeypatch.setattr(module, "_tiles", lambda query: (16, 16))
+    monkeypatch.setattr(module, "_tiles", lambda query, form: (16, 16))
     for window in (None, 20):
-        found = launch_attention_mass(*given, window).double()
-        torch.testing.assert_close(found, expected(*given, window), rtol=1e-5, atol=1e-6)
+        for change in (None, perturbed(given[2], True, 1.5)):
+            found = launch_attention_mass(*given, window, change).double()
+            torch.testing.assert_close(found, expected(*given, window, change), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(launch_attention_mass(*given), whole)
 
 
@@ -171,18 +224,23 @@ def test_compiled_for_hopper():
         """
 import json, torch
 from prunebook.kernels.attention_mass import launch_attention_mass
+from prunebook.kernels.noise import Perturbed, stream_of
 with compiled_for() as found:
-    for width, dtype, windows in (
-        (128, torch.bfloat16, (None, 100)), (256, torch.bfloat16, (None,)), (128, torch.float32, (None, 100)),
+    at = torch.arange(512)[None]
+    noise = Perturbed(torch.ones(1), at, stream_of(0, 3))
+    for width, dtype, options in (
+        (128, torch.bfloat16, ((None,), (100,), (None, noise))),
+        (256, torch.bfloat16, ((None,),)),
+        (128, torch.float32, ((None,), (100,), (None, noise))),
     ):
         query, keys = torch.ones(1, 4, 512, width, dtype=dtype), torch.ones(1, 2, 512, width, dtype=dtype)
-        for window in windows:
-            launch_attention_mass(query, keys, torch.arange(512)[None], 0.1, window)
+        for option in options:
+            launch_attention_mass(query, keys, at, 0.1, *option)
 wide = lambda ptx: "ld.global.v4" in ptx or "cp.async.cg.shared.global" in ptx
 print(json.dumps([(one.stack, "wgmma" in one.ptx, wide(one.ptx), one.shared <= 227 * 1024) for one in found]))
 """
     )
-    assert json.loads(printed.splitlines()[-1]) == [[0, True, True, True]] * 10
+    assert json.loads(printed.splitlines()[-1]) == [[0, True, True, True]] * 14
 
 
 @pytest.mark.parametrize("mass", IMPLEMENTATIONS)

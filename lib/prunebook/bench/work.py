@@ -87,9 +87,9 @@ def sparsegpt_block(rows: int, columns: int) -> Work:
 
 
 def attention_decode(batch: int, slots: int, heads: int, kv_heads: int, width: int) -> Work:
-    """One token of each row over a full cache, with each slot's mass: bfloat16 keys, values and queries, and a byte
-    that says a slot is held, read once; bfloat16 outputs and float32 mass written. Two products a head and slot."""
-    a_slot = 2 * _WEIGHT * width + 1 + _FACTOR
+    """One token of each row over a full cache, with each slot's mass: bfloat16 keys, values and queries, and the
+    int64 position in a slot, read once; bfloat16 outputs and float32 mass written. Two products a head and slot."""
+    a_slot = 2 * _WEIGHT * width + 8 + _FACTOR
     activations = 2 * _WEIGHT * heads * width
     return Work(batch * (kv_heads * slots * a_slot + activations), 4 * batch * heads * slots * width)
 

@@ -5,10 +5,10 @@ from functools import partial
 import torch
 from transformers import Cache
 
+from ..kernels.noise import stream_of, uniform
 from ..methods.options import check_whole
 from .budget import Budget
 from .layer import Plan, PrunedLayer
-from .noise import uniform
 
 
 class WindowCache(Cache):
@@ -47,7 +47,7 @@ class RandomCache(Cache):
 
         def start(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
             heads = torch.arange(kv_heads, device=positions.device)[:, None]
-            return uniform(seed, layer, heads, torch.zeros_like(heads), positions)
+            return uniform(stream_of(seed, layer), heads, torch.zeros_like(heads), positions)
 
         plan = Plan(Budget(budget, recent), start=start)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))

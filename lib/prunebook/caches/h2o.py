@@ -17,7 +17,6 @@ from transformers import Cache
 from ..methods.options import check_flag
 from .budget import Budget
 from .layer import Plan, PrunedLayer
-from .scores import attention_weights
 
 
 class H2OCache(Cache):
@@ -35,5 +34,5 @@ class H2OCache(Cache):
 
     def __init__(self, budget: float | int = 0.2, recent: float | int = 0.5, *, average: bool = False):
         check_flag("average", average)
-        plan = Plan(Budget(budget, recent), gain=attention_weights, average=average)
+        plan = Plan(Budget(budget, recent), mass=True, average=average)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))

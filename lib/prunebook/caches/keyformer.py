@@ -15,11 +15,10 @@ import torch
 from transformers import Cache
 
 from ..errors import UserError
+from ..kernels.noise import Perturbed, stream_of
 from ..methods.options import check_flag, check_whole
 from .budget import Budget
 from .layer import Plan, PrunedLayer
-from .noise import gumbel
-from .scores import Rows
 
 
 class KeyformerCache(Cache):
@@ -44,12 +43,10 @@ class KeyformerCache(Cache):
         check_flag("noise", noise)
         check_whole("seed", seed, 0)
 
-        def gain(logits: torch.Tensor, at: Rows) -> torch.Tensor:
-            if noise:
-                logits = logits + zeta(seed, at, *logits.shape[1:3])
-            return (logits / temperature.after(at.steps)[:, None, None, None, None]).softmax(-1)
+        def perturb(layer: int, queries: torch.Tensor, steps: torch.Tensor) -> Perturbed:
+            return Perturbed(temperature.after(steps), queries, stream_of(seed, layer) if noise else None)
 
-        plan = Plan(Budget(budget, recent), gain=gain)
+        plan = Plan(Budget(budget, recent), mass=True, perturb=perturb)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 
@@ -71,9 +68,3 @@ class Temperature:
     def after(self, steps: torch.Tensor) -> torch.Tensor:
         """Temperatures after so many generated tokens, 0 for the prompt."""
         return self.init + (steps / self.new_tokens).clamp(max=1) * (self.end - self.init)
-
-
-def zeta(seed: int, at: Rows, kv_heads: int, group: int) -> torch.Tensor:
-    """The noise of rows of logits, `[batch or 1, kv heads, group, queries, keys]`."""
-    heads = torch.arange(kv_heads * group, device=at.keys.device).view(kv_heads, group, 1, 1)
-    return gumbel(seed, at.layer, heads, at.queries[:, None, None, :, None], at.keys[:, :, None, None])

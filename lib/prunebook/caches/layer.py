@@ -7,11 +7,12 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import UserError
-from ..kernels.attention_decode import decode_reference, decode_with_mass
+from ..kernels.attention_decode import decode_with_mass
+from ..kernels.attention_mass import attention_mass
 from ..kernels.compaction import take_kept
+from ..kernels.noise import Perturbed
 from .attention import ALLOWED, OWNER, install
 from .budget import Budget
-from .scores import Gain, Rows, attention_weights, prompt_scores
 
 _GROWTH = 64  # slots added at once while the budget is not reached
 
@@ -20,14 +21,17 @@ _GROWTH = 64  # slots added at once while the budget is not reached
 class Plan:
     """What the layers of one cache share.
 
-    budget: of every row, layer and KV head. gain: what a query adds to the scores of the keys it sees, None for
-    nothing. start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with, `[batch, kv heads
-    or 1, n]`, None for 0. average: tokens are compared by their score divided by the number of queries that saw them.
-    waiting: keys were given to attention that has not come back with its queries.
+    budget: of every row, layer and KV head. mass: each query adds its attention weights to the scores of the keys it
+    sees. perturb: `(layer, queries, steps)` to the perturbation of logits before these weights, from the positions of
+    queries `[batch or 1, n]` and the tokens read after the prompt `[batch or 1]`; None for none. start: `(layer,
+    positions [batch, 1, n], kv heads)` to the score that a key enters with, `[batch, kv heads or 1, n]`, None for 0.
+    average: tokens are compared by their score divided by the number of queries that saw them. waiting: keys were given
+    to attention that has not come back with its queries.
     """
 
     budget: Budget
-    gain: Gain | None = None
+    mass: bool = False
+    perturb: Callable[[int, torch.Tensor, torch.Tensor], Perturbed] | None = None
     start: Callable[[int, torch.Tensor, int], torch.Tensor] | None = None
     average: bool = False
     waiting: bool = False
@@ -93,8 +97,9 @@ class PrunedLayer(CacheLayerMixin):
 
         shared = positions[:1] if min(counts) == n else positions  # one for all rows where nothing is padded
         scores = self._entering(positions, kv_heads).expand(batch, kv_heads, n)
-        if self.plan.gain is not None:
-            scores = scores + prompt_scores(self.plan.gain, query, keys, shared, scaling, index)
+        if self.plan.mass:
+            perturbed = self._perturbed(shared, shared.new_zeros(len(shared)))
+            scores = scores + attention_mass(query, keys, shared, scaling, perturbed=perturbed)
         within = positions >= (self.length - self.recent)[:, None]
         rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
         rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
@@ -125,17 +130,15 @@ class PrunedLayer(CacheLayerMixin):
             self._grow(min(_GROWTH, self.most + 1 - self.filled))
         self._store(key, value, self.length.masked_fill(~valid, -1))
         self.length = self.length + valid
-        given = query, self.keys, self.values, self.positions >= 0, scaling
-        if self.plan.gain in (None, attention_weights):
-            output, added = decode_with_mass(*given)
-        else:
-            output, _, logits = decode_reference(*given)
-            at = Rows(self.index, self.length[:, None] - 1, self.positions, self.length - self.prompt)
-            added = self.plan.gain(logits, at).sum((2, 3))
-        if self.plan.gain is not None:
+        perturbed = self._perturbed(self.length[:, None] - 1, self.length - self.prompt)
+        output, added = decode_with_mass(query, self.keys, self.values, self.positions, scaling, perturbed)
+        if self.plan.mass:
             self.scores += added * valid[:, None, None]
         self._evict(valid)
         return output
+
+    def _perturbed(self, queries: torch.Tensor, steps: torch.Tensor) -> Perturbed | None:
+        return None if self.plan.perturb is None else self.plan.perturb(self.index, queries, steps)
 
     def _store(self, key, value, position: torch.Tensor) -> None:
         """Write a token into the first empty slot of each KV head; padding leaves the slot empty."""

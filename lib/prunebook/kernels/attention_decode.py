@@ -3,6 +3,8 @@
     output[h] = sum over slots j: p[h, j] v[j],    mass[j] = sum over heads h of the group: p[h, j],
     p[h, j] = softmax over the held slots j of scaling q[h] k[j]
 
+For Keyformer the mass, but not the output, is of logits that are perturbed first, see `noise`.
+
 On a GPU in two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa and Sizov, 2023).
 The first reads keys and values once for all heads of a group; it leaves partial outputs and the logits. The second
 normalises both: no atomics, the same result in every run.
@@ -17,6 +19,7 @@ import torch
 from ..errors import UserError
 from .attention_mass import MASKED, grouped_logits, loop
 from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
+from .noise import NOISY, PLAIN, Perturbed, gumbel_log2, row_stream
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of an H100
@@ -26,8 +29,9 @@ _SLOTS = 256  # of the second pass
 
 
 def decode_with_mass(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, valid: torch.Tensor, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor, scaling: float,
+    perturbed: Perturbed | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Attention of one token of each row over the held slots, and the weights that each slot gets from the query heads
     of its KV head. No gradients.
 
@@ -35,9 +39,10 @@ def decode_with_mass(
         query: `[batch, heads, width]`. Query heads `h // group` share a KV head.
         keys: `[batch, kv heads, slots, width]`, of the dtype of `query`, after the rotary embedding, in any order.
         values: `[batch, kv heads, slots, width of values]`, of any float dtype, as under autocast.
-        valid: bool `[batch, kv heads, slots]`, False for empty slots. What they hold counts nothing, but values are
+        positions: int64 `[batch, kv heads, slots]`, -1 for empty slots. What they hold counts nothing, but values are
             to be finite.
         scaling: of the logits.
+        perturbed: noise and temperature of the scaled logits whose softmax is the mass, none unless given.
 
     Returns:
         The output `[batch, heads, width of values]` in the dtype of the values, and the mass `[batch, kv heads, slots]`
@@ -46,25 +51,29 @@ def decode_with_mass(
     Raises:
         UserError: shapes or dtypes that do not fit each other.
     """
-    _check(query, keys, values, valid)
+    _check(query, keys, values, positions)
     widest = max(query.shape[2], values.shape[3]) * query.element_size()
     known = query.dtype in _KERNEL_DTYPES and query.dtype == values.dtype
     known = known and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
-    if known and query.numel() and values.numel() and runs_natively(query, keys, values, valid, tiles=True):
-        return launch_decode(query, keys, values, valid, scaling)
-    return decode_reference(query, keys, values, valid, scaling)[:2]
+    if known and query.numel() and values.numel() and runs_natively(query, keys, values, positions, tiles=True):
+        return launch_decode(query, keys, values, positions, scaling, perturbed)
+    return decode_reference(query, keys, values, positions, scaling, perturbed)
 
 
-def decode_reference(query, keys, values, valid, scaling) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`decode_with_mass` in torch, for checked arguments; it defines what the kernels compute. Also gives the logits,
-    `[batch, kv heads, group, 1, slots]` in at least float32, `MASKED` for empty slots."""
+def decode_reference(query, keys, values, positions, scaling, perturbed=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`decode_with_mass` in torch, for checked arguments; it defines what the kernels compute."""
+    empty = (positions < 0)[:, :, None]
+
+    def softmax(logits: torch.Tensor) -> torch.Tensor:  # equal weights where no slot is held
+        return logits.squeeze(3).masked_fill(empty, MASKED).softmax(-1).masked_fill_(empty, 0)
+
     logits = grouped_logits(query[:, :, None], keys, scaling)
-    logits.masked_fill_(~valid[:, :, None, None], MASKED)
-    weights = logits.softmax(-1).squeeze(3).masked_fill_(~valid[:, :, None], 0)  # equal ones where no slot is held
-    return (weights.to(values.dtype) @ values).flatten(1, 2), weights.sum(2), logits
+    weights = softmax(logits)
+    scored = weights if perturbed is None else softmax(perturbed.of(logits, positions))
+    return (weights.to(values.dtype) @ values).flatten(1, 2), scored.sum(2)
 
 
-def _check(query, keys, values, valid) -> None:
+def _check(query, keys, values, positions) -> None:
     shape = list(query.shape)
     if query.ndim != 3 or not query.is_floating_point():
         raise UserError(f"query is {query.dtype} {shape}; use floats [batch, heads, width]")
@@ -77,13 +86,15 @@ def _check(query, keys, values, valid) -> None:
     if values.ndim != 4 or values.shape[:3] != keys.shape[:3] or not values.is_floating_point():
         given = f"{values.dtype} {list(values.shape)}"
         raise UserError(f"values: {given}; keys {list(keys.shape)} need floats [{held}, width]")
-    if valid.shape != keys.shape[:3] or valid.dtype != torch.bool:
-        given = f"{valid.dtype} {list(valid.shape)}"
-        raise UserError(f"valid: {given}; keys {list(keys.shape)} need torch.bool [{held}]")
+    if positions.shape != keys.shape[:3] or positions.dtype != torch.int64:
+        given = f"{positions.dtype} {list(positions.shape)}"
+        raise UserError(f"positions: {given}; keys {list(keys.shape)} need torch.int64 [{held}]")
 
 
 @on_device
-def launch_decode(query, keys, values, valid, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
+def launch_decode(
+    query, keys, values, positions, scaling: float, perturbed: Perturbed | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`decode_with_mass` by the kernels, for checked arguments that they take, none of them empty."""
     (batch, heads, width), (_, kv_heads, slots, v_width), size = query.shape, values.shape, query.element_size()
     group, tiles = heads // kv_heads, batch * kv_heads
@@ -93,18 +104,21 @@ def launch_decode(query, keys, values, valid, scaling: float) -> tuple[torch.Ten
     splits, each = split_steps(steps, PROGRAMS // tiles)
     new = {"dtype": torch.float32, "device": query.device}
     logits, parts = (torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns))
-    tops, totals = torch.empty(2, batch * heads, splits, **new)
+    levels = torch.empty(2, batch * heads, splits, **new)
+    of_mass = levels if perturbed is None else torch.empty_like(levels)
+    form = PLAIN if perturbed is None else perturbed.form
+    temperatures, places = (positions, positions) if perturbed is None else perturbed.pointers(batch)
     output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
     mass = torch.empty(batch, kv_heads, slots, **new)
     shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
     _split_kernel[(tiles, splits)](
-        query.contiguous(), keys, values, valid.contiguous(), logits, tops, totals, parts, *keys.stride(),
-        *values.stride(), slots, steps * block, each * block, kv_heads, scaling * math.log2(math.e), ROWS=rows,
-        BLOCK=block, WIDTH=width, COLUMNS=columns, WIDE=multiplies_wide(query.dtype),
-        num_warps=4, num_stages=3, **shape,
+        query.contiguous(), keys, values, positions.contiguous(), logits, *levels, *of_mass, parts, *keys.stride(),
+        *values.stride(), slots, steps * block, each * block, kv_heads, scaling * math.log2(math.e), temperatures,
+        places, perturbed.stream if form == NOISY else 0, FORM=form, ROWS=rows, BLOCK=block, WIDTH=width,
+        COLUMNS=columns, WIDE=multiplies_wide(query.dtype), num_warps=4, num_stages=3, **shape,
     )  # fmt: skip
     _combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
-        logits, tops, totals, parts, output, mass, slots, steps * block, splits, SPLITS=next_power_of_2(splits),
+        logits, *levels, *of_mass, parts, output, mass, slots, steps * block, splits, SPLITS=next_power_of_2(splits),
         BLOCK=_SLOTS, **shape,
     )  # fmt: skip
     return output, mass
@@ -120,13 +134,15 @@ def _dot(a, b, WIDE: tl.constexpr):
 
 @jit
 def _split_kernel(
-    query, keys, values, valid, logits, tops, totals, parts, k_batch, k_head, k_slot, k_column, v_batch, v_head, v_slot,
-    v_column, slots, pitch, span, kv_heads, scale, GROUP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, WIDE: tl.constexpr,
+    query, keys, values, positions, logits, tops, totals, mass_tops, mass_totals, parts, k_batch, k_head, k_slot,
+    k_column, v_batch, v_head, v_slot, v_column, slots, pitch, span, kv_heads, scale, temperatures, places, stream,
+    FORM: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One program for `span` slots, a multiple of `BLOCK`, of one KV head, with all query heads of its group as the
     rows of one tile. Writes logits, `scale` in units of log2 and -inf for empty slots, into rows of `pitch`, and for
-    its split the maximum, the sum of 2^(logit - maximum) and the values weighted by that."""
+    its split the maximum, the sum of 2^(logit - maximum) and the values weighted by that. Where logits are perturbed,
+    these are written, and for them a maximum and a sum of their own."""
     tile = tl.program_id(0).to(tl.int64)
     batch, head = tile // kv_heads, tile % kv_heads
     member, place = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)
@@ -140,12 +156,26 @@ def _split_kernel(
     top = tl.full((ROWS,), -1.0e30, tl.float32)  # finite, so that a split without a held slot has no NaN
     total = tl.zeros((ROWS,), tl.float32)
     sums = tl.zeros((ROWS, V_COLUMNS), tl.float32)
+    if FORM != 0:
+        strength, mass_top, mass_total = 1 / tl.load(temperatures + batch), top, total
+    if FORM == 2:
+        rows = row_stream(stream, head * GROUP + member, tl.load(places + batch))
     for start in loop(first, tl.minimum(first + span, slots), BLOCK):
         inside = start + place < slots
-        held = tl.load(valid + tile * slots + start + place, mask=inside, other=0) != 0
+        position = tl.load(positions + tile * slots + start + place, mask=inside, other=-1)
+        held = position >= 0
         k = tl.load(k_base + k_tile, mask=inside[:, None] & (column < WIDTH), other=0.0)
         x = tl.where(held[None, :], _dot(q, tl.trans(k), WIDE) * scale, -float("inf"))
-        tl.store(logits + row * pitch + (start + place)[None, :], x, mask=real)
+        y = x
+        if FORM != 0:
+            y *= strength
+        if FORM == 2:
+            y += gumbel_log2(rows, position[None, :]) * strength
+        tl.store(logits + row * pitch + (start + place)[None, :], y, mask=real)
+        if FORM != 0:
+            above = tl.maximum(mass_top, tl.max(y, 1))
+            mass_total = mass_total * tl.exp2(mass_top - above) + tl.sum(tl.exp2(y - above[:, None]), 1)
+            mass_top = above
         higher = tl.maximum(top, tl.max(x, 1))
         weight = tl.exp2(x - higher[:, None])
         shrink = tl.exp2(top - higher)
@@ -160,6 +190,9 @@ def _split_kernel(
     to = row * tl.num_programs(1) + tl.program_id(1)
     tl.store(tops + to, top[:, None], mask=real)
     tl.store(totals + to, total[:, None], mask=real)
+    if FORM != 0:
+        tl.store(mass_tops + to, mass_top[:, None], mask=real)
+        tl.store(mass_totals + to, mass_total[:, None], mask=real)
     tl.store(parts + to * V_COLUMNS + v_at, sums, mask=real)
 
 
@@ -175,8 +208,8 @@ def _levels(tops, totals, row, splits, SPLITS: tl.constexpr):
 
 @jit
 def _combine_kernel(
-    logits, tops, totals, parts, output, mass, slots, pitch, splits, SPLITS: tl.constexpr, GROUP: tl.constexpr,
-    V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    logits, tops, totals, mass_tops, mass_totals, parts, output, mass, slots, pitch, splits, SPLITS: tl.constexpr,
+    GROUP: tl.constexpr, V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program for the mass of `BLOCK` slots of one KV head; the first ones also sum the output of a query head."""
     tile = tl.program_id(0).to(tl.int64)
@@ -184,7 +217,7 @@ def _combine_kernel(
     sums = tl.zeros((BLOCK,), tl.float32)
     for member in range(GROUP):
         row = tile * GROUP + member
-        top, inverse = _levels(tops, totals, row, splits, SPLITS)
+        top, inverse = _levels(mass_tops, mass_totals, row, splits, SPLITS)
         x = tl.load(logits + row * pitch + slot, mask=slot < slots, other=-float("inf"))
         sums += tl.exp2(x - top) * inverse
     tl.store(mass + tile * slots + slot, sums, mask=slot < slots)

@@ -2,6 +2,8 @@
 
     mass[j] = sum over queries i, heads of the group: softmax_j(scaling q_i k_j), over the keys that query i sees
 
+For Keyformer logits are perturbed first, see `noise`.
+
 On a GPU in two passes. The first is the forward of flash attention without values: the log-sum-exp of each query, which
 torch's attention does not give away. The second keeps a block of keys and reads the queries that see it, so that every
 sum stays in registers and is stored once: no atomics, the same result in every run.
@@ -10,12 +12,12 @@ sum stays in registers and is stored once: no atomics, the same result in every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from ..errors import UserError
 from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_natively, tl, triton
+from .noise import NOISY, PLAIN, Perturbed, gumbel_log2, row_stream
 
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
 _ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
@@ -24,8 +26,9 @@ _WIDEST = 512  # bytes of a head: its tiles fit the shared memory of an H100
 
 
 def attention_mass(
-    query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, window: int | None = None
-) -> torch.Tensor:
+    query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, window: int | None = None,
+    perturbed: Perturbed | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of each KV head. No
     gradients.
 
@@ -33,8 +36,9 @@ def attention_mass(
         query: `[batch, heads, n, width]`. keys: `[batch, kv heads, n, width]`, of the same float dtype, after the
             rotary embedding. Query heads `h // group` share a KV head.
         positions: int64 `[batch or 1, n]`, 0, 1, ... over a row's own tokens, -1 for padding, anywhere.
-        scaling: of the logits; divide it by a temperature, if there is one.
+        scaling: of the logits.
         window: a query sees as many of the newest keys, its own among them; all earlier ones unless given.
+        perturbed: noise and temperature of the scaled logits, none unless given.
 
     Returns:
         `[batch, kv heads, n]` in float32, or float64 for float64; 0 for padding.
@@ -45,13 +49,30 @@ def attention_mass(
     _check(query, keys, positions, window)
     known = query.dtype in _KERNEL_DTYPES and query.shape[-1] * query.element_size() <= _WIDEST
     if known and query.numel() and runs_natively(query, keys, positions, tiles=True):
-        return launch_attention_mass(query, keys, positions, scaling, window)
-    return attention_mass_reference(query, keys, positions, scaling, window)
+        return launch_attention_mass(query, keys, positions, scaling, window, perturbed)
+    return attention_mass_reference(query, keys, positions, scaling, window, perturbed)
 
 
-def attention_mass_reference(query, keys, positions, scaling, window=None) -> torch.Tensor:
-    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute."""
-    return sums_by_key(lambda logits, _: logits.softmax(-1), query, keys, positions, scaling, window)
+def attention_mass_reference(query, keys, positions, scaling, window=None, perturbed=None) -> torch.Tensor:
+    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute. A block of queries at a
+    time, memory O(block * n)."""
+    batch, heads, n, _ = query.shape
+    kv_heads = keys.shape[1]
+    sums = torch.zeros(batch, kv_heads, n, dtype=torch.promote_types(query.dtype, torch.float32), device=query.device)
+    size = max(_ELEMENTS.get(query.device.type, 1 << 20) // max(batch * heads * n, 1), 1)
+    for first in range(0, n, size):
+        block = slice(first, min(first + size, n))
+        at, before = positions[:, block, None], positions[:, None, : block.stop]
+        hidden = (before < 0) | (before > at)  # [batch, queries, keys]
+        if window is not None:
+            hidden |= before <= at - window
+        logits = grouped_logits(query[:, :, block], keys[:, :, : block.stop], scaling)
+        if perturbed is not None:
+            logits = perturbed.of(logits, before, block)
+        weights = logits.masked_fill_(hidden[:, None, None], MASKED).softmax(-1).flatten(2, 3)
+        counts = (positions[:, block] >= 0).to(weights.dtype).repeat(1, heads // kv_heads)  # padded queries add nothing
+        sums[:, :, : block.stop] += (counts[:, None, None] @ weights).squeeze(2)
+    return sums
 
 
 def _check(query, keys, positions, window) -> None:
@@ -83,51 +104,29 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
     return logits.view(batch, kv_heads, heads // kv_heads, count, -1)
 
 
-def sums_by_key(
-    gain: Callable[[torch.Tensor, slice], torch.Tensor], query: torch.Tensor, keys: torch.Tensor,
-    positions: torch.Tensor, scaling: float, window: int | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """What the queries of a prompt give to its keys, `[batch, kv heads, n]`; see `attention_mass` for the arguments. A
-    block of queries at a time, memory O(block * n).
-
-    Args:
-        gain: `(logits [batch, kv heads, group, queries, keys], block)` to what each query gives to each key, of the
-            same shape. The queries are those of `block`, the keys all before its end; hidden logits are `MASKED`.
-    """
-    batch, heads, n, _ = query.shape
-    kv_heads = keys.shape[1]
-    sums = torch.zeros(batch, kv_heads, n, dtype=torch.promote_types(query.dtype, torch.float32), device=query.device)
-    size = max(_ELEMENTS.get(query.device.type, 1 << 20) // max(batch * heads * n, 1), 1)
-    for first in range(0, n, size):
-        block = slice(first, min(first + size, n))
-        at, before = positions[:, block, None], positions[:, None, : block.stop]
-        hidden = (before < 0) | (before > at)  # [batch, queries, keys]
-        if window is not None:
-            hidden |= before <= at - window
-        logits = grouped_logits(query[:, :, block], keys[:, :, : block.stop], scaling)
-        added = gain(logits.masked_fill_(hidden[:, None, None], MASKED), block).flatten(2, 3)
-        counts = (positions[:, block] >= 0).to(added.dtype).repeat(1, heads // kv_heads)  # padded queries add nothing
-        sums[:, :, : block.stop] += (counts[:, None, None] @ added).squeeze(2)
-    return sums
-
-
 @on_device
-def launch_attention_mass(query, keys, positions, scaling: float, window: int | None = None) -> torch.Tensor:
+def launch_attention_mass(
+    query, keys, positions, scaling: float, window: int | None = None, perturbed: Perturbed | None = None
+) -> torch.Tensor:
     """`attention_mass` by the kernels, for checked arguments of the dtypes that they take."""
     batch, heads, n, width = query.shape
     kv_heads = keys.shape[1]
     new = {"dtype": torch.float32, "device": query.device}
     lse, mass = torch.empty(batch, heads, n, **new), torch.empty(batch, kv_heads, n, **new)
-    padded = positions < 0
-    bias = torch.zeros(padded.shape, **new).masked_fill_(padded, -math.inf).expand(batch, n)
-    oldest, end = (bias, bias) if window is None else _spans(positions, window)
-    stays, moves = _tiles(query)
+    at = positions.to(torch.int32).contiguous().expand(batch, n)
+    oldest, end = (at, at) if window is None else _spans(positions, window)
+    form = PLAIN if perturbed is None else perturbed.form
+    temperatures, places = (at, at) if perturbed is None else perturbed.pointers(batch)
+    stays, moves = _tiles(query, form)
     options = {
-        "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16),
+        "FORM": form, "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16),
         "WIDE": multiplies_wide(query.dtype),
         "num_warps": 4, "num_stages": 3,
     }  # fmt: skip
-    given = (query, keys, bias, lse, *query.stride(), *keys.stride(), bias.stride(0), n, scaling * math.log2(math.e))
+    given = (
+        query, keys, at, lse, *query.stride(), *keys.stride(), at.stride(0), n, scaling * math.log2(math.e),
+        temperatures, places, perturbed.stream if form == NOISY else 0,
+    )  # fmt: skip
     blocks = -(-n // stays)
     group = heads // kv_heads
     _lse_kernel[(batch * heads, blocks)](*given, oldest, heads, group, QUERIES=stays, KEYS=moves, **options)
@@ -147,10 +146,10 @@ def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Te
     )
 
 
-def _tiles(query: torch.Tensor) -> tuple[int, int]:
+def _tiles(query: torch.Tensor, form: int) -> tuple[int, int]:
     """Rows that a program keeps, and rows that it reads at a time: chosen by compiling, so that four warps hold them
     without spilling. No run on a GPU is recorded yet."""
-    if query.dtype == torch.float32:  # three products each, and twice the bytes
+    if query.dtype == torch.float32 or form == NOISY:  # three products each and twice the bytes; hashes of 64 bits
         return 64, 32
     return (128, 64) if query.shape[-1] <= 128 else (64, 64)
 
@@ -173,9 +172,9 @@ def _logits(a, b, WIDE: tl.constexpr):
 
 @jit
 def _lse_kernel(
-    query, keys, bias, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, bias_row, n, scale,
-    oldest, heads, group, QUERIES: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr, WIDE: tl.constexpr,
+    query, keys, positions, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, p_row, n, scale,
+    temperatures, places, stream, oldest, heads, group, QUERIES: tl.constexpr, KEYS: tl.constexpr, FORM: tl.constexpr,
+    WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One program for a block of queries of one head: log2 of the sum of 2^logit, `scale` in units of log2, over the
     keys that each query sees. Infinite for padding, which weighs nothing then."""
@@ -190,34 +189,42 @@ def _lse_kernel(
     low = 0
     since = 0
     if WINDOW:
-        since = tl.load(oldest + batch * bias_row + row, mask=row < n, other=n)[:, None]
+        since = tl.load(oldest + batch * p_row + row, mask=row < n, other=n)[:, None]
         low = tl.min(tl.min(since, 1), 0)
     base = keys + batch * k_batch + (head // group) * k_head + tl.cast(low, tl.int64) * k_row
     tile = place[:, None] * k_row + column * k_column
+    strength, rows = 1.0, row
+    if FORM != 0:
+        strength = 1 / tl.load(temperatures + batch)
+    if FORM == 2:
+        rows = row_stream(stream, head, tl.load(places + batch * n + row, mask=row < n, other=0))
     top = tl.full((QUERIES,), -1.0e30, tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     for start in loop(low, tl.minimum(first + QUERIES, n), KEYS):
         key = start + place
         k = tl.load(base + tile, mask=(key < n)[:, None] & (column < WIDTH), other=0.0)
-        hidden = tl.load(bias + batch * bias_row + key, mask=key < n, other=-float("inf"))
-        seen = (key[None, :] <= row[:, None]) & (hidden[None, :] == 0)
+        position = tl.load(positions + batch * p_row + key, mask=key < n, other=-1)
+        seen = (key[None, :] <= row[:, None]) & (position[None, :] >= 0)
         if WINDOW:
             seen = seen & (key[None, :] >= since)
-        x = tl.where(seen, _logits(q, k, WIDE) * scale, -float("inf"))  # padding may hold NaN
+        x = _logits(q, k, WIDE) * (scale * strength)
+        if FORM == 2:
+            x += gumbel_log2(rows[:, None], position.to(tl.int64)[None, :]) * strength
+        x = tl.where(seen, x, -float("inf"))  # padding may hold NaN
         higher = tl.maximum(top, tl.max(x, 1))
         total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(x - higher[:, None]), 1)
         top = higher
         base += KEYS * k_row
-    real = tl.load(bias + batch * bias_row + row, mask=row < n, other=-float("inf")) == 0
+    real = tl.load(positions + batch * p_row + row, mask=row < n, other=-1) >= 0
     found = tl.where(real, top + tl.log2(tl.where(real, total, 1.0)), float("inf"))
     tl.store(lse + tl.program_id(0).to(tl.int64) * n + row, found, mask=row < n)
 
 
 @jit
 def _mass_kernel(
-    query, keys, bias, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, bias_row, n, scale,
-    end, mass, kv_heads, GROUP: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr, WINDOW: tl.constexpr,
-    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr,
+    query, keys, positions, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, p_row, n, scale,
+    temperatures, places, stream, end, mass, kv_heads, GROUP: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,
+    FORM: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One program for a block of keys of one KV head, which reads the queries behind its first key, head by head."""
     batch = (tl.program_id(0) // kv_heads).to(tl.int64)
@@ -231,9 +238,13 @@ def _mass_kernel(
     high = n
     until = n
     if WINDOW:
-        until = tl.load(end + batch * bias_row + key, mask=key < n, other=0)[:, None]
+        until = tl.load(end + batch * p_row + key, mask=key < n, other=0)[:, None]
         high = tl.max(tl.max(until, 1), 0)
     tile = place[:, None] * q_row + column * q_column
+    position = tl.load(positions + batch * p_row + key, mask=key < n, other=-1)
+    strength = 1.0
+    if FORM != 0:
+        strength = 1 / tl.load(temperatures + batch)
     sums = tl.zeros((KEYS,), tl.float32)
     for member in range(GROUP):
         of_head = head * GROUP + member
@@ -243,12 +254,15 @@ def _mass_kernel(
             row = start + place
             q = tl.load(base + tile, mask=(row < n)[:, None] & (column < WIDTH), other=0.0)
             level = tl.load(levels + row, mask=row < n, other=float("inf"))
-            weight = tl.exp2(_logits(k, q, WIDE) * scale - level[None, :])
+            x = _logits(k, q, WIDE) * (scale * strength)
+            if FORM == 2:
+                rows = row_stream(stream, of_head, tl.load(places + batch * n + row, mask=row < n, other=0))
+                x += gumbel_log2(rows[None, :], position.to(tl.int64)[:, None]) * strength
+            weight = tl.exp2(x - level[None, :])
             seen = (row[None, :] >= key[:, None]) & (level[None, :] < float("inf"))  # padded queries see nothing
             if WINDOW:
                 seen = seen & (row[None, :] < until)
             sums += tl.sum(tl.where(seen, weight, 0.0), 1)
             base += QUERIES * q_row
-    real = tl.load(bias + batch * bias_row + key, mask=key < n, other=0.0) == 0
     target = mass + tl.program_id(0).to(tl.int64) * n + key
-    tl.store(target, tl.where(real, sums, 0.0), mask=key < n)
+    tl.store(target, tl.where(position >= 0, sums, 0.0), mask=key < n)

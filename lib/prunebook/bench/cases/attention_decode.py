@@ -31,7 +31,7 @@ def case(batch: int, slots: int, kv_heads: int, rank: int, heads: int = _HEADS, 
         Provider("prunebook", lambda o: decode_with_mass(*_given(o), scaling)),
         Provider("eager attention, summed", partial(_eager, scaling), allowed=_ALLOWED_EAGER,
                  note="bfloat16, its softmax in float32; keys and values are not repeated for the heads of a group"),
-        Provider("torch, float32", lambda o: decode_reference(*_given(o), scaling)[:2],
+        Provider("torch, float32", lambda o: decode_reference(*_given(o), scaling),
                  note="our reference in torch: keys in float32, products too"),
         Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
                  note="the attention that a token costs anyhow; tells no mass"),
@@ -40,7 +40,7 @@ def case(batch: int, slots: int, kv_heads: int, rank: int, heads: int = _HEADS, 
         KERNEL, {"batch": batch, "slots": slots, "heads": heads, "width": width},
         work.attention_decode(batch, slots, heads, kv_heads, width),
         partial(_operands, batch, slots, heads, kv_heads, width),
-        lambda o: decode_reference(*(x if x.dtype == torch.bool else x.double() for x in _given(o)), scaling)[:2],
+        lambda o: decode_reference(*(x.double() if x.is_floating_point() else x for x in _given(o)), scaling),
         _error, providers, settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}, allowed=_ALLOWED,
         rank=rank, seconds=10,
     )  # fmt: skip
@@ -52,12 +52,12 @@ def _operands(
     options = {"generator": generator, "device": generator.device}
     keys, values = (torch.randn(batch, kv_heads, slots, width, **options).bfloat16() for _ in range(2))
     query = torch.randn(batch, heads, width, **options).bfloat16()
-    valid = torch.ones(batch, kv_heads, slots, dtype=torch.bool, device=generator.device)
-    return {"query": query, "keys": keys, "values": values, "valid": valid}
+    positions = torch.arange(slots, device=generator.device).repeat(batch, kv_heads, 1)
+    return {"query": query, "keys": keys, "values": values, "positions": positions}
 
 
 def _given(o: Operands) -> tuple[torch.Tensor, ...]:
-    return o["query"], o["keys"], o["values"], o["valid"]
+    return o["query"], o["keys"], o["values"], o["positions"]
 
 
 def _error(result: tuple[torch.Tensor, torch.Tensor], truth: tuple[torch.Tensor, torch.Tensor]) -> float:

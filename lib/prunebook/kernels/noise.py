@@ -1,0 +1,109 @@
+"""Gumbel noise on attention logits, drawn by address: a hash of (seed, layer, head, query, key), in no order and with
+no state.
+
+So a draw depends neither on the blocks in which scores are computed nor on the batch, padding or slot of a token, a
+kernel makes it where it needs it, and a replay is exact on every device. Counters hashed by SplitMix64 (Steele, Lea and
+Flood, OOPSLA 2014), a stream a query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from .launch import jit, tl
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
+PLAIN, TEMPERED, NOISY = range(3)  # as kernels name what happens to logits
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Logits with noise and a temperature: `(x + zeta) / tau`, zeta from Gumbel(0, 1).
+
+    temperature: float32 `[batch or 1]`. queries: int64 `[batch or 1, queries]`, the positions that draws are addressed
+    by. stream: of a seed and a layer, from `stream_of`; None for zeta = 0.
+    """
+
+    temperature: torch.Tensor
+    queries: torch.Tensor
+    stream: int | None = None
+
+    def of(self, logits: torch.Tensor, keys: torch.Tensor, block: slice = slice(None)) -> torch.Tensor:
+        """Perturbed logits of the queries of `block`.
+
+        Args:
+            logits: `[batch, kv heads, group, queries, keys]`.
+            keys: their positions, int64 `[batch or 1, kv heads or 1, keys]`.
+        """
+        if self.stream is not None:
+            heads = torch.arange(logits.shape[1] * logits.shape[2], device=logits.device).view(*logits.shape[1:3], 1, 1)
+            queries = self.queries[:, None, None, block, None]
+            logits = logits + gumbel(self.stream, heads, queries, keys[:, :, None, None])
+        return logits / self.temperature[:, None, None, None, None]
+
+    @property
+    def form(self) -> int:
+        return TEMPERED if self.stream is None else NOISY
+
+    def pointers(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Temperatures `[batch]` and positions of queries `[batch, queries]`, one row after the other."""
+        return self.temperature.expand(batch).contiguous(), self.queries.expand(batch, -1).contiguous()
+
+
+@cache
+def stream_of(seed: int, layer: int) -> int:
+    """What draws of one seed and layer share, a signed integer of 64 bits. Args: seed: at least 0."""
+    mixed = _mix(torch.tensor(seed))
+    return _mix(mixed + layer).item()
+
+
+def uniform(stream: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Float32 in (0, 1), of the broadcast shape of `heads`, `queries` and `keys`, all int64."""
+    row = _mix(_mix(heads + stream) + queries)
+    bits = _mix(row + (keys + 1) * _GOLDEN)
+    return _shift(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
+
+
+def gumbel(stream: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Draws from Gumbel(0, 1), addressed like `uniform`."""
+    return uniform(stream, heads, queries, keys).log_().neg_().log_().neg_()
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's finaliser, in place; products wrap."""
+    x.bitwise_xor_(_shift(x, 30)).mul_(_FIRST)
+    x.bitwise_xor_(_shift(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(_shift(x, 31))
+
+
+def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """A logical right shift."""
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+@jit
+def _mixed(x):
+    """`_mix` of uint64."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+@jit
+def row_stream(stream, head, queries):
+    """Of queries at int64 positions: uint64 of their shape."""
+    of_head = _mixed((queries * 0 + stream + head).to(tl.uint64))
+    return _mixed(of_head + queries.to(tl.uint64))
+
+
+@jit
+def gumbel_log2(rows, keys):
+    """`-log2(-log2 u)` for rows from `row_stream` and int64 positions of keys: draws in units of log2 and less a
+    constant, which a softmax does not see."""
+    bits = _mixed(rows + (keys + 1).to(tl.uint64) * 0x9E3779B97F4A7C15)
+    u = ((bits >> 41).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+    return -tl.log2(-tl.log2(u))
