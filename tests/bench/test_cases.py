@@ -51,7 +51,7 @@ SMALL = [
     matmul_unstructured.case(3, 40, 520, 0.7, rank=1),
     matmul_unstructured.case(8, 40, 64, 0.5, rank=1),
     attention_mass.case(40, 2, rank=1, heads=4, width=16),
-    attention_mass.case(24, 2, rank=1, heads=2, width=16),
+    attention_mass.case(24, 2, rank=1, heads=2, width=16, noise=True),
     attention_decode.case(2, 64, 2, rank=1, heads=8, width=16),
     compaction.case(64, 24, 2, rank=1, width=8),
     sparsegpt.block(6, "0.5", rank=1, columns=32),
@@ -83,7 +83,7 @@ def test_no_other_form_of_ours_is_a_rival_and_nothing_is_let_through_uncompared(
     roles = {provider.name: provider.role for provider in providers if provider.name != "prunebook"}
     assert {name for name, role in roles.items() if role == CONTROL} == {
         "torch's 4x4 tile kernel", "the factor alone", "the forward passes alone",
-        "scaled_dot_product_attention alone",
+        "scaled_dot_product_attention alone", "mass without noise",
     }  # fmt: skip
     assert {name for name, role in roles.items() if role == OWN} == {n for n in roles if n.startswith("prunebook")}
     assert all(provider.allowed is None or provider.allowed < 1e3 for provider in providers)

@@ -1,11 +1,13 @@
 """Attention mass of a prompt's keys, beside eager attention whose weights are summed, and attention alone."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from ...kernels.attention_mass import attention_mass, attention_mass_reference
+from ...kernels.noise import Perturbed, stream_of
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
 from ..record import CONTROL
@@ -23,39 +25,49 @@ def cases() -> list[Case]:
         case(tokens, kv_heads, rank=rank + int(kv_heads == _HEADS))
         for tokens, rank in ((4096, 0), (32768, 1), (16384, 2))
         for kv_heads in (8, _HEADS)
-    ]
+    ] + [case(4096, 8, rank=1, noise=True)]
 
 
-def case(tokens: int, kv_heads: int, rank: int, heads: int = _HEADS, width: int = _WIDTH) -> Case:
+def case(
+    tokens: int, kv_heads: int, rank: int, heads: int = _HEADS, width: int = _WIDTH, noise: bool = False
+) -> Case:
+    """With `noise` that of Keyformer, which eager attention cannot draw alike; draws count no operations."""
     scaling = width**-0.5
+    eager = Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
+                     note="the square matrix of weights in bfloat16, its softmax in float32")  # fmt: skip
+    plain = Provider("mass without noise", lambda o: attention_mass(o["query"], o["keys"], o["positions"], scaling),
+                     role=CONTROL, note="what draws cost is the difference")  # fmt: skip
     providers = [
-        Provider("prunebook", lambda o: attention_mass(o["query"], o["keys"], o["positions"], scaling)),
-        Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
-                 note="the square matrix of weights in bfloat16, its softmax in float32"),
-        Provider("torch, queries in blocks",
-                 lambda o: attention_mass_reference(o["query"], o["keys"], o["positions"], scaling),
+        Provider("prunebook", partial(_by, attention_mass, scaling)),
+        Provider("torch, queries in blocks", partial(_by, attention_mass_reference, scaling),
                  note="our reference in torch, float32: memory for a block of queries alone"),
         Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
                  note="the attention that a prompt costs anyhow; tells no mass"),
+        plain if noise else eager,
     ]  # fmt: skip
     return Case(
         KERNEL, {"tokens": tokens, "heads": heads, "width": width},
-        work.attention_mass(tokens, heads, kv_heads, width), partial(_operands, tokens, heads, kv_heads, width),
-        partial(_truth, scaling), _error, providers,
-        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}, allowed=_ALLOWED, rank=rank,
-        seconds=15 if tokens <= 4096 else 40,
+        work.attention_mass(tokens, heads, kv_heads, width), partial(_operands, tokens, heads, kv_heads, width, noise),
+        lambda o: _by(attention_mass_reference, scaling, o | {name: o[name].double() for name in ("query", "keys")}),
+        _error, providers,
+        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"} | ({"noise": "Gumbel"} if noise else {}),
+        allowed=_ALLOWED, rank=rank, seconds=15 if tokens <= 4096 else 40,
     )  # fmt: skip
 
 
-def _operands(tokens: int, heads: int, kv_heads: int, width: int, generator: torch.Generator) -> Operands:
+def _operands(
+    tokens: int, heads: int, kv_heads: int, width: int, noise: bool, generator: torch.Generator
+) -> Operands:
     options = {"generator": generator, "device": generator.device}
     names = {"query": heads, "keys": kv_heads, "values": kv_heads}
     drawn = {name: torch.randn(1, n, tokens, width, **options).bfloat16() for name, n in names.items()}
-    return drawn | {"positions": torch.arange(tokens, device=generator.device)[None]}
+    positions = torch.arange(tokens, device=generator.device)[None]
+    perturbed = Perturbed(torch.ones(1, device=generator.device), positions, stream_of(0, 0)) if noise else None
+    return drawn | {"positions": positions, "perturbed": perturbed}
 
 
-def _truth(scaling: float, o: Operands) -> torch.Tensor:
-    return attention_mass_reference(o["query"].double(), o["keys"].double(), o["positions"], scaling)
+def _by(mass: Callable, scaling: float, o: Operands) -> torch.Tensor:
+    return mass(o["query"], o["keys"], o["positions"], scaling, perturbed=o["perturbed"])
 
 
 def _error(result: torch.Tensor, truth: torch.Tensor) -> float:
