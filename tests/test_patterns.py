@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -279,6 +280,21 @@ def test_pruning_by_scores_or_their_factors_is_pruning_by_their_mask(pattern, dt
             pruned = weight.clone()
             prune_lowest(pruned, lowest, pattern)
             assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), Unstructured(0.5, "layer"), NofM(2, 4)], ids=str)
+def test_half_precision_scores_prune(pattern):
+    weight, scores = torch.ones(2, 4), torch.tensor([[1.0, 2, 3, 4], [8, 7, 6, 5]])
+    prune_lowest(weight, scores.bfloat16(), pattern)
+    layer = [[0, 0, 0, 0], [1, 1, 1, 1]]
+    assert weight.tolist() == (layer if pattern == Unstructured(0.5, "layer") else [[0, 0, 1, 1], [1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("shape", [[2, 1], [4], [1, 4], [3, 4]])
+def test_scores_of_another_shape_are_refused(shape):
+    line = f"scores are {shape}; a weight [2, 4] needs one for each entry"
+    with pytest.raises(UserError, match=re.escape(line)):
+        prune_lowest(torch.ones(2, 4), torch.ones(shape), Unstructured(0.5))
 
 
 def test_pruning_one_layer_by_the_scope_of_the_model_is_refused():

@@ -174,18 +174,21 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
 def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: Pattern) -> None:
     """Set to zero, in place, what `pattern` removes from one layer by a score.
 
-    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`. Given a score's factors, infinite scores are
-    refused, too; on a GPU no scores are written out then, and for rows and n:m all of it is one kernel.
+    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`. Given a score's factors, on a GPU no scores are
+    written out, and for rows and n:m all of it is one kernel.
 
     Args:
-        weight: `[out, in]`. score: `[out, in]`, or its factors, see `kernels.scores`.
+        weight: `[out, in]`. score: of any float dtype `[out, in]`, or its factors, see `kernels.scores`.
 
     Raises:
-        UserError: scores with NaN or infinity, a width that n:m does not divide, another layer's budget, or scope
-            `model`.
+        UserError: scores of another shape or with NaN, factors whose scores are infinite, a width that n:m does not
+            divide, another layer's budget, or scope `model`.
     """
     if isinstance(score, torch.Tensor):
-        weight.masked_fill_(~keep_mask(score, pattern), 0)
+        if score.shape != weight.shape:
+            raise UserError(f"scores are {list(score.shape)}; a weight {list(weight.shape)} needs one for each entry")
+        wide = score.to(torch.promote_types(score.dtype, torch.float32))
+        weight.masked_fill_(~keep_mask(wide, pattern), 0)
     elif isinstance(pattern, NofM) and pattern.m in SIZES:
         check_width(weight.shape[1], pattern)
         select_n_of_m(weight, pattern.n, pattern.m, score)

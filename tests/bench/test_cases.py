@@ -53,6 +53,7 @@ SMALL = [
     attention_mass.case(40, 2, rank=1, heads=4, width=16),
     attention_mass.case(24, 2, rank=1, heads=2, width=16, noise=True),
     attention_decode.case(2, 64, 2, rank=1, heads=8, width=16),
+    attention_decode.case(2, 40, 2, rank=1, heads=4, width=16, noise=True),
     compaction.case(64, 24, 2, rank=1, width=8),
     sparsegpt.block(6, "0.5", rank=1, columns=32),
     sparsegpt.block(6, "2:4", rank=1, columns=32),

@@ -12,6 +12,7 @@ import json, torch
 from prunebook.bench.cases import attention_mass, matmul_2_4, matmul_unstructured, ternary
 from prunebook.kernels import attention_mass as mass, matmul_2_4 as two_four, matmul_unstructured as unstructured
 from prunebook.kernels import packed, ternary as codes
+from prunebook.kernels.noise import Perturbation, stream_of
 
 for module in (mass, two_four, unstructured, packed, codes):
     module.runs_natively = lambda *_, **__: True  # dispatch as on a GPU
@@ -49,7 +50,9 @@ with compiled_for() as found:
         product_ternary(*largest(ternary, most))
     tokens, heads, width = min(tuple(case.shape.values()) for case in attention_mass.cases())  # tiles are those of all
     query, keys = (torch.empty(1, n, tokens, width, dtype=dtype) for n in (heads, 8))
-    mass.attention_mass(query, keys, torch.arange(tokens)[None], 0.1)
+    positions = torch.arange(tokens)[None]
+    for perturbation in (None, Perturbation(torch.ones(1), positions, stream_of(0, 1))):
+        mass.attention_mass(query, keys, positions, 0.1, perturbation=perturbation)
 print(json.dumps([(one.name, one.shared) for one in found]))
 """
 

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache
+from prunebook.caches.budget import Budget
+from prunebook.caches.layer import Plan
 from prunebook.errors import UserError
 from prunebook.kernels.noise import gumbel, stream_of
 
@@ -193,6 +195,22 @@ def test_slots_grow_up_to_a_budget_in_tokens():
     sets, _ = drive(layer, query, keys, values, torch.ones(1, 105).bool(), 5)
     assert [len(s[0][0]) for s in sets] == [min(5 + t, 80) for t in range(101)]
     assert layer.keys.shape[2] == 81
+
+
+def test_random_caches_differ_by_seed_and_by_layer():
+    query, keys, values = case(9, 1, 2, 1, 40, 0)
+    kept = {}
+    for seed, index in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        layer = make_layer(RandomCache(20, recent=2, seed=seed))
+        layer.read_prompt(query, keys, values, torch.ones(1, 40).bool(), SCALING, index)
+        found = tuple(layer.positions.flatten().tolist())
+        assert kept.setdefault((seed, index), found) == found
+    assert len(set(kept.values())) == 3
+
+
+def test_a_perturbation_of_nothing_is_refused():
+    with pytest.raises(UserError, match="perturb is of the attention mass; give mass=True"):
+        Plan(Budget(4, 1), perturb=lambda layer, queries, steps: None)
 
 
 @pytest.mark.parametrize("how", ["reorder", "select", "repeat"])

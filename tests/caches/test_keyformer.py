@@ -14,8 +14,8 @@ def scored(logits, step=0, **options):
     """What queries add to the scores of their keys, of logits `[..., queries, keys]`."""
     perturb = KeyformerCache(0.5, **options).layer_class_to_replicate().plan.perturb
     count, keys = logits.shape[-2:]
-    perturbed = perturb(0, torch.arange(count)[None], torch.tensor([step]))
-    return perturbed.of(logits, torch.arange(keys)[None, None]).softmax(-1)
+    perturbation = perturb(0, torch.arange(count)[None], torch.tensor([step]))
+    return perturbation.of(logits, torch.arange(keys)[None, None]).softmax(-1)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.6, 0.567), (0.9, 0.816), (0.99, 0.963)])
@@ -38,6 +38,7 @@ def test_expectation_at_the_last_temperature():
 def test_temperatures():
     found = Temperature((1.0, 2.0), 8).after(torch.tensor([0, 1, 4, 8, 50]))
     assert found.tolist() == [1.0, 1.125, 1.5, 2.0, 2.0]
+    assert found.dtype == torch.float32
     assert Temperature((1.5, 1.5), None).after(torch.tensor([0, 9])).tolist() == [1.5, 1.5]
 
 

@@ -10,7 +10,7 @@ from compiling import DEVICE, compile_in_new_process, needs_triton
 from prunebook.errors import UserError
 from prunebook.kernels import attention_decode as module
 from prunebook.kernels.attention_decode import decode_reference, decode_with_mass, launch_decode
-from prunebook.kernels.noise import Perturbed, gumbel, stream_of
+from prunebook.kernels.noise import Perturbation, gumbel, stream_of
 
 IMPLEMENTATIONS = [decode_reference, pytest.param(launch_decode, marks=needs_triton)]
 
@@ -36,19 +36,19 @@ def draw(batch, kv_heads, group, slots, width, dtype=torch.float32, v_width=None
     return *(x.to(dtype).to(DEVICE) for x in (query, keys, values)), positions.to(DEVICE)
 
 
-def expected(query, keys, values, positions, scaling, perturbed=None):
+def expected(query, keys, values, positions, scaling, perturbation=None):
     """Output and mass in float64, head by head."""
     group, valid = query.shape[1] // keys.shape[1], positions >= 0
     keys, values = (x.double().masked_fill(~valid[..., None], 0).repeat_interleave(group, 1) for x in (keys, values))
     logits = (query.double()[:, :, None] @ keys.mT)[:, :, 0] * scaling
     empty = ~valid.repeat_interleave(group, 1)
     weights = scored = logits.masked_fill(empty, -torch.inf).softmax(-1)
-    if perturbed is not None:
-        if perturbed.stream is not None:
+    if perturbation is not None:
+        if perturbation.stream is not None:
             for head in range(query.shape[1]):
-                address = torch.tensor(head, device=DEVICE), perturbed.queries, positions[:, head // group]
-                logits[:, head] += gumbel(perturbed.stream, *address)
-        scored = (logits / perturbed.temperature[:, None, None]).masked_fill(empty, -torch.inf).softmax(-1)
+                address = torch.tensor(head, device=DEVICE), perturbation.queries, positions[:, head // group]
+                logits[:, head] += gumbel(perturbation.stream, *address)
+        scored = (logits / perturbation.temperature[:, None, None]).masked_fill(empty, -torch.inf).softmax(-1)
     return (weights[:, :, None] @ values)[:, :, 0], scored.unflatten(1, (-1, group)).sum(2)
 
 
@@ -96,7 +96,7 @@ def test_perturbed_logits(decode, noise, batch, kv_heads, group, slots, width, t
     """The output stays as it is; the mass has the noise of each head and position, and the temperature of its row."""
     given = *draw(batch, kv_heads, group, slots, width, spread=2.0), width**-0.5
     queries = torch.arange(batch, device=DEVICE)[:, None] + 1000
-    change = Perturbed(torch.tensor(temperatures, device=DEVICE), queries, stream_of(5, 2) if noise else None)
+    change = Perturbation(torch.tensor(temperatures, device=DEVICE), queries, stream_of(5, 2) if noise else None)
     (output, mass), (wanted, wanted_mass) = decode(*given, change), expected(*given, change)
     torch.testing.assert_close(output, decode(*given)[0], rtol=0, atol=0)
     torch.testing.assert_close(output.double(), wanted, rtol=1e-5, atol=2e-6)
@@ -135,7 +135,7 @@ def test_splits_do_not_matter(monkeypatch, dtype):
     """One program, some, and one for each block of slots; a split may hold no slot, the last one is shorter."""
     given = draw(1, 2, 3, 205, 16, dtype)
     given[3][0, 0, :130] = given[3][0, 1, 128:] = -1
-    change = Perturbed(torch.tensor([2.0], device=DEVICE), torch.tensor([[300]], device=DEVICE), stream_of(0, 1))
+    change = Perturbation(torch.tensor([2.0], device=DEVICE), torch.tensor([[300]], device=DEVICE), stream_of(0, 1))
     wanted, wanted_mass = expected(*given, 0.25, change)
     for programs in (1, 6, 264):
         monkeypatch.setattr(module, "PROGRAMS", programs)
@@ -159,7 +159,8 @@ def test_a_head_without_slots_gives_zeros(decode):
 def test_strides_do_not_matter_and_inputs_stay():
     """Views with steps, views between columns of NaN, and the layout of slots before heads."""
     query, keys, values, held = draw(2, 2, 2, 40, 8)
-    change = Perturbed(torch.tensor([1.5], device=DEVICE), torch.tensor([[50], [60]], device=DEVICE), stream_of(0, 0))
+    newest = torch.tensor([[50], [60]], device=DEVICE)
+    change = Perturbation(torch.tensor([1.5], device=DEVICE), newest, stream_of(0, 0))
     wanted = launch_decode(query, keys, values, held, 0.5, change)
     steps = [x.repeat_interleave(3, -1)[..., ::3] for x in (query, keys, values)]
     between = [torch.nn.functional.pad(x, (4, 20), value=torch.nan)[..., 4:12] for x in (query, keys, values)]
@@ -197,6 +198,11 @@ def test_float64_and_no_slots():
         ({"values": torch.ones(2, 2, 5, 8).int()}, "values: torch.int32 [2, 2, 5, 8]"),
         ({"positions": torch.ones(2, 1, 5).long()}, "positions: torch.int64 [2, 1, 5]; keys [2, 2, 5, 8] need t"),
         ({"positions": torch.ones(2, 2, 5).bool()}, "positions: torch.bool [2, 2, 5]"),
+        (
+            {"perturbation": Perturbation(torch.ones(1), torch.ones(2, 9).long())},
+            "queries of the perturbation: torch.int64 [2, 9] on cpu; the logits need torch.int64 [1, 1] or [2, 1]",
+        ),
+        ({"perturbation": Perturbation(torch.ones(2, 1), torch.ones(2, 1).long())}, "temperature of the perturbation"),
     ],
 )
 def test_bad_arguments(changes, message):
@@ -214,20 +220,21 @@ def test_compiled_for_hopper():
         """
 import json, torch
 from prunebook.kernels.attention_decode import launch_decode
-from prunebook.kernels.noise import Perturbed, stream_of
-noise = Perturbed(torch.ones(1), torch.ones(1, 1).long(), stream_of(0, 3))
+from prunebook.kernels.noise import Perturbation, stream_of
+at = torch.ones(1, 1).long()
+noise, tempered = (Perturbation(torch.ones(1), at, stream) for stream in (stream_of(0, 3), None))
 with compiled_for() as found:
-    for width, dtype, group, perturbed in (
+    for width, dtype, group, perturbation in (
         (128, torch.bfloat16, 4, None), (64, torch.float16, 3, None), (128, torch.float32, 1, None),
-        (128, torch.bfloat16, 4, noise),
+        (128, torch.bfloat16, 4, noise), (128, torch.bfloat16, 4, tempered),
     ):
         held = torch.ones(1, 2, 1000, width, dtype=dtype)
         query = torch.ones(1, 2 * group, width, dtype=dtype)
-        launch_decode(query, held, held, held[..., 0].long(), 0.1, perturbed)
+        launch_decode(query, held, held, held[..., 0].long(), 0.1, perturbation)
 for one in found:
     tensor_cores, wide = "mma.sync" in one.ptx or "wgmma" in one.ptx, "cp.async.cg.shared.global" in one.ptx
     print(json.dumps([one.name, one.stack, one.shared <= 227 * 1024 // 2, tensor_cores, wide]))
 """
     )
     pair = [["_split_kernel", 0, True, True, True], ["_combine_kernel", 0, True, False, False]]
-    assert [json.loads(line) for line in printed.splitlines()] == pair * 4
+    assert [json.loads(line) for line in printed.splitlines()] == pair * 5

@@ -10,7 +10,7 @@ from compiling import DEVICE, compile_in_new_process, needs_triton
 from prunebook.errors import UserError
 from prunebook.kernels import attention_mass as module
 from prunebook.kernels.attention_mass import attention_mass, attention_mass_reference, launch_attention_mass
-from prunebook.kernels.noise import Perturbed, gumbel, stream_of
+from prunebook.kernels.noise import Perturbation, gumbel, stream_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of weights that are then masked
 IMPLEMENTATIONS = [attention_mass_reference, pytest.param(launch_attention_mass, marks=needs_triton)]
@@ -36,7 +36,7 @@ def draw(heads, kv_heads, n, width, dtype=torch.float32, valid=None, spread=1.0)
     return *(x.to(dtype).to(DEVICE).transpose(1, 2) for x in (query, keys)), positions_of(valid).to(DEVICE)
 
 
-def square(query, keys, positions, scaling, window=None, perturbed=None):
+def square(query, keys, positions, scaling, window=None, perturbation=None):
     """The whole matrix in float64, with -inf where a query does not see a key; noise head by head."""
     keys = keys.repeat_interleave(query.shape[1] // keys.shape[1], 1)
     at, before = positions[:, None, :, None], positions[:, None, None, :]
@@ -44,12 +44,12 @@ def square(query, keys, positions, scaling, window=None, perturbed=None):
     if window is not None:
         seen &= at - before < window
     logits = query.double() @ keys.double().mT * scaling
-    if perturbed is not None:
-        if perturbed.stream is not None:
+    if perturbation is not None:
+        if perturbation.stream is not None:
             for head in range(logits.shape[1]):
                 address = torch.tensor(head, device=DEVICE), at[:, 0], before[:, 0]
-                logits[:, head] += gumbel(perturbed.stream, *address)
-        logits /= perturbed.temperature[:, None, None, None]
+                logits[:, head] += gumbel(perturbation.stream, *address)
+        logits /= perturbation.temperature[:, None, None, None]
     return logits.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0)
 
 
@@ -102,7 +102,7 @@ def test_close_to_the_square_matrix(mass, heads, kv_heads, n, width, valid, wind
 
 
 def perturbed(positions, noise, *temperatures):
-    return Perturbed(torch.tensor(temperatures, device=DEVICE), positions, stream_of(3, 1) if noise else None)
+    return Perturbation(torch.tensor(temperatures, device=DEVICE), positions, stream_of(3, 1) if noise else None)
 
 
 @pytest.mark.parametrize("mass", IMPLEMENTATIONS)
@@ -149,7 +149,8 @@ def test_large_logits(mass):
 
 
 @pytest.mark.parametrize("elements", [1, 500, 1 << 20])
-def test_the_reference_holds_a_block_of_logits(monkeypatch, elements):
+@pytest.mark.parametrize("noise", [False, True])
+def test_the_reference_holds_a_block_of_logits(monkeypatch, elements, noise):
     """One query of each head at least; together no more than the square matrix."""
     blocks = []
 
@@ -160,7 +161,8 @@ def test_the_reference_holds_a_block_of_logits(monkeypatch, elements):
     module_logits = module.grouped_logits
     monkeypatch.setitem(module._ELEMENTS, DEVICE, elements)
     monkeypatch.setattr(module, "grouped_logits", watched)
-    given = *draw(6, 2, 33, 8, valid=LEFT[:2, :33]), 0.7
+    query, keys, positions = draw(6, 2, 33, 8, valid=LEFT[:2, :33])
+    given = query, keys, positions, 0.7, None, perturbed(positions, noise, 1.5, 0.7)
     torch.testing.assert_close(attention_mass_reference(*given).double(), expected(*given), rtol=1e-5, atol=1e-6)
     sizes = [block.numel() for block in blocks]
     assert max(sizes) <= max(elements, 2 * 6 * 33)
@@ -183,12 +185,16 @@ def test_many_tiles_equal_one(monkeypatch):
 def test_strides_do_not_matter_and_inputs_stay():
     """Views with steps, views between columns of NaN, positions that all rows share."""
     query, keys, positions = draw(2, 1, 37, 8, valid=LEFT[:1, :37].expand(2, 37))
-    expected = launch_attention_mass(query.contiguous(), keys.contiguous(), positions, 0.5)
+    change = perturbed(positions[:1].clone(), True, 1.5)
+    given = positions, 0.5, None, change
+    expected = launch_attention_mass(query.contiguous(), keys.contiguous(), *given)
     steps = [x.repeat_interleave(3, 3)[..., ::3] for x in (query, keys)]
     between = [torch.nn.functional.pad(x, (4, 20), value=torch.nan)[..., 4:12] for x in (query, keys)]
     before = [x.clone() for x in (*steps, *between, positions)]
     for views in (steps, between):
-        assert torch.equal(launch_attention_mass(*views, positions[:1], 0.5), expected)
+        assert torch.equal(launch_attention_mass(*views, positions[:1].clone(), *given[1:]), expected)
+    places = positions.repeat_interleave(2, 1)[:, ::2]
+    assert torch.equal(launch_attention_mass(query, keys, places, *given[1:]), expected)
     assert all(map(torch.equal, (*steps, *between, positions), before))
 
 
@@ -209,6 +215,13 @@ def test_float64_and_an_empty_prompt():
         ({"positions": torch.zeros(3, 5).long()}, "positions are torch.int64 [3, 5]; query [2, 4, 5, 8] needs"),
         ({"positions": torch.zeros(2, 5)}, "positions are torch.float32 [2, 5]"),
         ({"window": 0}, "window 0 is not allowed; use a number of keys >= 1, or None"),
+        (
+            {"perturbation": Perturbation(torch.ones(1), torch.ones(1, 4).long())},
+            "queries of the perturbation: torch.int64 [1, 4] on cpu; the logits need torch.int64 [1, 5] or [2, 5]",
+        ),
+        ({"perturbation": Perturbation(torch.ones(2), torch.ones(1, 5))}, "queries of the perturbation: torch.float32"),
+        ({"perturbation": Perturbation(torch.ones(3), torch.ones(1, 5).long())}, "temperature of the perturbation"),
+        ({"perturbation": Perturbation(torch.ones(1).half(), torch.ones(1, 5).long())}, "torch.float16 [1] on cpu"),
     ],
 )
 def test_bad_arguments(changes, message):
@@ -224,12 +237,12 @@ def test_compiled_for_hopper():
         """
 import json, torch
 from prunebook.kernels.attention_mass import launch_attention_mass
-from prunebook.kernels.noise import Perturbed, stream_of
+from prunebook.kernels.noise import Perturbation, stream_of
 with compiled_for() as found:
     at = torch.arange(512)[None]
-    noise = Perturbed(torch.ones(1), at, stream_of(0, 3))
+    noise, tempered = (Perturbation(torch.ones(1), at, stream) for stream in (stream_of(0, 3), None))
     for width, dtype, options in (
-        (128, torch.bfloat16, ((None,), (100,), (None, noise))),
+        (128, torch.bfloat16, ((None,), (100,), (None, noise), (None, tempered))),
         (256, torch.bfloat16, ((None,),)),
         (128, torch.float32, ((None,), (100,), (None, noise))),
     ):
@@ -240,7 +253,7 @@ wide = lambda ptx: "ld.global.v4" in ptx or "cp.async.cg.shared.global" in ptx
 print(json.dumps([(one.stack, "wgmma" in one.ptx, wide(one.ptx), one.shared <= 227 * 1024) for one in found]))
 """
     )
-    assert json.loads(printed.splitlines()[-1]) == [[0, True, True, True]] * 14
+    assert json.loads(printed.splitlines()[-1]) == [[0, True, True, True]] * 16
 
 
 @pytest.mark.parametrize("mass", IMPLEMENTATIONS)

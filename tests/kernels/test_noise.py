@@ -7,7 +7,7 @@ import torch
 from compiling import DEVICE, needs_triton
 
 from prunebook.kernels.launch import jit, tl
-from prunebook.kernels.noise import Perturbed, gumbel, gumbel_log2, row_stream, stream_of, uniform
+from prunebook.kernels.noise import Perturbation, gumbel, gumbel_log2, row_stream, stream_of, uniform
 
 
 def mixed(x):
@@ -55,20 +55,25 @@ def test_draws_do_not_depend_on_what_is_drawn_with_them():
     assert torch.equal(gumbel(stream_of(5, 1), heads, queries, keys[[8, 0]]), whole[..., [8, 0]])
 
 
+def test_a_seed_of_any_size():
+    assert len({stream_of(seed, 0) for seed in (0, 1, 2**40, 2**63 - 1)}) == 4
+    assert stream_of(2**63 + 1, 3) == stream_of(1, 3)
+
+
 def test_logits_are_perturbed_by_the_draws_of_their_addresses():
     """Query heads are counted through the groups; padding has the position -1 like any other."""
     logits = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     queries, keys = torch.tensor([[3, 4, 5, 6], [-1, 0, 1, 2]]), torch.tensor([[[0, 1, 2, 3, 4]], [[-1, 0, 9, 1, 2]]])
     stream, tau = stream_of(1, 6), torch.tensor([2.0, 0.5])
-    found = Perturbed(tau, queries, stream).of(logits, keys)
+    found = Perturbation(tau, queries, stream).of(logits, keys)
     for row in range(2):
         for head in range(6):
             draws = gumbel(stream, torch.tensor(head), queries[row, :, None], keys[row])
             wanted = (logits[row].flatten(0, 1)[head] + draws) / tau[row]
             assert torch.equal(found[row].flatten(0, 1)[head], wanted)
-    some = Perturbed(tau, queries, stream).of(logits[..., 1:3, :], keys, slice(1, 3))
+    some = Perturbation(tau, queries, stream).of(logits[..., 1:3, :], keys, slice(1, 3))
     assert torch.equal(some, found[..., 1:3, :])
-    assert torch.equal(Perturbed(tau, queries).of(logits, keys)[0], logits[0] / 2)
+    assert torch.equal(Perturbation(tau, queries).of(logits, keys)[0], logits[0] / 2)
 
 
 @jit

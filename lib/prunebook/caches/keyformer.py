@@ -15,7 +15,7 @@ import torch
 from transformers import Cache
 
 from ..errors import UserError
-from ..kernels.noise import Perturbed, stream_of
+from ..kernels.noise import Perturbation, stream_of
 from ..methods.options import check_flag, check_whole
 from .budget import Budget
 from .layer import Plan, PrunedLayer
@@ -43,8 +43,8 @@ class KeyformerCache(Cache):
         check_flag("noise", noise)
         check_whole("seed", seed, 0)
 
-        def perturb(layer: int, queries: torch.Tensor, steps: torch.Tensor) -> Perturbed:
-            return Perturbed(temperature.after(steps), queries, stream_of(seed, layer) if noise else None)
+        def perturb(layer: int, queries: torch.Tensor, steps: torch.Tensor) -> Perturbation:
+            return Perturbation(temperature.after(steps), queries, stream_of(seed, layer) if noise else None)
 
         plan = Plan(Budget(budget, recent), mass=True, perturb=perturb)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
@@ -66,5 +66,5 @@ class Temperature:
         check_whole("new_tokens", self.new_tokens, 1, ", as 64")
 
     def after(self, steps: torch.Tensor) -> torch.Tensor:
-        """Temperatures after so many generated tokens, 0 for the prompt."""
-        return self.init + (steps / self.new_tokens).clamp(max=1) * (self.end - self.init)
+        """Temperatures after so many generated tokens, 0 for the prompt: float32, of the shape of `steps`."""
+        return self.init + (steps.float() / self.new_tokens).clamp(max=1) * (self.end - self.init)

@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..kernels.attention_decode import decode_with_mass
 from ..kernels.attention_mass import attention_mass
 from ..kernels.compaction import take_kept
-from ..kernels.noise import Perturbed
+from ..kernels.noise import Perturbation
 from .attention import ALLOWED, OWNER, install
 from .budget import Budget
 
@@ -31,12 +31,14 @@ class Plan:
 
     budget: Budget
     mass: bool = False
-    perturb: Callable[[int, torch.Tensor, torch.Tensor], Perturbed] | None = None
+    perturb: Callable[[int, torch.Tensor, torch.Tensor], Perturbation] | None = None
     start: Callable[[int, torch.Tensor, int], torch.Tensor] | None = None
     average: bool = False
     waiting: bool = False
 
     def __post_init__(self):
+        if self.perturb is not None and not self.mass:
+            raise UserError("perturb is of the attention mass; give mass=True with it")
         install()
 
 
@@ -98,8 +100,8 @@ class PrunedLayer(CacheLayerMixin):
         shared = positions[:1] if min(counts) == n else positions  # one for all rows where nothing is padded
         scores = self._entering(positions, kv_heads).expand(batch, kv_heads, n)
         if self.plan.mass:
-            perturbed = self._perturbed(shared, shared.new_zeros(len(shared)))
-            scores = scores + attention_mass(query, keys, shared, scaling, perturbed=perturbed)
+            perturbation = self._perturbation(shared, shared.new_zeros(len(shared)))
+            scores = scores + attention_mass(query, keys, shared, scaling, perturbation=perturbation)
         within = positions >= (self.length - self.recent)[:, None]
         rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
         rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
@@ -130,14 +132,14 @@ class PrunedLayer(CacheLayerMixin):
             self._grow(min(_GROWTH, self.most + 1 - self.filled))
         self._store(key, value, self.length.masked_fill(~valid, -1))
         self.length = self.length + valid
-        perturbed = self._perturbed(self.length[:, None] - 1, self.length - self.prompt)
-        output, added = decode_with_mass(query, self.keys, self.values, self.positions, scaling, perturbed)
+        perturbation = self._perturbation(self.length[:, None] - 1, self.length - self.prompt)
+        output, added = decode_with_mass(query, self.keys, self.values, self.positions, scaling, perturbation)
         if self.plan.mass:
             self.scores += added * valid[:, None, None]
         self._evict(valid)
         return output
 
-    def _perturbed(self, queries: torch.Tensor, steps: torch.Tensor) -> Perturbed | None:
+    def _perturbation(self, queries: torch.Tensor, steps: torch.Tensor) -> Perturbation | None:
         return None if self.plan.perturb is None else self.plan.perturb(self.index, queries, steps)
 
     def _store(self, key, value, position: torch.Tensor) -> None:

@@ -13,13 +13,14 @@ normalises both: no atomics, the same result in every run.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
 from ..errors import UserError
 from .attention_mass import MASKED, grouped_logits, loop
 from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
-from .noise import NOISY, PLAIN, Perturbed, gumbel_log2, row_stream
+from .noise import Perturbation, as_arguments, gumbel_log2, row_stream
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of an H100
@@ -30,7 +31,7 @@ _SLOTS = 256  # of the second pass
 
 def decode_with_mass(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor, scaling: float,
-    perturbed: Perturbed | None = None,
+    perturbation: Perturbation | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Attention of one token of each row over the held slots, and the weights that each slot gets from the query heads
     of its KV head. No gradients.
@@ -42,7 +43,7 @@ def decode_with_mass(
         positions: int64 `[batch, kv heads, slots]`, -1 for empty slots. What they hold counts nothing, but values are
             to be finite.
         scaling: of the logits.
-        perturbed: noise and temperature of the scaled logits whose softmax is the mass, none unless given.
+        perturbation: of the scaled logits whose softmax is the mass, with one query; none unless given.
 
     Returns:
         The output `[batch, heads, width of values]` in the dtype of the values, and the mass `[batch, kv heads, slots]`
@@ -52,15 +53,17 @@ def decode_with_mass(
         UserError: shapes or dtypes that do not fit each other.
     """
     _check(query, keys, values, positions)
+    if perturbation is not None:
+        perturbation.check(query.shape[0], 1, query.device)
     widest = max(query.shape[2], values.shape[3]) * query.element_size()
     known = query.dtype in _KERNEL_DTYPES and query.dtype == values.dtype
     known = known and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
     if known and query.numel() and values.numel() and runs_natively(query, keys, values, positions, tiles=True):
-        return launch_decode(query, keys, values, positions, scaling, perturbed)
-    return decode_reference(query, keys, values, positions, scaling, perturbed)
+        return launch_decode(query, keys, values, positions, scaling, perturbation)
+    return decode_reference(query, keys, values, positions, scaling, perturbation)
 
 
-def decode_reference(query, keys, values, positions, scaling, perturbed=None) -> tuple[torch.Tensor, torch.Tensor]:
+def decode_reference(query, keys, values, positions, scaling, perturbation=None) -> tuple[torch.Tensor, torch.Tensor]:
     """`decode_with_mass` in torch, for checked arguments; it defines what the kernels compute."""
     empty = (positions < 0)[:, :, None]
 
@@ -69,7 +72,7 @@ def decode_reference(query, keys, values, positions, scaling, perturbed=None) ->
 
     logits = grouped_logits(query[:, :, None], keys, scaling)
     weights = softmax(logits)
-    scored = weights if perturbed is None else softmax(perturbed.of(logits, positions))
+    scored = weights if perturbation is None else softmax(perturbation.of(logits, positions))
     return (weights.to(values.dtype) @ values).flatten(1, 2), scored.sum(2)
 
 
@@ -93,7 +96,7 @@ def _check(query, keys, values, positions) -> None:
 
 @on_device
 def launch_decode(
-    query, keys, values, positions, scaling: float, perturbed: Perturbed | None = None
+    query, keys, values, positions, scaling: float, perturbation: Perturbation | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`decode_with_mass` by the kernels, for checked arguments that they take, none of them empty."""
     (batch, heads, width), (_, kv_heads, slots, v_width), size = query.shape, values.shape, query.element_size()
@@ -105,17 +108,16 @@ def launch_decode(
     new = {"dtype": torch.float32, "device": query.device}
     logits, parts = (torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns))
     levels = torch.empty(2, batch * heads, splits, **new)
-    of_mass = levels if perturbed is None else torch.empty_like(levels)
-    form = PLAIN if perturbed is None else perturbed.form
-    temperatures, places = (positions, positions) if perturbed is None else perturbed.pointers(batch)
+    of_mass = levels if perturbation is None else torch.empty_like(levels)
+    form, temperatures, places, stream = as_arguments(perturbation, batch, positions)
     output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
     mass = torch.empty(batch, kv_heads, slots, **new)
     shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
     _split_kernel[(tiles, splits)](
         query.contiguous(), keys, values, positions.contiguous(), logits, *levels, *of_mass, parts, *keys.stride(),
         *values.stride(), slots, steps * block, each * block, kv_heads, scaling * math.log2(math.e), temperatures,
-        places, perturbed.stream if form == NOISY else 0, FORM=form, ROWS=rows, BLOCK=block, WIDTH=width,
-        COLUMNS=columns, WIDE=multiplies_wide(query.dtype), num_warps=4, num_stages=3, **shape,
+        places, stream, FORM=form, ROWS=rows, BLOCK=block, WIDTH=width, COLUMNS=columns,
+        WIDE=multiplies_wide(query.dtype), num_warps=4, num_stages=3, **shape,
     )  # fmt: skip
     _combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
         logits, *levels, *of_mass, parts, output, mass, slots, steps * block, splits, SPLITS=next_power_of_2(splits),
@@ -132,7 +134,7 @@ def _dot(a, b, WIDE: tl.constexpr):
     return tl.dot(a, b, input_precision="tf32x3")
 
 
-@jit
+@partial(jit, do_not_specialize=["stream"])
 def _split_kernel(
     query, keys, values, positions, logits, tops, totals, mass_tops, mass_totals, parts, k_batch, k_head, k_slot,
     k_column, v_batch, v_head, v_slot, v_column, slots, pitch, span, kv_heads, scale, temperatures, places, stream,

@@ -12,12 +12,13 @@ sum stays in registers and is stored once: no atomics, the same result in every 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
 from ..errors import UserError
 from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_natively, tl, triton
-from .noise import NOISY, PLAIN, Perturbed, gumbel_log2, row_stream
+from .noise import NOISY, Perturbation, as_arguments, gumbel_log2, row_stream
 
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
 _ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
@@ -27,7 +28,7 @@ _WIDEST = 512  # bytes of a head: its tiles fit the shared memory of an H100
 
 def attention_mass(
     query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, window: int | None = None,
-    perturbed: Perturbed | None = None,
+    perturbation: Perturbation | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of each KV head. No
     gradients.
@@ -38,7 +39,7 @@ def attention_mass(
         positions: int64 `[batch or 1, n]`, 0, 1, ... over a row's own tokens, -1 for padding, anywhere.
         scaling: of the logits.
         window: a query sees as many of the newest keys, its own among them; all earlier ones unless given.
-        perturbed: noise and temperature of the scaled logits, none unless given.
+        perturbation: of the scaled logits, with n queries; none unless given.
 
     Returns:
         `[batch, kv heads, n]` in float32, or float64 for float64; 0 for padding.
@@ -47,13 +48,15 @@ def attention_mass(
         UserError: shapes or dtypes that do not fit each other, or a window below 1.
     """
     _check(query, keys, positions, window)
+    if perturbation is not None:
+        perturbation.check(query.shape[0], query.shape[2], query.device)
     known = query.dtype in _KERNEL_DTYPES and query.shape[-1] * query.element_size() <= _WIDEST
     if known and query.numel() and runs_natively(query, keys, positions, tiles=True):
-        return launch_attention_mass(query, keys, positions, scaling, window, perturbed)
-    return attention_mass_reference(query, keys, positions, scaling, window, perturbed)
+        return launch_attention_mass(query, keys, positions, scaling, window, perturbation)
+    return attention_mass_reference(query, keys, positions, scaling, window, perturbation)
 
 
-def attention_mass_reference(query, keys, positions, scaling, window=None, perturbed=None) -> torch.Tensor:
+def attention_mass_reference(query, keys, positions, scaling, window=None, perturbation=None) -> torch.Tensor:
     """`attention_mass` in torch, for checked arguments; it defines what the kernels compute. A block of queries at a
     time, memory O(block * n)."""
     batch, heads, n, _ = query.shape
@@ -67,8 +70,8 @@ def attention_mass_reference(query, keys, positions, scaling, window=None, pertu
         if window is not None:
             hidden |= before <= at - window
         logits = grouped_logits(query[:, :, block], keys[:, :, : block.stop], scaling)
-        if perturbed is not None:
-            logits = perturbed.of(logits, before, block)
+        if perturbation is not None:
+            logits = perturbation.of(logits, before, block)
         weights = logits.masked_fill_(hidden[:, None, None], MASKED).softmax(-1).flatten(2, 3)
         counts = (positions[:, block] >= 0).to(weights.dtype).repeat(1, heads // kv_heads)  # padded queries add nothing
         sums[:, :, : block.stop] += (counts[:, None, None] @ weights).squeeze(2)
@@ -106,7 +109,7 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
 
 @on_device
 def launch_attention_mass(
-    query, keys, positions, scaling: float, window: int | None = None, perturbed: Perturbed | None = None
+    query, keys, positions, scaling: float, window: int | None = None, perturbation: Perturbation | None = None
 ) -> torch.Tensor:
     """`attention_mass` by the kernels, for checked arguments of the dtypes that they take."""
     batch, heads, n, width = query.shape
@@ -115,8 +118,7 @@ def launch_attention_mass(
     lse, mass = torch.empty(batch, heads, n, **new), torch.empty(batch, kv_heads, n, **new)
     at = positions.to(torch.int32).contiguous().expand(batch, n)
     oldest, end = (at, at) if window is None else _spans(positions, window)
-    form = PLAIN if perturbed is None else perturbed.form
-    temperatures, places = (at, at) if perturbed is None else perturbed.pointers(batch)
+    form, temperatures, places, stream = as_arguments(perturbation, batch, at)
     stays, moves = _tiles(query, form)
     options = {
         "FORM": form, "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16),
@@ -125,7 +127,7 @@ def launch_attention_mass(
     }  # fmt: skip
     given = (
         query, keys, at, lse, *query.stride(), *keys.stride(), at.stride(0), n, scaling * math.log2(math.e),
-        temperatures, places, perturbed.stream if form == NOISY else 0,
+        temperatures, places, stream,
     )  # fmt: skip
     blocks = -(-n // stays)
     group = heads // kv_heads
@@ -170,7 +172,7 @@ def _logits(a, b, WIDE: tl.constexpr):
     return tl.dot(a, tl.trans(b), input_precision="tf32x3")
 
 
-@jit
+@partial(jit, do_not_specialize=["stream"])
 def _lse_kernel(
     query, keys, positions, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, p_row, n, scale,
     temperatures, places, stream, oldest, heads, group, QUERIES: tl.constexpr, KEYS: tl.constexpr, FORM: tl.constexpr,
@@ -220,7 +222,7 @@ def _lse_kernel(
     tl.store(lse + tl.program_id(0).to(tl.int64) * n + row, found, mask=row < n)
 
 
-@jit
+@partial(jit, do_not_specialize=["stream"])
 def _mass_kernel(
     query, keys, positions, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, p_row, n, scale,
     temperatures, places, stream, end, mass, kv_heads, GROUP: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,

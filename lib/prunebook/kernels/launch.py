@@ -20,9 +20,9 @@ else:  # no wheel for this platform: the references remain
     triton = tl = None
 
 
-def jit(function):
+def jit(function, **options):
     """`triton.jit`, or the function as it is where Triton is missing (it is then never called)."""
-    return triton.jit(function) if triton else function
+    return triton.jit(function, **options) if triton else function
 
 
 def runs_natively(*tensors: torch.Tensor, tiles: bool = False) -> bool:

@@ -2,8 +2,8 @@
 no state.
 
 So a draw depends neither on the blocks in which scores are computed nor on the batch, padding or slot of a token, a
-kernel makes it where it needs it, and a replay is exact on every device. Counters hashed by SplitMix64 (Steele, Lea and
-Flood, OOPSLA 2014), a stream a query.
+kernel makes it where it needs it, and its bits are the same on every device. Counters hashed by SplitMix64 (Steele, Lea
+and Flood, OOPSLA 2014), a stream a query.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 
 import torch
 
+from ..errors import UserError
 from .launch import jit, tl
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -21,11 +22,11 @@ PLAIN, TEMPERED, NOISY = range(3)  # as kernels name what happens to logits
 
 
 @dataclass(frozen=True)
-class Perturbed:
-    """Logits with noise and a temperature: `(x + zeta) / tau`, zeta from Gumbel(0, 1).
+class Perturbation:
+    """Of logits, by noise and a temperature: `(x + zeta) / tau`, zeta from Gumbel(0, 1).
 
-    temperature: float32 `[batch or 1]`. queries: int64 `[batch or 1, queries]`, the positions that draws are addressed
-    by. stream: of a seed and a layer, from `stream_of`; None for zeta = 0.
+    temperature: float32 `[batch or 1]`, above 0. queries: int64 `[batch or 1, queries]`, the positions that draws are
+    addressed by. stream: of a seed and a layer, from `stream_of`; None for zeta = 0.
     """
 
     temperature: torch.Tensor
@@ -33,11 +34,12 @@ class Perturbed:
     stream: int | None = None
 
     def of(self, logits: torch.Tensor, keys: torch.Tensor, block: slice = slice(None)) -> torch.Tensor:
-        """Perturbed logits of the queries of `block`.
+        """Perturbed logits, of the same shape.
 
         Args:
             logits: `[batch, kv heads, group, queries, keys]`.
             keys: their positions, int64 `[batch or 1, kv heads or 1, keys]`.
+            block: which of the queries these are.
         """
         if self.stream is not None:
             heads = torch.arange(logits.shape[1] * logits.shape[2], device=logits.device).view(*logits.shape[1:3], 1, 1)
@@ -45,19 +47,35 @@ class Perturbed:
             logits = logits + gumbel(self.stream, heads, queries, keys[:, :, None, None])
         return logits / self.temperature[:, None, None, None, None]
 
-    @property
-    def form(self) -> int:
-        return TEMPERED if self.stream is None else NOISY
+    def check(self, batch: int, queries: int, device: torch.device) -> None:
+        """Raise a `UserError` unless it fits logits of so many rows and queries."""
+        rows = sorted({1, batch})
+        for name, dtype, shapes in (
+            ("temperature", torch.float32, [[n] for n in rows]),
+            ("queries", torch.int64, [[n, queries] for n in rows]),
+        ):
+            given = getattr(self, name)
+            if given.dtype != dtype or list(given.shape) not in shapes or given.device != device:
+                text = f"{given.dtype} {list(given.shape)} on {given.device}"
+                wanted = " or ".join(map(str, shapes))
+                raise UserError(f"{name} of the perturbation: {text}; the logits need {dtype} {wanted} on {device}")
 
-    def pointers(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Temperatures `[batch]` and positions of queries `[batch, queries]`, one row after the other."""
-        return self.temperature.expand(batch).contiguous(), self.queries.expand(batch, -1).contiguous()
+
+def as_arguments(perturbation: Perturbation | None, batch: int, unread: torch.Tensor) -> tuple:
+    """What kernels take: the form, temperatures `[batch]`, positions of queries `[batch, queries]`, one row after the
+    other, and the stream. In place of tensors that the form does not read stands `unread`."""
+    if perturbation is None:
+        return PLAIN, unread, unread, 0
+    temperatures = perturbation.temperature.expand(batch).contiguous()
+    if perturbation.stream is None:
+        return TEMPERED, temperatures, unread, 0
+    return NOISY, temperatures, perturbation.queries.expand(batch, -1).contiguous(), perturbation.stream
 
 
 @cache
 def stream_of(seed: int, layer: int) -> int:
-    """What draws of one seed and layer share, a signed integer of 64 bits. Args: seed: at least 0."""
-    mixed = _mix(torch.tensor(seed))
+    """What draws of one seed and layer share, a signed integer of 64 bits."""
+    mixed = _mix(torch.tensor(seed % (1 << 63)))
     return _mix(mixed + layer).item()
 
 
@@ -95,8 +113,8 @@ def _mixed(x):
 
 @jit
 def row_stream(stream, head, queries):
-    """Of queries at int64 positions: uint64 of their shape."""
-    of_head = _mixed((queries * 0 + stream + head).to(tl.uint64))
+    """Of heads and int64 positions of queries: uint64, of their broadcast shape."""
+    of_head = _mixed((queries * 0 + stream + head).to(tl.uint64))  # the zeros make 64 bits of a small stream, too
     return _mixed(of_head + queries.to(tl.uint64))
 
 

@@ -26,9 +26,9 @@ def prune_by_score(
 
     Args:
         calibration: int64 `[n, length]`.
-        score: `(weight [out, in], norm [in]) ->` scores `[out, in]`, or their factors, which spare a GPU to write them;
-            the norms are those of the inputs that reach the linear through the pruned blocks before it; a higher score
-            means keep.
+        score: `(weight [out, in], norm [in]) ->` scores, floats `[out, in]`, or their factors, which spare a GPU to
+            write them; the norms are those of the inputs that reach the linear through the pruned blocks before it; a
+            higher score means keep.
         targets: name of each linear -> its pattern, see `allocation`.
         prune: `(weight, score, pattern)`, sets what goes to zero, in place.
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).

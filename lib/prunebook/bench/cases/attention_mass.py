@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ...kernels.attention_mass import attention_mass, attention_mass_reference
-from ...kernels.noise import Perturbed, stream_of
+from ...kernels.noise import Perturbation, stream_of
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
 from ..record import CONTROL
@@ -17,6 +17,7 @@ _HEADS, _WIDTH = 32, 128
 # Error of an entry, relative; eager attention rounds logits and weights to bfloat16.
 _ALLOWED, _ALLOWED_EAGER = 2e-3, 0.2
 _EAGER_BYTES = 8  # for each weight: a bfloat16 logit, its softmax in float32, and that in bfloat16
+_NOISE_BYTES = 24  # for each draw: three of the int64 that it is hashed from
 _EAGER_SHARE = 4  # of the device's memory, one in so many for these
 
 
@@ -31,20 +32,20 @@ def cases() -> list[Case]:
 def case(
     tokens: int, kv_heads: int, rank: int, heads: int = _HEADS, width: int = _WIDTH, noise: bool = False
 ) -> Case:
-    """With `noise` that of Keyformer, which eager attention cannot draw alike; draws count no operations."""
+    """With `noise` that of Keyformer, whose draws count no operations."""
     scaling = width**-0.5
-    eager = Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
-                     note="the square matrix of weights in bfloat16, its softmax in float32")  # fmt: skip
-    plain = Provider("mass without noise", lambda o: attention_mass(o["query"], o["keys"], o["positions"], scaling),
-                     role=CONTROL, note="what draws cost is the difference")  # fmt: skip
     providers = [
         Provider("prunebook", partial(_by, attention_mass, scaling)),
+        Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
+                 note="the square matrix of weights in bfloat16, its softmax in float32; noise drawn for all of it"),
         Provider("torch, queries in blocks", partial(_by, attention_mass_reference, scaling),
                  note="our reference in torch, float32: memory for a block of queries alone"),
         Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
                  note="the attention that a prompt costs anyhow; tells no mass"),
-        plain if noise else eager,
     ]  # fmt: skip
+    if noise:
+        mass = lambda o: attention_mass(o["query"], o["keys"], o["positions"], scaling)  # noqa: E731
+        providers.append(Provider("mass without noise", mass, role=CONTROL, note="what draws cost is the difference"))
     return Case(
         KERNEL, {"tokens": tokens, "heads": heads, "width": width},
         work.attention_mass(tokens, heads, kv_heads, width), partial(_operands, tokens, heads, kv_heads, width, noise),
@@ -62,12 +63,13 @@ def _operands(
     names = {"query": heads, "keys": kv_heads, "values": kv_heads}
     drawn = {name: torch.randn(1, n, tokens, width, **options).bfloat16() for name, n in names.items()}
     positions = torch.arange(tokens, device=generator.device)[None]
-    perturbed = Perturbed(torch.ones(1, device=generator.device), positions, stream_of(0, 0)) if noise else None
-    return drawn | {"positions": positions, "perturbed": perturbed}
+    temperature = torch.ones(1, device=generator.device)
+    perturbation = Perturbation(temperature, positions, stream_of(0, 1)) if noise else None
+    return drawn | {"positions": positions, "perturbation": perturbation}
 
 
 def _by(mass: Callable, scaling: float, o: Operands) -> torch.Tensor:
-    return mass(o["query"], o["keys"], o["positions"], scaling, perturbed=o["perturbed"])
+    return mass(o["query"], o["keys"], o["positions"], scaling, perturbation=o["perturbation"])
 
 
 def _error(result: torch.Tensor, truth: torch.Tensor) -> float:
@@ -77,7 +79,8 @@ def _error(result: torch.Tensor, truth: torch.Tensor) -> float:
 def _needs_memory(o: Operands) -> Operands:
     if o["query"].is_cuda:
         _, heads, tokens, _ = o["query"].shape
-        needed, there = _EAGER_BYTES * heads * tokens**2, torch.cuda.mem_get_info(o["query"].device)[1]
+        each = _EAGER_BYTES if o["perturbation"] is None else _EAGER_BYTES + _NOISE_BYTES
+        needed, there = each * heads * tokens**2, torch.cuda.mem_get_info(o["query"].device)[1]
         if needed > there / _EAGER_SHARE:
             raise MissingError(f"takes {needed / 1e9:.0f} GB for its weights, more than a quarter of the memory")
     return o
@@ -88,7 +91,10 @@ def _eager(scaling: float, o: Operands) -> torch.Tensor:
     kv_heads, tokens = keys.shape[1:3]
     keys = keys.repeat_interleave(query.shape[1] // kv_heads, 1)
     hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
-    logits = (query @ keys.mT).mul_(scaling).masked_fill_(hidden, float("-inf"))
+    logits = (query @ keys.mT).mul_(scaling)
+    if o["perturbation"] is not None:
+        logits = o["perturbation"].of(logits.unflatten(1, (kv_heads, -1)), o["positions"][:, None]).flatten(1, 2)
+    logits = logits.masked_fill_(hidden, float("-inf"))
     weights = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
     return weights.sum(2, dtype=torch.float32).unflatten(1, (kv_heads, -1)).sum(2)
 
