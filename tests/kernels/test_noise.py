@@ -1,5 +1,7 @@
 """Noise by address: SplitMix64's numbers, Gumbel's distribution, independence, and the same draws in a kernel."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

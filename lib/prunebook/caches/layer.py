@@ -100,8 +100,7 @@ class PrunedLayer(CacheLayerMixin):
         shared = positions[:1] if min(counts) == n else positions  # one for all rows where nothing is padded
         scores = self._entering(positions, kv_heads).expand(batch, kv_heads, n)
         if self.plan.mass:
-            perturbation = self._perturbation(shared, shared.new_zeros(len(shared)))
-            scores = scores + attention_mass(query, keys, shared, scaling, perturbation=perturbation)
+            scores = scores + attention_mass(query, keys, shared, scaling, perturbation=self._perturbation(shared))
         within = positions >= (self.length - self.recent)[:, None]
         rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
         rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
@@ -132,15 +131,19 @@ class PrunedLayer(CacheLayerMixin):
             self._grow(min(_GROWTH, self.most + 1 - self.filled))
         self._store(key, value, self.length.masked_fill(~valid, -1))
         self.length = self.length + valid
-        perturbation = self._perturbation(self.length[:, None] - 1, self.length - self.prompt)
-        output, added = decode_with_mass(query, self.keys, self.values, self.positions, scaling, perturbation)
+        given = query, self.keys, self.values, self.positions
+        output, added = decode_with_mass(*given, scaling, self._perturbation())
         if self.plan.mass:
             self.scores += added * valid[:, None, None]
         self._evict(valid)
         return output
 
-    def _perturbation(self, queries: torch.Tensor, steps: torch.Tensor) -> Perturbation | None:
-        return None if self.plan.perturb is None else self.plan.perturb(self.index, queries, steps)
+    def _perturbation(self, queries: torch.Tensor | None = None) -> Perturbation | None:
+        """Of the logits of `queries`, their positions, by default of the newest token of each row."""
+        if self.plan.perturb is None:
+            return None
+        queries = self.length[:, None] - 1 if queries is None else queries
+        return self.plan.perturb(self.index, queries, self.length - self.prompt)
 
     def _store(self, key, value, position: torch.Tensor) -> None:
         """Write a token into the first empty slot of each KV head; padding leaves the slot empty."""

@@ -44,8 +44,10 @@ def case(
                  note="the attention that a prompt costs anyhow; tells no mass"),
     ]  # fmt: skip
     if noise:
-        mass = lambda o: attention_mass(o["query"], o["keys"], o["positions"], scaling)  # noqa: E731
-        providers.append(Provider("mass without noise", mass, role=CONTROL, note="what draws cost is the difference"))
+        providers.append(
+            Provider("mass without noise", lambda o: _by(attention_mass, scaling, o | {"perturbation": None}),
+                     role=CONTROL, note="what draws cost is the difference")
+        )  # fmt: skip
     return Case(
         KERNEL, {"tokens": tokens, "heads": heads, "width": width},
         work.attention_mass(tokens, heads, kv_heads, width), partial(_operands, tokens, heads, kv_heads, width, noise),
