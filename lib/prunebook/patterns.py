@@ -174,8 +174,8 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
 def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: Pattern) -> None:
     """Set to zero, in place, what `pattern` removes from one layer by a score.
 
-    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`. Given a score's factors, on a GPU no scores are
-    written out, and for rows and n:m all of it is one kernel.
+    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`, with scores in float32 at least. Given a score's
+    factors, on a GPU no scores are written out, and for rows and n:m all of it is one kernel.
 
     Args:
         weight: `[out, in]`. score: of any float dtype `[out, in]`, or its factors, see `kernels.scores`.

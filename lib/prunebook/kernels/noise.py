@@ -74,7 +74,7 @@ def as_arguments(perturbation: Perturbation | None, batch: int, unread: torch.Te
 
 @cache
 def stream_of(seed: int, layer: int) -> int:
-    """What draws of one seed and layer share, a signed integer of 64 bits."""
+    """What draws of one seed, modulo 2^63, and layer share: a signed integer of 64 bits."""
     mixed = _mix(torch.tensor(seed % (1 << 63)))
     return _mix(mixed + layer).item()
 

@@ -35,7 +35,8 @@ def case(
     providers = [
         Provider("prunebook", partial(_by, decode_with_mass, scaling)),
         Provider("eager attention, summed", partial(_eager, scaling), allowed=_ALLOWED_EAGER,
-                 note="bfloat16, its softmax in float32; keys and values are not repeated for the heads of a group"),
+                 note="bfloat16, its softmax in float32; keys and values are not repeated for the heads of a group"
+                 + ("; draws by the same hash, in torch" if noise else "")),
         Provider("torch, float32", partial(_by, decode_reference, scaling),
                  note="our reference in torch: keys in float32, products too"),
         Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,

@@ -37,7 +37,8 @@ def case(
     providers = [
         Provider("prunebook", partial(_by, attention_mass, scaling)),
         Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
-                 note="the square matrix of weights in bfloat16, its softmax in float32; noise drawn for all of it"),
+                 note="the square matrix of weights in bfloat16, its softmax in float32"
+                 + ("; draws by the same hash, in torch" if noise else "")),
         Provider("torch, queries in blocks", partial(_by, attention_mass_reference, scaling),
                  note="our reference in torch, float32: memory for a block of queries alone"),
         Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
