@@ -24,9 +24,9 @@ class Plan:
     budget: of every row, layer and KV head. mass: each query adds its attention weights to the scores of the keys it
     sees. perturb: `(layer, queries, steps)` to the perturbation of logits before these weights, from the positions of
     queries `[batch or 1, n]` and the tokens read after the prompt `[batch]`; None for none, as it must be without mass.
-    start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with, `[batch, kv heads or 1, n]`,
-    None for 0. average: tokens are compared by their score divided by the number of queries that saw them. waiting: keys were given
-    to attention that has not come back with its queries.
+    start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with, `[batch, kv heads or 1,
+    n]`, None for 0. average: tokens are compared by their score divided by the number of queries that saw them.
+    waiting: keys were given to attention that has not come back with its queries.
     """
 
     budget: Budget
