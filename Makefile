@@ -1,7 +1,7 @@
 # `make book` builds the site from nothing, `make test` checks everything; both make the environment first.
 PYTHON ?= python3
 VENV ?= .venv
-PROFILE ?= ci
+PROFILE ?= book
 JOBS ?= 1
 TEST_JOBS ?= 2
 PORT ?= 8000

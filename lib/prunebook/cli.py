@@ -240,7 +240,7 @@ def methods(as_json: bool):
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--profile", default="ci", show_default=True, help="A profile of papers/profiles.yml.")
+@click.option("--profile", default="book", show_default=True, help="A profile of papers/profiles.yml.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at once.")
 @click.option("--force", is_flag=True, help="Run also what has not changed.")
 @click.option("--record", is_flag=True, help="Keep what was measured under benchmarks/results/, for the leaderboard.")

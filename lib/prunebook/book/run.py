@@ -31,7 +31,7 @@ def run_notebooks(
     root: Path | str,
     names: Sequence[str] | None = None,
     *,
-    profile: str = "ci",
+    profile: str = "book",
     jobs: int = 1,
     force: bool = False,
 ) -> Summary:
