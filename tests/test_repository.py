@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -11,9 +12,11 @@ import pytest
 import yaml
 
 from prunebook.book.buttons import COLAB_BRANCH
+from prunebook.book.executions import executed_folder
 from prunebook.catalog import VOCABULARY, Record
 from prunebook.catalog.schema import Venue
 from prunebook.cli import main
+from prunebook.files import cache_folder
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -21,7 +24,9 @@ FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.ym
 HOOKS = ROOT / ".pre-commit-config.yaml"
 BINDER = ROOT / ".binder"
 
-PINNED = re.compile(r"uses: (?P<action>[\w-]+/[\w-]+)@(?P<commit>[0-9a-f]{40}) # v\d+\.\d+\.\d+$")
+ACTION = r"(?P<action>[\w-]+/[\w-]+)[\w/-]*"
+PINNED = re.compile(rf"uses: {ACTION}@(?P<commit>[0-9a-f]{{40}}) # v\d+\.\d+\.\d+$")
+LONGEST = 360  # minutes, after which GitHub ends a job
 READ_ONLY = {"contents": "read"}
 WRITES = {  # everything that a job may change
     "publish.yml deploy": {"pages": "write", "id-token": "write"},
@@ -39,6 +44,20 @@ def steps(workflow):
     return [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
 
 
+def minutes(content):
+    """The time limits of a job or a step: one, or those that its expression chooses from."""
+    return [int(number) for number in re.findall(r"\d+", content.get("timeout-minutes", ""))]
+
+
+def cached(workflow):
+    """The steps that restore or save a cache."""
+    found = []
+    for step in steps(workflow):
+        if step.get("uses", "").startswith("actions/cache") or "cache" in step.get("with", {}):
+            found.append(step)
+    return found
+
+
 def faults(text, name):
     """What a workflow must not do, a line each."""
     workflow, found = yaml.load(text, yaml.BaseLoader), []
@@ -48,7 +67,7 @@ def faults(text, name):
     for job, content in workflow["jobs"].items():
         if content.get("permissions", READ_ONLY) not in (READ_ONLY, WRITES.get(f"{name} {job}")):
             found.append(f"permissions of {job}")
-        if "uses" not in content and not 0 < int(content.get("timeout-minutes", 0)) <= 120:
+        if "uses" not in content and not 0 < max(minutes(content), default=0) <= LONGEST:
             found.append(f"no timeout for {job}")
     for step in steps(workflow):
         if "${{" in step.get("run", ""):
@@ -79,6 +98,7 @@ jobs:
     permissions: {issues: write}
     steps:
       - uses: actions/checkout@v7
+      - uses: actions/cache/restore@v6
       - run: echo "${{ github.event.pull_request.title }}"
         env: {TOKEN: "${{ secrets.TOKEN }}"}
 """
@@ -90,6 +110,7 @@ jobs:
         "checkout keeps the token",
         "expression in run",
         "not pinned: uses: actions/checkout@v7",
+        "not pinned: uses: actions/cache/restore@v6",
         "secrets",
     ]
 
@@ -103,13 +124,100 @@ def lines(path):
     return path.read_text(encoding="utf-8").splitlines()
 
 
+def check_job():
+    """The one job of check.yml."""
+    (job,) = load(ROOT / ".github/workflows/check.yml")["jobs"].values()
+    return job
+
+
+def cache_steps(verb):
+    """The steps of check.yml that restore or save the executed pages and the models."""
+    action = f"actions/cache/{verb}@"
+    pages, models = (step for step in check_job()["steps"] if action in step.get("uses", ""))
+    return pages, models
+
+
 def test_pull_requests_are_checked_with_the_history_and_all_commands():
     workflow = load(ROOT / ".github/workflows/check.yml")
-    assert {"pull_request", "push", "workflow_call"} == set(workflow["on"])
+    assert set(workflow["on"]) == {"pull_request", "workflow_dispatch", "workflow_call"}
     checkout, *rest = steps(workflow)
     assert checkout["with"]["fetch-depth"] == "0"  # else pages have no day of their last change
     assert [step["run"] for step in rest if "run" in step] == ["make lint", "make book", "make test"]
     assert workflow["concurrency"]["cancel-in-progress"] == "true"
+    assert workflow["concurrency"]["group"].endswith("-${{ inputs.profile }}")  # two for main
+
+
+def test_pull_requests_run_the_quick_profile():
+    inputs = load(ROOT / ".github/workflows/check.yml")["on"]["workflow_call"]["inputs"]
+    assert inputs["profile"]["default"] == "quick"
+    assert check_job()["env"]["PROFILE"] == "${{ inputs.profile || 'quick' }}"
+    assert any(line.startswith("PROFILE ?= ") for line in lines(ROOT / "Makefile"))
+
+
+def test_a_run_that_reaches_its_limit_has_time_left_to_save():
+    (book,) = [step for step in check_job()["steps"] if step.get("run") == "make book"]
+    for job_limit, book_limit in zip(minutes(check_job()), minutes(book), strict=True):
+        assert book_limit + 20 <= job_limit
+
+
+def test_executed_pages_are_kept_also_of_a_run_that_fails():
+    restored, _ = cache_steps("restore")
+    saved, _ = cache_steps("save")
+    executed = executed_folder(ROOT, "${{ env.PROFILE }}").relative_to(ROOT).as_posix()
+    paths = [executed, "_build/cache/*", "!_build/cache/models"]
+    assert restored["with"]["path"].splitlines() == paths
+    assert saved["with"]["path"] == restored["with"]["path"]
+    assert saved["if"] == "always()"
+    # A cache cannot be written twice, so each attempt of each run has a key of its own.
+    assert saved["with"]["key"] == "-".join(
+        [
+            f"${{{{ steps.{restored['id']}.outputs.cache-primary-key }}}}",
+            "${{ github.run_id }}",
+            "${{ github.run_attempt }}",
+        ]
+    )
+    # Any older execution of the profile is better than none: what it does not serve is run again.
+    assert restored["with"]["restore-keys"] == "executed-${{ env.PROFILE }}-"
+    assert restored["with"]["key"].startswith("executed-${{ env.PROFILE }}-${{ hashFiles(")
+
+
+def test_converted_models_are_kept_once_they_are_complete(monkeypatch):
+    _, restored = cache_steps("restore")
+    _, saved = cache_steps("save")
+    place = check_job()["env"]["PRUNEBOOK_CACHE"].replace("${{ github.workspace }}", str(ROOT))
+    monkeypatch.setenv("PRUNEBOOK_CACHE", place)
+    assert cache_folder() / "models" == ROOT / restored["with"]["path"]
+    assert saved["with"]["path"] == restored["with"]["path"]
+    assert saved["if"] == f"steps.{restored['id']}.outputs.cache-hit != 'true'"
+    assert saved["with"]["key"] == f"${{{{ steps.{restored['id']}.outputs.cache-primary-key }}}}"
+
+
+def hashed(step):
+    """The patterns of the files whose content the cache's key holds."""
+    return re.findall(r"'([^']+)'", re.search(r"hashFiles\((.*?)\)", step["with"]["key"])[1])
+
+
+def test_the_keys_of_caches_follow_the_sources():
+    pages, models = cache_steps("restore")
+    packages = {"requirements/**", "pyproject.toml"}
+    assert packages | {"lib/**", "papers/**", "concepts/**"} <= set(hashed(pages))
+    assert packages <= set(hashed(models))
+    for pattern in hashed(pages) + hashed(models):
+        assert any(ROOT.glob(pattern)), pattern
+
+
+def test_the_weekly_build_has_no_cache_and_every_python():
+    workflow = load(ROOT / ".github/workflows/weekly.yml")
+    assert [entry["cron"].split()[2:] for entry in workflow["on"]["schedule"]] == [["*", "*", "6"]]
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make book", "make test"]
+    assert cached(workflow) == []
+    assert set(job["env"]) == {"PIP_EXTRA_INDEX_URL"}
+    assert len(cached(load(ROOT / ".github/workflows/check.yml"))) == 5  # so they would be found
+    strategy = job["strategy"]
+    assert strategy == {"fail-fast": "false", "matrix": {"python": ["3.11", "3.12", "3.13"]}}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == f">={strategy['matrix']['python'][0]}"
 
 
 def test_publishing_is_from_main_only_and_after_the_check():
@@ -122,7 +230,22 @@ def test_publishing_is_from_main_only_and_after_the_check():
     push = jobs["colab"]["steps"][-1]
     assert push["working-directory"] == f"site/{COLAB_BRANCH}"
     assert push["run"].rstrip().endswith(f"HEAD:refs/heads/{COLAB_BRANCH}")
-    assert COLAB_BRANCH in load(ROOT / ".github/workflows/check.yml")["on"]["push"]["branches-ignore"]
+
+
+def test_what_is_published_was_run_with_the_profile_book():
+    jobs = load(ROOT / ".github/workflows/publish.yml")["jobs"]
+    assert jobs["check"]["strategy"]["matrix"] == {"profile": ["quick", "book"]}
+    assert jobs["check"]["with"] == {"profile": "${{ matrix.profile }}"}
+    names = [
+        step["with"]["name"]
+        for step in check_job()["steps"]
+        if step.get("uses", "").startswith("actions/upload-artifact@")
+    ]
+    assert names == ["site-${{ env.PROFILE }}"]
+    for name in ("deploy", "colab"):
+        download = jobs[name]["steps"][0]
+        assert download["uses"].startswith("actions/download-artifact@")
+        assert download["with"] == {"name": "site-book", "path": "site"}
 
 
 def test_links_are_followed_weekly_and_a_rate_limit_is_no_fault():
@@ -265,7 +388,7 @@ def test_binder_installs_what_make_installs():
         step["with"]["python-version"]
         for path in WORKFLOWS
         for step in steps(load(path))
-        if "python-version" in step.get("with", {})
+        if "python-version" in step.get("with", {}) and path.name != "weekly.yml"
     }
     assert {f"python-{version}" for version in pythons} == {runtime}
     required = lines(BINDER / "requirements.txt")
