@@ -1,6 +1,7 @@
 """Tiny random models of six families and a word tokenizer: no network, no large file."""
 
 import contextlib
+import itertools
 import os
 import resource
 
@@ -67,6 +68,28 @@ def make_classifier():
     return make
 
 
+@pytest.fixture
+def other_work(monkeypatch):
+    """`other_work(*cores)`: let sections that are timed last 10 s, each with so many cores' worth of other work.
+
+    The last number is that of all sections that follow. So no test depends on what else the machine does.
+    """
+    from prunebook import contention
+
+    def readings(cores):
+        now = contention.Counters(0.0, 0.0, 0.0, 0.0, 2)
+        for share in itertools.chain(cores, itertools.repeat(cores[-1])):
+            yield now
+            now = contention.Counters(now.wall + 10, now.busy + 10 + 10 * share, 0.0, now.own + 10, 2)
+            yield now
+
+    def set_other_work(*cores):
+        source = readings(cores)
+        monkeypatch.setattr(contention, "read_counters", lambda: next(source))
+
+    return set_other_work
+
+
 @pytest.fixture(scope="session")
 def tokens():
     """Seven windows of 16 token ids: no multiple of the batch sizes used."""
@@ -116,3 +139,34 @@ def embedded():
     from prunebook.models import load_model
 
     return load_model("smollm2-135m", device="cpu")
+
+
+# A library of the real one's shape, for what reads sources: file -> text.
+LIBRARY_FILES = {
+    "__init__.py": 'EXPORTS = {"prune": "methods", "claim": "claims", "lazy": "lazy"}\n',
+    "errors.py": "class UserError(ValueError): ...\n",
+    "patterns.py": "from .errors import UserError\n",
+    "claims.py": "import math\n",
+    "lazy.py": "def f():\n    from prunebook.deep import inner\n",
+    "unused.py": "x = 1\n",
+    "deep/__init__.py": "from . import helper\n",
+    "deep/inner.py": "import prunebook.patterns\n",
+    "deep/helper.py": "",
+    "methods/__init__.py": "from .engine import prune\n"
+    'REGISTRY = {\n    "magnitude": ("magnitude", "Magnitude"),\n    "wanda": ("wanda", "Wanda"),\n'
+    '    "sparsegpt": ("sparsegpt", "SparseGPT"),\n}\n',
+    "methods/engine.py": "from ..errors import UserError\n",
+    "methods/magnitude.py": "from ..patterns import select\n",
+    "methods/wanda.py": "from .. import patterns\nfrom .magnitude import helper\n",
+    "methods/sparsegpt.py": "",
+}
+
+
+@pytest.fixture
+def package(tmp_path):
+    """The folder of a small library whose sources can be read, and changed."""
+    folder = tmp_path / "prunebook"
+    for name, text in LIBRARY_FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder

@@ -50,6 +50,20 @@ def test_pairing_removes_what_the_windows_share():
     assert gap(windows, windows + np.array([[0.10, 0.11, 0.09, 0.10]])).verdict == "holds"
 
 
+def test_a_quick_run_judges_nothing(shown, monkeypatch):
+    monkeypatch.setenv("PRUNEBOOK_PROFILE", "quick")
+    result = claim("key", "It holds", verdict=gap([[0, 0]], [[1, 3]]), protocol={}, **TEXTS)
+    assert (result.verdict, result.ours) == ("not_judged", "30.1")
+    assert result.gap["mean"] == 2.0
+    assert "not judged in a quick run" in shown[0]["text/html"]
+    with pytest.raises(UserError, match="verdict 'perhaps'"):
+        claim("key", "It holds", verdict="perhaps", protocol={}, **TEXTS)
+    reason = not_testable("key", "It is fast", paper="2x", source="Table 1", reason="no GPU")
+    assert reason.verdict == "not_testable"
+    monkeypatch.setenv("PRUNEBOOK_PROFILE", "book")
+    assert claim("key", "It holds", verdict=True, protocol={}, **TEXTS).verdict == "holds"
+
+
 @pytest.mark.parametrize(
     ("lower", "higher", "message"),
     [

@@ -261,9 +261,28 @@ def test_run(book, fake_book):
     call("run")
     call("run", "wanda", "scaling", "--profile", "full", "--jobs", "2", "--force", code=1)
     assert fake_book == [
-        (book, [], {"profile": "ci", "jobs": 1, "force": False}),
-        (book, ["wanda", "scaling"], {"profile": "full", "jobs": 2, "force": True}),
+        (book, [], {"profile": "quick", "jobs": 1, "force": False, "since": None, "fail_fast": False}),
+        (
+            book,
+            ["wanda", "scaling"],
+            {"profile": "full", "jobs": 2, "force": True, "since": None, "fail_fast": False},
+        ),
     ]
+
+
+def test_run_of_what_changed(book, fake_book):
+    call("run", "--since", "main", "--fail-fast")
+    call("run", "--only-changed")
+    settings = [(settings["since"], settings["fail_fast"]) for _, _, settings in fake_book]
+    assert settings == [("main", True), ("HEAD", False)]
+    said = call("run", "--since", "main", "--only-changed", code=2).stderr
+    assert said == "prunebook: --since main and --only-changed say two things; give one of them\n"
+
+
+def test_a_quick_run_is_not_recorded(book, fake_book):
+    said = call("run", "--record", code=2).stderr
+    assert "a run of profile 'quick' judges nothing and is not recorded; use --profile book" in said
+    assert fake_book == []
 
 
 def test_build_and_serve(book, fake_book):
@@ -375,7 +394,7 @@ def test_preview(book, fake_book, monkeypatch):
     assert opened == []
     assert call("preview", "wanda", "--profile", "full").stdout == f"{page}\n"
     assert opened == [page.as_uri()]
-    assert fake_book == [(book, ["wanda"], {"profile": profile}) for profile in ("ci", "full")]
+    assert fake_book == [(book, ["wanda"], {"profile": profile}) for profile in ("quick", "full")]
     assert call("preview", "scaling", code=1).stdout == ""  # the notebook failed
     assert error("preview", "../index") == "prunebook: unknown paper '../index'; allowed: wanda, scaling"
 

@@ -240,19 +240,34 @@ def methods(as_json: bool):
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--profile", default="book", show_default=True, help="A profile of papers/profiles.yml.")
+@click.option("--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at once.")
 @click.option("--force", is_flag=True, help="Run also what has not changed.")
-@click.option("--record", is_flag=True, help="Keep what was measured under benchmarks/results/, for the leaderboard.")
+@click.option("--since", metavar="REV", help="Only pages that the changes since a git revision reach.")
+@click.option("--only-changed", is_flag=True, help="Only pages that uncommitted changes reach, as --since HEAD.")
+@click.option("--fail-fast", is_flag=True, help="Start no further page once one has failed.")
+@click.option("--record", is_flag=True, help="Keep what was measured under benchmarks/results/, for the boards.")
 @click.pass_context
-def run(ctx: click.Context, names: tuple[str, ...], profile: str, jobs: int, force: bool, record: bool):
+def run(ctx: click.Context, names, profile, jobs, force, since, only_changed, fail_fast, record):
     """Run papers and pages with code, as wanda or concepts/evaluation, or all; exit code 1 if one failed."""
     from .book.published import read_published
-    from .book.recorded import record_runs
+    from .book.recorded import check_recordable, record_runs
     from .book.run import run_notebooks
 
+    if since and only_changed:
+        raise UserError(f"--since {since} and --only-changed say two things; give one of them")
+    if record:
+        check_recordable(profile)  # before the work, not after it
     root = catalog.find_root()
-    summary = run_notebooks(root, list(names), profile=profile, jobs=jobs, force=force)
+    summary = run_notebooks(
+        root,
+        list(names),
+        profile=profile,
+        jobs=jobs,
+        force=force,
+        since="HEAD" if only_changed else since,
+        fail_fast=fail_fast,
+    )
     if record:
         click.echo(record_runs(root, read_published(root), profile))
     if summary.failed:

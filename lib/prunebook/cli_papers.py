@@ -82,7 +82,7 @@ def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
 
 @click.command()
 @click.argument("paper")
-@click.option("--profile", default="book", show_default=True, help="A profile of papers/profiles.yml.")
+@click.option("--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml.")
 @click.option("--no-open", is_flag=True, help="Only print where the page is.")
 @click.pass_context
 def preview(ctx: click.Context, paper: str, profile: str, no_open: bool):

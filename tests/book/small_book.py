@@ -62,7 +62,7 @@ def notebook(slug: str, *code: str, **fields) -> nbformat.NotebookNode:
 
 
 PROFILES = {
-    "ci": {"default": {"model_name": "ci-model", "samples": 2}, "beta": {"samples": 5}},
+    "quick": {"default": {"model_name": "quick-model", "samples": 2}, "beta": {"samples": 5}},
     "full": {"default": {"model_name": "full-model"}},
 }
 

@@ -103,12 +103,12 @@ def test_from_notebooks_to_pages(book, capfd):
     assert scores.count('<span class="pb-verdict pb-holds">') == 2
     assert scores.count('<span class="pb-verdict pb-not-testable">') == 2
     assert list((html / "_downloads").rglob("alpha.ipynb"))
-    assert "ci-model" in scores
+    assert "quick-model" in scores
 
     why = (html / "concepts" / "why.html").read_text()
     assert '<img alt="../_images/' in why
     assert '<table class="pb-results">' in why
-    assert "with profile ci in" in why
+    assert "with profile quick in" in why
     assert re.search(r'href="../papers/later.html">.*?Later.*?</a>, ICLR 2024 <em>\(not run yet\)</em>', why)
     assert "noise" not in why
     assert 'href="criteria.html#wanda"' in why
@@ -216,7 +216,7 @@ def test_the_books_own_profiles_and_contents():
     """Every notebook is in the table of contents; each that runs has the parameters that the profiles give it."""
     root = Path(__file__).parents[2]
     profiles = load_profiles(root)
-    assert list(profiles) == ["ci", "full", "gpu"]
+    assert list(profiles) == ["quick", "book", "full", "gpu"]
     declared = [str(name) for name in parse_toc_yaml(root / "_toc.yml")]
     for runnable in read_runnables(root):
         assert f"{'' if runnable.is_text else 'papers/'}{runnable.name}" in declared

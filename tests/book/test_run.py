@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from prunebook.book.executions import best_execution, read_execution
 from prunebook.book.profiles import parameters_of
 from prunebook.book.run import run_notebooks
 from prunebook.book.runnables import read_runnables
+from prunebook.book.worker import FORKS
 from prunebook.errors import UserError
+from prunebook.source_graph import PACKAGE
 
 
-def outputs(book, slug, profile="ci"):
+def outputs(book, slug, profile="quick"):
     """The text that the executed notebook printed."""
     path = book.root / "_build" / "executed" / profile / f"{slug}.ipynb"
     cells = nbformat.read(path, 4).cells
@@ -40,7 +43,7 @@ def test_run_skip_force_and_failure(book, capsys):
     book.add("later", "print('never')", method=None)
     summary = run_notebooks(book.root, jobs=3)
     assert statuses(summary) == {"alpha": "ran", "beta": "ran", "broken": "failed", "later": "not run yet"}
-    assert outputs(book, "alpha").split() == ["ci-model", "2", sys.executable, "papers"]
+    assert outputs(book, "alpha").split() == ["quick-model", "2", sys.executable, "papers"]
     assert outputs(book, "beta").split() == ["5", str(max(1, os.cpu_count() // 3))]
 
     (failed,) = summary.failed
@@ -48,10 +51,10 @@ def test_run_skip_force_and_failure(book, capsys):
     assert failed.failure.error == "KeyError"
     assert failed.failure.message == repr("no\nway")
     text = str(summary)
-    assert "rerun: prunebook run broken --profile ci" in text
+    assert "rerun: prunebook run broken --profile quick" in text
     assert "cell 5: # the cell that fails" in text
     assert text in capsys.readouterr().out
-    folder = book.root / "_build" / "executed" / "ci"
+    folder = book.root / "_build" / "executed" / "quick"
     assert "before" in (folder / "broken.failed.ipynb").read_text()
     assert not (folder / "broken.ipynb").exists()
     assert not list(folder.glob(".*.ipynb"))
@@ -70,7 +73,7 @@ def test_run_skip_force_and_failure(book, capsys):
 
 def test_a_profile_of_its_own_and_the_one_to_publish(book):
     book.add("alpha", "print(model_name)")
-    run_notebooks(book.root, ["alpha"], profile="ci")
+    run_notebooks(book.root, ["alpha"], profile="quick")
     run_notebooks(book.root, ["alpha"], profile="full")
     assert outputs(book, "alpha", "full") == "full-model\n"
     (alpha,) = read_runnables(book.root)
@@ -80,7 +83,7 @@ def test_a_profile_of_its_own_and_the_one_to_publish(book):
     profiles = book.root / "papers" / "profiles.yml"
     profiles.write_text(profiles.read_text().replace("full-model", "other"))
     execution, current = best_execution(book.root, alpha)
-    assert (execution.profile, current) == ("ci", True)
+    assert (execution.profile, current) == ("quick", True)
     book.add("alpha", "print('changed')")
     execution, current = best_execution(book.root, alpha)
     assert (execution.profile, current) == ("full", False)
@@ -104,7 +107,7 @@ def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=20) != 0
     _wait_for(lambda: _gone(int(kernel)))
-    folder = book.root / "_build" / "executed" / "ci"
+    folder = book.root / "_build" / "executed" / "quick"
     assert not (folder / "alpha.ipynb").exists()
     assert not (folder / "alpha.key").exists()
 
@@ -137,7 +140,7 @@ def test_two_runs_at_once_do_the_work_once(book):
 def test_a_waiting_lock_is_taken_over(book):
     """A lock file left by a killed run does not block."""
     book.add("alpha", "1")
-    folder = book.root / "_build" / "executed" / "ci"
+    folder = book.root / "_build" / "executed" / "quick"
     folder.mkdir(parents=True)
     filelock.FileLock(folder / ".alpha.lock").acquire().lock.release()
     assert statuses(run_notebooks(book.root)) == {"alpha": "ran"}
@@ -147,7 +150,7 @@ def test_a_waiting_lock_is_taken_over(book):
     ("arguments", "message"),
     [
         ({"names": ["alpha", "gamma"]}, "unknown notebook 'gamma'; allowed: alpha"),
-        ({"profile": "tiny"}, "unknown profile 'tiny'; allowed: ci, full"),
+        ({"profile": "tiny"}, "unknown profile 'tiny'; allowed: quick, full"),
         ({"jobs": 0}, "jobs must be 1 or more, not 0"),
     ],
 )
@@ -160,39 +163,39 @@ def test_bad_arguments(book, arguments, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ci: [", "cannot be read"),
+        ("quick: [", "cannot be read"),
         ("[]", "needs a mapping of profile"),
-        ("ci: {alpha: {}}", "profile 'ci' needs a mapping 'default'"),
-        ("ci: {default: 3}", "ci.default must be a mapping"),
-        ("ci: {default: {day: 2024-01-01}}", "ci.default.day must be a text"),
+        ("quick: {alpha: {}}", "profile 'quick' needs a mapping 'default'"),
+        ("quick: {default: 3}", "quick.default must be a mapping"),
+        ("quick: {default: {day: 2024-01-01}}", "quick.default.day must be a text"),
     ],
 )
 def test_bad_profiles(book, text, message):
     (book.root / "papers" / "profiles.yml").write_text(text)
     with pytest.raises(UserError, match=message):
-        parameters_of(book.root, "ci", "alpha", {"samples"})
+        parameters_of(book.root, "quick", "alpha", {"samples"})
 
 
 def test_parameters_of_a_slug_override(book):
     both = {"model_name", "samples"}
-    assert parameters_of(book.root, "ci", "beta", both) == {"model_name": "ci-model", "samples": 5}
-    assert parameters_of(book.root, "ci", "alpha", both) == {"model_name": "ci-model", "samples": 2}
-    assert parameters_of(book.root, "ci", "alpha", {"samples", "other"}) == {"samples": 2}
-    with pytest.raises(UserError, match=r"ci\.beta\.samples is no parameter of the notebook; allowed: model_name"):
-        parameters_of(book.root, "ci", "beta", {"model_name"})
+    assert parameters_of(book.root, "quick", "beta", both) == {"model_name": "quick-model", "samples": 5}
+    assert parameters_of(book.root, "quick", "alpha", both) == {"model_name": "quick-model", "samples": 2}
+    assert parameters_of(book.root, "quick", "alpha", {"samples", "other"}) == {"samples": 2}
+    with pytest.raises(UserError, match=r"quick\.beta\.samples is no parameter of the notebook; allowed: model_name"):
+        parameters_of(book.root, "quick", "beta", {"model_name"})
 
 
 def test_an_unreadable_key_counts_as_not_executed(book, capsys):
     book.add("alpha", "1")
     (alpha,) = read_runnables(book.root)
-    folder = book.root / "_build" / "executed" / "ci"
+    folder = book.root / "_build" / "executed" / "quick"
     folder.mkdir(parents=True)
     (folder / "alpha.ipynb").write_text("{}")
-    assert read_execution(book.root, "ci", "alpha") is None
+    assert read_execution(book.root, "quick", "alpha") is None
     assert capsys.readouterr().err == ""
     for content in (b"{", b"\xff", b"[]", json.dumps({"key": "x"}).encode()):
         (folder / "alpha.key").write_bytes(content)
-        assert read_execution(book.root, "ci", "alpha") is None
+        assert read_execution(book.root, "quick", "alpha") is None
         message = f"prunebook: {folder}/alpha.key: not readable, so alpha counts as not executed\n"
         assert capsys.readouterr().err == message
     assert best_execution(book.root, alpha) is None
@@ -201,18 +204,56 @@ def test_an_unreadable_key_counts_as_not_executed(book, capsys):
 
 
 def test_a_process_that_ends_without_a_word(book, monkeypatch):
-    """The environment keeps the notebook's own process from starting."""
+    """Papermill's stand-in ends the process that imports it: the worker, or else the notebook's own."""
     book.add("alpha", "1")
     environment = {**os.environ, "PYTHONPATH": str(book.root / "shadow")}
     (book.root / "shadow").mkdir()
     (book.root / "shadow" / "papermill.py").write_text("import os\nos._exit(3)\n")
-    monkeypatch.setattr("prunebook.book.run._environment", lambda jobs: environment)
+    monkeypatch.setattr("prunebook.book.run._environment", lambda jobs, profile: environment)
     summary = run_notebooks(book.root)
     (failure,) = [outcome.failure for outcome in summary.failed]
     assert (failure.where, failure.error) == ("", "ProcessEnded")
     text = str(summary)
-    assert "the notebook's process ended with exit code 3; see the log" in text
+    said = "the worker ended, and the notebook's process with it; see worker.log"
+    assert (said if FORKS else "ended with exit code 3; see the log") in text
     assert "cell" not in text
+
+
+def test_the_kernel_knows_its_profile(book):
+    book.add("alpha", "import os\nprint(os.environ['PRUNEBOOK_PROFILE'])")
+    run_notebooks(book.root, profile="full")
+    assert outputs(book, "alpha", "full") == "full\n"
+
+
+def test_after_a_failure_nothing_more_starts_if_so_asked(book):
+    book.add("alpha", "raise KeyError('no')", year=2026)
+    book.add("beta", "1", year=2025)
+    assert statuses(run_notebooks(book.root, fail_fast=True)) == {"alpha": "failed", "beta": "not started"}
+    assert statuses(run_notebooks(book.root)) == {"alpha": "failed", "beta": "ran"}
+
+
+def test_only_pages_that_changes_since_a_revision_reach(book):
+    book.add("alpha", "import prunebook.errors", year=2026)
+    book.add("beta", "1", year=2025)
+    (book.root / "lib").symlink_to(PACKAGE.parent)
+    with pytest.raises(UserError, match="git says: .*; give a revision of"):
+        run_notebooks(book.root, since="HEAD")
+    (book.root / "lib").unlink()
+    shutil.copytree(PACKAGE, book.root / "lib" / "prunebook", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-C", str(book.root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "as in HEAD", "beta": "as in HEAD"}
+    book.add("beta", "2", year=2025)
+    assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "as in HEAD", "beta": "ran"}
+    subprocess.run([*git, "commit", "-qam", "second"], check=True)
+    errors = book.root / "lib" / "prunebook" / "errors.py"
+    errors.write_text(errors.read_text() + "# changed\n")
+    subprocess.run([*git, "commit", "-qam", "third"], check=True)
+    # The library that runs is the first one; at HEAD it is another, which only alpha reaches.
+    assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "ran", "beta": "as in HEAD"}
+    with pytest.raises(UserError, match="git says: .*no-such.*; give a revision of"):
+        run_notebooks(book.root, since="no-such")
 
 
 def test_a_missing_extra_is_named(book, monkeypatch):

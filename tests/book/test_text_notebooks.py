@@ -108,9 +108,9 @@ def test_the_kernelspec_marks_a_page_to_run(page, book):
     assert read_pages(book.root) == []
 
 
-def profiles(book, **ci):
+def profiles(book, **quick):
     path = book.root / "papers" / "profiles.yml"
-    path.write_text(json.dumps({"ci": {"default": {"model_name": "m", "samples": 2}, **ci}}))
+    path.write_text(json.dumps({"quick": {"default": {"model_name": "m", "samples": 2}, **quick}}))
 
 
 def test_run_skip_and_failure(page, book):
@@ -128,8 +128,8 @@ def test_run_skip_and_failure(page, book):
     text = str(summary)
     assert "line 25: # it fails\n" in text
     assert "KeyError: 'no'" in text
-    assert "rerun: prunebook run concepts/details/broken --profile ci" in text
-    folder = book.root / "_build" / "executed" / "ci" / "concepts"
+    assert "rerun: prunebook run concepts/details/broken --profile quick" in text
+    folder = book.root / "_build" / "executed" / "quick" / "concepts"
     assert f"kept: {folder}/details/broken.failed.ipynb, broken.log" in text
     assert sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock") == [
         "broken.failed.ipynb",
@@ -140,7 +140,7 @@ def test_run_skip_and_failure(page, book):
     ]
     executed = nbformat.read(folder / "why.ipynb", 4)
     assert executed.cells[4].outputs[0].text == "2 7\n"
-    assert read_execution(book.root, "ci", "concepts/why").parameters == {"samples": 2, "windows": 7}
+    assert read_execution(book.root, "quick", "concepts/why").parameters == {"samples": 2, "windows": 7}
 
     page(PAGE.replace("html_theme.sidebar_secondary.remove: true", "other: 1"))
     (again,) = run_notebooks(book.root, ["concepts/why"]).outcomes
@@ -150,12 +150,12 @@ def test_run_skip_and_failure(page, book):
 def test_a_page_has_no_parameter_that_it_does_not_assign(page, book):
     runnable = page()
     profiles(book, **{"concepts/why": {"windws": 7}})
-    message = r"ci\.concepts/why\.windws is no parameter of the notebook; allowed: samples, windows$"
+    message = r"quick\.concepts/why\.windws is no parameter of the notebook; allowed: samples, windows$"
     with pytest.raises(UserError, match=message):
-        current_key(book.root, "ci", runnable)
+        current_key(book.root, "quick", runnable)
     profiles(book)
     page(PAGE.replace(":tags: [parameters]\n", ""))
-    assert parameters_for(book.root, "ci", runnable, runnable.read()) == {}
+    assert parameters_for(book.root, "quick", runnable, runnable.read()) == {}
 
 
 def test_a_parameters_cell_that_is_no_python_assigns_nothing():
@@ -174,8 +174,8 @@ def test_a_parameters_cell_that_is_no_python_assigns_nothing():
     ],
 )
 def test_what_counts_for_the_key_of_a_page(page, book, old, new, changes):
-    before = current_key(book.root, "ci", page())
-    assert (current_key(book.root, "ci", page(PAGE.replace(old, new))) != before) is changes
+    before = current_key(book.root, "quick", page())
+    assert (current_key(book.root, "quick", page(PAGE.replace(old, new))) != before) is changes
 
 
 TAGGED = """\
@@ -242,7 +242,7 @@ def test_links_follow_pages_that_are_notebooks(text, expected):
     assert adapt_links(text, "concepts/types.md", []) == text
 
 
-EXECUTION = Execution(None, "key", "ci", 12.3, "2026-11-23", {})
+EXECUTION = Execution(None, "key", "book", 12.3, "2026-11-23", {})
 
 
 def test_a_page_in_the_site(page, book):
@@ -275,7 +275,7 @@ def test_a_page_in_the_site(page, book):
     ran = replace(published, execution=EXECUTION, current=True)
     notebook = text_page(ran, papers)
     assert notebook.cells[0].source == "# Why numbers *differ*\n\nText, [types](types.md)."
-    line = '<p class="pb-changed">Executed on <time>2026-11-23</time> with profile ci in 12 s.</p>'
+    line = '<p class="pb-changed">Executed on <time>2026-11-23</time> with profile book in 12 s.</p>'
     assert notebook.cells[-1].source == line
     assert notebook.cells[3].outputs == outputs[2:]
     assert (ran.images, ran.tables) == (1, 1)

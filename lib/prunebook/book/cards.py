@@ -7,12 +7,17 @@ from collections.abc import Iterable, Mapping
 from ..catalog import Address, Record, concept_anchor
 from ..render import VERDICTS, verdict_html
 from .buttons import buttons
+from .profiles import QUICK
 from .published import Published, PublishedPage
 
 _STATUS_COLOURS = {"tested": "success", "documented": "info", "removed": "warning"}
 _NOT_RUN = "This notebook has not been run yet: it shows the record and the text, and no results."
 _MISSING = "The code of this page has not been run for this build: it is shown without outputs."
 _OLD = "The outputs are from before the last change to this page, the library or the profile."
+_QUICK = (
+    "Tables and figures of this page are from a quick run, on a few short windows of text: it shows that all of the "
+    "code runs, and judges nothing."
+)
 
 
 def escape(text: str) -> str:
@@ -37,6 +42,7 @@ def card(published: Published, address: Address) -> str:
         "Runs in": _bullets(map(_runtime, record.runs_in)),
         "Claims": claim_badges(published.claims) or _no_claims(published),
         "Executed": _run(published),
+        "Verdicts": escape(published.record.origin) if published.record else "",
         "Notebook": f"{buttons(record.slug, address)} · {{download}}`Download </_notebooks/{record.slug}.ipynb>`",
         "More": f"{{ref}}`Challenges <{record.challenge}>` · {{doc}}`Scoreboard </scoreboard>`",
     }
@@ -60,10 +66,13 @@ def claim_badges(claims: Iterable[Mapping]) -> str:
 
 
 def state_of_outputs(published: Published | PublishedPage) -> str:
-    """What a reader must know of the outputs: that they are missing, or old; empty where they are up to date."""
+    """What a reader must know of the outputs: that they are missing, old, or of a quick run; else empty."""
     if published.execution is None:
         return _MISSING
-    return "" if published.current else _OLD
+    notes = [] if published.current else [_OLD]
+    if published.execution.profile == QUICK:
+        notes.append(_QUICK)
+    return " ".join(notes)
 
 
 def admonition(text: str) -> str:

@@ -1,13 +1,14 @@
-"""Execute one notebook: the process that `run_notebooks` starts for each, `python -m prunebook.book.execute`.
+"""Execute one notebook with papermill, in a process of its own.
 
-It reads the job as JSON from standard input and writes one JSON object a line: `{"cell": 3}`, the number of
-cells done, after each cell and, if the notebook fails, `{"failure": {...}}`. All else goes to standard error.
+The process reports on a channel, one JSON object a line: `{"cell": 3}`, the number of cells done,
+after each cell; `{"failure": {...}}` if the notebook fails; `{"peak_memory": bytes}` of its kernel.
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import papermill
 from jupyter_client import AsyncKernelManager
@@ -15,11 +16,16 @@ from jupyter_client.kernelspec import KernelSpec
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from .forked_kernel import ForkedKernel, ForkedProvisioner
+
 _INJECTED = "injected-parameters"
+_SHOWN = 500  # characters of a line or a message; a report must fit into a pipe's 4,096 bytes
 
 
 class _Kernel(AsyncKernelManager):
     """A kernel of the interpreter that runs this, whatever kernels the user has installed."""
+
+    forked: ForkedKernel | None = None
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -28,6 +34,15 @@ class _Kernel(AsyncKernelManager):
             display_name="Python 3",
             language="python",
         )
+
+    async def _async_pre_start_kernel(self, **options: Any):
+        if self.forked is not None:
+            self.kernel_id = self.kernel_id or f"forked-{self.forked.pid}"
+            self.provisioner = ForkedProvisioner(
+                kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
+            )
+            self.provisioner.kernel = self.forked
+        return await super()._async_pre_start_kernel(**options)
 
 
 class _Engine(NBClientEngine):
@@ -54,24 +69,19 @@ class _Engine(NBClientEngine):
         return super().execute_managed_notebook(nb_man, kernel_name, kernel_manager_class=_Kernel, **kwargs)
 
 
-def _failure(index: int, error: str, message: str) -> dict:
-    """What the summary says; the index is that of the cell in the source notebook."""
-    injected = sum(_INJECTED in cell.metadata.get("tags", []) for cell in _Engine.cells[:index])
-    source = _Engine.cells[index].source.strip() if index < len(_Engine.cells) else ""
-    return {
-        "cell": index - injected,
-        "line": source.partition("\n")[0],
-        "error": error,
-        "message": message.strip().partition("\n")[0],
-    }
+def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> None:
+    """Execute a notebook; a failing one is reported, not raised.
 
-
-def main() -> None:
-    """Execute the job that standard input describes: `input`, `output`, `parameters`, `cwd`."""
-    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-    job = json.load(sys.stdin)
-    _Engine.report = lambda **fields: print(json.dumps(fields), file=channel, flush=True)
+    Args:
+        job: `input`, `output`, `parameters`, `cwd`.
+        report: called with one field at a time, as the channel has them.
+        fork: make the kernel by a fork of this process, which has no thread and no event loop yet.
+    Raises:
+        Exception: what is neither the notebook's fault nor its kernel's, such as a full disk; reported, too.
+    """
+    os.chdir(job["cwd"])
+    _Kernel.forked = ForkedKernel() if fork else None
+    _Engine.report = report
     papermill_engines.register("prunebook", _Engine)
     try:
         papermill.execute_notebook(
@@ -85,10 +95,44 @@ def main() -> None:
             cwd=job["cwd"],
         )
     except PapermillExecutionError as error:
-        _Engine.report(failure=_failure(error.cell_index, error.ename, error.evalue))
+        report(failure=_failure(error.cell_index, error.ename, error.evalue))
     except Exception as error:  # a dead kernel, a full disk: the summary names it, the log has the traceback
-        _Engine.report(failure=_failure(_Engine.current, type(error).__name__, str(error)))
+        report(failure=_failure(_Engine.current, type(error).__name__, str(error)))
         raise
+    finally:
+        if _Kernel.forked:
+            _Kernel.forked.kill()
+            _Kernel.forked.wait()
+            report(peak_memory=_Kernel.forked.peak_memory)
+
+
+def _failure(index: int, error: str, message: str) -> dict:
+    """What the summary says; the index is that of the cell in the source notebook."""
+    injected = sum(_INJECTED in cell.metadata.get("tags", []) for cell in _Engine.cells[:index])
+    source = _Engine.cells[index].source.strip() if index < len(_Engine.cells) else ""
+    return {
+        "cell": index - injected,
+        "line": source.partition("\n")[0][:_SHOWN],
+        "error": error,
+        "message": message.strip().partition("\n")[0][:_SHOWN],
+    }
+
+
+def channel_to(descriptor: int, job: int) -> Callable[..., None]:
+    """A function that writes its one named field to the descriptor as a line, marked with the job's number."""
+
+    def report(**fields: Any) -> None:
+        os.write(descriptor, (json.dumps({"job": job, **fields}) + "\n").encode())
+
+    return report
+
+
+def main() -> None:
+    """Execute the job that standard input describes, with a kernel started from nothing."""
+    channel = os.dup(1)
+    os.dup2(2, 1)
+    job = json.load(sys.stdin)
+    execute(job, channel_to(channel, job["job"]), fork=False)
 
 
 if __name__ == "__main__":

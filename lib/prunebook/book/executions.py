@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-from .key import rerun_key
+from .key import PACKAGE, rerun_key
 from .profiles import load_profiles, parameters_of
 from .runnables import Runnable, assigned_parameters
 
@@ -60,10 +60,17 @@ def parameters_for(root: Path, profile: str, runnable: Runnable, notebook: nbfor
     return parameters_of(root, profile, runnable.name, assigned_parameters(notebook))
 
 
-def current_key(root: Path, profile: str, runnable: Runnable) -> str:
-    """The rerun key as the source, the library and the profile are now; errors as for reading them."""
+def current_key(root: Path, profile: str, runnable: Runnable, package: Path = PACKAGE) -> str:
+    """The rerun key as the source, the library and the profile are now.
+
+    Args:
+        package: the library's folder.
+
+    Raises:
+        UserError: as for reading them.
+    """
     notebook = runnable.read()
-    return rerun_key(notebook, parameters_for(root, profile, runnable, notebook))
+    return rerun_key(notebook, parameters_for(root, profile, runnable, notebook), package)
 
 
 def best_execution(root: Path, runnable: Runnable) -> tuple[Execution, bool] | None:

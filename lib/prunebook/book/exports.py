@@ -46,7 +46,7 @@ def _outcome(published: Published) -> dict[str, Any]:
         "state": state,
         "verdicts": Counter(claim["verdict"] for claim in published.claims),
         "run": run and {name: getattr(run, name) for name in ("profile", "date", "seconds", "parameters")},
-        "results": published.results,
+        "results": published.judged_results,
     }
 
 

@@ -21,7 +21,8 @@ html_theme.sidebar_secondary.remove: true
 ---
 # Leaderboard
 
-Every row that the notebooks measured. One table holds what may be compared: the same model, held-out text, window
+Every row that the notebooks measured in runs that judge; the short runs that only show that pages work are left out.
+One table holds what may be compared: the same model, held-out text, window
 length and precision of the evaluation. Each row names what else it depends on: calibration, device, day and commit.
 Rows that differ only in the calibration draw are averaged, and *seeds* counts the draws; the same row from two
 notebooks stands once. Zeros are stored dense, so *on disk* and *tokens/s* show what a mask alone saves. A
@@ -74,7 +75,8 @@ def leaderboard(
 
 def _tables(papers: Iterable[Published], runs: Iterable[Run]) -> list[tuple[dict, list[dict]]]:
     """What is shared -> all rows measured under it, each with its paper and what else it depends on."""
-    found = [(published.paper.slug, result) for published in papers for result in published.results]
+    judging = [published for published in papers if published.judges]
+    found = [(published.paper.slug, result) for published in judging for result in published.results]
     found += [(run.slug, result) for run in runs for result in run.results]
     tables = {}
     for slug, result in found:

@@ -6,7 +6,10 @@ from typing import Any
 
 import yaml
 
+from ..claims import QUICK
 from ..errors import UserError
+
+__all__ = ["QUICK", "load_profiles", "parameters_of"]
 
 _FILE = "papers/profiles.yml"
 

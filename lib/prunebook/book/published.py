@@ -10,15 +10,20 @@ from ..catalog import Paper, read_papers
 from ..catalog.reader import read_notebook
 from ..claims import CLAIM_MIME, RESULTS_MIME
 from .executions import Execution, best_execution
+from .profiles import QUICK
+from .recorded import Run, best_runs
 from .runnables import Runnable, of_paper, read_pages
 from .text_notebooks import front_matter
+from .verdicts import shown_claims, with_verdicts
 
 
 @dataclass(frozen=True)
 class Published:
     """A paper and its notebook: executed, or as in the sources where `execution` is None.
 
-    `current` is False where the notebook, the library or the profile has changed since the execution.
+    `current` is False where the notebook, the library or the profile has changed since the execution. `claims` have
+    the verdicts that pages show; `results` are the tables of the execution. `record` is the recorded run that verdicts
+    come from where the execution judges nothing or is missing.
     """
 
     paper: Paper
@@ -27,6 +32,19 @@ class Published:
     current: bool
     claims: list[dict[str, Any]]
     results: list[dict[str, Any]]
+    record: Run | None = None
+
+    @property
+    def judges(self) -> bool:
+        """Did the execution judge the claims? A quick run does not, nor does none."""
+        return self.execution is not None and self.execution.profile != QUICK
+
+    @property
+    def judged_results(self) -> list[dict[str, Any]]:
+        """The tables that boards may show: those of an execution that judges, or of the record."""
+        if self.judges:
+            return self.results
+        return self.record.results if self.record else []
 
     @property
     def images(self) -> int:
@@ -61,7 +79,8 @@ def read_published(root: Path) -> list[Published]:
     Raises:
         UserError: a notebook or the profiles cannot be read.
     """
-    return [_published(root, paper) for paper in read_papers(root)]
+    records = best_runs(root)
+    return [_published(root, paper, records.get(paper.slug)) for paper in read_papers(root)]
 
 
 def read_published_pages(root: Path) -> list[PublishedPage]:
@@ -72,17 +91,17 @@ def read_published_pages(root: Path) -> list[PublishedPage]:
     ]
 
 
-def _published(root: Path, paper: Paper) -> Published:
+def _published(root: Path, paper: Paper, record: Run | None) -> Published:
     notebook, execution, current = _latest(root, of_paper(paper))
     bundles = _bundles(notebook)
-    return Published(
-        paper,
-        notebook,
-        execution,
-        current,
-        [data[CLAIM_MIME] for data in bundles if CLAIM_MIME in data],
-        [data[RESULTS_MIME] for data in bundles if RESULTS_MIME in data],
-    )
+    claims = [data[CLAIM_MIME] for data in bundles if CLAIM_MIME in data]
+    results = [data[RESULTS_MIME] for data in bundles if RESULTS_MIME in data]
+    if execution is not None and execution.profile != QUICK:
+        return Published(paper, notebook, execution, current, claims, results)
+    claims = shown_claims(claims, record)
+    if execution is not None:
+        notebook = with_verdicts(notebook, claims)
+    return Published(paper, notebook, execution, current, claims, results, record)
 
 
 def _latest(root: Path, runnable: Runnable) -> tuple[nbformat.NotebookNode, Execution | None, bool]:

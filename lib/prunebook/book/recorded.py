@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import write_atomic
-from .published import Published
+from .profiles import QUICK, load_profiles
 
 _KIND, _VERSION = "prunebook-runs", 1
 
@@ -24,13 +24,36 @@ class Run:
     results: list[dict[str, Any]]
     claims: list[dict[str, Any]]
 
+    @property
+    def origin(self) -> str:
+        """Day, profile, device and commit of the run, as pages give them."""
+        first = self.results[0]
+        parts = [f"profile {self.profile}", first["protocol"].get("device")]
+        parts.append(first["commit"] and f"commit {first['commit']}")
+        return f"Recorded on {first['date']} ({', '.join(filter(None, parts))})."
 
-def record_runs(root: Path, papers: Sequence[Published], profile: str) -> Path:
-    """Write what the notebooks measured under `profile` to `benchmarks/results/runs-<profile>-<device>.json`.
+
+def check_recordable(profile: str) -> None:
+    """Refuse the profile that judges nothing.
 
     Raises:
-        UserError: no notebook has an up-to-date run under the profile, or the file cannot be written.
+        UserError: it is that one.
     """
+    if profile == QUICK:
+        raise UserError(f"a run of profile {QUICK!r} judges nothing and is not recorded; use --profile book or full")
+
+
+def record_runs(root: Path, papers: Sequence, profile: str) -> Path:
+    """Write what the notebooks measured under `profile` to `benchmarks/results/runs-<profile>-<device>.json`.
+
+    Args:
+        papers: the papers as `read_published` gives them.
+
+    Raises:
+        UserError: as `check_recordable`, no notebook has an up-to-date run under the profile, or the file cannot
+            be written.
+    """
+    check_recordable(profile)
     runs = [
         Run(published.paper.slug, published.paper.record.short, profile, published.results, published.claims)
         for published in papers
@@ -61,3 +84,23 @@ def read_runs(root: Path) -> list[Run]:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"benchmarks/results/{path.name} is no readable record: {error}") from error
     return runs
+
+
+def best_runs(root: Path) -> dict[str, Run]:
+    """Slug -> the recorded run whose verdicts the site shows: that of the profile which its file lists last.
+
+    Raises:
+        UserError: as `read_runs` and `load_profiles`.
+    """
+    ranks = {profile: rank for rank, profile in enumerate(load_profiles(root))}
+    best = {}
+    for run in read_runs(root):
+        known = best.get(run.slug)
+        if known is None or _rank(run, ranks) > _rank(known, ranks):
+            best[run.slug] = run
+    return best
+
+
+def _rank(run: Run, ranks: Mapping[str, int]) -> tuple[int, str]:
+    """What the better of two runs has more of: the later profile, then the later day."""
+    return ranks.get(run.profile, -1), run.results[0]["date"]

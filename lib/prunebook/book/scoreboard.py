@@ -4,6 +4,7 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..claims import NOT_JUDGED
 from ..render import VERDICTS, protocol_line, verdict_html
 from .cards import claim_badges, escape
 from .published import Published
@@ -18,7 +19,8 @@ html_theme.sidebar_secondary.remove: true
 Each claim below is one that its paper makes, checked by the paper's notebook on one model and one text. A
 verdict on a difference between two methods compares the same windows of text and the same calibration draws:
 above two standard errors the claim holds, below minus two it does not, and in between it is a tie. A claim
-that does not hold at this scale may well hold at the paper's.
+that does not hold at this scale may well hold at the paper's. A verdict is that of the recorded run that its
+protocol names; quick runs, which show that pages work, judge nothing.
 """
 _COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
 
@@ -26,7 +28,7 @@ _COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
 def scoreboard(papers: Sequence[Published]) -> str:
     """The page as MyST, with its tables as HTML."""
     rows = [(published, claim) for published in papers for claim in published.claims]
-    not_run = [published.paper.record.short for published in papers if published.execution is None]
+    not_run = [p.paper.record.short for p in papers if p.execution is None and not p.claims]
     parts = [_INTRO, claim_badges(claim for _, claim in rows) or "No notebook has been run yet."]
     if rows:
         parts += ["## By paper", _counts_table(papers), "## Claims", _claims_table(rows)]
@@ -37,12 +39,14 @@ def scoreboard(papers: Sequence[Published]) -> str:
 
 def _counts_table(papers: Iterable[Published]) -> str:
     """How many claims of each paper have each verdict."""
-    words = [f'<th scope="col">{symbol} {text}</th>' for symbol, text in VERDICTS.values()]
+    counted = [(published, Counter(claim["verdict"] for claim in published.claims)) for published in papers]
+    unjudged = any(counts[NOT_JUDGED] for _, counts in counted)
+    shown = [verdict for verdict in VERDICTS if verdict != NOT_JUDGED or unjudged]
+    words = ['<th scope="col">{} {}</th>'.format(*VERDICTS[verdict]) for verdict in shown]
     rows = []
-    for published in papers:
-        counts = Counter(claim["verdict"] for claim in published.claims)
+    for published, counts in counted:
         if counts:
-            cells = "".join(f'<td class="pb-number">{counts[verdict]}</td>' for verdict in VERDICTS)
+            cells = "".join(f'<td class="pb-number">{counts[verdict]}</td>' for verdict in shown)
             rows.append(f'<tr><th scope="row">{paper_link(published)}</th>{cells}</tr>')
     return scrolling("Claims by paper", f'<th scope="col">Paper</th>{"".join(words)}', rows)
 
@@ -69,13 +73,14 @@ def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
 
 def _claim_row(published: Published, claim: Mapping) -> str:
     text = {name: html.escape(" ".join(str(value).split())) for name, value in claim.items() if value}
-    line = html.escape(protocol_line(claim["protocol"]))
+    parts = [html.escape(protocol_line(claim["protocol"])), text.get("recorded")]
+    line = "<br>".join(filter(None, parts))
     protocol = f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>' if line else ""
     cells = [
         paper_link(published),
         verdict_html(claim["verdict"]),
         text["statement"],
         f'{text["paper"]}<br><span class="pb-source">{text["source"]}</span>',
-        (text.get("ours") or text["reason"]) + protocol,
+        "–" if claim["verdict"] == NOT_JUDGED else (text.get("ours") or text["reason"]) + protocol,
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

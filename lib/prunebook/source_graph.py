@@ -1,0 +1,205 @@
+"""Which modules of the library a piece of code can reach: parsed from their sources, never imported.
+
+The hash of what a notebook or a cached measurement depends on is made from this. Modules are parsed
+once in a process and again only when a file of the library has changed.
+"""
+
+import ast
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+# Lookup tables of the library. Their entries count where code names them, not as text of their module.
+_EXPORTS = "EXPORTS"
+_REGISTRY = "REGISTRY"
+
+_PARSING = threading.Lock()
+_LOADED: dict[Path, tuple[str, "SourceGraph"]] = {}
+
+
+def source_graph(package: Path = PACKAGE) -> "SourceGraph":
+    """The graph of the package as its files are now; parsed again only if one of them has changed."""
+    signature = source_signature(package)
+    known = _LOADED.get(package)
+    if known is None or known[0] != signature:
+        known = (signature, SourceGraph(package))
+        _LOADED[package] = known
+    return known[1]
+
+
+def source_signature(package: Path = PACKAGE) -> str:
+    """A hash of the names, sizes and times of change of the package's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        state = path.stat()
+        digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+class SourceGraph:
+    """The modules of a package under their dotted names, and which of them a piece of code can reach."""
+
+    def __init__(self, package: Path):
+        self.name = package.name
+        self.files = {}
+        for path in sorted(package.rglob("*.py")):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            is_package = parts[-1] == "__init__"
+            self.files[".".join(parts[:-1] if is_package else parts)] = path
+        self.sources = {
+            name: path.read_text(encoding="utf-8") for name, path in self.files.items()
+        }
+        self.trees = {name: parse(source) for name, source in self.sources.items()}
+        exports = self._table(self.name, _EXPORTS)
+        self.exports = {name: f"{self.name}.{module}" for name, module in exports.items()}
+        methods = f"{self.name}.methods"
+        registry = self._table(methods, _REGISTRY)
+        self.methods = {name: f"{methods}.{module}" for name, (module, _) in registry.items()}
+        self.classes = {
+            f"{methods}.{class_name}": f"{methods}.{module}"
+            for module, class_name in registry.values()
+        }
+        self._known_imports: dict[str, list[str]] = {}
+
+    def text(self, module: str) -> str:
+        """The module's source without the lines of its lookup table."""
+        lines = self.sources[module].splitlines(keepends=True)
+        for node in self._tables(module):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+        return "".join(lines)
+
+    def reach(self, code: Iterable[str], parameters: Mapping[str, Any]) -> set[str]:
+        """The modules that the cells `code` can run, and those of the methods named in the parameters.
+
+        A cell that is no plain Python (a magic, a syntax error) reaches every module.
+        """
+        start = {self.methods[text] for text in _texts(parameters) if text in self.methods}
+        try:
+            tree = parse("\n".join(code))
+        except SyntaxError:
+            return set(self.files)
+        return self.reach_of(start | set(self._named(tree)))
+
+    def reach_of(self, modules: Iterable[str]) -> set[str]:
+        """The modules of the package that running any of `modules` can run, themselves included."""
+        reached = set()
+        waiting = [module for name in modules for module in self._with_parents(name)]
+        while waiting:
+            module = waiting.pop()
+            if module not in reached:
+                reached.add(module)
+                waiting += self._imports(module)
+        return reached
+
+    def _tables(self, module: str) -> list[ast.Assign]:
+        wanted = (_EXPORTS, _REGISTRY)
+        body = self.trees[module].body if module in self.trees else []
+        return [
+            node
+            for node in body
+            if isinstance(node, ast.Assign)
+            and any(isinstance(target, ast.Name) and target.id in wanted for target in node.targets)
+        ]
+
+    def _table(self, module: str, name: str) -> dict:
+        tables = {node.targets[0].id: ast.literal_eval(node.value) for node in self._tables(module)}
+        return tables.get(name, {})
+
+    def _with_parents(self, module: str) -> list[str]:
+        """The module and the packages around it: importing it runs them too."""
+        parts = module.split(".")
+        names = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return [name for name in names if name in self.files]
+
+    def _resolve(self, dotted: str) -> str | None:
+        """The module that a dotted name of the package stands in, through its lookup tables."""
+        known = self.name
+        for part in dotted.split(".")[1:]:
+            longer = f"{known}.{part}"
+            if longer in self.files:
+                known = longer
+            elif known == self.name and part in self.exports:
+                return self.exports[part]
+            else:
+                return self.classes.get(longer, known)
+        return known
+
+    def _named(self, tree: ast.AST) -> Iterator[str]:
+        """The modules that code names: by import, by attribute of an import, by a method's name."""
+        aliases = {}
+        for node in ast.walk(tree):
+            for local, dotted in self._bindings(node):
+                aliases[local] = dotted
+                yield self._resolve(dotted)
+        for node in ast.walk(tree):
+            dotted = _dotted(node)
+            if dotted and (root := dotted.split(".")[0]) in aliases:
+                yield self._resolve(aliases[root] + dotted[len(root) :])
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and node.value in self.methods:
+                yield self.methods[node.value]
+
+    def _bindings(self, node: ast.AST) -> Iterator[tuple[str | None, str]]:
+        """Local name, if it gets one, and dotted name for what an import takes from the package."""
+        if isinstance(node, ast.Import):
+            for item in node.names:
+                if item.name.split(".")[0] == self.name:
+                    yield (item.asname, item.name) if item.asname else (self.name, self.name)
+                    yield None, item.name
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == self.name:
+            for item in node.names:
+                yield item.asname or item.name, f"{node.module}.{item.name}"
+
+    def _imports(self, module: str) -> list[str]:
+        """The package's modules that a module imports, in any scope, and the packages around them."""
+        if module not in self._known_imports:
+            inside = [n for n in self._imported_names(module) if n.split(".")[0] == self.name]
+            self._known_imports[module] = [
+                found for name in inside for found in self._with_parents(self._resolve(name))
+            ]
+        return self._known_imports[module]
+
+    def _imported_names(self, module: str) -> list[str]:
+        """The dotted names that a module imports, relative ones made absolute."""
+        names = []
+        parts = module.split(".")
+        package = parts if self.files[module].name == "__init__.py" else parts[:-1]
+        for node in ast.walk(self.trees[module]):
+            if isinstance(node, ast.Import):
+                names += [item.name for item in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                source = ".".join([*base, *([node.module] if node.module else [])])
+                names += [f"{source}.{item.name}" for item in node.names]
+        return names
+
+
+def parse(source: str) -> ast.Module:
+    """`ast.parse`, one thread at a time: in CPython 3.11 two at once can fail (gh-106905)."""
+    with _PARSING:
+        return ast.parse(source)
+
+
+def _dotted(node: ast.AST) -> str | None:
+    """`a.b.c` for the attribute chain of a name."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (value := _dotted(node.value)):
+        return f"{value}.{node.attr}"
+    return None
+
+
+def _texts(value) -> Iterator[str]:
+    """Every text inside nested mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
