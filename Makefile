@@ -1,11 +1,14 @@
-# `make book` builds the site from nothing, `make test` checks everything; both make the environment first.
+# `make book` builds the site, `make test` checks everything; both make the environment first.
+# `make book PROFILE=book` runs the notebooks at the size that the site publishes.
 PYTHON ?= python3
 VENV ?= .venv
-PROFILE ?= book
+PROFILE ?= quick
 JOBS ?= 1
 TEST_JOBS ?= 2
 PORT ?= 8000
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: book test lint serve run clean env
 .DEFAULT_GOAL := book
@@ -13,12 +16,12 @@ BIN := $(VENV)/bin
 env: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml requirements/constraints.txt requirements/embedded.txt requirements/triton.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) requirements/python_version.py
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/embedded.txt
-	$(BIN)/python -c 'import triton' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/triton.txt
+	index="$$($(BIN)/python requirements/torch_index.py $(TORCH_CPU_INDEX))" && \
+		$(PIP_INSTALL) $$index -c requirements/constraints.txt -e '.[dev]'
+	$(PIP_INSTALL) --no-deps -r requirements/embedded.txt
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP_INSTALL) --no-deps -r requirements/triton.txt
 	touch $@
 
 run: env
@@ -28,9 +31,9 @@ book: run
 	$(BIN)/prunebook build
 
 test: lint
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
-		{ echo "the site tests need chromium: apt-get install chromium" >&2; exit 1; }
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	browser="$$($(BIN)/python tests/site/find_browser.py)" && \
+		PRUNEBOOK_BROWSER="$$browser" OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .

@@ -2,9 +2,8 @@
 
 import contextlib
 import http.server
-import shutil
 import threading
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,10 +13,19 @@ from playwright.sync_api import Page, sync_playwright
 
 from prunebook.book.build import build_site
 
+from find_browser import browser_for_tests  # isort: skip
 from hostile import ROOT, hostile_site  # isort: skip
 
-NO_CHROMIUM = "the site tests need chromium: apt-get install chromium"
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+_browser_for_tests = cache(browser_for_tests)
+
+
+def pytest_runtest_setup(item):
+    """Without a browser, skip what needs one before its site is built: one line in the summary for all."""
+    if "browser" in item.fixturenames:
+        path, reason = _browser_for_tests()
+        if path is None:
+            pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +42,8 @@ def hostile_html(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium of the system; the tests fail without one."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail(NO_CHROMIUM, pytrace=False)
+    """A running browser of Chromium's kind; `pytest_runtest_setup` has made sure that there is one."""
+    path, _ = _browser_for_tests()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
