@@ -7,13 +7,18 @@ The embedded text is 106 English Wikipedia articles (CC BY-SA) inside the gensim
 import bz2
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
+from .cached import cached
 from .errors import UserError, first_line
+from .files import write_atomic
 
 SPLITS = ("calibration", "evaluation", "training")
 # Of 100 hash values: below 35 calibration, below 60 evaluation, the rest training.
@@ -31,6 +36,7 @@ DATASETS = {
     ),
 }  # fmt: skip
 _IMAGE = re.compile(r"\|(?:alt=|thumb|\d+px)|\.(?:jpe?g|png|svg|gif)\b", re.I)  # captions that lost their link
+_ARTICLES, _STREAM = "articles.json", "tokens.safetensors"  # files in the cache
 _MIN_WORDS = 8  # shorter lines of the dump are captions, table cells and link lists
 
 
@@ -60,14 +66,33 @@ def split_of(title: str) -> str:
 
 @functools.cache
 def embedded_articles() -> tuple[tuple[str, str], ...]:
-    """`(title, text)` of every article of the embedded dump that has prose, in the dump's order."""
+    """`(title, text)` of every article of the embedded dump that has prose, in the dump's order.
+
+    They are extracted once and kept in the user's cache.
+    """
+    articles = cached(
+        "articles",
+        _embedded_identity(),
+        lambda folder: write_atomic(folder / _ARTICLES, json.dumps(_extract_articles())),
+        lambda folder: json.loads((folder / _ARTICLES).read_text(encoding="utf-8")),
+    )
+    return tuple((title, text) for title, text in articles)
+
+
+def _extract_articles() -> list[tuple[str, str]]:
+    """The articles from the dump inside the gensim wheel."""
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 
     dump = Path(importlib.util.find_spec("gensim").origin).parent / _DUMP
     with bz2.open(dump) as file:
         pages = [(title, text) for title, text, _ in extract_pages(file, ("0",))]
     cleaned = [(t, clean(filter_wiki(x))) for t, x in pages if not re.match(r"\s*#redirect", x, re.I)]
-    return tuple((title, text) for title, text in cleaned if text)
+    return [(title, text) for title, text in cleaned if text]
+
+
+def _embedded_identity() -> list[str | bytes]:
+    """What the embedded articles depend on: the wheel that carries them and the code of this module."""
+    return [importlib.metadata.version("gensim"), Path(__file__).read_bytes()]
 
 
 def text_of(split: str, text: str | Path | None = None) -> str:
@@ -126,7 +151,7 @@ def _windows(tokenizer, split: str, text, count: int, length: int, offset_seed: 
     for name, value in (("number of windows", count), ("length", length)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    stream = tokenizer(text_of(split, text), add_special_tokens=False, verbose=False)["input_ids"]
+    stream = _token_stream(tokenizer, split, text)
     available = len(stream) // length
     if available < count + (offset_seed is not None):
         raise UserError(
@@ -137,7 +162,31 @@ def _windows(tokenizer, split: str, text, count: int, length: int, offset_seed: 
     if offset_seed is not None:
         offset = int(torch.randint(length, (1,), generator=torch.Generator().manual_seed(offset_seed)))
     whole = (len(stream) - offset) // length
-    return torch.tensor(stream[offset : offset + whole * length]).view(whole, length)
+    return stream[offset : offset + whole * length].long().view(whole, length)
+
+
+def _token_stream(tokenizer, split: str, text: str | Path | None) -> torch.Tensor:
+    """All tokens of a split's text, int32 `[n]`; kept in the user's cache where the tokenizer can be told by its
+    content."""
+
+    def tokenize() -> torch.Tensor:
+        words = tokenizer(text_of(split, text), add_special_tokens=False, verbose=False)
+        return torch.tensor(words["input_ids"], dtype=torch.int32)
+
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        return tokenize()
+    of_text = _embedded_identity() if text is None else [text_of(split, text)]
+    return cached(
+        "tokens",
+        [core.to_str(), *_versions(), split, *of_text],
+        lambda folder: save_file({"stream": tokenize()}, folder / _STREAM),
+        lambda folder: load_file(folder / _STREAM)["stream"],
+    )
+
+
+def _versions() -> list[str]:
+    return [importlib.metadata.version(name) for name in ("tokenizers", "transformers")]
 
 
 def calibration_tokens(

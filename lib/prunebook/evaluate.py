@@ -10,21 +10,21 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import transformers
-from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from .cached import cached
 from .corpora import check_tokens
 from .errors import UserError
-from .files import atomic_folder, cache_folder, make_folder
 from .kernels.logits import compare_logits
 from .precision import has_fast_bfloat16, matmul_precision
 
 _BATCH_TOKENS = 2048  # logits of 2,048 tokens and 49,152 words take 400 MB in float32
+_BASELINE_FILE = "baseline.safetensors"
 _BASELINE = 3  # raise when the same weights and tokens would give other numbers
 
 
@@ -189,17 +189,14 @@ def dense_baseline(model, tokens: torch.Tensor, precision: str = "auto") -> Dens
     precision = resolve_precision(model, precision)
     head = model.get_output_embeddings()
     weight, bias = head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone()
-    folder = cache_folder() / "baselines" / _fingerprint(model, tokens, precision)
-    if not folder.exists():
-        make_folder(folder.parent)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                hidden, nll = _run_dense(model, tokens, precision)
-                with atomic_folder(folder) as temporary:
-                    save_file({"hidden": hidden, "nll": nll}, temporary / "baseline.safetensors")
-    with safe_open(folder / "baseline.safetensors", "pt") as file:
-        hidden, nll = file.get_tensor("hidden"), file.get_tensor("nll")
-    return DenseBaseline(hidden, weight, bias, nll, tokens.clone(), precision)
+
+    def run(folder: Path) -> None:
+        hidden, nll = _run_dense(model, tokens, precision)
+        save_file({"hidden": hidden, "nll": nll}, folder / _BASELINE_FILE)
+
+    identity = [_fingerprint(model, tokens, precision)]
+    known = cached("baselines", identity, run, lambda folder: load_file(folder / _BASELINE_FILE))
+    return DenseBaseline(known["hidden"], weight, bias, known["nll"], tokens.clone(), precision)
 
 
 def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:

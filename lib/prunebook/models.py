@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -212,7 +213,7 @@ def _converted_gguf(name: str) -> Path:
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             return folder
-        print(f"converting {gguf.name} once into {folder}", flush=True)
+        print(f"prunebook: converting {gguf.name} once for the cache", file=sys.stderr, flush=True)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
         )

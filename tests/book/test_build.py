@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import shutil
+import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -14,11 +15,16 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from prunebook.book.build import BuildError, build_site
 from prunebook.book.check_site import Expected, check_site
 from prunebook.book.profiles import load_profiles, parameters_of
+from prunebook.book.published import read_published
+from prunebook.book.recorded import record_runs
 from prunebook.book.run import run_notebooks
 from prunebook.book.runnables import assigned_parameters, read_runnables
 from prunebook.book.serve import make_server
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
+from prunebook.claims import CLAIM_MIME
 from prunebook.errors import UserError
+from prunebook.files import cache_folder
+from prunebook.source_graph import PACKAGE
 
 from .small_book import CLAIMS, SHOWN, write_sources
 
@@ -83,7 +89,7 @@ def test_from_notebooks_to_pages(book, capfd):
     (root / "concepts" / "why.md").write_text(WHY)
     book.add("alpha", SHOWN, CLAIMS)
     book.add("later", "never", method=None)
-    assert not run_notebooks(root).failed
+    assert not run_notebooks(root, profile="full").failed
     (root / "concepts" / "details").mkdir()
     (root / "concepts" / "details" / "idle.md").write_text(IDLE)
 
@@ -103,12 +109,12 @@ def test_from_notebooks_to_pages(book, capfd):
     assert scores.count('<span class="pb-verdict pb-holds">') == 2
     assert scores.count('<span class="pb-verdict pb-not-testable">') == 2
     assert list((html / "_downloads").rglob("alpha.ipynb"))
-    assert "quick-model" in scores
+    assert "full-model" in scores
 
     why = (html / "concepts" / "why.html").read_text()
     assert '<img alt="../_images/' in why
     assert '<table class="pb-results">' in why
-    assert "with profile quick in" in why
+    assert "with profile full in" in why
     assert re.search(r'href="../papers/later.html">.*?Later.*?</a>, ICLR 2024 <em>\(not run yet\)</em>', why)
     assert "noise" not in why
     assert 'href="criteria.html#wanda"' in why
@@ -120,8 +126,14 @@ def test_from_notebooks_to_pages(book, capfd):
     assert 'href="../why.html#a-figure"' in idle
 
     stamp = (html / "index.html").stat().st_mtime_ns
+    site = (root / "_build" / "site" / "index.md").stat().st_mtime_ns
     build_site(root)
     assert (html / "index.html").stat().st_mtime_ns == stamp
+    assert (root / "_build" / "site" / "index.md").stat().st_mtime_ns == site  # not even assembled
+    (root / "concepts" / "types.md").touch()
+    build_site(root)
+    assert (html / "index.html").stat().st_mtime_ns == stamp  # the same content
+    assert (root / "_build" / "site" / "index.md").stat().st_mtime_ns > site
 
     criteria = root / "concepts" / "criteria.md"
     criteria.write_text(criteria.read_text().replace("(criteria-wanda)=", ""))
@@ -132,6 +144,35 @@ def test_from_notebooks_to_pages(book, capfd):
     assert "criteria-wanda" in (root / "_build" / "build.log").read_text()
     assert (html / "index.html").stat().st_mtime_ns == stamp
     assert not [path.name for path in (root / "_build").iterdir() if path.name.startswith(".sphinx")]
+
+
+def test_a_quick_run_shows_verdicts_of_the_record_and_judges_nothing(book):
+    write_sources(book.root)
+    book.add("alpha", SHOWN, CLAIMS)
+    run_notebooks(book.root)
+    (alpha,) = read_published(book.root)
+    assert (alpha.judges, alpha.record) == (False, None)
+    assert [claim["verdict"] for claim in alpha.claims] == ["not_judged", "not_judged", "not_testable"]
+    assert alpha.judged_results == []
+    run_notebooks(book.root, profile="full")
+    record_runs(book.root, read_published(book.root), "full")
+    shutil.rmtree(book.root / "_build" / "executed" / "full")
+    (alpha,) = read_published(book.root)
+    assert alpha.execution.profile == "quick"
+    assert [claim["verdict"] for claim in alpha.claims] == ["holds", "fails", "not_testable"]
+    assert alpha.claims[0]["recorded"].startswith("Recorded on 20")
+    boxes = [
+        output.data["text/html"]
+        for cell in alpha.notebook.cells
+        for output in cell.get("outputs", [])
+        if CLAIM_MIME in output.get("data", {})
+    ]
+    assert ["Recorded on" in box for box in boxes] == [True, True, False]
+    assert not any("not judged" in box for box in boxes)
+    assert alpha.judged_results[0]["protocol"] == {"model": "full-model"}
+    shutil.rmtree(book.root / "_build" / "executed")
+    (alpha,) = read_published(book.root)
+    assert (alpha.execution, len(alpha.claims)) == (None, 3)  # boards need no execution
 
 
 def test_jupyter_book_2_is_refused(book, monkeypatch):
@@ -181,6 +222,16 @@ def test_a_good_site_has_no_problems(site):
 )
 def test_bad_links(site, body, problem):
     assert check_site(site(index=body), {"index": Expected()}) == [problem]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [cache_folder(), Path(sys.prefix), PACKAGE.parent, Path.home()],
+    ids=["cache", "packages", "library", "home"],
+)
+def test_a_path_of_the_machine_is_told(site, folder):
+    problems = check_site(site(index=f"<pre>in {folder}/models/x</pre>"), {"index": Expected()})
+    assert f"index: shows {folder}/, a path of this machine" in problems
 
 
 def test_missing_pages_and_outputs(site):

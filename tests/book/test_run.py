@@ -236,7 +236,7 @@ def test_only_pages_that_changes_since_a_revision_reach(book):
     book.add("alpha", "import prunebook.errors", year=2026)
     book.add("beta", "1", year=2025)
     (book.root / "lib").symlink_to(PACKAGE.parent)
-    with pytest.raises(UserError, match="git says: .*; give a revision of"):
+    with pytest.raises(UserError, match=r"git says: .*; give a revision of"):
         run_notebooks(book.root, since="HEAD")
     (book.root / "lib").unlink()
     shutil.copytree(PACKAGE, book.root / "lib" / "prunebook", ignore=shutil.ignore_patterns("__pycache__"))
@@ -252,7 +252,7 @@ def test_only_pages_that_changes_since_a_revision_reach(book):
     subprocess.run([*git, "commit", "-qam", "third"], check=True)
     # The library that runs is the first one; at HEAD it is another, which only alpha reaches.
     assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "ran", "beta": "as in HEAD"}
-    with pytest.raises(UserError, match="git says: .*no-such.*; give a revision of"):
+    with pytest.raises(UserError, match=r"git says: .*no-such.*; give a revision of"):
         run_notebooks(book.root, since="no-such")
 
 

@@ -16,6 +16,7 @@ from ..files import atomic_folder, make_folder, write_atomic
 from .assemble import assemble
 from .check_site import check_site, expectations
 from .extra import versions_of
+from .inputs import inputs_state
 from .published import read_published, read_published_pages
 from .theme import sources
 
@@ -54,10 +55,15 @@ def build_site(root: Path | str) -> Path:
     html = root / "_build" / "html"
     make_folder(html.parent)
     with filelock.FileLock(html.parent / ".build.lock"):
+        state = html / ".state"
+        inputs = inputs_state(root, versions)
+        if _says(state, inputs):
+            return html
         papers, pages = read_published(root), read_published_pages(root)
         site = assemble(root, papers, pages)
-        digest, stamp = _digest(site, versions), html / ".digest"
-        if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        digest = _digest(site, versions)
+        if _says(html / ".digest", digest):
+            write_atomic(state, inputs)
             return html
         with tempfile.TemporaryDirectory(dir=html.parent, prefix=".sphinx.") as folder:
             built = _jupyter_book(site, Path(folder), html.parent / "build.log")
@@ -69,7 +75,13 @@ def build_site(root: Path | str) -> Path:
                 for item in built.iterdir():
                     os.replace(item, target / item.name)
                 write_atomic(target / ".digest", digest)
+                write_atomic(target / ".state", inputs)
     return html
+
+
+def _says(file: Path, text: str) -> bool:
+    """Does the file hold this text?"""
+    return file.is_file() and file.read_text(encoding="utf-8") == text
 
 
 def _versions() -> dict[str, str]:

@@ -24,6 +24,14 @@ def changed_dates(root: Path) -> dict[str, str]:
     return dates
 
 
+def head_commit(root: Path) -> str | None:
+    """The commit that the repository around `root` stands at; None outside a repository or without git."""
+    try:
+        return _git(root, "rev-parse", "HEAD").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", root, "-c", "core.quotePath=off", *arguments], capture_output=True, text=True, check=True

@@ -1,11 +1,14 @@
 """Check built pages: all there, outputs shown, internal links and anchors found, nothing from a network."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ..files import cache_folder
+from ..source_graph import PACKAGE
 from .published import Published, PublishedPage
 
 _RESOURCES = ("script", "img", "iframe", "source")
@@ -52,11 +55,20 @@ def check_site(html: Path, pages: dict[str, Expected]) -> list[str]:
             wanted, shown = getattr(expected, kind), getattr(page, kind)
             if shown < wanted:
                 problems.append(f"{name}: shows {shown} of {wanted} {kind}")
+    own_paths = machine_paths()
     for path, page in parsed.items():
         where = path.relative_to(html.resolve()).with_suffix("").as_posix()
+        text = path.read_text(encoding="utf-8")
+        problems += [f"{where}: shows {own}, a path of this machine" for own in own_paths if own in text]
         problems += [f"{where}: loads {address} from a network" for address in page.remote]
         problems += [f"{where}: link to {link} leads nowhere" for link in page.links if not _leads(link, path, parsed)]
     return problems
+
+
+def machine_paths() -> list[str]:
+    """Folders of the machine that a page must not name: of this library, its packages, the cache and the user."""
+    folders = [PACKAGE.parent, Path(sys.prefix), cache_folder(), Path.home()]
+    return list(dict.fromkeys(f"{folder}/" for folder in folders if folder != Path(folder.anchor)))
 
 
 def _leads(link: str, path: Path, parsed: dict[Path, "_Page"]) -> bool:

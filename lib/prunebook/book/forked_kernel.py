@@ -79,7 +79,10 @@ def _be_kernel(reading: int) -> None:
             from ipykernel.kernelapp import IPKernelApp
 
             sys.argv = ["ipykernel"]
-            IPKernelApp.launch_instance(["-f", connection_file])
+            options = ["-f", connection_file]
+            if "matplotlib.pyplot" in sys.modules:  # its link to the shell is made when it is imported
+                options.append("--InteractiveShellApp.matplotlib=inline")
+            IPKernelApp.launch_instance(options)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

@@ -23,7 +23,6 @@ from typing import Any
 FORKS = sys.platform == "linux"
 # what a package imports by itself only once it is used: module -> further modules
 _USED_LATER = {
-    "matplotlib": ("matplotlib.pyplot", "matplotlib_inline.backend_inline"),
     "transformers": (
         "transformers.generation.utils",
         "transformers.models.auto.modeling_auto",
