@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from prunebook import claims
-from prunebook.claims import CLAIM_MIME, RESULTS_MIME, claim, gap, not_testable, results
+from prunebook.claims import CLAIM_MIME, RESULTS_MIME, claim, claim_speed, gap, not_testable, results
 from prunebook.errors import UserError
 from prunebook.render import claim_html, human_bytes, protocol_line, results_text
+from prunebook.speedup import Speedup
 
 TEXTS = {"paper": "7.26", "source": "Table 2", "ours": "30.1"}
 
@@ -183,6 +184,55 @@ def test_costs_of_size_are_shown_where_sizes_differ():
         "dense   20          35.60   3.0 MiB   237",
         "small   10          1.03    3.0 MiB   –",
     ]
+
+
+SPEED = {"paper": "1.5 times", "source": "Table 3", "protocol": {"model": "m"}}
+
+
+def test_a_claimed_speed_is_judged_by_its_rounds(shown):
+    speedup = Speedup((1.25, 1.3, 1.5), flops_ratio=1.5, detail="391 against 512")
+    told = "1.30 times as fast (1.25 to 1.50, 3 rounds); 391 against 512"
+    result = claim_speed("fast", "It is faster", speedup, at_least=1.2, **SPEED)
+    assert (result.verdict, result.ours, result.reason) == ("holds", told, None)
+    assert claim_speed("fast", "It is faster", speedup, at_least=1.3, **SPEED).verdict == "tie"
+    costly = claim_speed("fast", "Faster", speedup, ours="4 points", requires=False, **SPEED)
+    assert (costly.verdict, costly.ours) == ("fails", f"4 points; {told}")
+
+
+@pytest.mark.parametrize(
+    ("speedup", "why"),
+    [
+        (Speedup((1.3,), busy=True, detail="9 against 8"), "machine was busy: not timed"),
+        (Speedup((5.25,), flops_ratio=1.3), "not believed: 5.25 times, where the FLOPs allow 1.3"),
+    ],
+)
+def test_a_refused_speed_is_not_testable_and_shows_no_number(shown, monkeypatch, speedup, why):
+    result = claim_speed("fast", "It is faster", speedup, **SPEED)
+    assert (result.verdict, result.ours, result.reason) == ("not_testable", None, why)
+    monkeypatch.setenv("PRUNEBOOK_PROFILE", "quick")  # which leaves the verdict to a recorded run
+    result = claim_speed("fast", "It is faster", speedup, **SPEED)
+    assert (result.verdict, result.ours, result.reason) == ("not_judged", why, None)
+
+
+def test_rows_of_a_busy_machine_have_dashes_and_the_sentence_once(shown):
+    rows = [
+        {"label": "dense", "seconds": None, "tokens_per_second": 8.0, "machine_busy": False},
+        {"label": "Wanda", "seconds": 2.5, "tokens_per_second": None, "machine_busy": True},
+        {"label": "RIA", "seconds": None, "tokens_per_second": None, "machine_busy": True},
+    ]
+    record = results(rows, protocol={"model": "m"})
+    assert results_text(rows).splitlines() == [
+        "Method  Seconds  Tokens/s, generation",
+        "dense   –        8.0",
+        "Wanda   2.5      –",
+        "RIA     –        –",
+        "machine was busy: not timed",
+    ]
+    page = shown[0]["text/html"]
+    assert '<p class="pb-protocol">model m · machine was busy: not timed</p>' in page
+    assert page.count("busy") == 1
+    assert record.rows[1]["machine_busy"] is True
+    assert "busy" not in results_text(rows[:1])
 
 
 def test_results_text_is_aligned():

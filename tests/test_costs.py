@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from prunebook.costs import footprint, generation_speed, paces
+from prunebook.costs import footprint, generation_speed, speedups
 from prunebook.errors import UserError
 from prunebook.models import save_model
 from prunebook.structures import remove_blocks
@@ -36,7 +36,7 @@ def test_llama_with_grouped_queries_in_closed_form(make_model):
     assert found.bytes == 4 * parameters
     assert found.flops == 3 * block_flops(4, 2, 48) + 2 * N * D * WORDS
     assert found.kv_cache_bytes == 3 * 2 * (2 * DH) * N * 4  # blocks, keys and values, width, tokens, float32
-    assert (found.latency, found.tokens_per_second, found.length) == (None, None, N)
+    assert (found.latency, found.tokens_per_second, found.length, found.timing) == (None, None, N, None)
 
 
 def test_tied_embeddings_count_once_and_half_precision_takes_half(make_model):
@@ -56,7 +56,8 @@ def test_other_decoders(make_model, family):
     assert found.kv_cache_bytes == 3 * 2 * D * N * 4
 
 
-def test_encoders_have_no_cache_and_write_nothing(make_model):
+def test_encoders_have_no_cache_and_write_nothing(other_work):
+    other_work(0.0)
     blocks = 2 * block_flops(4, 4, 48, gated=False)
     plain = footprint(bert(transformers.BertModel), N)
     assert plain.flops == blocks + 2 * D * D  # with the pooler, of one token
@@ -87,13 +88,15 @@ def test_bytes_are_what_the_weights_take_on_disk(make_model, word_tokenizer, tmp
     assert footprint(model, N, speed=False).bytes == len(file) - header
 
 
-def test_times_are_measured_and_the_model_is_as_before(make_model):
+def test_times_are_measured_and_the_model_is_as_before(make_model, other_work):
+    other_work(0.25)
     model = make_model("llama").train()
     before = {name: (tensor.clone(), tensor.device) for name, tensor in model.state_dict().items()}
     config = model.config.to_json_string()
     found = footprint(model, N)
     assert found.latency > 0
     assert found.tokens_per_second > 0
+    assert found.timing is None
     assert all(torch.equal(model.state_dict()[name], old) for name, (old, _) in before.items())
     assert {p.device.type for p in model.parameters()} == {"cpu"}
     assert model.training
@@ -117,25 +120,77 @@ def test_generation_refuses_no_tokens(make_model):
         generation_speed(make_model("llama"), torch.tensor([[3]]), 0)
 
 
-def test_models_are_timed_in_turn(make_model, monkeypatch):
-    models = {"one": make_model("llama"), "two": make_model("gpt2")}
-    calls, clock = [], iter(range(1000))
+@pytest.fixture
+def pair(make_model):
+    """A dense model and the same with one of its three blocks removed."""
+    smaller = make_model("llama")
+    remove_blocks(smaller, [1])
+    return make_model("llama"), smaller
+
+
+TWENTY = torch.zeros(3, 20, dtype=torch.int64)
+
+
+def test_models_are_timed_in_turn(pair, monkeypatch, other_work):
+    calls = []
+    clock = iter(range(1000))
+    other_work(0.0)
     monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr("prunebook.costs.generation_speed", lambda model, prompt, new: calls.append(
-        (type(model).__name__, tuple(prompt.shape), new)) or float(len(calls)))  # fmt: skip
-    found = paces(models, torch.zeros(3, 20, dtype=torch.int64), rounds=2)
-    assert [name for name, *_ in calls] == ["LlamaForCausalLM", "GPT2LMHeadModel"] * 2
-    assert {asked[1:] for asked in calls} == {((3, 16), 8)}
-    assert {label: rates.tolist() for label, rates in found["reads"].items()} == {"one": [20, 20], "two": [20, 20]}
-    assert {label: rates.tolist() for label, rates in found["writes"].items()} == {"one": [1, 3], "two": [2, 4]}
+
+    def write(model, prompt, new_tokens):
+        calls.append((pair.index(model), tuple(prompt.shape), new_tokens))
+        return (2.0, 3.0, 2.0, 2.5)[len(calls) - 1]
+
+    monkeypatch.setattr("prunebook.costs.generation_speed", write)
+    found = speedups(*pair, TWENTY, rounds=2)
+    assert calls == [(0, (3, 16), 8), (1, (3, 16), 8)] * 2
+    assert found["reads"].ratios == (1.0, 1.0)
+    assert found["writes"].ratios == (1.5, 1.25)
+    assert found["reads"].what == "reads a prompt of 20 tokens"
+    assert found["writes"].what == "writes 3 sequences at a time"
+    assert found["reads"].detail == (
+        "20 tokens a second dense, 20 smaller; each the fastest of three passes"
+    )
+    assert found["writes"].detail == "2 tokens a second dense, 2.75 smaller; 8 tokens after 16"
+    assert not found["reads"].busy
+    assert not found["writes"].busy
 
 
-def test_paces_are_measured(make_model):
-    found = paces({"it": make_model("llama")}, torch.zeros(2, 20, dtype=torch.int64), rounds=1)
-    assert found["reads"]["it"] > 0
-    assert found["writes"]["it"] > 0
+def test_flops_of_what_is_timed_bound_the_speedup(pair, other_work):
+    other_work(0.0)
+    found = speedups(*pair, TWENTY, rounds=1)
+    head = 2 * D * WORDS  # of one token
+
+    def reads(blocks):
+        return blocks * block_flops(4, 2, 48, n=20) + head
+
+    def writes(blocks):
+        return blocks * (block_flops(4, 2, 48, n=16) + 7 * block_flops(4, 2, 48, n=1)) + 8 * head
+
+    assert found["reads"].flops_ratio == reads(3) / reads(2)
+    assert found["writes"].flops_ratio == writes(3) / writes(2)
+
+
+def test_one_busy_round_leaves_nothing_timed(pair, other_work):
+    other_work(0.0, 1.0, 0.0)
+    found = speedups(*pair, TWENTY, rounds=3)
+    assert [str(speedup) for speedup in found.values()] == ["machine was busy: not timed"] * 2
+
+
+def test_bad_speedups(pair):
     with pytest.raises(UserError, match=r"tokens \[2, 15\] are too short; use rows of 16 or more"):
-        paces({"it": make_model("llama")}, torch.zeros(2, 15, dtype=torch.int64))
+        speedups(*pair, torch.zeros(2, 15, dtype=torch.int64))
+    with pytest.raises(UserError, match="rounds 0 is not allowed; use 1 or more"):
+        speedups(*pair, TWENTY, rounds=0)
+
+
+def test_a_busy_machine_has_a_footprint_without_times(make_model, other_work):
+    model = make_model("llama")
+    other_work(0.5)
+    found = footprint(model, N)
+    assert (found.latency, found.tokens_per_second) == (None, None)
+    assert found.timing == "machine was busy: not timed"
+    assert found.flops == footprint(model, N, speed=False).flops
 
 
 def test_a_model_without_memory_has_the_bytes_of_one_with(make_model):

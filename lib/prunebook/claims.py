@@ -21,6 +21,7 @@ import numpy as np
 from . import __version__
 from .errors import UserError
 from .render import VERDICTS, claim_html, display_bundle, results_html, results_text
+from .speedup import Speedup
 
 CLAIM_MIME = "application/vnd.prunebook.claim.v1+json"
 RESULTS_MIME = "application/vnd.prunebook.results.v1+json"
@@ -188,6 +189,49 @@ def not_testable(key: str, statement: str, *, paper: str, source: str, reason: s
     """
     _check_texts(key, statement=statement, paper=paper, source=source, reason=reason)
     return _show_claim(Claim(key, statement, paper, source, None, "not_testable", {}, reason))
+
+
+def claim_speed(
+    key: str,
+    statement: str,
+    speedup: Speedup,
+    *,
+    paper: str,
+    source: str,
+    protocol: Mapping,
+    at_least: float = 1.0,
+    ours: str = "",
+    requires: bool = True,
+) -> Claim:
+    """Show and record a claim that one thing is faster than another.
+
+    A speed-up that is refused, as the machine was busy or the FLOPs do not allow it, leaves the
+    claim not testable. Other arguments are as for `claim`.
+
+    Args:
+        speedup: how many times as fast, in several rounds.
+        at_least: how many times as fast the claim says it is.
+        ours: what else we measured, as text before the speed.
+        requires: whether all else holds that the claim says.
+
+    Raises:
+        UserError: as `claim`.
+    """
+    refusal = speedup.refusal
+    quick = os.environ.get(PROFILE_VARIABLE) == QUICK
+    if refusal and not quick:
+        return not_testable(key, statement, paper=paper, source=source, reason=refusal)
+    if refusal:
+        _check_texts(key, statement=statement, paper=paper, source=source)
+        plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
+        return _show_claim(
+            Claim(key, statement, paper, source, refusal, NOT_JUDGED, plain_protocol)
+        )
+    ours = "; ".join(filter(None, [ours, str(speedup), speedup.detail]))
+    verdict = speedup.verdict(at_least) if requires else "fails"
+    return claim(
+        key, statement, paper=paper, source=source, ours=ours, verdict=verdict, protocol=protocol
+    )
 
 
 def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:

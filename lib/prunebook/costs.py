@@ -4,16 +4,16 @@ import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .contention import BUSY, watch
 from .corpora import check_tokens
 from .errors import UserError
+from .speedup import Speedup, of_rates
 
 _PROMPT, _NEW_TOKENS, _RUNS = 16, 16, 3
 
@@ -25,8 +25,9 @@ class Footprint:
     `parameters`, tied ones once. `bytes` of the weights as `save_model` stores them, zeros included. `flops` of a
     forward pass over `length` tokens: two for each multiplication with its addition, in the products of weights and of
     attention. `kv_cache_bytes` that such a pass leaves in the key-value cache, 0 without one. `latency` of it in
-    seconds, the median of three. `tokens_per_second` of greedy generation, 16 tokens after 16. The last two are None if
-    they were not measured, the last also for a model that does not generate.
+    seconds, the median of three. `tokens_per_second` of greedy generation, 16 tokens after 16. These two are None if
+    they were not measured, the second also for a model that does not generate. `timing` says so if other work disturbed
+    them: "machine was busy: not timed"; else it is None.
     """
 
     parameters: int
@@ -36,6 +37,7 @@ class Footprint:
     latency: float | None
     tokens_per_second: float | None
     length: int
+    timing: str | None = None
 
     def to_dict(self) -> dict:
         """JSON-able record."""
@@ -47,7 +49,8 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
     """Measure what a model, causal or an encoder, costs as it is and where it is; it is not changed.
 
     Args:
-        length: tokens of the pass whose FLOPs, cache and latency are taken. speed: measure times too.
+        length: tokens of the pass whose FLOPs, cache and latency are taken.
+        speed: measure times too; they are left out where other work on the machine disturbed them.
 
     Raises:
         UserError: a length below 1, or beyond the model's positions.
@@ -57,18 +60,25 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
     tokens = torch.zeros(1, length, dtype=torch.int64)
     check_tokens(model, tokens, f"length {length}")
     flops, cache = _count(model, tokens)
-    latency = tokens_per_second = None
+    latency = tokens_per_second = timing = None
     if speed:
-        latency = _latency(model, tokens.to(model.device))
-        if model.can_generate():
-            tokens_per_second = generation_speed(model, torch.zeros(1, _PROMPT, dtype=torch.int64), _NEW_TOKENS)
+        with watch() as section:
+            latency = _latency(model, tokens.to(model.device))
+            if model.can_generate():
+                prompt = torch.zeros(1, _PROMPT, dtype=torch.int64)
+                tokens_per_second = generation_speed(model, prompt, _NEW_TOKENS)
+        if section.busy:
+            latency = tokens_per_second = None
+            timing = BUSY
     stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}  # tied ones are one
     size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
-    return Footprint(model.num_parameters(), size, flops, cache, latency, tokens_per_second, length)
+    return Footprint(
+        model.num_parameters(), size, flops, cache, latency, tokens_per_second, length, timing
+    )
 
 
-def _count(model: nn.Module, tokens: torch.Tensor) -> tuple[int, int]:
-    """FLOPs of a pass over `tokens`, and bytes of the cache after it.
+def _count(model: nn.Module, tokens: torch.Tensor, **options) -> tuple[int, int]:
+    """FLOPs of a pass over `tokens`, and bytes of the cache after it; `options` go into the pass.
 
     On a copy without data: it costs nothing, and there attention takes the path of plain products, which are counted
     (the fused one of the CPU is not).
@@ -76,7 +86,7 @@ def _count(model: nn.Module, tokens: torch.Tensor) -> tuple[int, int]:
     tensors = (*model.parameters(), *model.buffers())
     bare = copy.deepcopy(model, {id(tensor): _without_data(tensor) for tensor in tensors})
     with FlopCounterMode(display=False) as counter:
-        output = bare(input_ids=tokens.to("meta"))
+        output = bare(input_ids=tokens.to("meta"), **options)
     return counter.get_total_flops(), cache_bytes(output.get("past_key_values"))
 
 
@@ -138,29 +148,70 @@ def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def paces(models: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int = 3) -> dict[str, dict[str, np.ndarray]]:
-    """Tokens a second of causal models, timed in turn, so that whatever else the machine does slows all of them.
+def speedups(
+    dense: nn.Module, smaller: nn.Module, tokens: torch.Tensor, rounds: int = 6
+) -> dict[str, Speedup]:
+    """How many times as fast as the dense model a smaller one is, both timed in turn.
 
     Args:
-        models: label -> model. tokens: int64 `[n, length]`, at least 16 in a row.
+        dense: a causal model.
+        smaller: a causal model of fewer FLOPs; their ratio bounds the speed-up that is believed.
+        tokens: int64 `[n, length]`, at least 16 in a row.
         rounds: how often each is timed.
 
     Returns:
-        `reads`, of the first row as a prompt, logits of its last token alone, the fastest of three passes; and
-        `writes`, of greedy generation of 8 tokens after the first 16, all n rows at a time: each label -> `[rounds]`.
+        `reads`: the first row as a prompt, logits of its last token alone, the fastest of three
+            passes.
+        `writes`: greedy generation of 8 tokens after the first 16, all n rows at a time.
 
     Raises:
-        UserError: bad tokens, or too few of them.
+        UserError: bad tokens, too few of them, or no round.
     """
-    for model in models.values():
+    for model in (dense, smaller):
         check_tokens(model, tokens, "tokens")
     if tokens.shape[1] < _PROMPT:
         raise UserError(f"tokens {list(tokens.shape)} are too short; use rows of {_PROMPT} or more")
-    found = {verb: {label: [] for label in models} for verb in ("reads", "writes")}
+    if rounds < 1:
+        raise UserError(f"rounds {rounds} is not allowed; use 1 or more")
+    reads: tuple[list, list] = ([], [])  # rates of the dense and of the smaller model
+    writes: tuple[list, list] = ([], [])
+    busy = False
     for _ in range(rounds):
-        for label, model in models.items():
-            prompt = tokens[:1].to(model.device)
-            seconds = min(timed_pass(model, prompt, logits_to_keep=1) for _ in range(_RUNS))  # the least disturbed
-            found["reads"][label].append(tokens.shape[1] / seconds)
-            found["writes"][label].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS // 2))
-    return {verb: {label: np.array(rates) for label, rates in of.items()} for verb, of in found.items()}
+        with watch() as section:
+            for index, model in enumerate((dense, smaller)):
+                reads[index].append(_reading_speed(model, tokens[:1]))
+                writes[index].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS // 2))
+        busy = busy or section.busy
+    dense_flops = _flops(dense, tokens)
+    smaller_flops = _flops(smaller, tokens)
+    what = {
+        "reads": f"reads a prompt of {tokens.shape[1]} tokens",
+        "writes": f"writes {len(tokens)} sequences at a time",
+    }
+    how = {"reads": "each the fastest of three passes", "writes": "8 tokens after 16"}
+    found = {}
+    for verb, rates in {"reads": reads, "writes": writes}.items():
+        medians = [f"{statistics.median(each):.3g}" for each in rates]
+        detail = f"{medians[0]} tokens a second dense, {medians[1]} smaller; {how[verb]}"
+        ratio = dense_flops[verb] / smaller_flops[verb]
+        found[verb] = of_rates(
+            *rates, flops_ratio=ratio, busy=busy, what=what[verb], detail=detail
+        )
+    return found
+
+
+def _reading_speed(model: nn.Module, prompt: torch.Tensor) -> float:
+    """Tokens a second of reading `prompt [1, length]`: the fastest of three passes."""
+    prompt = prompt.to(model.device)
+    seconds = min(timed_pass(model, prompt, logits_to_keep=1) for _ in range(_RUNS))
+    return prompt.shape[1] / seconds
+
+
+def _flops(model: nn.Module, tokens: torch.Tensor) -> dict[str, int]:
+    """FLOPs of what `speedups` times, for one row. Attention to the cache is left out."""
+    prompt = _count(model, tokens[:1, :_PROMPT], logits_to_keep=1)[0]
+    step = _count(model, tokens[:1, :1])[0]
+    return {
+        "reads": _count(model, tokens[:1], logits_to_keep=1)[0],
+        "writes": prompt + (_NEW_TOKENS // 2 - 1) * step,
+    }

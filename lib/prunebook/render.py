@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+from .contention import BUSY
+
 # verdict -> symbol and words, as every page shows them
 VERDICTS = {
     "holds": ("✓", "holds"),
     "tie": ("≈", "tie (within two standard errors)"),
     "fails": ("✗", "does not hold at this scale"),
     "not_testable": ("○", "not testable here"),
+    "not_judged": ("·", "not judged in a quick run"),
 }
 
 
@@ -70,10 +73,17 @@ def verdict_html(verdict: str, count: int | None = None) -> str:
 
 
 def claim_html(record: Mapping) -> str:
-    """The box of a claim; `record` as `Claim.to_dict` gives it."""
+    """The box of a claim.
+
+    Args:
+        record: as `Claim.to_dict` gives it; where the verdict is one on record, with the text `recorded` that says of
+            which run.
+    """
     text = {name: html.escape(str(value)) for name, value in record.items() if value is not None}
     rows = [("Paper", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
-    rows += [("Ours", text["ours"])] if "ours" in text else []
+    if "ours" in text:
+        quick = record["verdict"] == "not_judged"
+        rows.append(("This quick run" if quick else "Ours", text["ours"]))
     rows += [("Why not", text["reason"])] if "reason" in text else []
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
     line = html.escape(protocol_line(record["protocol"]))
@@ -82,6 +92,7 @@ def claim_html(record: Mapping) -> str:
         f'<section class="{style}" aria-label="Claim: {text["key"]}">'
         f'<p class="pb-statement">{text["statement"]}</p><dl>{body}'
         f"<dt>Verdict</dt><dd>{verdict_html(record['verdict'])}</dd></dl>"
+        + (f'<p class="pb-recorded">{text["recorded"]}</p>' if "recorded" in text else "")
         + (f'<p class="pb-protocol">{line}</p>' if line else "")
         + "</section>"
     )
@@ -90,7 +101,8 @@ def claim_html(record: Mapping) -> str:
 def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = None) -> str:
     """Result rows as a table that scrolls in its own box where the page is narrow, over the protocol.
 
-    The column `first`, if given, comes before the known ones. A value that has `__html__` is HTML already.
+    The column `first`, if given, comes before the known ones. A value that has `__html__` is HTML already. Rows with a
+    true `machine_busy` lack times; the line of the protocol says so once.
     """
     columns = sorted(_columns(rows), key=lambda name: name != first)
     head = "".join(
@@ -98,27 +110,35 @@ def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = Non
         for name in columns
     )
     body = "".join("<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>" for row in rows)
+    line = " · ".join(filter(None, [protocol_line(protocol), *_busy(rows)]))
     return (
         '<div class="pb-scroll" tabindex="0" role="region" aria-label="Results">'
         f'<table class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="pb-protocol">{html.escape(protocol_line(protocol))}</p>'
+        f'<p class="pb-protocol">{html.escape(line)}</p>'
     )
 
 
 def results_text(rows: list[Mapping]) -> str:
-    """Result rows as aligned plain text."""
+    """Result rows as aligned plain text. If rows lack times, a last line says that the machine was busy."""
     columns = _columns(rows)
     table = [
         [_heading(name) for name in columns],
         *([_shown(n, row.get(n)) for n in columns] for row in rows),
     ]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+    return "\n".join([*lines, *_busy(rows)])
+
+
+def _busy(rows: list[Mapping]) -> list[str]:
+    """The sentence that some rows were not timed, or nothing."""
+    return [BUSY] if any(row.get("machine_busy") for row in rows) else []
 
 
 def _columns(rows: list[Mapping]) -> list[str]:
     """The columns with a value in some row: the known ones first; a label stands for the method."""
     present = {name: None for row in rows for name, value in row.items() if value is not None}
+    present.pop("machine_busy", None)  # it is told beside the protocol
     if "label" in present:
         present.pop("method", None)
     if len({row["parameters"] for row in rows if row.get("parameters")}) == 1:

@@ -43,8 +43,9 @@ def test_bytes_are_those_of_one_window(make_model, tokens):
     assert [row["kv_cache_bytes"] for row in rows] == [held_bytes(model, slots) for slots in (15, 5, 5, 5)]
 
 
-def test_steps_are_timed_in_turn(make_model, tokens, monkeypatch):
+def test_steps_are_timed_in_turn(make_model, tokens, monkeypatch, other_work):
     model, clock = make_model("llama"), [0.0]
+    other_work(0.0)
     monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: clock[0])
     read, forward = [], model.forward
 
@@ -59,10 +60,21 @@ def test_steps_are_timed_in_turn(make_model, tokens, monkeypatch):
     assert found["plain"].seconds.tolist() == [1.0] * 3  # the first step is not counted
     assert found["window"].seconds.tolist() == [2.0] * 3
     assert (found["plain"].prompt_seconds, found["window"].prompt_seconds) == (1.0, 2.0)
+    assert str(found["window"]) == "2000 ms a step, 2.0 s for the prompt"
     assert found["plain"].held_bytes.tolist() == [len(tokens) * held_bytes(model, n) for n in (14, 15, 16)]
     assert found["window"].held_bytes.tolist() == [len(tokens) * held_bytes(model, 5)] * 3
     with pytest.raises(UserError, match="prompt 16 is not allowed; use 1 to 15 tokens of each window"):
         time_steps(model, {"plain": DynamicCache}, tokens, prompt=16)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0)])  # beside the prompts, or beside the steps
+def test_a_busy_machine_times_no_step(make_model, tokens, other_work, shares):
+    model = make_model("llama")
+    other_work(*shares)
+    found = time_steps(model, {"plain": DynamicCache}, tokens, prompt=12)["plain"]
+    assert (found.seconds, found.prompt_seconds) == (None, None)
+    assert str(found) == "machine was busy: not timed"
+    assert found.held_bytes.tolist() == [len(tokens) * held_bytes(model, n) for n in (14, 15, 16)]
 
 
 def test_held_positions_of_a_window(make_model, tokens):

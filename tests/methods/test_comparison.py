@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from prunebook.costs import footprint
+from prunebook.errors import UserError
 from prunebook.evaluate import dense_baseline, measure
 from prunebook.methods import Magnitude, Wanda, compare, prune, sweep
 
@@ -18,8 +19,9 @@ def draw(seed, windows=4):
 
 
 @pytest.fixture
-def compared(make_model, cache):
+def compared(make_model, cache, other_work):
     model = make_model("llama")
+    other_work(0.0)
     held_out = draw(99, windows=5)
     dense = dense_baseline(model, held_out, "exact")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -67,11 +69,54 @@ def test_rows_are_one_a_trial_with_the_dense_model_first(compared):
     assert [row["bytes_on_disk"] for row in rows] == [4 * parameters] * 5  # zeros are stored dense
     for timed in ("tokens_per_second", "latency"):
         assert [row[timed] is not None for row in rows] == [True, True, True, False, False]
+    assert all(row["seconds"] > 0 and row["evaluation_tokens_per_second"] > 0 for row in rows[1:])
+    assert not any(row["machine_busy"] for row in rows)
     costs = footprint(model, 16, speed=False)
     assert {(row["flops"], row["kv_cache_bytes"]) for row in rows} == {(costs.flops, costs.kv_cache_bytes)}
     assert all(row["kl"] > 0 for row in rows[1:])
     assert comparison.mean("Wanda", "kl") == pytest.approx(np.mean([row["kl"] for row in rows[2:]]))
     assert [trial.seed for trial in comparison.of("Wanda")] == [0, 1, 2]
+
+
+def test_what_other_work_disturbed_is_not_in_the_rows(make_model, cache, other_work):
+    model = make_model("llama")
+    held_out = draw(99)
+    # First draw: prune, footprint, evaluate. Second: prune, evaluate. Last: the dense footprint.
+    other_work(1.0, 0.0, 0.0, 0.0, 1.0, 1.0)
+    comparison = compare(
+        model, {"Wanda": Wanda(sparsity=0.5)}, calibrations=[draw(0), draw(1)], held_out=held_out,
+        dense=dense_baseline(model, held_out), progress=False,
+    )  # fmt: skip
+    dense, first, second = comparison.rows()
+    assert (dense["latency"], dense["tokens_per_second"]) == (None, None)
+    assert first["seconds"] is None
+    assert first["latency"] > 0
+    assert first["tokens_per_second"] > 0
+    assert first["evaluation_tokens_per_second"] > 0
+    assert second["seconds"] > 0
+    assert second["evaluation_tokens_per_second"] is None
+    assert [row["machine_busy"] for row in (dense, first, second)] == [True, True, True]
+    assert comparison.trials[0].report.seconds > 0
+    assert comparison.mean("Wanda", "seconds") == second["seconds"]
+    with pytest.raises(UserError, match="latency of 'dense' was not measured; see its row"):
+        comparison.mean("dense", "latency")
+
+
+def test_without_speed_no_latency_is_measured(make_model, cache, other_work):
+    model = make_model("llama")
+    held_out = draw(99)
+    other_work(0.0)
+    comparison = compare(
+        model, {"m": Magnitude(sparsity=0.5)}, calibrations=[], held_out=held_out,
+        dense=dense_baseline(model, held_out), speed=False, progress=False,
+    )  # fmt: skip
+    dense, pruned = comparison.rows()
+    for row in (dense, pruned):
+        assert (row["latency"], row["tokens_per_second"]) == (None, None)
+        assert row["machine_busy"] is False
+    assert pruned["seconds"] > 0
+    assert comparison.protocol["footprint"] == "FLOPs and key-value cache of 16 tokens, batch 1"
+    assert "generation" not in comparison.protocol
 
 
 def test_protocol_says_how_it_was_measured(compared):
@@ -84,8 +129,9 @@ def test_protocol_says_how_it_was_measured(compared):
     assert protocol["evaluation_precision"] == "exact"
 
 
-def test_methods_without_data_need_no_calibration(make_model, cache):
+def test_methods_without_data_need_no_calibration(make_model, cache, other_work):
     model, held_out = make_model("opt"), draw(5)
+    other_work(0.0)
     dense = dense_baseline(model, held_out)
     comparison = compare(
         model, {"m": Magnitude(sparsity=0.5)}, calibrations=[], held_out=held_out, dense=dense, progress=False

@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 from transformers import Cache, DynamicCache
 
+from ..contention import BUSY, watch
 from ..costs import cache_bytes, timed_pass
 from ..errors import UserError
 from ..evaluate import Measurement
@@ -129,16 +130,22 @@ class _Last:
 @dataclass(frozen=True)
 class Steps:
     """Decoding steps of one cache: `seconds` of each, and `held_bytes` of keys and values, of the whole batch, after
-    each, both `[steps]`; and `prompt_seconds` before them."""
+    each, both `[steps]`; and `prompt_seconds` before them. Times are None if other work disturbed them."""
 
-    prompt_seconds: float
-    seconds: np.ndarray
+    prompt_seconds: float | None
+    seconds: np.ndarray | None
     held_bytes: np.ndarray
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return BUSY
+        return f"{1e3 * np.median(self.seconds):.0f} ms a step, {self.prompt_seconds:.1f} s for the prompt"
 
 
 @torch.no_grad()
 def time_steps(model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, prompt: int) -> dict[str, Steps]:
-    """Time decoding after a prompt, one step of each cache in turn, so that what else the machine does slows all.
+    """Time decoding after a prompt, one step of each cache in turn. Prompts and steps are watched apart; where other
+    work disturbed either, nothing is timed.
 
     Args:
         caches: label -> what makes a new cache. tokens: int64 `[n, length]`, decoded together. prompt: tokens read
@@ -150,15 +157,21 @@ def time_steps(model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, pr
     check_prompt(model, tokens, prompt)
     tokens = tokens.to(model.device)
     made = {label: make() for label, make in caches.items()}
-    before = {
-        label: timed_pass(model, tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
-        for label, cache in made.items()
-    }
-    seconds, held = {label: [] for label in caches}, {label: [] for label in caches}
-    for token in tokens[:, prompt:].split(1, dim=1):
-        for label, cache in made.items():
-            seconds[label].append(timed_pass(model, token, past_key_values=cache))
-            held[label].append(cache_bytes(cache))
+    with watch() as reading:
+        before = {
+            label: timed_pass(model, tokens[:, :prompt], past_key_values=cache, logits_to_keep=1)
+            for label, cache in made.items()
+        }
+    seconds = {label: [] for label in caches}
+    held = {label: [] for label in caches}
+    with watch() as decoding:
+        for token in tokens[:, prompt:].split(1, dim=1):
+            for label, cache in made.items():
+                seconds[label].append(timed_pass(model, token, past_key_values=cache))
+                held[label].append(cache_bytes(cache))
+    held = {label: np.array(each[1:]) for label, each in held.items()}
+    if reading.busy or decoding.busy:
+        return {label: Steps(None, None, held[label]) for label in caches}
     return {
-        label: Steps(before[label], np.array(seconds[label][1:]), np.array(held[label][1:])) for label in caches
+        label: Steps(before[label], np.array(seconds[label][1:]), held[label]) for label in caches
     }

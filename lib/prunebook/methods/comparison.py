@@ -9,7 +9,9 @@ import torch
 from tqdm import tqdm
 
 from ..blocks import count_zeros
+from ..contention import watch
 from ..costs import Footprint, footprint
+from ..errors import UserError
 from ..evaluate import DenseBaseline, Measurement, measure
 from ..memory import reusing_memory
 from .engine import Report, prune
@@ -21,7 +23,9 @@ _LENGTH = 128  # tokens of the pass whose FLOPs, cache and latency are taken
 class Trial:
     """One method pruned with one calibration draw (`seed` None: it needs no data) and measured.
 
-    Times are measured for the first draw only: draws differ in masks, not in speed.
+    The times of the footprint are measured for the first draw only: draws differ in masks, not in speed. `untimed` are
+    the columns of its result row that are None, as other work disturbed their sections. The report and the measurement
+    keep the seconds that they took.
     """
 
     label: str
@@ -30,6 +34,7 @@ class Trial:
     measurement: Measurement
     nonzero_parameters: int
     footprint: Footprint
+    untimed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,28 @@ class Comparison:
         return np.exp(self.nll(label).mean(axis=1))
 
     def mean(self, label: str, quantity: str) -> float:
-        """Mean over the draws of a quantity of a result row, e.g. `perplexity`, `kl`, `sparsity`, `seconds`."""
-        return float(np.mean([row[quantity] for row in self.rows() if row["label"] == label]))
+        """Mean over the draws of a quantity of a result row, e.g. `perplexity`, `kl`, `sparsity`, `seconds`.
+
+        Raises:
+            UserError: it was measured for no draw, as a time on a busy machine.
+        """
+        values = [row[quantity] for row in self.rows() if row["label"] == label]
+        measured = [value for value in values if value is not None]
+        if not measured:
+            raise UserError(f"{quantity} of {label!r} was not measured; see its row")
+        return float(np.mean(measured))
 
     def rows(self) -> list[dict]:
-        """One result row a trial, the dense model first: quality and cost of the same artefact."""
+        """One result row a trial, the dense model first: quality and cost of the same artefact.
+
+        A time that other work disturbed is None, and `machine_busy` of its row is true.
+        """
         dense = {
             "method": "dense", "label": "dense", "pattern": None, "seed": None,
             "sparsity": self.dense_zeros / self.prunable,
             "perplexity": self.dense.perplexity, "kl": 0.0, "agreement": 1.0,
             "nonzero_parameters": self.footprint.parameters - self.dense_zeros, **_costs(self.footprint),
+            "machine_busy": self.footprint.timing is not None,
         }  # fmt: skip
         return [dense, *map(self._row, self.trials)]
 
@@ -83,6 +100,8 @@ class Comparison:
             **{key: quality[key] for key in ("perplexity", "kl", "agreement", "evaluation_tokens_per_second")},
             "seconds": trial.report.seconds, "peak_memory": trial.report.peak_memory,
             "nonzero_parameters": trial.nonzero_parameters, **_costs(trial.footprint),
+            "machine_busy": bool(trial.untimed) or trial.footprint.timing is not None,
+            **dict.fromkeys(trial.untimed),
         }  # fmt: skip
 
 
@@ -93,6 +112,7 @@ def compare(
     calibrations: Sequence[torch.Tensor],
     held_out: torch.Tensor,
     dense: DenseBaseline,
+    speed: bool = True,
     progress: bool = True,
 ) -> Comparison:
     """Prune a copy of the model with every method and calibration draw, and measure each on the same text.
@@ -102,6 +122,7 @@ def compare(
         methods: label -> method object. A method that needs no data runs once.
         calibrations: one int64 `[n, length]` a seed, in the order of the seeds.
         held_out: int64 `[windows, length]`. dense: the baseline of `model` on `held_out`.
+        speed: measure latency and generation too; a page that shows neither can do without.
 
     Raises:
         UserError: as `prune` and `measure` do.
@@ -114,16 +135,21 @@ def compare(
     trials, length = [], min(_LENGTH, held_out.shape[1])
     for label, method, seed in tqdm(jobs, desc="prune and measure", disable=not progress):
         pruned = copy.deepcopy(model)
-        report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
-        costs = footprint(pruned, length, speed=not seed)
+        with watch() as pruning:
+            report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
+        costs = footprint(pruned, length, speed=speed and not seed)
         nonzero = costs.parameters - _zeros(pruned)[0]
-        measured = measure(pruned, held_out, dense, dense.precision)
-        trials.append(Trial(label, seed, report, measured, nonzero, costs))
-    protocol = _protocol(model, calibrations, held_out, dense) | {
-        "generation": "batch 1, greedy, 16 tokens read, 16 written",
-        "footprint": f"FLOPs, latency and key-value cache of {length} tokens, batch 1",
-    }
-    costs = footprint(model, length)
+        with watch() as evaluating:
+            measured = measure(pruned, held_out, dense, dense.precision)
+        sections = {"seconds": pruning, "evaluation_tokens_per_second": evaluating}
+        untimed = tuple(column for column, section in sections.items() if section.busy)
+        trials.append(Trial(label, seed, report, measured, nonzero, costs, untimed))
+    protocol = _protocol(model, calibrations, held_out, dense)
+    if speed:
+        protocol["generation"] = "batch 1, greedy, 16 tokens read, 16 written"
+    counted = "FLOPs, latency" if speed else "FLOPs"
+    protocol["footprint"] = f"{counted} and key-value cache of {length} tokens, batch 1"
+    costs = footprint(model, length, speed=speed)
     return Comparison(trials, dense, max(1, len(calibrations)), protocol, *_zeros(model), costs)
 
 
