@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from prunebook.cached import cached, file_digest
+from prunebook.cached import cached, file_digest, find, keep
 from prunebook.errors import UserError
 
 
@@ -55,6 +55,20 @@ def test_a_damaged_result_is_made_again_and_told(cache, capsys, damage):
     assert capsys.readouterr().err == said
     assert text_of(["a"], calls) == "made"
     assert len(calls) == 2
+
+
+def test_a_result_at_hand_is_kept_and_found(cache):
+    def read(folder):
+        return (folder / "text").read_text()
+
+    assert find("texts", ["a"], read) is None
+    keep("texts", ["a"], lambda folder: (folder / "text").write_text("one"))
+    assert find("texts", ["a"], read) == "one"
+    assert find("texts", ["b"], read) is None
+    (_folder(cache) / "text").write_text("two")
+    assert find("texts", ["a"], read) is None
+    keep("texts", ["a"], lambda folder: (folder / "text").write_text("three"))
+    assert find("texts", ["a"], read) == "three"
 
 
 def test_what_fails_while_it_is_made_leaves_nothing(cache):

@@ -38,20 +38,41 @@ def cached(
     Raises:
         UserError: the cache cannot be written.
     """
-    digest = hashlib.sha256()
-    for part in identity:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
-    folder = cache_folder() / kind / digest.hexdigest()[:32]
+    folder = _folder(kind, identity)
     if _is_whole(folder):
         return read(folder)
     make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
         if not _is_whole(folder):  # another process may have made it meanwhile
-            if folder.exists():
-                print(f"prunebook: cached {kind} {folder.name}: damaged, made again", file=sys.stderr)
             _make(folder, write)
         return read(folder)
+
+
+def find(kind: str, identity: Iterable[str | bytes], read: Callable[[Path], T]) -> T | None:
+    """What `read` takes from the folder of this identity, or None where there is no whole one."""
+    folder = _folder(kind, identity)
+    return read(folder) if _is_whole(folder) else None
+
+
+def keep(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], None]) -> None:
+    """Keep a result that is at hand, for `find`; what the cache has under this identity is replaced.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    folder = _folder(kind, identity)
+    make_folder(folder.parent)
+    with FileLock(f"{folder}.lock"):
+        _make(folder, write)
+
+
+def _folder(kind: str, identity: Iterable[str | bytes]) -> Path:
+    """Where the result of this identity lies: its parts are told apart by their lengths."""
+    digest = hashlib.sha256()
+    for part in identity:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return cache_folder() / kind / digest.hexdigest()[:32]
 
 
 def file_digest(path: Path) -> str:
@@ -65,6 +86,9 @@ def file_digest(path: Path) -> str:
 
 def _make(folder: Path, write: Callable[[Path], None]) -> None:
     """Fill the folder and seal it; what was there goes only when the new one is whole."""
+    if folder.exists():
+        kind = folder.parent.name
+        print(f"prunebook: cached {kind} {folder.name}: damaged, made again", file=sys.stderr)
     with atomic_folder(folder) as temporary:
         write(temporary)
         seal = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}

@@ -15,6 +15,15 @@ from ..errors import UserError
 from ..evaluate import DenseBaseline, Measurement, measure
 from ..memory import reusing_memory
 from .engine import Report, prune
+from .trial_cache import (
+    find_nll,
+    find_trial,
+    keep_nll,
+    keep_trial,
+    model_identity,
+    pages_share,
+    trial_identity,
+)
 
 _LENGTH = 128  # tokens of the pass whose FLOPs, cache and latency are taken
 
@@ -113,6 +122,7 @@ def compare(
     held_out: torch.Tensor,
     dense: DenseBaseline,
     speed: bool = True,
+    reuse: bool | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Prune a copy of the model with every method and calibration draw, and measure each on the same text.
@@ -123,6 +133,8 @@ def compare(
         calibrations: one int64 `[n, length]` a seed, in the order of the seeds.
         held_out: int64 `[windows, length]`. dense: the baseline of `model` on `held_out`.
         speed: measure latency and generation too; a page that shows neither can do without.
+        reuse: take trials that an earlier call kept in the user's cache, and keep these there, unless other work
+            disturbed their times; by default in the pages that `prunebook run` executes.
 
     Raises:
         UserError: as `prune` and `measure` do.
@@ -133,17 +145,22 @@ def compare(
         for seed in (range(len(calibrations)) if method.needs_calibration else [None])
     ]
     trials, length = [], min(_LENGTH, held_out.shape[1])
+    reuse = pages_share() if reuse is None else reuse
+    of_model = model_identity(model) if reuse else []
     for label, method, seed in tqdm(jobs, desc="prune and measure", disable=not progress):
-        pruned = copy.deepcopy(model)
-        with watch() as pruning:
-            report = prune(pruned, method, calibration=None if seed is None else calibrations[seed])
-        costs = footprint(pruned, length, speed=speed and not seed)
-        nonzero = costs.parameters - _zeros(pruned)[0]
-        with watch() as evaluating:
-            measured = measure(pruned, held_out, dense, dense.precision)
-        sections = {"seconds": pruning, "evaluation_tokens_per_second": evaluating}
-        untimed = tuple(column for column, section in sections.items() if section.busy)
-        trials.append(Trial(label, seed, report, measured, nonzero, costs, untimed))
+        calibration = None if seed is None else calibrations[seed]
+        timed = speed and not seed
+        identity = None
+        if reuse:
+            asked = {"precision": dense.precision, "length": length, "speed": timed}
+            identity = trial_identity(of_model, method, calibration, held_out, asked)
+        known = find_trial(identity) if identity else None
+        if known is None:
+            known = _try(model, method, calibration, held_out, dense, length, timed)
+            disturbed = known.get("untimed") or known["footprint"].timing
+            if identity and not disturbed:
+                keep_trial(identity, known)
+        trials.append(Trial(label, seed, **known))
     protocol = _protocol(model, calibrations, held_out, dense)
     if speed:
         protocol["generation"] = "batch 1, greedy, 16 tokens read, 16 written"
@@ -151,6 +168,25 @@ def compare(
     protocol["footprint"] = f"{counted} and key-value cache of {length} tokens, batch 1"
     costs = footprint(model, length, speed=speed)
     return Comparison(trials, dense, max(1, len(calibrations)), protocol, *_zeros(model), costs)
+
+
+def _try(model, method, calibration, held_out, dense, length: int, timed: bool) -> dict:
+    """Prune a copy of the model and measure it: the fields of a `Trial` but for its label and seed."""
+    pruned = copy.deepcopy(model)
+    with watch() as pruning:
+        report = prune(pruned, method, calibration=calibration)
+    costs = footprint(pruned, length, speed=timed)
+    nonzero = costs.parameters - _zeros(pruned)[0]
+    with watch() as evaluating:
+        measured = measure(pruned, held_out, dense, dense.precision)
+    sections = {"seconds": pruning, "evaluation_tokens_per_second": evaluating}
+    return {
+        "report": report,
+        "measurement": measured,
+        "nonzero_parameters": nonzero,
+        "footprint": costs,
+        "untimed": tuple(column for column, section in sections.items() if section.busy),
+    }
 
 
 @reusing_memory()
@@ -161,6 +197,7 @@ def sweep(
     calibration: torch.Tensor,
     held_out: torch.Tensor,
     precision: str = "auto",
+    reuse: bool | None = None,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
     """Prune a copy of the model with every method and take its NLL alone: for curves of many points, at half the
@@ -169,6 +206,7 @@ def sweep(
     Args:
         model: the dense model; it is not changed. methods: label -> method object.
         calibration: int64 `[n, length]`. held_out: int64 `[windows, length]`. precision: as for `measure`.
+        reuse: as for `compare`.
 
     Returns:
         Label -> mean NLL of each held-out window in nats, `[1, windows]`.
@@ -177,10 +215,20 @@ def sweep(
         UserError: as `prune` and `measure` do.
     """
     found = {}
+    reuse = pages_share() if reuse is None else reuse
+    of_model = model_identity(model) if reuse else []
     for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
-        pruned = copy.deepcopy(model)
-        prune(pruned, method, calibration=calibration)
-        found[label] = measure(pruned, held_out, precision=precision).nll[None].numpy()
+        needed = calibration if method.needs_calibration else None
+        asked = {"precision": precision}
+        identity = trial_identity(of_model, method, needed, held_out, asked) if reuse else None
+        nll = find_nll(identity) if identity else None
+        if nll is None:
+            pruned = copy.deepcopy(model)
+            prune(pruned, method, calibration=needed)
+            nll = measure(pruned, held_out, precision=precision).nll
+            if identity:
+                keep_nll(identity, nll)
+        found[label] = nll[None].numpy()
     return found
 
 
