@@ -7,36 +7,46 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
+from ..precision import rounded_linear
 
 _PANEL = 288  # rows of H a product; smaller ones save work but run slower
 
 
-def add_gram(total: torch.Tensor, inputs: torch.Tensor) -> None:
+def add_gram(total: torch.Tensor, inputs: torch.Tensor, precision: str = "exact") -> None:
     """Add the sum over tokens of `x x^T` to the lower triangle of `total`, float32 `[width, width]`.
 
     Panels of rows: little more than half the work of a full product. What stands above the diagonal is undefined.
 
     Args:
         inputs: `[..., width]` of any float dtype.
+        precision: `fast` rounds inputs to bfloat16, which is what a `fast` linear multiplies; sums stay in float32.
     """
+    product = F.linear
+    if precision == "fast" and inputs.device.type == "cpu" and inputs.numel():
+        inputs = inputs.to(torch.bfloat16)
+        product = rounded_linear
     features = inputs.reshape(-1, inputs.shape[-1]).float().T.contiguous()
     panel = max(_PANEL, len(features) // 8)
     for start in range(0, len(features), panel):
         stop = start + panel
-        total[start:stop, :stop] += F.linear(features[start:stop], features[:stop])
+        total[start:stop, :stop] += product(features[start:stop], features[:stop])
 
 
 class Hessian:
-    """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32 `[in, in]`."""
+    """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32 `[in, in]`.
 
-    def __init__(self, width: int, device: torch.device):
+    `precision` is that of `add_gram`.
+    """
+
+    def __init__(self, width: int, device: torch.device, precision: str = "exact"):
+        self._precision = precision
         self._sum = torch.zeros(width, width, device=device)
         self._sequences = 0
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
         self._sequences += len(inputs) if inputs.ndim == 3 else 1
-        add_gram(self._sum, inputs)
+        add_gram(self._sum, inputs, self._precision)
 
     def is_finite(self) -> bool:
         return bool(torch.isfinite(self._sum).all())

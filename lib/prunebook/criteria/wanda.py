@@ -13,10 +13,12 @@ class SquaredNorm:
     """Running mean over sequences of the squared l2 norm of each input feature, in float32.
 
     The mean instead of the paper's sum divides every score of a layer by the same constant, so no mask
-    depends on it; it keeps the numbers small however much text there is.
+    depends on it; it keeps the numbers small however much text there is. `fast` sums squares directly, several times
+    as fast on a CPU as the norm, whose digits are those of the official code.
     """
 
-    def __init__(self, width: int, device: torch.device):
+    def __init__(self, width: int, device: torch.device, precision: str = "exact"):
+        self._precision = precision
         self.mean_square = torch.zeros(width, device=device)
         self.sequences = 0
 
@@ -25,7 +27,13 @@ class SquaredNorm:
         inputs = inputs.float().reshape(-1, *inputs.shape[-2:])
         self.mean_square *= self.sequences / (self.sequences + len(inputs))
         self.sequences += len(inputs)
-        self.mean_square += torch.linalg.vector_norm(inputs, dim=1).square_().sum(0) / self.sequences
+        self.mean_square += self._squares(inputs).sum(0) / self.sequences
+
+    def _squares(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Sum over tokens of the squares, float32 `[sequences, in]`."""
+        if self._precision == "fast" and inputs.device.type == "cpu":
+            return inputs.square().sum(1)
+        return torch.linalg.vector_norm(inputs, dim=1).square_()
 
     def is_finite(self) -> bool:
         return bool(torch.isfinite(self.mean_square).all())

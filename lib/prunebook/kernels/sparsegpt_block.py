@@ -67,14 +67,17 @@ def sparsegpt_block_reference(W, keep, U, n_of_m) -> torch.Tensor:
     diagonal = U.diagonal()
     for s1 in range(0, len(W), strip):
         s2 = min(s1 + strip, len(W))
+        # What stays is divided by infinity: its error is 0.
+        divisors = diagonal[s1:s2, None].masked_fill(keep[s1:s2], torch.inf)
         for j in range(s1, s2):
             if n_of_m and j % m == 0:
                 group = slice(j, j + m)
                 scores = W[group].square() / diagonal[group, None].square()
                 keep[group] = keep_n_of_m(scores.T, n, m).T
-            torch.div(W[j].masked_fill(keep[j], 0), diagonal[j], out=E[j])
-            W[j].masked_fill_(~keep[j], 0)
+                divisors[j - s1 : j - s1 + m] = diagonal[group, None].masked_fill(keep[group], torch.inf)
+            torch.div(W[j], divisors[j - s1], out=E[j])
             W[j + 1 : s2].addr_(U[j, j + 1 : s2], E[j], alpha=-1)
+        W[s1:s2].masked_fill_(~keep[s1:s2], 0)
         W[s2:].addmm_(U[s1:s2, s2:].T, E[s1:s2], alpha=-1)
     return E
 

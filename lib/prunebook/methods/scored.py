@@ -1,6 +1,7 @@
 """One-shot pruning by a score of weights and input norms: what Wanda and RIA have in common."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
@@ -34,7 +35,8 @@ def prune_by_score(
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
         progress: label of a progress bar, None for none. device: where blocks compute; None for where the model is.
     """
+    statistic_of = partial(SquaredNorm, precision=precision)
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):
-        for name, statistic in block.collect(SquaredNorm).items():
+        for name, statistic in block.collect(statistic_of).items():
             weight = weight_of(block.linears[name])
             prune(weight, score(weight, statistic.norm()), targets[name])

@@ -11,6 +11,7 @@ official `<=` removes one more). The function computed is otherwise the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -90,7 +91,8 @@ class SparseGPT:
         damping: added to the Hessian's diagonal, as a fraction of its mean.
         block_size: columns that share a threshold (the paper's B_s) and are updated lazily (its B).
         update: False chooses masks by the same rule but leaves the survivors as they were (ablation).
-        precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        precision: `exact` (forward passes in the model's dtype, Hessians in float32), or `fast`: forward passes and, on
+            the CPU, Hessians multiply in bfloat16. Sums and the solution stay in float32.
 
     Raises:
         UserError: an impossible option.
@@ -141,7 +143,7 @@ class SparseGPT:
         """
         targets = targets or uniform(model, self.target)
         for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
-            statistics = block.collect(Hessian)
+            statistics = block.collect(partial(Hessian, precision=self.precision))
             for names in block.groups:
                 weights = [weight_of(block.linears[name]) for name in names]
                 solved = self._solve(weights, statistics[names[0]], [targets[name] for name in names])
