@@ -417,3 +417,74 @@ def test_outputs_of_the_pass_that_collects_can_go_elsewhere(make_model, tokens, 
         assert torch.equal(step.hidden, expected[step.index])
         assert all(len(of_linear.all) == len(tokens) for of_linear in inputs.values())
     assert all(torch.equal(got, want) for got, want in zip(found, expected[1:], strict=False))
+
+
+@every_family
+@torch.no_grad()
+def test_fast_passes_stay_near_exact_and_leave_the_block_as_it_was(make_model, tokens, family):
+    """Each block's outputs from the same inputs: 3 % of their norm is some eight roundings to bfloat16."""
+    model = make_model(family)
+    parameters = dict(model.named_parameters())
+    weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    exact_steps = walk(make_model(family), tokens, batch_size=3)
+    for step, exact_step in zip(walk(model, tokens, batch_size=3, precision="fast"), exact_steps, strict=True):
+        step.hidden.copy_(exact_step.hidden)
+        found = torch.empty_like(step.hidden)
+        expected = torch.empty_like(step.hidden)
+        step.collect(SquaredNorm, outputs=found)
+        exact_step.collect(SquaredNorm, outputs=expected)
+        step.propagate()
+        assert torch.equal(step.hidden, found)  # either pass computes the same
+        error = (found - expected).norm() / expected.norm()
+        assert 1e-5 < error < 0.03
+    assert hooks(model) == []
+    for name, parameter in model.named_parameters():
+        assert parameter is parameters[name]
+        assert parameter.dtype is torch.float32
+        assert torch.equal(parameter, weights[name])
+
+
+@every_family
+@torch.no_grad()
+def test_fast_passes_see_weights_that_changed_since_the_last_pass(make_model, tokens, family):
+    step = next(iter(walk(make_model(family), tokens, precision="fast")))
+    before = torch.empty_like(step.hidden)
+    step.collect(SquaredNorm, outputs=before)
+    for linear in step.linears.values():
+        weight_of(linear).zero_()  # `.data` counts no version
+    after = torch.empty_like(step.hidden)
+    step.collect(SquaredNorm, outputs=after)
+    assert (after - before).norm() > 0.1 * before.norm()
+    if family in LIKE_LLAMA:
+        assert torch.equal(after, step.hidden)  # only the residual stream is left
+
+
+def test_an_error_in_a_fast_pass_leaves_the_block_as_it_was(make_model, tokens):
+    class Broken(Inputs):
+        def update(self, inputs):
+            raise RuntimeError("broken statistic")
+
+    model = make_model("llama")
+    parameters = list(model.parameters())
+    step = next(iter(walk(model, tokens, precision="fast")))
+    with pytest.raises(RuntimeError, match="broken statistic"):
+        step.collect(Broken)
+    assert hooks(model) == []
+    assert all(now is before for now, before in zip(model.parameters(), parameters, strict=True))
+    assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
+
+
+def test_only_float32_weights_of_plain_linears_are_cast_ahead(make_model, tokens):
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return nn.functional.linear(x, 2 * self.weight)
+
+    model = make_model("llama")
+    mlp = model.model.layers[0].mlp
+    mlp.up_proj.__class__ = Doubled
+    mlp.down_proj.weight.data = mlp.down_proj.weight.data.bfloat16()
+    for precision, expected in ("exact", set()), ("fast", set(GATED[:5])):
+        step = next(iter(walk(model, tokens[:1], precision=precision)))
+        cast = step._cast_weights()
+        assert set(cast) == {f"model.layers.0.{name}" for name in expected}
+        assert all(torch.equal(w, weight_of(step.linears[name]).bfloat16()) for name, w in cast.items())

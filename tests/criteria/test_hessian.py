@@ -47,6 +47,17 @@ def test_half_precision_inputs_are_multiplied_in_float32():
     assert hessian_of(torch.full((1, 4, 2), 1000.0, dtype=torch.float16)).tolist() == [[8e6, 8e6], [8e6, 8e6]]
 
 
+@pytest.mark.parametrize("width", [5, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_multiplies_inputs_rounded_to_bfloat16_and_sums_in_float32(width, dtype):
+    inputs = torch.randn(4, 40, width, generator=torch.Generator().manual_seed(0)).to(dtype)
+    hessian = Hessian(width, inputs.device, "fast")
+    for batch in inputs.split(3):
+        hessian.update(batch)
+    x = inputs.bfloat16().double().flatten(0, 1)
+    torch.testing.assert_close(hessian.matrix().double(), 2 / 4 * x.T @ x, rtol=1e-5, atol=1e-4)
+
+
 def test_activations_that_are_not_finite_are_seen():
     statistic = Hessian(3, CPU)
     statistic.update(torch.ones(2, 4, 3))

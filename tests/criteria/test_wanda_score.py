@@ -94,3 +94,13 @@ def test_equal_norms_give_the_magnitude_mask_of_each_row():
 def test_norms_matter():
     weight, inputs = random_case()
     assert not torch.equal(mask(weight, inputs), keep_mask(magnitude_score(weight), Unstructured(0.5)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_norms_are_those_of_float32(dtype):
+    inputs = torch.randn(5, 16, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    statistic = SquaredNorm(7, inputs.device, "fast")
+    for batch in inputs.split(2):
+        statistic.update(batch)
+    expected = (inputs.double().square().sum((0, 1)) / 5).sqrt()
+    torch.testing.assert_close(statistic.norm().double(), expected, rtol=1e-6, atol=1e-6)
