@@ -20,6 +20,8 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
+from ..source_graph import source_graph
+
 FORKS = sys.platform == "linux"
 # what a package imports by itself only once it is used: module -> further modules
 _USED_LATER = {
@@ -42,6 +44,8 @@ def preload(names: Iterable[str]) -> None:
         if name in sys.modules:
             for module in later:
                 _preload_one(module)
+    graph = source_graph()  # parsed once for all pages, whose trials are told by the code they reach
+    graph.reach_of(graph.files)
     gc.collect()
     gc.freeze()  # so that no collection in a forked process touches, and copies, these pages
 
