@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from prunebook import precision
-from prunebook.precision import matmul_precision, rounded_linear
+from prunebook.precision import chosen_ways, matmul_precision, rounded_linear
 
 CPU = torch.device("cpu")
 
@@ -107,3 +107,13 @@ def test_the_way_of_attention_is_measured_with_two_that_agree(monkeypatch):
     finally:
         precision._fused_attention_is_faster.cache_clear()
     torch.testing.assert_close(found[0].float(), found[1].float(), rtol=0.05, atol=0.05)
+
+
+def test_what_was_chosen_has_a_name_for_caches(monkeypatch):
+    monkeypatch.setattr(precision, "linear_library", lambda: "mkl")
+    monkeypatch.setattr(precision, "_fused_attention_is_faster", lambda: True)
+    assert chosen_ways(CPU, "exact") == "mkl"
+    assert chosen_ways(CPU, "fast") == "mkl fused"
+    monkeypatch.setattr(precision, "_fused_attention_is_faster", lambda: False)
+    assert chosen_ways(CPU, "fast") == "mkl products"
+    assert chosen_ways(torch.device("cuda"), "fast") == "default"

@@ -21,11 +21,11 @@ from .cached import cached
 from .corpora import check_tokens
 from .errors import UserError
 from .kernels.logits import compare_logits
-from .precision import has_fast_bfloat16, matmul_precision
+from .precision import chosen_ways, has_fast_bfloat16, matmul_precision
 
 _BATCH_TOKENS = 2048  # logits of 2,048 tokens and 49,152 words take 400 MB in float32
 _BASELINE_FILE = "baseline.safetensors"
-_BASELINE = 3  # raise when the same weights and tokens would give other numbers
+_BASELINE = 4  # raise when the same weights and tokens would give other numbers
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,9 @@ def _check_windows(model, tokens: torch.Tensor) -> None:
 
 
 def _fingerprint(model, tokens: torch.Tensor, precision: str) -> str:
-    """Hash of every weight, the tokens, the precision and the versions that compute with them."""
-    versions = f"{_BASELINE} {torch.__version__} {transformers.__version__}"
+    """Hash of every weight, the tokens, the precision and what computes with them."""
+    ways = chosen_ways(model.device, precision)
+    versions = f"{_BASELINE} {torch.__version__} {transformers.__version__} {ways}"
     digest = hashlib.sha256(f"{versions} {precision} {model.device.type} {model.config.to_json_string()}".encode())
     add_tensors(digest, (*model.state_dict().values(), tokens))
     return digest.hexdigest()[:32]

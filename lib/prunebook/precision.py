@@ -27,6 +27,16 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def chosen_ways(device: torch.device, precision: str) -> str:
+    """The ways of computing that were chosen by measurement, for keys of cached results: others give other digits."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return "default"
+    attention = ""
+    if precision == "fast":
+        attention = " fused" if _fused_attention_is_faster() else " products"
+    return linear_library() + attention
+
+
 @contextlib.contextmanager
 def matmul_precision(device: torch.device, precision: str):
     """Context for forward passes and the gradients of what they computed. `exact` computes in the model's dtype; `fast`

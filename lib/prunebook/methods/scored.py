@@ -32,7 +32,7 @@ def prune_by_score(
             higher score means keep.
         targets: name of each linear -> its pattern, see `allocation`.
         prune: `(weight, score, pattern)`, sets what goes to zero, in place.
-        precision: `exact` (forward passes in the model's dtype) or `fast` (their products in bfloat16). Norms are summed
+        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16). Norms are summed
             in float32 in both.
         progress: label of a progress bar, None for none. device: where blocks compute; None for where the model is.
     """

@@ -28,7 +28,7 @@ class Wanda:
         sparsity: fraction of the weights removed, in [0, 1).
         pattern: n:m instead, as '2:4'.
         scope: the comparison group: `row` (the paper's) or `layer` (its ablation).
-        precision: `exact` (forward passes in the model's dtype) or `fast` (their products in bfloat16). Norms are summed
+        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16). Norms are summed
             in float32 in both.
 
     Raises:
