@@ -261,7 +261,7 @@ def test_run(book, fake_book):
     call("run")
     call("run", "wanda", "scaling", "--profile", "full", "--jobs", "2", "--force", code=1)
     assert fake_book == [
-        (book, [], {"profile": "quick", "jobs": 1, "force": False, "since": None, "fail_fast": False}),
+        (book, [], {"profile": "quick", "jobs": None, "force": False, "since": None, "fail_fast": False}),
         (
             book,
             ["wanda", "scaling"],

@@ -241,7 +241,7 @@ def methods(as_json: bool):
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at once.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at once; by default what fits, for quick.")
 @click.option("--force", is_flag=True, help="Run also what has not changed.")
 @click.option("--since", metavar="REV", help="Only pages that the changes since a git revision reach.")
 @click.option("--only-changed", is_flag=True, help="Only pages that uncommitted changes reach, as --since HEAD.")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import nbformat
@@ -17,7 +18,7 @@ import pytest
 from prunebook.book.build import build_site
 from prunebook.book.executions import best_execution, read_execution
 from prunebook.book.profiles import parameters_of
-from prunebook.book.run import run_notebooks
+from prunebook.book.run import automatic_jobs, run_notebooks
 from prunebook.book.runnables import read_runnables
 from prunebook.book.worker import FORKS
 from prunebook.errors import UserError
@@ -225,10 +226,26 @@ def test_the_kernel_knows_its_profile(book):
     assert outputs(book, "alpha", "full") == "full\n"
 
 
+@pytest.mark.parametrize(
+    ("profile", "cores", "memory", "gpu", "jobs"),
+    [
+        ("quick", 2, 24, False, 2), ("quick", 2, 8, False, 1), ("quick", 1, 24, False, 1),
+        ("quick", 16, 128, False, 4), ("quick", 2, 2, False, 1), ("quick", 2, 24, True, 1),
+        ("book", 2, 24, False, 1),
+    ],
+)  # fmt: skip
+def test_how_many_run_at_once(profile, cores, memory, gpu, jobs, monkeypatch, tmp_path):
+    monkeypatch.setattr("prunebook.book.run.os.cpu_count", lambda: cores)
+    total = SimpleNamespace(total=memory * 2**30)
+    monkeypatch.setattr("prunebook.book.run.psutil.virtual_memory", lambda: total)
+    monkeypatch.setattr("prunebook.book.run._NVIDIA", str(tmp_path if gpu else tmp_path / "none"))
+    assert automatic_jobs(profile) == jobs
+
+
 def test_after_a_failure_nothing_more_starts_if_so_asked(book):
     book.add("alpha", "raise KeyError('no')", year=2026)
     book.add("beta", "1", year=2025)
-    assert statuses(run_notebooks(book.root, fail_fast=True)) == {"alpha": "failed", "beta": "not started"}
+    assert statuses(run_notebooks(book.root, jobs=1, fail_fast=True)) == {"alpha": "failed", "beta": "not started"}
     assert statuses(run_notebooks(book.root)) == {"alpha": "failed", "beta": "ran"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 
 from ..claims import PROFILE_VARIABLE
 from ..errors import UserError
@@ -21,13 +22,17 @@ from .runner import Runner
 from .since import changed_since
 from .worker_handle import Workers
 
+_NVIDIA = "/dev/nvidiactl"  # is there where the driver of a GPU is
+_MEMORY_OF_A_PAGE = 6 * 2**30  # bytes that a page and its worker may take
+_MOST_JOBS = 4
+
 
 def run_notebooks(
     root: Path | str,
     names: Sequence[str] | None = None,
     *,
     profile: str = QUICK,
-    jobs: int = 1,
+    jobs: int | None = None,
     force: bool = False,
     since: str | None = None,
     fail_fast: bool = False,
@@ -40,7 +45,7 @@ def run_notebooks(
         root: the book's folder.
         names: papers' slugs and pages' names, as `concepts/evaluation`; None or none: all.
         profile: a profile of `papers/profiles.yml`.
-        jobs: notebooks at once, each in its own process, the cores shared evenly.
+        jobs: notebooks at once, each in its own process, the cores shared evenly; None for `automatic_jobs`.
         force: run also what has not changed.
         since: a revision of the book's repository; only the pages that the changes since then reach.
         fail_fast: start no further notebook once one has failed.
@@ -52,7 +57,7 @@ def run_notebooks(
     versions_of("ipykernel", "papermill")
     root = Path(root).resolve()
     chosen = _chosen(root, names or [])
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be 1 or more, not {jobs}")
     sources = {runnable: runnable.read() for runnable in chosen}
     parameters = {
@@ -66,7 +71,7 @@ def run_notebooks(
         for runnable in waiting.keys() - set(reached):
             outcomes[runnable.name] = Outcome(runnable.name, f"as in {since}")
         waiting = {runnable: waiting[runnable] for runnable in reached}
-    jobs = min(jobs, max(len(waiting), 1))
+    jobs = min(jobs or automatic_jobs(profile), max(len(waiting), 1))
     workers = Workers(
         preloaded_modules({runnable: sources[runnable] for runnable in waiting}, parameters),
         _environment(jobs, profile),
@@ -87,6 +92,19 @@ def run_notebooks(
     )
     print(summary, flush=True)
     return summary
+
+
+def automatic_jobs(profile: str) -> int:
+    """How many notebooks run at once where nobody says so.
+
+    One where times are judged or a GPU is shared. A quick run times nothing that counts, and two notebooks with one
+    core each end sooner than one after the other with both; it takes what cores and memory allow, four at most.
+    """
+    if profile != QUICK or Path(_NVIDIA).exists():
+        return 1
+    cores = os.cpu_count() or 1
+    in_memory = psutil.virtual_memory().total // _MEMORY_OF_A_PAGE
+    return max(1, min(cores, in_memory, _MOST_JOBS))
 
 
 def _chosen(root: Path, names: Sequence[str]) -> list[Runnable]:
