@@ -3,12 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= quick
-JOBS ?= 1
+JOBS ?=
 TEST_JOBS ?= 2
 PORT ?= 8000
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: book test lint serve run clean env
 .DEFAULT_GOAL := book
@@ -18,14 +18,17 @@ env: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml requirements/constraints.txt requirements/embedded.txt requirements/triton.txt
 	$(PYTHON) requirements/python_version.py
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP_INSTALL) -c requirements/constraints.txt pip
 	index="$$($(BIN)/python requirements/torch_index.py $(TORCH_CPU_INDEX))" && \
 		$(PIP_INSTALL) $$index -c requirements/constraints.txt -e '.[dev]'
 	$(PIP_INSTALL) --no-deps -r requirements/embedded.txt
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP_INSTALL) --no-deps -r requirements/triton.txt
+# All cores compile, where pip would take one. A file written for another Python fails, and is never imported.
+	$(BIN)/python -m compileall -qq -j 0 -x '/site-packages/.*/tests?/' $(VENV)/lib || true
 	touch $@
 
 run: env
-	$(BIN)/prunebook run --profile $(PROFILE) --jobs $(JOBS)
+	$(BIN)/prunebook run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 book: run
 	$(BIN)/prunebook build

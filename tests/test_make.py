@@ -165,13 +165,16 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows():
 
 
 class Index:
-    """A package index on this machine that writes down what it is asked."""
+    """A package index on this machine that writes down what it is asked.
 
-    def __init__(self, status=200):
+    It answers with `status` after `delay` seconds, or when it closes.
+    """
+
+    def __init__(self, status=200, delay=0):
         self.status = status
+        self.delay = delay
         self.asked = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
+        self.closes = threading.Event()
 
     @contextlib.contextmanager
     def serve(self):
@@ -181,7 +184,7 @@ class Index:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 index.asked.append(self.path)
-                index.may_answer.wait()
+                index.closes.wait(index.delay)
                 self.send_response(index.status)
                 self.end_headers()
 
@@ -193,7 +196,7 @@ class Index:
             try:
                 yield f"http://127.0.0.1:{server.server_port}/whl/cpu"
             finally:
-                self.may_answer.set()
+                self.closes.set()
                 server.shutdown()
 
 
@@ -223,12 +226,10 @@ def test_an_index_that_answers_is_taken(torch_index, capsys):
 def test_an_index_that_answers_too_slowly_is_left(torch_index, capsys, monkeypatch):
     assert torch_index.PROBE_SECONDS == 2
     monkeypatch.setattr(torch_index, "PROBE_SECONDS", 0.2)
-    index = Index()
-    index.may_answer.clear()
-    with index.serve() as address:
+    with Index(delay=10).serve() as address:
         torch_index.main(address)
-    message = f"{address} does not answer: torch comes from the default index\n"
-    assert capsys.readouterr() == ("", message)
+        message = f"{address} does not answer: torch comes from the default index\n"
+        assert capsys.readouterr() == ("", message)
 
 
 def test_an_index_that_fails_or_refuses_is_left(torch_index, capsys):
