@@ -78,7 +78,7 @@ def test_an_environment_that_is_up_to_date_costs_no_command(ready):
 
 def test_the_book_is_the_quick_profile_unless_another_is_named(ready):
     build = "bin/prunebook build"
-    assert commands(ready, "book") == ["bin/prunebook run --profile quick --jobs 1", build]
+    assert commands(ready, "book") == ["bin/prunebook run --profile quick", build]
     assert commands(ready) == commands(ready, "book")
     assert commands(ready, "book", "PROFILE=book", "JOBS=2") == [
         "bin/prunebook run --profile book --jobs 2",
