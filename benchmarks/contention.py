@@ -1,6 +1,6 @@
 """Does `prunebook.contention` see a process that spins beside a section, and nothing otherwise?
 
-    python -m benchmarks.contention [--sections 20]
+    python -m benchmarks.contention [--sections 20] [--seconds 0.2 0.5 1 2]
 
 Needs a machine that is quiet otherwise. A line for each kind of own work and each length of a
 section: in how many sections the verdict was right, and the cores that other work kept busy, at
@@ -28,7 +28,9 @@ _SPIN = '"$0" -c "while True: pass" >/dev/null 2>&1 & echo $!'
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sections", type=int, default=20)
-    count = parser.parse_args().sections
+    parser.add_argument("--seconds", type=float, nargs="+", default=LENGTHS)
+    options = parser.parse_args()
+    count = options.sections
     matrix = np.ones((512, 512), np.float32)
     kinds = {
         "nothing": lambda: time.sleep(0.01),
@@ -39,7 +41,7 @@ def main() -> None:
         "own work               seconds  quiet: not busy  most cores  spinning: busy  fewest cores"
     )
     for kind, work in kinds.items():
-        for length in LENGTHS:
+        for length in options.seconds:
             quiet = [watched(work, length) for _ in range(count)]
             with spinning_process():
                 beside = [watched(work, length) for _ in range(count)]
