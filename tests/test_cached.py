@@ -83,7 +83,7 @@ def test_what_fails_while_it_is_made_leaves_nothing(cache):
 
 def test_a_full_disk_is_one_line(cache, full_disk):
     (cache / "texts").mkdir(parents=True)
-    with full_disk(2000), pytest.raises(UserError, match="cannot write .*texts"):
+    with full_disk(2000), pytest.raises(UserError, match=r"cannot write .*texts"):
         text_of(["a"], [], "x" * 5000)
 
 
