@@ -174,11 +174,16 @@ def claim(
         word = verdict
     else:
         raise UserError(f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, {', '.join(_DECIDED)}")
-    if os.environ.get(PROFILE_VARIABLE) == QUICK:
+    if is_quick_run():
         word = NOT_JUDGED
     _check_texts(key, statement=statement, paper=paper, source=source, ours=ours)
     plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
     return _show_claim(Claim(key, statement, paper, source, ours, word, plain_protocol, None, numbers_of_gap))
+
+
+def is_quick_run() -> bool:
+    """Is this a page that `prunebook run` executes under the quick profile?"""
+    return os.environ.get(PROFILE_VARIABLE) == QUICK
 
 
 def not_testable(key: str, statement: str, *, paper: str, source: str, reason: str) -> Claim:

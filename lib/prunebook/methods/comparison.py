@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ..blocks import count_zeros
+from ..claims import is_quick_run
 from ..contention import watch
 from ..costs import Footprint, footprint
 from ..errors import UserError
@@ -121,7 +122,7 @@ def compare(
     calibrations: Sequence[torch.Tensor],
     held_out: torch.Tensor,
     dense: DenseBaseline,
-    speed: bool = True,
+    speed: bool | None = None,
     reuse: bool | None = None,
     progress: bool = True,
 ) -> Comparison:
@@ -132,7 +133,8 @@ def compare(
         methods: label -> method object. A method that needs no data runs once.
         calibrations: one int64 `[n, length]` a seed, in the order of the seeds.
         held_out: int64 `[windows, length]`. dense: the baseline of `model` on `held_out`.
-        speed: measure latency and generation too; a page that shows neither can do without.
+        speed: measure latency and generation too; a page that shows neither can do without. By default all but quick
+            runs measure them: quick pages share the cores.
         reuse: take trials that an earlier call kept in the user's cache, and keep these there, unless other work
             disturbed their times; by default in the pages that `prunebook run` executes.
 
@@ -145,6 +147,7 @@ def compare(
         for seed in (range(len(calibrations)) if method.needs_calibration else [None])
     ]
     trials, length = [], min(_LENGTH, held_out.shape[1])
+    speed = not is_quick_run() if speed is None else speed
     reuse = pages_share() if reuse is None else reuse
     of_model = model_identity(model) if reuse else []
     for label, method, seed in tqdm(jobs, desc="prune and measure", disable=not progress):
