@@ -92,7 +92,7 @@ def claim_html(record: Mapping) -> str:
         f'<section class="{style}" aria-label="Claim: {text["key"]}">'
         f'<p class="pb-statement">{text["statement"]}</p><dl>{body}'
         f"<dt>Verdict</dt><dd>{verdict_html(record['verdict'])}</dd></dl>"
-        + (f'<p class="pb-recorded">{text["recorded"]}</p>' if "recorded" in text else "")
+        + (f'<p class="pb-protocol pb-recorded">{text["recorded"]}</p>' if "recorded" in text else "")
         + (f'<p class="pb-protocol">{line}</p>' if line else "")
         + "</section>"
     )

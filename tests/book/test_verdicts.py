@@ -74,7 +74,7 @@ def test_boxes_of_a_page_show_the_verdicts_given():
     assert [output.data[CLAIM_MIME]["key"] for output in second] == ["b", "z"]
     html = second[0].data["text/html"]
     assert "does not hold at this scale" in html
-    assert f'<p class="pb-recorded">{ORIGIN}</p>' in html
+    assert f'<p class="pb-protocol pb-recorded">{ORIGIN}</p>' in html
     assert page.cells[3].outputs == []
     nbformat.validate(page)
 

@@ -13,23 +13,24 @@ from ..errors import UserError
 from .outcomes import Outcome, duration
 
 _TICK = 1.0  # seconds between two drawings of the line on a terminal
-_MEASURED = "benchmarks/results/pages-{profile}-cpu.json"
+_MEASURED = "benchmarks/results/pages-cpu.json"
 
 
 def measured_durations(root: Path, profile: str) -> dict[str, float]:
-    """Page -> seconds, from the record of a run of the profile on two cores; empty without a record.
+    """Page -> seconds, from the record that `benchmarks/pages.py` wrote; empty without one of the profile.
 
     Raises:
         UserError: the record cannot be read.
     """
-    path = root / _MEASURED.format(profile=profile)
+    path = root / _MEASURED
     if not path.is_file():
         return {}
     try:
-        pages = json.loads(path.read_text(encoding="utf-8"))["pages"]
-        return {page["name"]: float(page["seconds"]) for page in pages}
+        record = json.loads(path.read_text(encoding="utf-8"))
+        rows = record["rows"] if record["profile"] == profile else []
+        return {row["name"]: float(row["seconds"]) for row in rows}
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: no readable record of durations: {error!r}") from error
+        raise UserError(f"{_MEASURED}: no readable record of durations: {error!r}") from error
 
 
 @dataclass
