@@ -67,7 +67,7 @@ class Summary:
         total = sum(outcome.seconds for outcome in timed)
         longest = max(timed, key=lambda outcome: outcome.seconds)
         parts = [
-            f"{len(timed)} pages in {duration(total)}",
+            f"{len(timed)} pages, {duration(total)} together",
             f"longest {longest.name} with {longest.seconds:.1f} s",
         ]
         measured = [outcome for outcome in timed if outcome.peak_memory]
