@@ -37,7 +37,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def workers(tmp_path):
-    made = Workers(["colorsys", "no_such_module"], os.environ, tmp_path / "worker.log")
+    made = Workers(lambda: ["colorsys", "no_such_module"], os.environ, tmp_path / "worker.log")
     yield made
     made.close()
 

@@ -1,5 +1,6 @@
 """Profiles: the named sets of notebook parameters in `papers/profiles.yml`."""
 
+import functools
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     Raises:
         UserError: the file cannot be read or is not of this form.
     """
+    path = root / _FILE
     try:
-        profiles = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
+        state = path.stat()
+        profiles = _read(path, state.st_size, state.st_mtime_ns)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{_FILE}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(profiles, dict) or not profiles:
@@ -36,6 +39,12 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
                 if not isinstance(value, (str, int, float, list, type(None))):
                     raise UserError(f"{_FILE}: {name}.{group}.{key} must be a text, number, bool or list")
     return profiles
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, size: int, changed: int) -> Any:
+    """The content of the file, parsed once for each size and time of change."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def run_notebooks(
         waiting = {runnable: waiting[runnable] for runnable in reached}
     jobs = min(jobs or automatic_jobs(profile), max(len(waiting), 1))
     workers = Workers(
-        preloaded_modules({runnable: sources[runnable] for runnable in waiting}, parameters),
+        lambda: preloaded_modules({runnable: sources[runnable] for runnable in waiting}, parameters),
         _environment(jobs, profile),
         executed_folder(root, profile) / "worker.log",
     )

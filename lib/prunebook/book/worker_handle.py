@@ -46,13 +46,15 @@ class Workers:
     """The worker of a run, made at the first job, and anew where it died or the library changed.
 
     Args:
-        preload: names of the modules that it imports before the first job.
+        preload: gives the names of the modules that a worker imports before its first job.
         environment: of the worker and of all its kernels.
         log: the file that takes what the worker itself prints.
     """
 
-    def __init__(self, preload: Sequence[str], environment: Mapping[str, str], log: Path):
-        self._preload = list(preload)
+    def __init__(
+        self, preload: Callable[[], Sequence[str]], environment: Mapping[str, str], log: Path
+    ):
+        self._preload = preload
         self._environment = dict(environment)
         self._log = log
         self._lock = threading.Lock()
@@ -117,7 +119,7 @@ class Workers:
                 stderr=errors,
                 env=self._environment,
             )
-        popen.stdin.write((json.dumps({"preload": self._preload}) + "\n").encode())
+        popen.stdin.write((json.dumps({"preload": list(self._preload())}) + "\n").encode())
         popen.stdin.flush()
         process = _Process(popen, signature)
         threading.Thread(target=_deliver, args=(process,), daemon=True).start()
