@@ -51,11 +51,14 @@ def cached(
 def find(kind: str, identity: Iterable[str | bytes], read: Callable[[Path], T]) -> T | None:
     """What `read` takes from the folder of this identity, or None where there is no whole one."""
     folder = _folder(kind, identity)
-    return read(folder) if _is_whole(folder) else None
+    try:
+        return read(folder) if _is_whole(folder) else None
+    except FileNotFoundError:  # another process replaces the folder at this moment
+        return None
 
 
 def keep(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], None]) -> None:
-    """Keep a result that is at hand, for `find`; what the cache has under this identity is replaced.
+    """Keep a result that is at hand, for `find`, unless the cache has a whole one already.
 
     Raises:
         UserError: the cache cannot be written.
@@ -63,7 +66,8 @@ def keep(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], Non
     folder = _folder(kind, identity)
     make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
-        _make(folder, write)
+        if not _is_whole(folder):
+            _make(folder, write)
 
 
 def _folder(kind: str, identity: Iterable[str | bytes]) -> Path:

@@ -36,6 +36,7 @@ DATASETS = {
     ),
 }  # fmt: skip
 _IMAGE = re.compile(r"\|(?:alt=|thumb|\d+px)|\.(?:jpe?g|png|svg|gif)\b", re.I)  # captions that lost their link
+_OWN_CODE = Path(__file__).read_bytes()  # as it was imported
 _ARTICLES, _STREAM = "articles.json", "tokens.safetensors"  # files in the cache
 _MIN_WORDS = 8  # shorter lines of the dump are captions, table cells and link lists
 
@@ -92,7 +93,7 @@ def _extract_articles() -> list[tuple[str, str]]:
 
 def _embedded_identity() -> list[str | bytes]:
     """What the embedded articles depend on: the wheel that carries them and the code of this module."""
-    return [importlib.metadata.version("gensim"), Path(__file__).read_bytes()]
+    return [importlib.metadata.version("gensim"), _OWN_CODE]
 
 
 def text_of(split: str, text: str | Path | None = None) -> str:

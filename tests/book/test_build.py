@@ -167,7 +167,7 @@ def test_a_quick_run_shows_verdicts_of_the_record_and_judges_nothing(book):
         for output in cell.get("outputs", [])
         if CLAIM_MIME in output.get("data", {})
     ]
-    assert ["Recorded on" in box for box in boxes] == [True, True, False]
+    assert ["Recorded on" in box for box in boxes] == [True, True, True]
     assert not any("not judged" in box for box in boxes)
     assert alpha.judged_results[0]["protocol"] == {"model": "full-model"}
     shutil.rmtree(book.root / "_build" / "executed")

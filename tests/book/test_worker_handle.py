@@ -75,8 +75,8 @@ def test_a_failing_cell_is_told_with_its_first_line(workers, run):
 
 
 def test_a_long_message_is_cut_so_that_its_report_stays_whole(workers, run):
-    ended, _, _ = run(workers, "raise ValueError('x' * 100_000)")
-    assert ended.failure["message"] == "x" * 500
+    ended, _, _ = run(workers, "raise ValueError('\\U0001d54f' * 100_000)")
+    assert ended.failure["message"] == "\U0001d54f" * 100
 
 
 def test_a_worker_that_dies_ends_its_jobs_and_is_replaced(workers, run, tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from prunebook.costs import Footprint
 from prunebook.evaluate import dense_baseline
-from prunebook.methods import Magnitude, SparseGPT, Wanda, compare, comparison, sweep
+from prunebook.methods import OWL, Magnitude, SparseGPT, Wanda, compare, comparison, sweep
 from prunebook.methods.trial_cache import model_identity, trial_identity
 
 TOKENS = torch.arange(64).view(4, 16)
@@ -104,6 +104,29 @@ def test_code_that_a_method_reaches_is_in_its_identity(make_model, monkeypatch):
     monkeypatch.setattr(graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt"))
     after = [identity(Wanda(sparsity=0.5)), identity(SparseGPT(sparsity=0.5))]
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)
+
+
+def test_code_of_a_method_that_is_named_is_in_the_identity(make_model, monkeypatch):
+    graph = comparison.trial_identity.__globals__["source_graph"]()
+    of_model = model_identity(make_model("llama"))
+
+    def identities():
+        methods = (OWL(sparsity=0.5, base="wanda"), OWL(sparsity=0.5, base="sparsegpt"))
+        return [trial_identity(of_model, method, TOKENS, TOKENS, ASKED) for method in methods]
+
+    before = identities()
+    text = graph.text
+    monkeypatch.setattr(graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt"))
+    after = identities()
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
+
+
+def test_nothing_is_shared_once_the_library_has_been_edited(make_model, monkeypatch):
+    of_model = model_identity(make_model("llama"))
+    wanda = Wanda(sparsity=0.5)
+    assert trial_identity(of_model, wanda, TOKENS, TOKENS, ASKED) is not None
+    monkeypatch.setattr("prunebook.methods.trial_cache.source_signature", lambda: "edited")
+    assert trial_identity(of_model, wanda, TOKENS, TOKENS, ASKED) is None
 
 
 def test_a_method_that_cannot_be_told_by_its_options_is_not_shared(make_model):

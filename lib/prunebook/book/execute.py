@@ -19,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from .forked_kernel import ForkedKernel, ForkedProvisioner
 
 _INJECTED = "injected-parameters"
-_SHOWN = 500  # characters of a line or a message; a report must fit into a pipe's 4,096 bytes
+_SHOWN = 100  # characters of a text, up to 12 bytes each: a report must fit into a pipe's 4,096 bytes
 
 
 class _Kernel(AsyncKernelManager):
@@ -113,7 +113,7 @@ def _failure(index: int, error: str, message: str) -> dict:
     return {
         "cell": index - injected,
         "line": source.partition("\n")[0][:_SHOWN],
-        "error": error,
+        "error": error[:_SHOWN],
         "message": message.strip().partition("\n")[0][:_SHOWN],
     }
 

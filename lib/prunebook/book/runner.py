@@ -113,6 +113,7 @@ class Runner:
             "cwd": str(runnable.path.parent),
             "log": str(done.with_suffix(".log")),
         }
+        running.unlink(missing_ok=True)  # that of a run which was killed
         write_atomic(read, nbformat.writes(source))
         try:
             ended = self.workers.execute(job, lambda cell: self.progress.cell(runnable.name, cell))

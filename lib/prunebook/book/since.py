@@ -44,7 +44,7 @@ def _key_then(then: Path, profile: str, runnable: Runnable, package: Path) -> st
     """The rerun key at the revision; None where its profiles or its page were none that run today."""
     try:
         return current_key(then, profile, runnable, package)
-    except UserError:
+    except (UserError, SyntaxError):
         return None
 
 

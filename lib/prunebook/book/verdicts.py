@@ -6,16 +6,16 @@ from typing import Any
 
 import nbformat
 
-from ..claims import CLAIM_MIME, NOT_JUDGED
+from ..claims import CLAIM_MIME
 from ..render import claim_html
 from .recorded import Run
 
 
 def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[dict[str, Any]]:
-    """The claims of a notebook with the verdicts on record in place of those that were not judged.
+    """The claims of a notebook that judges nothing, as the record has them where it does.
 
     Args:
-        claims: as the notebook's outputs hold them; empty for one that was not executed.
+        claims: as the outputs of a quick run hold them; empty for a notebook that was not executed.
         run: the recorded run to take verdicts from; None where there is none.
 
     Returns:
@@ -28,8 +28,7 @@ def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[d
     shown = []
     for claim in claims:
         known = on_record.pop(claim["key"], None)
-        replaced = known is not None and claim["verdict"] == NOT_JUDGED
-        shown.append(known if replaced else dict(claim))
+        shown.append(dict(claim) if known is None else known)
     return [*shown, *on_record.values()]
 
 

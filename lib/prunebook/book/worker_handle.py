@@ -1,5 +1,6 @@
 """The run's side of the worker: starts it, sends it jobs, and replaces it when it has died."""
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import make_folder
 from ..source_graph import source_signature
 
 
@@ -38,7 +40,8 @@ class _Process:
 
     def end(self) -> None:
         """Let it end, with all that it has started, and wait for that."""
-        self.popen.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has died, and what was to be sent is lost
+            self.popen.stdin.close()
         self.popen.wait()
 
 
@@ -111,7 +114,8 @@ class Workers:
         return self._processes[-1]
 
     def _start(self, signature: str) -> _Process:
-        with open(self._log, "w", encoding="utf-8") as errors:
+        make_folder(self._log.parent)
+        with open(self._log, "a", encoding="utf-8") as errors:  # of all workers of all runs
             popen = subprocess.Popen(
                 [sys.executable, "-m", "prunebook.book.worker"],
                 stdin=subprocess.PIPE,
@@ -127,15 +131,17 @@ class Workers:
 
 def _deliver(process: _Process) -> None:
     """Put each line of a worker into its job's mailbox; at the end, None into those still open."""
-    for line in process.popen.stdout:
-        said = json.loads(line)
-        mailbox = process.mailboxes[said["job"]]
-        mailbox.put(said)
-        if "ended" in said:
-            del process.mailboxes[said["job"]]
-            if process.retired and not process.mailboxes:
-                process.popen.stdin.close()
-    process.over = True
-    for mailbox in list(process.mailboxes.values()):
-        mailbox.put(None)
-    process.mailboxes.clear()
+    try:
+        for line in process.popen.stdout:
+            said = json.loads(line)
+            mailbox = process.mailboxes[said["job"]]
+            mailbox.put(said)
+            if "ended" in said:
+                del process.mailboxes[said["job"]]
+                if process.retired and not process.mailboxes:
+                    process.popen.stdin.close()
+    finally:
+        process.over = True
+        for mailbox in list(process.mailboxes.values()):
+            mailbox.put(None)
+        process.mailboxes.clear()

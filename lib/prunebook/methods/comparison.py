@@ -13,7 +13,7 @@ from ..claims import is_quick_run
 from ..contention import watch
 from ..costs import Footprint, footprint
 from ..errors import UserError
-from ..evaluate import DenseBaseline, Measurement, measure
+from ..evaluate import DenseBaseline, Measurement, measure, resolve_precision
 from ..memory import reusing_memory
 from .engine import Report, prune
 from .trial_cache import (
@@ -155,13 +155,13 @@ def compare(
         timed = speed and not seed
         identity = None
         if reuse:
-            asked = {"precision": dense.precision, "length": length, "speed": timed}
+            asked = {"precision": dense.precision, "length": length, "speed": timed, "quick": is_quick_run()}
             identity = trial_identity(of_model, method, calibration, held_out, asked)
         known = find_trial(identity) if identity else None
         if known is None:
             known = _try(model, method, calibration, held_out, dense, length, timed)
-            disturbed = known.get("untimed") or known["footprint"].timing
-            if identity and not disturbed:
+            disturbed = known["untimed"] or known["footprint"].timing
+            if identity and (is_quick_run() or not disturbed):  # times of a quick run do not count
                 keep_trial(identity, known)
         trials.append(Trial(label, seed, **known))
     protocol = _protocol(model, calibrations, held_out, dense)
@@ -222,7 +222,7 @@ def sweep(
     of_model = model_identity(model) if reuse else []
     for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
         needed = calibration if method.needs_calibration else None
-        asked = {"precision": precision}
+        asked = {"precision": resolve_precision(model, precision)}
         identity = trial_identity(of_model, method, needed, held_out, asked) if reuse else None
         nll = find_nll(identity) if identity else None
         if nll is None:

@@ -21,11 +21,15 @@ from ..cached import find, keep
 from ..claims import PROFILE_VARIABLE
 from ..costs import Footprint
 from ..evaluate import Measurement, add_tensors
-from ..source_graph import source_graph
+from ..precision import PRECISIONS, chosen_ways
+from ..source_graph import source_graph, source_signature
 from .engine import Report
 
+_CPU_INFO = Path("/proc/cpuinfo")
 _TRIAL, _NLL = "trial.json", "nll.safetensors"
 _PLAIN = (type(None), bool, int, float, str)
+# The library as it was imported. Code that was edited since is not the code that runs, so nothing is shared then.
+_AS_IMPORTED = source_signature()
 
 
 def pages_share() -> bool:
@@ -41,6 +45,7 @@ def model_identity(model) -> list[str]:
         "config": model.config.to_json_string(),
         "device": _device(model.device),
         "threads": torch.get_num_threads(),
+        "ways": [chosen_ways(model.device, precision) for precision in PRECISIONS],
         "versions": [torch.__version__, transformers.__version__],
     }
     return [digest.hexdigest(), json.dumps(about, sort_keys=True)]
@@ -62,6 +67,8 @@ def trial_identity(
         held_out: int64 `[windows, length]`.
         asked: what else was asked for, as precision; JSON-able.
     """
+    if source_signature() != _AS_IMPORTED:
+        return None
     modules = set()
     options = _plain(method, modules)
     if options is None or not modules <= source_graph().files.keys():
@@ -89,6 +96,9 @@ def code_digest(modules: set[str]) -> str:
 def _plain(value, modules: set[str]):
     """The value as JSON, dataclasses by class and fields, their modules noted; None for what is no such value."""
     if isinstance(value, _PLAIN):
+        named = source_graph().methods
+        if isinstance(value, str) and value in named:
+            modules.add(named[value])  # a method that the other one hands over to
         return [value]
     if isinstance(value, (list, tuple, range)):
         items = [_plain(item, modules) for item in value]
@@ -107,7 +117,16 @@ def _plain(value, modules: set[str]):
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{_processor()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, as Linux does, or else its architecture."""
+    if _CPU_INFO.is_file():
+        for line in _CPU_INFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def find_trial(identity: list[str]) -> dict[str, Any] | None:
@@ -121,6 +140,7 @@ def find_trial(identity: list[str]) -> dict[str, Any] | None:
             "measurement": Measurement(nll=nll, **known["measurement"]),
             "nonzero_parameters": known["nonzero_parameters"],
             "footprint": Footprint(**known["footprint"]),
+            "untimed": tuple(known["untimed"]),
         }
 
     return find("trials", identity, read)
@@ -139,6 +159,7 @@ def keep_trial(identity: list[str], fields: Mapping[str, Any]) -> None:
         "measurement": measured,
         "nonzero_parameters": fields["nonzero_parameters"],
         "footprint": fields["footprint"].to_dict(),
+        "untimed": list(fields["untimed"]),
     }
 
     def write(folder: Path) -> None:
