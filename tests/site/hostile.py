@@ -41,7 +41,7 @@ def hostile_site(root: Path) -> Path:
         links=[{"label": HOSTILE, "url": "https://example.org/&quot;onmouseover=hit()"}],
     )  # fmt: skip
     book.add("later", "1", method=None, year=2023)
-    assert not run_notebooks(root).failed
+    assert not run_notebooks(root, profile="full").failed
     return build_site(root)
 
 
