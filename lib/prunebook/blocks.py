@@ -300,7 +300,8 @@ def walk(
 
     Args:
         tokens: int64 `[n, length]`, calibration windows.
-        batch_size: sequences a forward pass; by default about 1,000 tokens on CPU and 16,000 on CUDA.
+        batch_size: sequences a forward pass; by default about 2,000 tokens on a CPU, 1,000 in `fast`, and
+            16,000 on CUDA.
         device: where blocks compute, one at a time; by default where the model is.
         precision: `exact` (the model's dtype) or `fast` (bfloat16 matrix products; norms and the residual stream keep
             the model's dtype).

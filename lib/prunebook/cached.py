@@ -38,14 +38,11 @@ def cached(
     Raises:
         UserError: the cache cannot be written.
     """
-    folder = _folder(kind, identity)
-    if _is_whole(folder):
-        return read(folder)
-    make_folder(folder.parent)
-    with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):  # another process may have made it meanwhile
-            _make(folder, write)
-        return read(folder)
+    parts = list(identity)
+    folder = _folder(kind, parts)
+    if not _is_whole(folder):
+        keep(kind, parts, write)
+    return read(folder)
 
 
 def find(kind: str, identity: Iterable[str | bytes], read: Callable[[Path], T]) -> T | None:
@@ -66,7 +63,7 @@ def keep(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], Non
     folder = _folder(kind, identity)
     make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):
+        if not _is_whole(folder):  # another process may have made it meanwhile
             _make(folder, write)
 
 

@@ -22,7 +22,7 @@ from ..claims import PROFILE_VARIABLE
 from ..costs import Footprint
 from ..evaluate import Measurement, add_tensors
 from ..precision import PRECISIONS, chosen_ways
-from ..source_graph import source_graph, source_signature
+from ..source_graph import SourceGraph, source_graph, source_signature
 from .engine import Report
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -69,9 +69,10 @@ def trial_identity(
     """
     if source_signature() != _AS_IMPORTED:
         return None
+    graph = source_graph()
     modules = set()
-    options = _plain(method, modules)
-    if options is None or not modules <= source_graph().files.keys():
+    options = _plain(method, graph, modules)
+    if options is None or not modules <= graph.files.keys():
         return None
     digest = hashlib.sha256()
     for tokens in (calibration, held_out):
@@ -79,12 +80,11 @@ def trial_identity(
             digest.update(str(list(tokens.shape)).encode())
             add_tensors(digest, [tokens])
     about = json.dumps([options, calibration is not None, dict(asked)], sort_keys=True)
-    return [*of_model, about, digest.hexdigest(), code_digest(modules)]
+    return [*of_model, about, digest.hexdigest(), code_digest(graph, modules)]
 
 
-def code_digest(modules: set[str]) -> str:
+def code_digest(graph: SourceGraph, modules: set[str]) -> str:
     """A hash of the library's code that running a method of these modules, and measuring, reaches."""
-    graph = source_graph()
     here = __name__.rpartition(".")[0]
     reached = graph.reach_of({*modules, f"{here}.comparison"})
     digest = hashlib.sha256()
@@ -93,22 +93,24 @@ def code_digest(modules: set[str]) -> str:
     return digest.hexdigest()
 
 
-def _plain(value, modules: set[str]):
-    """The value as JSON, dataclasses by class and fields, their modules noted; None for what is no such value."""
+def _plain(value, graph: SourceGraph, modules: set[str]):
+    """The value as JSON, dataclasses by class and fields; None for what is no such value.
+
+    The modules of dataclasses, and of methods that a text names, are added to `modules`.
+    """
     if isinstance(value, _PLAIN):
-        named = source_graph().methods
-        if isinstance(value, str) and value in named:
-            modules.add(named[value])  # a method that the other one hands over to
+        if isinstance(value, str) and value in graph.methods:
+            modules.add(graph.methods[value])
         return [value]
     if isinstance(value, (list, tuple, range)):
-        items = [_plain(item, modules) for item in value]
+        items = [_plain(item, graph, modules) for item in value]
     elif isinstance(value, Mapping):
         pairs = [[key, item] for key, item in value.items()]
-        items = [_plain(pair, modules) for pair in pairs]
+        items = [_plain(pair, graph, modules) for pair in pairs]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         modules.add(type(value).__module__)
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        items = [[type(value).__qualname__], *(_plain(field, modules) for field in fields)]
+        items = [[type(value).__qualname__], *(_plain(field, graph, modules) for field in fields)]
     else:
         return None
     return None if None in items else items
