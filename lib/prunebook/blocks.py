@@ -87,7 +87,8 @@ def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Name of each linear inside the blocks -> how many of the weights that it computes with are zero, and how many it
     has."""
     linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
-    return {name: (int((effective_weight(x) == 0).sum()), x.weight.numel()) for name, x in linears.items()}
+    weights = {name: effective_weight(linear) for name, linear in linears.items()}
+    return {name: (int((w == 0).count_nonzero()), w.numel()) for name, w in weights.items()}
 
 
 class _Stop(Exception):  # noqa: N818 - a signal, not an error

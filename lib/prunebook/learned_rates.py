@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .allocation import counts_from_rates
+from .kernels.masking import apply_mask
 from .patterns import count_removed
 
 _SLACK = 1e-3  # of a weight; alpha is a float32 sum, and 0.49999997 of 576 is meant to be 288
@@ -155,7 +156,7 @@ class LearnedRates:
     def bake(self, counts: Mapping[str, torch.Tensor]) -> None:
         """Zero the `counts[name] [out]` lowest ranks of each row, in place."""
         for name, weight in self.weights.items():
-            weight.masked_fill_(self.ranks[name] < counts[name].to(weight.device)[:, None], 0)
+            apply_mask(weight, self.ranks[name] >= counts[name].to(weight.device)[:, None])
 
 
 def block_loss(output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

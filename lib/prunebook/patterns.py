@@ -14,6 +14,7 @@ import torch
 
 from .blocks import find_blocks, weight_of
 from .errors import UserError
+from .kernels.masking import apply_mask
 from .kernels.n_of_m import SIZES, keep_n_of_m, select_n_of_m
 from .kernels.scores import Factors, factored_score
 from .kernels.select import keep_largest, select_rows, select_together
@@ -188,12 +189,12 @@ def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: P
         if score.shape != weight.shape:
             raise UserError(f"scores are {list(score.shape)}; a weight {list(weight.shape)} needs one for each entry")
         wide = score.to(torch.promote_types(score.dtype, torch.float32))
-        weight.masked_fill_(~keep_mask(wide, pattern), 0)
+        apply_mask(weight, keep_mask(wide, pattern))
     elif isinstance(pattern, NofM) and pattern.m in SIZES:
         check_width(weight.shape[1], pattern)
         select_n_of_m(weight, pattern.n, pattern.m, score)
     elif isinstance(pattern, NofM) or pattern.scope == "model":
-        weight.masked_fill_(~keep_mask(factored_score(weight, score), pattern), 0)
+        apply_mask(weight, keep_mask(factored_score(weight, score), pattern))
     elif pattern.scope == "row":
         select_rows(weight, counts_removed(pattern, *weight.shape), score)
     else:

@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from .patterns import NofM, check_width, keep_mask
 
+_ROWS = 512  # of scores at a time, so that all candidates' stay in the caches of a CPU
+
 
 def retained(scores: torch.Tensor, order: torch.Tensor, pattern: NofM) -> float:
     """Phi: the total score that n:m keeps of `scores [rows, in]` when its columns stand in this order."""
@@ -55,12 +57,36 @@ def assign_channels(scores: Iterable[torch.Tensor], order: torch.Tensor, pattern
         gain = torch.zeros(len(groups), len(groups), dtype=torch.float64)
         for part in scores:
             columns = groups.to(part.device)
-            threshold = _nth_largest([part[:, columns[:, other]] for other in others], pattern.n)
-            candidate = part[:, columns[:, slot]]
-            gain += torch.cdist(threshold.T.contiguous(), candidate.T.contiguous(), p=1).cpu()
+            channels = part.T.contiguous()  # one channel is one piece of memory
+            threshold = _nth_largest([channels[columns[:, other]] for other in others], pattern.n)
+            gain += _distances(threshold, channels[columns[:, slot]]).cpu()
         _, chosen = linear_sum_assignment(gain.numpy(), maximize=True)
         groups[:, slot] = groups[torch.from_numpy(chosen), slot]
     return order
+
+
+def _distances(threshold: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
+    """`sum_r |t_jr - x_ir|` for each group j and candidate i.
+
+    Args:
+        threshold: t, float32 `[groups, rows]`.
+        candidate: x, float32 `[candidates, rows]`.
+
+    Returns:
+        float64 `[groups, candidates]`.
+    """
+    if threshold.device.type != "cpu":
+        return torch.cdist(threshold, candidate, p=1).double()
+    # |t - x| = 2 max(t, x) - t - x: on a CPU two vectorised passes over what its caches hold take half the time.
+    larger_sums = threshold.new_zeros(len(threshold), len(candidate))
+    for t, x in zip(threshold.split(_ROWS, 1), candidate.split(_ROWS, 1), strict=True):
+        x, ones = x.contiguous(), x.new_ones(x.shape[1])
+        larger = torch.empty_like(x)
+        for sums, one in zip(larger_sums, t, strict=True):
+            torch.maximum(x, one, out=larger)
+            sums.addmv_(larger, ones)
+    totals = [part.sum(1, dtype=torch.float64) for part in (threshold, candidate)]
+    return 2 * larger_sums.double() - totals[0][:, None] - totals[1]
 
 
 def _nth_largest(tensors: list[torch.Tensor], n: int) -> torch.Tensor:

@@ -5,11 +5,12 @@ zyxxmu/DSnoT at 4c029df (`prune_DSnoT`), which sorts whole rows. Of a queue only
 that they are selected here; their order, ties included, is that of its stable sorts.
 """
 
-import numpy as np
 import torch
 
 from .criteria.dsnot import InputMoments, expected_change
 from .criteria.wanda import wanda_score
+from .kernels.masking import masked, places_of
+from .kernels.select import keep_largest
 
 # Weights of the rows whose queues are made at a time, so that what is computed on the way stays in cache on the CPU.
 _WEIGHTS = {"cpu": 2**17, "cuda": 2**25}
@@ -62,7 +63,7 @@ def refine_mask(
             gone[:, short] = _beyond(D[short], mask[short], score[short], length)
             many = torch.full_like(many, length)
         changes = (torch.stack([D.gather(1, columns) for columns in queue]) for queue in (gone, back))
-        tables.append((back, gone, many, D.masked_fill(mask, 0).sum(1)[None], *changes))
+        tables.append((back, gone, many, masked(D, ~mask).sum(1)[None], *changes))
     back, gone, many, error, *changes = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))
     refined = keep.clone()
     _swap(refined, error[0], back, gone, many, *changes, threshold, overshoot and group is None, go_on)
@@ -72,18 +73,19 @@ def refine_mask(
 def _queues(D, keep, order, scores, group: int | None, length: int) -> tuple[torch.Tensor, ...]:
     """Pairs to swap, in turn, while e < 0 and while e > 0: columns that come back and that go, `[2, out, T]`, and how
     many there are, `[2, out]`. Args: order, by which weights come back, and scores, by which they go, `[out, in]`."""
-    order = order.masked_fill(keep | (D == 0), 0)
-    rising = _keys(order)
-    ends = _column(_lowest(rising, length)), _column(~_lowest(~rising, length))
+    negative, positive = D < 0, D > 0
+    order = masked(order, ~keep & (negative | positive))
+    # The highest, of equal ones the last first: the lowest of what is mirrored twice.
+    ends = _lowest(order, length), D.shape[1] - 1 - _lowest(order.neg().flip(1), length)
     pairs = []
-    for back, same, other in zip(ends, (order < 0, order > 0), (D > 0, D < 0), strict=True):
+    for back, same, other in zip(ends, (order < 0, order > 0), (positive, negative), strict=True):
         if group is None:
             candidates = keep & other
-            gone = _column(_lowest(_keys(scores.masked_fill(~candidates, torch.inf)), length))
-            many = candidates.sum(1)
+            gone = _lowest(masked(scores, candidates, torch.inf), length)
+            many = candidates.count_nonzero(1)
         else:
             gone, many = _partners(back, scores, keep, group)
-        pairs.append((back, gone, torch.minimum(many, same.sum(1))))
+        pairs.append((back, gone, torch.minimum(many, same.count_nonzero(1))))
     return tuple(torch.stack(tables) for tables in zip(*pairs, strict=True))
 
 
@@ -128,23 +130,10 @@ def _beyond(D, keep, scores, length: int) -> torch.Tensor:
     return torch.stack(queues)
 
 
-def _keys(values: torch.Tensor) -> torch.Tensor:
-    """int64 that sort as float32 `values [out, in]` do, ties lowest index first: the value's bits, then the column. No
-    two are equal in a row, so that any selection is exact, and whole numbers are sorted fast."""
-    bits = values.view(torch.int32)
-    bits = bits ^ (bits >> 31 & 0x7FFFFFFF)  # negative floats count down
-    return (bits.long() << 32) | torch.arange(values.shape[1], device=values.device)
-
-
-def _column(keys: torch.Tensor) -> torch.Tensor:
-    return keys & 0xFFFFFFFF
-
-
-def _lowest(keys: torch.Tensor, length: int) -> torch.Tensor:
-    """The lowest keys of each row, ascending: `[out, in]` -> `[out, length]`."""
-    if keys.device.type == "cpu":  # numpy's vectorised selection is several times faster there
-        return torch.from_numpy(np.sort(np.partition(keys.numpy(), length - 1, axis=1)[:, :length], axis=1))
-    return keys.topk(length, dim=1, largest=False).values
+def _lowest(values: torch.Tensor, length: int) -> torch.Tensor:
+    """Columns of the lowest values of each row, ascending, of equal ones the first first: `[out, in]` -> `[out, T]`."""
+    columns = places_of(~keep_largest(values, length)).view(len(values), length) % values.shape[1]
+    return columns.gather(1, values.gather(1, columns).argsort(dim=1, stable=True))
 
 
 def _partners(back: torch.Tensor, scores: torch.Tensor, keep: torch.Tensor, group: int):
@@ -153,7 +142,7 @@ def _partners(back: torch.Tensor, scores: torch.Tensor, keep: torch.Tensor, grou
     mine = back // group
     rank = (mine[:, :, None] == mine[:, None, :]).tril(-1).sum(2).clamp(max=group - 1)[..., None]
     members = mine[..., None] * group + torch.arange(group, device=back.device)
-    left = scores.masked_fill(~keep, torch.inf).gather(1, members.flatten(1)).view(members.shape)
+    left = masked(scores, keep, torch.inf).gather(1, members.flatten(1)).view(members.shape)
     left, place = left.sort(dim=2, stable=True)
     has_one = (left.gather(2, rank) < torch.inf)[..., 0]
     return members.gather(2, place.gather(2, rank))[..., 0], has_one.long().cumprod(1).sum(1)

@@ -32,6 +32,20 @@ def add_gram(total: torch.Tensor, inputs: torch.Tensor, precision: str = "exact"
         total[start:stop, :stop] += product(features[start:stop], features[:stop])
 
 
+def symmetric(lower: torch.Tensor) -> torch.Tensor:
+    """The symmetric matrix `[n, n]` of which `lower` holds the lower triangle, as `add_gram` leaves it.
+
+    Its upper half is written panel by panel: a whole transpose would miss a CPU's caches at every entry.
+    """
+    full = lower.clone()
+    for start in range(0, len(lower), _PANEL):
+        panel = slice(start, start + _PANEL)
+        full[:start, panel] = lower[panel, :start].T
+        corner = lower[panel, panel]
+        full[panel, panel] = corner.tril() + corner.tril(-1).T
+    return full
+
+
 class Hessian:
     """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32 `[in, in]`.
 
@@ -49,11 +63,11 @@ class Hessian:
         add_gram(self._sum, inputs, self._precision)
 
     def is_finite(self) -> bool:
-        return bool(torch.isfinite(self._sum).all())
+        return bool(torch.isfinite(self._sum.diagonal()).all())  # NaN and infinity square to themselves
 
     def matrix(self) -> torch.Tensor:
         """The symmetric matrix, float32 `[in, in]`."""
-        return (self._sum.tril() + self._sum.tril(-1).T) * (2 / self._sequences)
+        return symmetric(self._sum).mul_(2 / self._sequences)
 
 
 def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:

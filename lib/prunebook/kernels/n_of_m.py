@@ -9,6 +9,7 @@ import torch
 
 from ..errors import UserError
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl
+from .masking import apply_mask
 from .packed import Packed, count_broken, pack_kept
 from .scores import Factors, factored_score, load_score, order_key
 from .selection import finite_rows, pack_bits, refuse_not_finite
@@ -95,7 +96,7 @@ def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor 
     keep = keep_n_of_m(scores, n, m)
     packed = pack_kept(weight, keep, n, m) if want == "packed" else None
     if write:
-        weight.masked_fill_(~keep, 0)
+        apply_mask(weight, keep)
     return {"mask": keep, "bits": pack_bits(keep) if want == "bits" else None, "packed": packed}.get(want)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import UserError
 from .launch import runs_natively
+from .masking import apply_mask
 from .scores import Factors, factored_score
 from .select_long import MOST_GROUPS, launch_long
 from .select_short import LONGEST, launch_short
@@ -106,19 +107,19 @@ def select_together(
 
 def select_together_reference(weights, removed, factors, write, want) -> list[Selection]:
     """`select_together` in torch, for checked arguments; it defines what the kernels compute."""
-    scores = [factored_score(weight, each).flatten() for weight, each in zip(weights, factors, strict=True)]
-    every = torch.cat(scores)[None]
+    scores = (factored_score(weight, each).flatten() for weight, each in zip(weights, factors, strict=True))
+    every = torch.cat(list(scores))[None]
     refuse_not_finite(finite_rows(every), rows=False)
-    pieces = keep_largest_reference(every, removed)[0].split([len(score) for score in scores])
+    pieces = keep_largest_reference(every, removed)[0].split([weight.numel() for weight in weights])
     return [
-        _selection(weight, keep.view(weight.shape), keep.sum(dtype=torch.int32)[None], write, want)
+        _selection(weight, keep.view(weight.shape), keep.count_nonzero()[None].int(), write, want)
         for weight, keep in zip(weights, pieces, strict=True)
     ]
 
 
 def _selection(weight, keep, kept, write, want) -> Selection:
     if write:
-        weight.masked_fill_(~keep, 0)
+        apply_mask(weight, keep)
     return Selection(kept, keep if want == "mask" else None, pack_bits(keep) if want == "bits" else None)
 
 

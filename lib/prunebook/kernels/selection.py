@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
+from .masking import places_of
 
 PER_BYTE = 8
 
@@ -40,12 +41,15 @@ def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> t
     threshold = kth_smallest(rows, removed)
     keep = rows > threshold
     # Ties at the threshold: the last ones stay where more would go than were asked for.
-    surplus = (rows.shape[1] - removed) - keep.sum(1)
+    surplus = (rows.shape[1] - removed) - keep.count_nonzero(1)
     need = torch.nonzero(surplus).flatten()
     if len(need):
         tied = rows[need] == threshold[need]
-        from_the_right = tied.flip(1).cumsum(1, dtype=torch.int32).flip(1)
-        keep[need] |= tied & (from_the_right <= surplus[need, None])
+        places = places_of(tied)
+        row = places // rows.shape[1]
+        first = tied.count_nonzero(1).cumsum(0) - surplus[need]  # of those that stay, in the list of all places
+        stays = torch.arange(len(places), device=places.device) >= first[row]
+        keep[need[row[stays]], places[stays] % rows.shape[1]] = True
     return keep
 
 

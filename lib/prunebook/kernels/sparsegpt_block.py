@@ -12,6 +12,7 @@ import torch
 
 from ..errors import UserError
 from .launch import jit, on_device, runs_natively, tl
+from .masking import apply_mask
 from .n_of_m import keep_n_of_m
 
 _REFERENCE_STRIP = 32  # columns updated one by one before a matrix product carries them to the rest of the block
@@ -64,22 +65,28 @@ def sparsegpt_block_reference(W, keep, U, n_of_m) -> torch.Tensor:
     E = torch.empty_like(W)
     n, m = n_of_m or (1, 1)
     strip = m * -(-_REFERENCE_STRIP // m)
-    diagonal = U.diagonal()
+    diagonal = U.diagonal()[:, None]
     for s1 in range(0, len(W), strip):
         s2 = min(s1 + strip, len(W))
-        # What stays is divided by infinity: its error is 0.
-        divisors = diagonal[s1:s2, None].masked_fill(keep[s1:s2], torch.inf)
-        for j in range(s1, s2):
+        divisors = _divisors(diagonal[s1:s2], keep[s1:s2])
+        # One view a column, made at once: making them one by one takes as long as what they are made for.
+        columns = zip(W[s1:s2], divisors, E[s1:s2], U[s1:s2], strict=True)
+        for j, (w_j, divisor, e_j, u_j) in enumerate(columns, s1):
             if n_of_m and j % m == 0:
                 group = slice(j, j + m)
-                scores = W[group].square() / diagonal[group, None].square()
+                scores = W[group].square() / diagonal[group].square()
                 keep[group] = keep_n_of_m(scores.T, n, m).T
-                divisors[j - s1 : j - s1 + m] = diagonal[group, None].masked_fill(keep[group], torch.inf)
-            torch.div(W[j], divisors[j - s1], out=E[j])
-            W[j + 1 : s2].addr_(U[j, j + 1 : s2], E[j], alpha=-1)
-        W[s1:s2].masked_fill_(~keep[s1:s2], 0)
+                divisors[j - s1 : j - s1 + m] = _divisors(diagonal[group], keep[group])
+            torch.div(w_j, divisor, out=e_j)
+            W[j + 1 : s2].addr_(u_j[j + 1 : s2], e_j, alpha=-1)
         W[s2:].addmm_(U[s1:s2, s2:].T, E[s1:s2], alpha=-1)
+    apply_mask(W, keep)
     return E
+
+
+def _divisors(diagonal: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """`U_jj` where a weight goes, and infinity where it stays, which makes its error 0: `[columns, rows]`."""
+    return diagonal / (~keep).float()
 
 
 @on_device

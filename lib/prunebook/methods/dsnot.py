@@ -21,6 +21,7 @@ from ..blocks import walk, weight_of
 from ..criteria import SCORES
 from ..criteria.dsnot import VARIANCES, InputMoments, InputMomentsAndHessian
 from ..errors import UserError
+from ..kernels.masking import apply_mask, masked
 from ..patterns import NofM, Pattern, keep_mask, make_pattern
 from ..swapping import refine_mask
 from .options import check_flag, check_number, check_whole
@@ -94,7 +95,7 @@ class DSnoT:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]` or `[sequences, tokens, in]`."""
         statistic = self._statistic(weight.shape[1], weight.device)
         statistic.update(inputs)
-        return weight.masked_fill(~self.mask(weight, statistic), 0)
+        return masked(weight, self.mask(weight, statistic))
 
     @torch.no_grad()
     def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
@@ -115,7 +116,7 @@ class DSnoT:
         for block in walk(model, calibration, precision=self.precision, progress=progress, device=device):
             for name, statistic in block.collect(self._statistic).items():
                 weight = weight_of(block.linears[name])
-                weight.masked_fill_(~self.mask(weight, statistic, targets[name], name not in skipped), 0)
+                apply_mask(weight, self.mask(weight, statistic, targets[name], name not in skipped))
 
     @property
     def _statistic(self) -> Callable[..., InputMoments]:

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..evaluate import check_head
 from ..finetune import Training, train, training_all
 from ..gradients import next_token_loss
+from ..kernels.masking import apply_mask
 from ..models import placed
 from ..patterns import NofM, Pattern, Unstructured, keep_mask, make_pattern
 from ..precision import PRECISIONS
@@ -146,5 +147,5 @@ class _Masks:
             if method.chooses_at(*now):
                 self._removed[parameter] = method.removed(weight, method.ramp(*now), target)
             if parameter in self._removed:
-                weight.masked_fill_(self._removed[parameter], 0)
+                apply_mask(weight, ~self._removed[parameter])
         self._step += 1

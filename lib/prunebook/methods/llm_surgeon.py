@@ -24,6 +24,7 @@ from ..blocks import find_blocks, weight_of
 from ..criteria import fisher
 from ..errors import UserError
 from ..gradients import backpropagate
+from ..kernels.masking import apply_mask
 from ..models import placed
 from ..patterns import NofM, Pattern, cheapest_rows_columns, count_removed, keep_mask, keep_masks, make_pattern
 from ..precision import PRECISIONS, matmul_precision
@@ -67,7 +68,8 @@ class LLMSurgeon:
         variant: `surgeon`; `k-obd` takes diagonals of factors in place of inverses and updates nothing; `l-obd` also
             takes G = I. Both are the paper's baselines.
         scope: one threshold for the `model` (the paper's), or one sparsity for every `layer`.
-        precision: of the forward and backward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        precision: of the forward and backward passes and of the costs of rows and columns, `exact` (the model's dtype)
+            or `fast` (bfloat16 products).
 
     Raises:
         UserError: an impossible option.
@@ -168,8 +170,8 @@ class LLMSurgeon:
         living = fisher.part_of(layer.W, layer.rows, layer.columns)
         if self.structure == "rows+columns":
             rows, columns = living.new_zeros(R), living.new_zeros(layer.W.shape[1])
-            rows[layer.rows] = fisher.row_costs(living, A, g)
-            columns[layer.columns] = fisher.column_costs(living, G, a)
+            rows[layer.rows] = fisher.row_costs(living, A, g, self.precision)
+            columns[layer.columns] = fisher.column_costs(living, G, a, self.precision)
             rows[(layer.W == 0).all(1)] = -1
             columns[(layer.W == 0).all(0)] = -1
             return rows, columns[:C]
@@ -213,7 +215,7 @@ class LLMSurgeon:
                 entries = gone[rows][:, columns]
                 living = fisher.remove_elements(living, *layer.inverses, entries, self.max_correlate or _ENTRIES)
             W[rows[:, None], columns] = living
-        W.masked_fill_(gone, 0)
+        apply_mask(W, ~gone)
         weight = weight_of(layer.linear)
         weight.copy_(W[:, : weight.shape[1]])
         if layer.linear.bias is not None:

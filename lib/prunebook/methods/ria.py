@@ -20,6 +20,7 @@ from ..criteria.ria import ria_factors, ria_score
 from ..criteria.wanda import SquaredNorm
 from ..errors import UserError
 from ..folding import fold_permutations
+from ..kernels.masking import apply_mask, masked
 from ..kernels.scores import Factors, factored_score
 from ..patterns import NofM, Pattern, keep_mask, make_pattern, prune_lowest
 from ..permutation import keep_mask_permuted
@@ -87,7 +88,7 @@ class RIA:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`; not for `permute="fold"`."""
         statistic = SquaredNorm(weight.shape[1], weight.device)
         statistic.update(inputs)
-        return weight.masked_fill(~self._select(self.score(weight, statistic.norm()), self.target), 0)
+        return masked(weight, self._select(self.score(weight, statistic.norm()), self.target))
 
     def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
         """Prune all linears of the decoder blocks in place, block by block; see `prune_by_score`.
@@ -109,4 +110,4 @@ class RIA:
         return keep_mask_permuted(scores, pattern) if self.permute == "each" else keep_mask(scores, pattern)
 
     def _prune_permuted(self, weight: torch.Tensor, factors: Factors, pattern: Pattern) -> None:
-        weight.masked_fill_(~keep_mask_permuted(factored_score(weight, factors), pattern), 0)
+        apply_mask(weight, keep_mask_permuted(factored_score(weight, factors), pattern))

@@ -1,0 +1,47 @@
+"""Writing zeros, or another number, where a mask is False."""
+
+import numpy as np
+import torch
+
+# Integers of the same size, in which a mask is a bitwise product.
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHUNK = 2**16  # weights that are masked at a time, so that their masks stay in the caches of a CPU
+
+
+def apply_mask(weight: torch.Tensor, keep: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+    """Overwrite in place what a mask does not keep, by default with zeros; `masked_fill_(~keep, fill)` to the last bit.
+
+    On a CPU that branches at every weight, and no processor foresees the branches of a random mask. There bits of
+    weights and of masks are combined instead, some ten times as fast.
+
+    Args:
+        weight: of a float dtype and any strides, at least one dimension; outside autograd.
+        keep: bool of the same shape, True where kept.
+        fill: what stands where the mask is False.
+
+    Returns:
+        `weight`.
+    """
+    if weight.device.type != "cpu":
+        return weight.masked_fill_(~keep, fill)
+    kind = _BITS[weight.element_size()]
+    bits_of_fill = torch.tensor(fill, dtype=weight.dtype).view(kind)
+    rows = max(1, _CHUNK // max(1, weight[:1].numel()))
+    for bits, kept in zip(weight.view(kind).split(rows), keep.split(rows), strict=True):
+        ones = kept.to(kind).neg_()  # -1 has all bits set, and 0 none
+        bits &= ones
+        if fill:
+            bits |= ones.bitwise_not_().bitwise_and_(bits_of_fill)
+    return weight
+
+
+def places_of(mask: torch.Tensor) -> torch.Tensor:
+    """Where `mask` is True: indices into its flat entries, int64, ascending."""
+    if mask.device.type == "cpu":  # numpy is several times as fast there
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero()[:, 0]
+
+
+def masked(weight: torch.Tensor, keep: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+    """A copy of `weight` with `fill` where `keep` is False; see `apply_mask`."""
+    return apply_mask(weight.clone(), keep, fill)
