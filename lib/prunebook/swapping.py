@@ -5,11 +5,13 @@ zyxxmu/DSnoT at 4c029df (`prune_DSnoT`), which sorts whole rows. Of a queue only
 that they are selected here; their order, ties included, is that of its stable sorts.
 """
 
+import operator
+
 import torch
 
 from .criteria.dsnot import InputMoments, expected_change
 from .criteria.wanda import wanda_score
-from .kernels.masking import masked, places_of
+from .kernels.masking import compare, count_rows, masked, places_of
 from .kernels.select import keep_largest
 
 # Weights of the rows whose queues are made at a time, so that what is computed on the way stays in cache on the CPU.
@@ -73,19 +75,20 @@ def refine_mask(
 def _queues(D, keep, order, scores, group: int | None, length: int) -> tuple[torch.Tensor, ...]:
     """Pairs to swap, in turn, while e < 0 and while e > 0: columns that come back and that go, `[2, out, T]`, and how
     many there are, `[2, out]`. Args: order, by which weights come back, and scores, by which they go, `[out, in]`."""
-    negative, positive = D < 0, D > 0
+    negative, positive = compare(operator.lt, D, 0), compare(operator.gt, D, 0)
     order = masked(order, ~keep & (negative | positive))
     # The highest, of equal ones the last first: the lowest of what is mirrored twice.
     ends = _lowest(order, length), D.shape[1] - 1 - _lowest(order.neg().flip(1), length)
     pairs = []
-    for back, same, other in zip(ends, (order < 0, order > 0), (positive, negative), strict=True):
+    sides = compare(operator.lt, order, 0), compare(operator.gt, order, 0)
+    for back, same, other in zip(ends, sides, (positive, negative), strict=True):
         if group is None:
             candidates = keep & other
             gone = _lowest(masked(scores, candidates, torch.inf), length)
-            many = candidates.count_nonzero(1)
+            many = count_rows(candidates)
         else:
             gone, many = _partners(back, scores, keep, group)
-        pairs.append((back, gone, torch.minimum(many, same.count_nonzero(1))))
+        pairs.append((back, gone, torch.minimum(many, count_rows(same))))
     return tuple(torch.stack(tables) for tables in zip(*pairs, strict=True))
 
 

@@ -1,10 +1,17 @@
-"""Writing zeros, or another number, where a mask is False."""
+"""Masks: making them by comparisons, finding what they hold, and overwriting weights where they are False.
+
+On a CPU the ways here are several times as fast as those that torch takes for the same results.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 # Integers of the same size, in which a mask is a bitwise product.
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NOT_IN_NUMPY = (torch.bfloat16, torch.float16)
 _CHUNK = 2**16  # weights that are masked at a time, so that their masks stay in the caches of a CPU
 
 
@@ -35,9 +42,32 @@ def apply_mask(weight: torch.Tensor, keep: torch.Tensor, fill: float = 0.0) -> t
     return weight
 
 
+def compare(
+    relation: Callable[[Any, Any], Any], left: torch.Tensor, right: torch.Tensor | float
+) -> torch.Tensor:
+    """The mask `relation(left, right)`, bool of the shape that both broadcast to.
+
+    Args:
+        relation: a comparison of the module `operator`, as `operator.gt`.
+        left: of any real dtype, outside autograd.
+        right: of the same dtype and device, or a number.
+    """
+    if left.device.type != "cpu" or left.dtype in _NOT_IN_NUMPY:
+        return relation(left, right)
+    other = right.numpy() if isinstance(right, torch.Tensor) else right
+    return torch.from_numpy(np.asarray(relation(left.numpy(), other)))
+
+
+def count_rows(mask: torch.Tensor) -> torch.Tensor:
+    """How many are True in each row: bool `[rows, columns]` -> int64 `[rows]`."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(mask.numpy().sum(1, dtype=np.int32)).long()
+    return mask.sum(1)
+
+
 def places_of(mask: torch.Tensor) -> torch.Tensor:
     """Where `mask` is True: indices into its flat entries, int64, ascending."""
-    if mask.device.type == "cpu":  # numpy is several times as fast there
+    if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.flatten().nonzero()[:, 0]
 

@@ -3,6 +3,7 @@
 The k smallest scores of a group go; equal scores go lowest index first, as in a stable ascending sort.
 """
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .masking import places_of
+from .masking import compare, count_rows, places_of
 
 PER_BYTE = 8
 
@@ -39,15 +40,15 @@ def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> t
     if removed == 0:
         return torch.ones_like(rows, dtype=torch.bool)
     threshold = kth_smallest(rows, removed)
-    keep = rows > threshold
+    keep = compare(operator.gt, rows, threshold)
     # Ties at the threshold: the last ones stay where more would go than were asked for.
-    surplus = (rows.shape[1] - removed) - keep.count_nonzero(1)
+    surplus = (rows.shape[1] - removed) - count_rows(keep)
     need = torch.nonzero(surplus).flatten()
     if len(need):
-        tied = rows[need] == threshold[need]
+        tied = compare(operator.eq, rows[need], threshold[need])
         places = places_of(tied)
         row = places // rows.shape[1]
-        first = tied.count_nonzero(1).cumsum(0) - surplus[need]  # of those that stay, in the list of all places
+        first = count_rows(tied).cumsum(0) - surplus[need]  # of those that stay, in the list of all places
         stays = torch.arange(len(places), device=places.device) >= first[row]
         keep[need[row[stays]], places[stays] % rows.shape[1]] = True
     return keep

@@ -163,6 +163,9 @@ def compare(
             disturbed = known["untimed"] or known["footprint"].timing
             if identity and (is_quick_run() or not disturbed):  # times of a quick run do not count
                 keep_trial(identity, known)
+        of_sweep = _sweep_identity(of_model, model, method, calibration, held_out, dense.precision) if reuse else None
+        if of_sweep:
+            keep_nll(of_sweep, known["measurement"].nll)
         trials.append(Trial(label, seed, **known))
     protocol = _protocol(model, calibrations, held_out, dense)
     if speed:
@@ -222,8 +225,7 @@ def sweep(
     of_model = model_identity(model) if reuse else []
     for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
         needed = calibration if method.needs_calibration else None
-        asked = {"precision": resolve_precision(model, precision)}
-        identity = trial_identity(of_model, method, needed, held_out, asked) if reuse else None
+        identity = _sweep_identity(of_model, model, method, needed, held_out, precision) if reuse else None
         nll = find_nll(identity) if identity else None
         if nll is None:
             pruned = copy.deepcopy(model)
@@ -233,6 +235,11 @@ def sweep(
                 keep_nll(identity, nll)
         found[label] = nll[None].numpy()
     return found
+
+
+def _sweep_identity(of_model, model, method, calibration, held_out, precision: str) -> list[str] | None:
+    """What the NLL that a method leaves depends on; see `trial_identity`."""
+    return trial_identity(of_model, method, calibration, held_out, {"precision": resolve_precision(model, precision)})
 
 
 def _costs(of: Footprint) -> dict:
