@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from prunebook import permutation
 from prunebook.errors import UserError
 from prunebook.patterns import NofM, keep_mask
 from prunebook.permutation import allocate_channels, assign_channels, best_order, keep_mask_permuted, retained
@@ -83,3 +84,11 @@ def test_the_mask_holds_in_the_permuted_order_and_keeps_more():
 def test_a_width_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="has 10 inputs, which pattern 2:4 does not divide"):
         best_order([scores_of(0, columns=10)], NofM(2, 4))
+
+
+@pytest.mark.parametrize("rows", [1, 511, 512, 1300])  # of one part, and of several
+def test_gains_are_l1_distances(rows):
+    generator = torch.Generator().manual_seed(rows)
+    threshold, candidate = (torch.rand(9, rows, generator=generator) for _ in range(2))
+    expected = (threshold.double()[:, None] - candidate.double()).abs().sum(2)
+    torch.testing.assert_close(permutation._distances(threshold, candidate), expected, rtol=1e-5, atol=1e-4)

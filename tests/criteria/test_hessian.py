@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prunebook.criteria.hessian import Hessian, inverse_factor, obs_score
+from prunebook.criteria.hessian import Hessian, inverse_factor, obs_score, symmetric
 from prunebook.errors import UserError
 
 CPU = torch.device("cpu")
@@ -107,3 +107,11 @@ def test_score_by_hand():
     # H = [[2, 1], [1, 2]]: inverse [[2, -1], [-1, 2]] / 3, so U_00^2 = 2/3 and U_11^2 = 1/2.
     U = inverse_factor(torch.tensor([[2.0, 1], [1, 2]]), 0)
     assert obs_score(torch.tensor([[1.0, 3]]), U.diagonal())[0].tolist() == pytest.approx([1.5, 18])
+
+
+@pytest.mark.parametrize("width", [1, 288, 289, 700])  # of one panel, and of several
+def test_the_lower_triangle_alone_makes_the_symmetric_matrix(width):
+    whole = positive_definite(width)
+    lower = whole.tril() + torch.full_like(whole, torch.nan).triu(1)
+    assert torch.equal(symmetric(lower), whole.tril() + whole.tril(-1).T)
+    assert lower.triu(1).isnan().sum() == width * (width - 1) // 2  # it is not written to

@@ -71,6 +71,17 @@ def test_pages_share_sweeps_and_other_callers_do_not(make_model, cache, pruned, 
     assert (first["a"] == second["b"]).all()
 
 
+def test_a_sweep_takes_what_a_comparison_has_measured(make_model, cache, other_work, pruned):
+    other_work(1.0)  # times do not matter to it
+    model = make_model("llama")
+    shared = {"held_out": TOKENS, "reuse": True, "progress": False}
+    dense = dense_baseline(model, TOKENS, "exact")
+    compared = compare(model, {"a": Wanda(sparsity=0.5)}, calibrations=[TOKENS], dense=dense, **shared)
+    swept = sweep(model, {"b": Wanda(sparsity=0.5)}, calibration=TOKENS, precision="exact", **shared)
+    assert pruned == ["Wanda"]
+    assert (swept["b"] == compared.nll("a")).all()
+
+
 def test_what_a_trial_depends_on_is_in_its_identity(make_model):
     of_model = model_identity(make_model("llama"))
     changed = make_model("llama")
