@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prunebook.errors import UserError
 from prunebook.methods import prune
-from prunebook.models import embedded_path, load_model, resolve_device, resolve_dtype, save_model
+from prunebook.models import embedded_path, load_model, prepare_model, resolve_device, resolve_dtype, save_model
 from prunebook.precision import matmul_precision
 from prunebook.sublayers import keep_neurons, sublayers
 from prunebook.widths import WIDTHS, settle
@@ -327,3 +327,13 @@ def test_matrices_without_columns_give_their_bias():
             with torch.set_grad_enabled(grad):
                 found = torch.nn.functional.linear(torch.zeros(2, 3, 0), torch.zeros(2, 0), bias)
                 assert torch.equal(found, bias.expand(2, 3, 2))
+
+
+def test_models_that_are_not_embedded_need_no_preparation(cache):
+    prepare_model("an-organisation/a-model")
+    assert not cache.exists()
+
+
+def test_an_embedded_model_is_converted_before_it_is_loaded(embedded):
+    prepare_model("smollm2-135m")  # the fixture has it in the cache already
+    assert embedded[0].config.num_hidden_layers == 30

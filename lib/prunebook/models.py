@@ -192,6 +192,16 @@ def _changed(config, classes: int | None) -> type:
     return type(architecture.__name__, (architecture,), {"__init__": start})
 
 
+def prepare_model(name: str) -> None:
+    """Convert an embedded model into the user's cache where it is not there yet; other names need nothing.
+
+    Raises:
+        UserError: its wheel is not installed, or the cache cannot be written.
+    """
+    if name in EMBEDDED:
+        _source_folder(name)
+
+
 def _source_folder(name: str) -> str:
     """The folder or hub id that `from_pretrained` reads for `name`."""
     if name == "smollm2-135m":

@@ -10,6 +10,7 @@ from prunebook.book.buttons import buttons, colab_notebook
 from prunebook.book.executions import Execution
 from prunebook.book.exports import export, write_exports
 from prunebook.book.published import Published
+from prunebook.book.recorded import Run
 from prunebook.catalog import Address, read_papers
 
 from .small_book import notebook, write_sources
@@ -56,6 +57,19 @@ def test_an_execution_brings_verdicts_and_results(sources, tmp_path, current, st
     assert entry["verdicts"] == {"holds": 2, "fails": 1}
     assert entry["run"] == {"profile": "ci", "date": "2026-11-23", "seconds": 12.3, "parameters": {"samples": 2}}
     assert entry["results"] == results
+    assert entry["measured_under"] == "ci"
+
+
+def test_a_quick_run_brings_the_results_of_the_record(sources, tmp_path):
+    paper = next(paper for paper in read_papers(sources) if paper.slug == "alpha")
+    quick = Execution(paper.path, "key", "quick", 12.3, "2026-11-23", {"samples": 2})
+    results = [{"rows": [{"label": "dense"}], "protocol": {}, "versions": {}, "date": "2026-11-20", "commit": "c"}]
+    record = Run("alpha", "Alpha", "book", results, [])
+    published = Published(paper, notebook("alpha", "1"), quick, True, [{"verdict": "holds"}], [], record)
+    catalog, *_ = write_exports(sources, [published], tmp_path / "out")
+    (entry,) = json.loads(catalog.read_text())["papers"]
+    assert entry["results"] == results
+    assert (entry["run"]["profile"], entry["measured_under"]) == ("quick", "book")
 
 
 def test_exports_do_not_depend_on_the_day(sources, tmp_path):

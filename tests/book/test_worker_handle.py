@@ -37,7 +37,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def workers(tmp_path):
-    made = Workers(lambda: ["colorsys", "no_such_module"], os.environ, tmp_path / "worker.log")
+    made = Workers(lambda: ["colorsys", "no_such_module"], [], os.environ, tmp_path / "worker.log")
     yield made
     made.close()
 
@@ -47,6 +47,7 @@ def test_a_job_reports_cells_memory_and_its_end(workers, run):
     assert (ended.code, ended.failure) == (0, None)
     assert os.path.realpath(text.strip()) == os.path.realpath(os.path.dirname(workers._log))
     assert cells == [1]
+    assert 0 < ended.seconds < 60
     if FORKS:
         assert 10 * 2**20 < ended.peak_memory < 4 * 2**30
 

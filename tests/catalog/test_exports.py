@@ -30,6 +30,7 @@ EXECUTED = {
             "commit": None,
         }
     ],
+    "measured_under": "ci",
 }
 HOSTILE = '</title><script>alert(1)</script> & "quoted" ]]> \u200f{x}% \\input{y}'
 

@@ -36,17 +36,19 @@ def write_exports(root: Path, papers: Sequence[Published], folder: Path) -> list
 
 
 def _outcome(published: Published) -> dict[str, Any]:
-    """State, verdict counts, execution and results of a paper."""
+    """State, verdict counts, execution, results and their profile, of a paper."""
     run = published.execution
     if run is not None:
         state = "executed" if published.current else "outdated"
     else:
         state = "not run yet" if published.paper.record.method is None else "not executed"
+    measured = run if published.judges else published.record
     return {
         "state": state,
         "verdicts": Counter(claim["verdict"] for claim in published.claims),
         "run": run and {name: getattr(run, name) for name in ("profile", "date", "seconds", "parameters")},
         "results": published.judged_results,
+        "measured_under": measured.profile if measured and published.judged_results else None,
     }
 
 

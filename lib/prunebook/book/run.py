@@ -74,6 +74,7 @@ def run_notebooks(
     jobs = min(jobs or automatic_jobs(profile), max(len(waiting), 1))
     workers = Workers(
         lambda: preloaded_modules({runnable: sources[runnable] for runnable in waiting}, parameters),
+        _models_of(waiting.values()),
         _environment(jobs, profile),
         executed_folder(root, profile) / "worker.log",
     )
@@ -138,6 +139,11 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     return environment
+
+
+def _models_of(parameters: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The models that pages name in their parameters, as `model_name`."""
+    return sorted({value for given in parameters for key, value in given.items() if key.endswith("_name")})
 
 
 def preloaded_modules(

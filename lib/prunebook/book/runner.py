@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -101,7 +100,6 @@ class Runner:
         key: str,
     ) -> Outcome:
         """Execute under a temporary name; a failed notebook is kept beside, with its process's log."""
-        began = time.perf_counter()
         done = executed_path(self.root, self.profile, runnable.name)
         read = done.with_name(f".{done.stem}.source.ipynb")
         running = done.with_name(f".{done.stem}.running.ipynb")
@@ -119,7 +117,7 @@ class Runner:
             ended = self.workers.execute(job, lambda cell: self.progress.cell(runnable.name, cell))
         finally:
             read.unlink(missing_ok=True)
-        seconds = time.perf_counter() - began
+        seconds = ended.seconds
         failure = _failure_of(ended, source)
         if failure is not None:
             if running.exists():

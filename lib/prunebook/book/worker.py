@@ -1,9 +1,10 @@
 """The worker: a process that has imported what pages use, and forks a process for each notebook.
 
 `python -m prunebook.book.worker` reads JSON from standard input, one object a line: first the names
-of the modules to import, `{"preload": [...]}`, then jobs, `{"job": 3, "log": ..., ...}` (see
-`execute`). It writes to standard output what their processes report, each line marked with its job,
-and `{"job": 3, "ended": exit code}`. It ends, and all it has started, when its input ends.
+of the modules to import and of the models to have at hand, `{"preload": [...], "models": [...]}`,
+then jobs, `{"job": 3, "log": ..., ...}` (see `execute`). It writes to standard output
+`{"job": 3, "started": true}`, what the jobs' processes report, each line marked with its job, and
+`{"job": 3, "ended": exit code}`. It ends, and all it has started, when its input ends.
 
 Forking is done on Linux alone; elsewhere each notebook's process starts from nothing.
 """
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..source_graph import source_graph
@@ -57,6 +58,28 @@ def _preload_one(name: str) -> None:
         print(f"{name} was not preloaded: {type(error).__name__}: {error}", file=sys.stderr)
 
 
+def prepare(models: Sequence[str]) -> None:
+    """Convert embedded models into the user's cache, in a process of its own: what computes with threads cannot fork
+    afterwards. What fails is told, and left to the pages that load the model."""
+    if not models:
+        return
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    try:
+        from ..models import prepare_model
+        from .forked_kernel import end_with_parent
+
+        end_with_parent()
+        for name in models:
+            prepare_model(name)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
 class _Worker:
     """Reads jobs, starts their processes and tells of their ends."""
 
@@ -93,6 +116,7 @@ class _Worker:
     def _start(self, job: dict[str, Any]) -> None:
         pid = self._fork(job) if FORKS else self._spawn(job)
         self._jobs[pid] = job["job"]
+        self._tell({"job": job["job"], "started": True})
 
     def _fork(self, job: dict[str, Any]) -> int:
         pid = os.fork()
@@ -136,8 +160,10 @@ class _Worker:
             if not pid:
                 return
             if pid in self._jobs:
-                ended = {"job": self._jobs.pop(pid), "ended": os.waitstatus_to_exitcode(status)}
-                os.write(self._channel, (json.dumps(ended) + "\n").encode())
+                self._tell({"job": self._jobs.pop(pid), "ended": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        os.write(self._channel, (json.dumps(said) + "\n").encode())
 
     def _kill_all(self) -> None:
         for pid in self._jobs:
@@ -167,7 +193,9 @@ def main() -> None:
             return
         line += byte
     if FORKS:
-        preload(json.loads(line)["preload"])
+        first = json.loads(line)
+        preload(first["preload"])
+        prepare(first["models"])
     _Worker(channel).serve()
 
 

@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ class Ended:
     """How a notebook's process ended: its exit code, what it said of a failure, its kernel's memory.
 
     `code` is negative for a signal, and None where the worker died first; `peak_memory` is the
-    largest resident size in bytes, None where it is not known.
+    largest resident size in bytes, None where it is not known; `seconds` are those since the
+    process began, which the worker's own start is no part of.
     """
 
     code: int | None
     failure: dict[str, Any] | None
     peak_memory: int | None
+    seconds: float = 0.0
 
 
 @dataclass
@@ -50,14 +53,20 @@ class Workers:
 
     Args:
         preload: gives the names of the modules that a worker imports before its first job.
+        models: names of models; it converts the embedded ones among them where the cache lacks them.
         environment: of the worker and of all its kernels.
         log: the file that takes what the worker itself prints.
     """
 
     def __init__(
-        self, preload: Callable[[], Sequence[str]], environment: Mapping[str, str], log: Path
+        self,
+        preload: Callable[[], Sequence[str]],
+        models: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
     ):
         self._preload = preload
+        self._models = list(models)
         self._environment = dict(environment)
         self._log = log
         self._lock = threading.Lock()
@@ -84,14 +93,17 @@ class Workers:
                 mailbox.put(None)  # it has died already
         failure = None
         peak_memory = None
+        began = time.perf_counter()
         while (said := mailbox.get()) is not None:
+            if "started" in said:
+                began = time.perf_counter()
             if "cell" in said:
                 on_cell(said["cell"])
             failure = said.get("failure", failure)
             peak_memory = said.get("peak_memory", peak_memory)
             if "ended" in said:
-                return Ended(said["ended"], failure, peak_memory)
-        return Ended(None, failure, peak_memory)
+                return Ended(said["ended"], failure, peak_memory, time.perf_counter() - began)
+        return Ended(None, failure, peak_memory, time.perf_counter() - began)
 
     def close(self) -> None:
         """End the worker and all that it has started."""
@@ -123,7 +135,8 @@ class Workers:
                 stderr=errors,
                 env=self._environment,
             )
-        popen.stdin.write((json.dumps({"preload": list(self._preload())}) + "\n").encode())
+        first = {"preload": list(self._preload()), "models": self._models}
+        popen.stdin.write((json.dumps(first) + "\n").encode())
         popen.stdin.flush()
         process = _Process(popen, signature)
         threading.Thread(target=_deliver, args=(process,), daemon=True).start()

@@ -66,6 +66,14 @@ class Entry(Record):
     verdicts: Verdicts
     run: Run | None
     results: list[Results]
+    measured_under: Annotated[
+        str | None,
+        Field(
+            default=None,
+            description="The profile that verdicts and results are of: that of `run`, or of the recorded run where "
+            "`run` judges nothing.",
+        ),
+    ]
 
 
 class Catalog(_Model):
@@ -84,7 +92,7 @@ class Catalog(_Model):
 
 
 def make_entry(record: Record, address: Address, outcome: Mapping[str, Any]) -> Entry:
-    """The paper's entry; `outcome` holds `state`, `verdicts`, `run` and `results`, as JSON gives them."""
+    """The paper's entry; `outcome` holds the fields from `state` on, as JSON gives them."""
     places = {
         "page": page_address(address, record.slug),
         "notebook": f"{address.repository}/blob/{address.branch}/papers/{record.slug}.ipynb",
