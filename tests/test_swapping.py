@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from prunebook import swapping
 from prunebook.criteria.dsnot import expected_change
 from prunebook.criteria.wanda import wanda_score
+from prunebook.errors import UserError
 from prunebook.patterns import NofM, Unstructured, keep_mask
 from prunebook.swapping import refine_mask
 
@@ -233,3 +234,10 @@ def test_no_cycles_is_the_start_and_the_start_is_not_written_to():
     assert torch.equal(refine_mask(weight, keep, of, cycles=0), before)
     assert not torch.equal(refine_mask(weight, keep, of), before)
     assert torch.equal(keep, before)
+
+
+def test_values_that_are_not_finite_are_refused_in_one_line():
+    of = statistic(torch.tensor([1.0, float("nan"), 1.0]))
+    weight, keep = torch.ones(2, 3), torch.tensor([[True, False, True]] * 2)
+    with pytest.raises(UserError, match="not finite"):
+        refine_mask(weight, keep, of)

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from .bitlinear import BitLinear, absmean_ternary
 from .corpora import check_tokens
 from .errors import UserError, not_finite
-from .kernels.masking import compare
+from .kernels.masking import mask_where
 from .precision import matmul_precision
 from .sublayers import find_stack, linears_of
 
@@ -90,7 +90,7 @@ def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:
     has."""
     linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
     weights = {name: effective_weight(linear) for name, linear in linears.items()}
-    return {name: (int(compare(operator.eq, w, 0).count_nonzero()), w.numel()) for name, w in weights.items()}
+    return {name: (int(mask_where(operator.eq, w, 0).count_nonzero()), w.numel()) for name, w in weights.items()}
 
 
 class _Stop(Exception):  # noqa: N818 - a signal, not an error

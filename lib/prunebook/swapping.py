@@ -11,7 +11,8 @@ import torch
 
 from .criteria.dsnot import InputMoments, expected_change
 from .criteria.wanda import wanda_score
-from .kernels.masking import compare, count_rows, masked, places_of
+from .errors import UserError
+from .kernels.masking import count_rows, mask_where, masked_copy, places_of
 from .kernels.select import keep_largest
 
 # Weights of the rows whose queues are made at a time, so that what is computed on the way stays in cache on the CPU.
@@ -49,6 +50,9 @@ def refine_mask(
 
     Returns:
         The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before, but for `go_on`.
+
+    Raises:
+        UserError: weights or a statistic that are not finite.
     """
     spread, norm = statistic.variance() if spread is None else spread, statistic.norm()
     length = min(cycles, len(norm))
@@ -65,7 +69,7 @@ def refine_mask(
             gone[:, short] = _beyond(D[short], mask[short], score[short], length)
             many = torch.full_like(many, length)
         changes = (torch.stack([D.gather(1, columns) for columns in queue]) for queue in (gone, back))
-        tables.append((back, gone, many, masked(D, ~mask).sum(1)[None], *changes))
+        tables.append((back, gone, many, masked_copy(D, ~mask).sum(1)[None], *changes))
     back, gone, many, error, *changes = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))
     refined = keep.clone()
     _swap(refined, error[0], back, gone, many, *changes, threshold, overshoot and group is None, go_on)
@@ -75,16 +79,16 @@ def refine_mask(
 def _queues(D, keep, order, scores, group: int | None, length: int) -> tuple[torch.Tensor, ...]:
     """Pairs to swap, in turn, while e < 0 and while e > 0: columns that come back and that go, `[2, out, T]`, and how
     many there are, `[2, out]`. Args: order, by which weights come back, and scores, by which they go, `[out, in]`."""
-    negative, positive = compare(operator.lt, D, 0), compare(operator.gt, D, 0)
-    order = masked(order, ~keep & (negative | positive))
+    negative, positive = mask_where(operator.lt, D, 0), mask_where(operator.gt, D, 0)
+    order = masked_copy(order, ~keep & (negative | positive))
     # The highest, of equal ones the last first: the lowest of what is mirrored twice.
     ends = _lowest(order, length), D.shape[1] - 1 - _lowest(order.neg().flip(1), length)
     pairs = []
-    sides = compare(operator.lt, order, 0), compare(operator.gt, order, 0)
+    sides = mask_where(operator.lt, order, 0), mask_where(operator.gt, order, 0)
     for back, same, other in zip(ends, sides, (positive, negative), strict=True):
         if group is None:
             candidates = keep & other
-            gone = _lowest(masked(scores, candidates, torch.inf), length)
+            gone = _lowest(masked_copy(scores, candidates, torch.inf), length)
             many = count_rows(candidates)
         else:
             gone, many = _partners(back, scores, keep, group)
@@ -135,7 +139,10 @@ def _beyond(D, keep, scores, length: int) -> torch.Tensor:
 
 def _lowest(values: torch.Tensor, length: int) -> torch.Tensor:
     """Columns of the lowest values of each row, ascending, of equal ones the first first: `[out, in]` -> `[out, T]`."""
-    columns = places_of(~keep_largest(values, length)).view(len(values), length) % values.shape[1]
+    places = places_of(~keep_largest(values, length))
+    if len(places) != len(values) * length:  # NaN is neither lower nor higher
+        raise UserError("weights or calibration activations are not finite; swaps need finite ones")
+    columns = places.view(len(values), length) % values.shape[1]
     return columns.gather(1, values.gather(1, columns).argsort(dim=1, stable=True))
 
 
@@ -145,7 +152,7 @@ def _partners(back: torch.Tensor, scores: torch.Tensor, keep: torch.Tensor, grou
     mine = back // group
     rank = (mine[:, :, None] == mine[:, None, :]).tril(-1).sum(2).clamp(max=group - 1)[..., None]
     members = mine[..., None] * group + torch.arange(group, device=back.device)
-    left = masked(scores, keep, torch.inf).gather(1, members.flatten(1)).view(members.shape)
+    left = masked_copy(scores, keep, torch.inf).gather(1, members.flatten(1)).view(members.shape)
     left, place = left.sort(dim=2, stable=True)
     has_one = (left.gather(2, rank) < torch.inf)[..., 0]
     return members.gather(2, place.gather(2, rank))[..., 0], has_one.long().cumprod(1).sum(1)

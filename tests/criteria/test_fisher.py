@@ -82,10 +82,6 @@ def test_costs_by_hand():
     assert fisher.element_costs(W, g, a).tolist() == [[3.0, 0.0], [1.5, 13.5]]
     assert fisher.row_costs(W, A, g).tolist() == [4.0, 26.0]  # 4 * 2 / 2 and (1 + 9 + 3) * 4 / 2
     assert fisher.column_costs(W, G, a).tolist() == [4.5, 13.5]  # (8 + 4) * 3/8 and 36 * 3/8
-    # bfloat16 holds these numbers as they are.
-    assert fisher.row_costs(W, A, g, "fast").tolist() == [4.0, 26.0]
-    assert fisher.column_costs(W, G, a, "fast").tolist() == [4.5, 13.5]
-    assert fisher.row_costs(W[:0], A, g[:0], "fast").tolist() == []
     assert fisher.group_costs(torch.tensor([[4.0, 1, 3, 2, 0, 0, 5, 9]]), 2, 4).tolist() == [[3.0, 0.0]]
     assert fisher.group_costs(torch.tensor([[4.0, 1, 3, 2]]), 1, 4).tolist() == [[6.0]]
 

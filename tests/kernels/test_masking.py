@@ -26,7 +26,7 @@ def weight_and_mask(rows: int, columns: int, seed: int, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("fill", [0.0, float("inf"), -1.0])
+@pytest.mark.parametrize("fill", [0.0, -0.0, float("inf"), -1.0])
 def test_what_goes_is_overwritten_and_what_stays_keeps_its_bits(dtype, fill):
     weight, keep = weight_and_mask(300, 257, 0, dtype)  # more than one chunk
     expected = weight.masked_fill(~keep, fill)
@@ -71,3 +71,13 @@ def test_counts_and_places_are_those_of_the_mask(seed, rows, columns):
     counts = masking.count_rows(keep)
     assert counts.dtype == torch.int64
     assert counts.tolist() == [sum(row) for row in keep.tolist()]
+
+
+def test_masks_of_weights_that_are_trained():
+    weight = torch.tensor([[1.0, -2.0], [3.0, 4.0]], requires_grad=True)
+    keep = masking.mask_where(operator.gt, weight, 0)
+    assert keep.tolist() == [[True, False], [True, True]]
+    masking.masked_copy(weight, keep).sum().backward()
+    assert weight.grad.tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    with pytest.raises(RuntimeError, match="in-place"):  # torch's own refusal
+        masking.apply_mask(weight, keep)

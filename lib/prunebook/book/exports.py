@@ -48,7 +48,7 @@ def _outcome(published: Published) -> dict[str, Any]:
         "verdicts": Counter(claim["verdict"] for claim in published.claims),
         "run": run and {name: getattr(run, name) for name in ("profile", "date", "seconds", "parameters")},
         "results": published.judged_results,
-        "measured_under": measured.profile if measured and published.judged_results else None,
+        "measured_under": measured.profile if published.judged_results else None,
     }
 
 

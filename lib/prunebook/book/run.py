@@ -143,7 +143,8 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
 
 def _models_of(parameters: Iterable[Mapping[str, Any]]) -> list[str]:
     """The models that pages name in their parameters, as `model_name`."""
-    return sorted({value for given in parameters for key, value in given.items() if key.endswith("_name")})
+    values = (value for given in parameters for key, value in given.items() if key.endswith("_name"))
+    return sorted({value for value in values if isinstance(value, str)})
 
 
 def preloaded_modules(

@@ -1,10 +1,10 @@
 """The worker: a process that has imported what pages use, and forks a process for each notebook.
 
 `python -m prunebook.book.worker` reads JSON from standard input, one object a line: first the names
-of the modules to import and of the models to have at hand, `{"preload": [...], "models": [...]}`,
-then jobs, `{"job": 3, "log": ..., ...}` (see `execute`). It writes to standard output
-`{"job": 3, "started": true}`, what the jobs' processes report, each line marked with its job, and
-`{"job": 3, "ended": exit code}`. It ends, and all it has started, when its input ends.
+of the modules to import and of the models to convert, `{"preload": [...], "models": [...]}`, which
+is done where processes are forked; then jobs, `{"job": 3, "log": ..., ...}` (see `execute`). It
+writes to standard output `{"job": 3, "started": true}`, what the jobs' processes report, each line
+marked with its job, and `{"job": 3, "ended": exit code}`. It ends, and all it has started, when its input ends.
 
 Forking is done on Linux alone; elsewhere each notebook's process starts from nothing.
 """
@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -60,24 +61,42 @@ def _preload_one(name: str) -> None:
 
 def prepare(models: Sequence[str]) -> None:
     """Convert embedded models into the user's cache, in a process of its own: what computes with threads cannot fork
-    afterwards. What fails is told, and left to the pages that load the model."""
+    afterwards. What fails is told, and left to the pages that load the model. It ends early where the input ends."""
     if not models:
         return
     pid = os.fork()
     if pid:
-        os.waitpid(pid, 0)
+        _wait_while_there_is_input(pid)
         return
     try:
-        from ..models import prepare_model
         from .forked_kernel import end_with_parent
 
         end_with_parent()
+        from ..models import prepare_model
+
         for name in models:
             prepare_model(name)
+        os._exit(0)
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(0)
+        os._exit(1)
+
+
+def _wait_while_there_is_input(pid: int) -> None:
+    """Wait for the end of a process; kill it where the other end of standard input is closed before that."""
+    hung_up = select.poll()
+    hung_up.register(0, 0)  # no event is asked for: a hang-up is always told
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            if os.waitstatus_to_exitcode(status):
+                print("a model could not be prepared; the pages that load it will say why", file=sys.stderr)
+            return
+        if hung_up.poll(200):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
 
 
 class _Worker:

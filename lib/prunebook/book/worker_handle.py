@@ -22,7 +22,8 @@ class Ended:
 
     `code` is negative for a signal, and None where the worker died first; `peak_memory` is the
     largest resident size in bytes, None where it is not known; `seconds` are those since the
-    process began, which the worker's own start is no part of.
+    process began, which the worker's own start is no part of
+    where it forks.
     """
 
     code: int | None
@@ -141,6 +142,7 @@ class Workers:
         process = _Process(popen, signature)
         threading.Thread(target=_deliver, args=(process,), daemon=True).start()
         return process
+
 
 def _deliver(process: _Process) -> None:
     """Put each line of a worker into its job's mailbox; at the end, None into those still open."""

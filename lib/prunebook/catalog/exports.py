@@ -70,8 +70,8 @@ class Entry(Record):
         str | None,
         Field(
             default=None,
-            description="The profile that verdicts and results are of: that of `run`, or of the recorded run where "
-            "`run` judges nothing.",
+            description="The profile that `results` are of: that of `run`, or of the recorded run where `run` "
+            "judges nothing.",
         ),
     ]
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from ..errors import UserError
 from ..kernels.masking import apply_mask
-from ..precision import rounded_linear
 from .hessian import add_gram, symmetric
 
 
@@ -90,27 +89,14 @@ def element_costs(weight: torch.Tensor, g: torch.Tensor, a: torch.Tensor) -> tor
     return weight.square() * (g[:, None] / 2) * a
 
 
-def row_costs(weight: torch.Tensor, A: torch.Tensor, g: torch.Tensor, precision: str = "exact") -> torch.Tensor:
-    """`W_r: A W_r:^T g_r / 2`, `[out]`: the predicted rise of the loss when one row goes.
-
-    Args:
-        weight: `[out, in]`. A: symmetric, `[in, in]`. g: `[out]`, as for `element_costs`.
-        precision: `fast` rounds what is multiplied to bfloat16 on a CPU; sums stay in float32.
-    """
-    product = _rounded_product(weight, A) if precision == "fast" else F.linear(weight, A)
-    return torch.linalg.vecdot(product, weight).clamp_(min=0) * (g / 2)
+def row_costs(weight: torch.Tensor, A: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """`W_r: A W_r:^T g_r / 2`, `[out]`: the predicted rise of the loss when one row goes; g as for `element_costs`."""
+    return torch.linalg.vecdot(F.linear(weight, A), weight).clamp_(min=0) * (g / 2)  # A is symmetric
 
 
-def column_costs(weight: torch.Tensor, G: torch.Tensor, a: torch.Tensor, precision: str = "exact") -> torch.Tensor:
-    """`W_:c^T G W_:c a_c / 2`, `[in]`: the predicted rise of the loss when one column goes; see `row_costs`."""
-    return row_costs(weight.T, G, a, precision)
-
-
-def _rounded_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """`left right^T` of operands rounded to bfloat16 where that is faster, on a CPU; float32."""
-    if left.device.type != "cpu" or not left.numel():
-        return F.linear(left, right)
-    return rounded_linear(*(x.to(torch.bfloat16).float().contiguous() for x in (left, right)))
+def column_costs(weight: torch.Tensor, G: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """`W_:c^T G W_:c a_c / 2`, `[in]`: the predicted rise of the loss when one column goes."""
+    return torch.linalg.vecdot(F.linear(weight.T, G), weight.T).clamp_(min=0) * (a / 2)
 
 
 def group_costs(costs: torch.Tensor, n: int, m: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import UserError
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl
-from .masking import apply_mask, compare
+from .masking import apply_mask, mask_where
 from .packed import Packed, count_broken, pack_kept
 from .scores import Factors, factored_score, load_score, order_key
 from .selection import finite_rows, pack_bits, refuse_not_finite
@@ -28,7 +28,7 @@ def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
     groups = scores.reshape(scores.shape[0], scores.shape[1] // m, m)  # no -1: there may be no rows
     rank = torch.zeros(groups.shape, dtype=torch.int16, device=scores.device)
     for shift in range(1, m):
-        lower_first = compare(operator.le, groups[..., :-shift], groups[..., shift:])
+        lower_first = mask_where(operator.le, groups[..., :-shift], groups[..., shift:])
         rank[..., shift:] += lower_first
         rank[..., :-shift] += ~lower_first
     return (rank >= m - n).view(scores.shape)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .masking import compare, count_rows, places_of
+from .masking import count_rows, mask_where, places_of
 
 PER_BYTE = 8
 
@@ -40,17 +40,17 @@ def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> t
     if removed == 0:
         return torch.ones_like(rows, dtype=torch.bool)
     threshold = kth_smallest(rows, removed)
-    keep = compare(operator.gt, rows, threshold)
+    keep = mask_where(operator.gt, rows, threshold)
     # Ties at the threshold: the last ones stay where more would go than were asked for.
     surplus = (rows.shape[1] - removed) - count_rows(keep)
     need = torch.nonzero(surplus).flatten()
     if len(need):
-        tied = compare(operator.eq, rows[need], threshold[need])
-        places = places_of(tied)
-        row = places // rows.shape[1]
-        first = count_rows(tied).cumsum(0) - surplus[need]  # of those that stay, in the list of all places
-        stays = torch.arange(len(places), device=places.device) >= first[row]
-        keep[need[row[stays]], places[stays] % rows.shape[1]] = True
+        tied = mask_where(operator.eq, rows[need], threshold[need])
+        places, stay = places_of(tied), surplus[need]
+        # In the list of all places each row's end with the last of its ties; those before it stay.
+        shift = count_rows(tied).cumsum(0) - stay.cumsum(0)
+        kept = places[torch.arange(int(stay.sum()), device=places.device) + shift.repeat_interleave(stay)]
+        keep[need[kept // rows.shape[1]], kept % rows.shape[1]] = True
     return keep
 
 

@@ -31,7 +31,8 @@ def sparsegpt_block(
     Args:
         W: float32 `[columns, rows]`, finite, of any strides; overwritten, exactly 0 where pruned.
         keep: bool `[columns, rows]`, True where kept; overwritten for n:m.
-        U: float32 `[columns, columns]`, finite: this block of the upper factor, `(H + lambda I)^-1 = U^T U`.
+        U: float32 `[columns, columns]`, finite, of positive diagonal: this block of the upper factor,
+            `(H + lambda I)^-1 = U^T U`.
         n_of_m: (n, m) to keep n of every m columns, None where `keep` is given.
 
     Returns:

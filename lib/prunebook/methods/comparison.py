@@ -136,7 +136,8 @@ def compare(
         speed: measure latency and generation too; a page that shows neither can do without. By default all but quick
             runs measure them: quick pages share the cores.
         reuse: take trials that an earlier call kept in the user's cache, and keep these there, unless other work
-            disturbed their times; by default in the pages that `prunebook run` executes.
+            disturbed their times; by default in the pages that `prunebook run` executes. What `sweep` asks for, their
+            NLL, is kept in any case.
 
     Raises:
         UserError: as `prune` and `measure` do.
@@ -163,9 +164,9 @@ def compare(
             disturbed = known["untimed"] or known["footprint"].timing
             if identity and (is_quick_run() or not disturbed):  # times of a quick run do not count
                 keep_trial(identity, known)
-        of_sweep = _sweep_identity(of_model, model, method, calibration, held_out, dense.precision) if reuse else None
-        if of_sweep:
-            keep_nll(of_sweep, known["measurement"].nll)
+            for_sweeps = _sweep_identity(of_model, model, method, calibration, held_out, dense.precision, reuse)
+            if for_sweeps:
+                keep_nll(for_sweeps, known["measurement"].nll)
         trials.append(Trial(label, seed, **known))
     protocol = _protocol(model, calibrations, held_out, dense)
     if speed:
@@ -212,7 +213,7 @@ def sweep(
     Args:
         model: the dense model; it is not changed. methods: label -> method object.
         calibration: int64 `[n, length]`. held_out: int64 `[windows, length]`. precision: as for `measure`.
-        reuse: as for `compare`.
+        reuse: as for `compare`, whose trials are taken, too; times do not matter here.
 
     Returns:
         Label -> mean NLL of each held-out window in nats, `[1, windows]`.
@@ -225,7 +226,7 @@ def sweep(
     of_model = model_identity(model) if reuse else []
     for label, method in tqdm(methods.items(), desc="sweep", disable=not progress):
         needed = calibration if method.needs_calibration else None
-        identity = _sweep_identity(of_model, model, method, needed, held_out, precision) if reuse else None
+        identity = _sweep_identity(of_model, model, method, needed, held_out, precision, reuse)
         nll = find_nll(identity) if identity else None
         if nll is None:
             pruned = copy.deepcopy(model)
@@ -237,8 +238,10 @@ def sweep(
     return found
 
 
-def _sweep_identity(of_model, model, method, calibration, held_out, precision: str) -> list[str] | None:
-    """What the NLL that a method leaves depends on; see `trial_identity`."""
+def _sweep_identity(of_model, model, method, calibration, held_out, precision: str, reuse: bool) -> list[str] | None:
+    """What the NLL that a method leaves depends on, see `trial_identity`; None where nothing is shared."""
+    if not reuse:
+        return None
     return trial_identity(of_model, method, calibration, held_out, {"precision": resolve_precision(model, precision)})
 
 

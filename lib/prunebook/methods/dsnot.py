@@ -21,7 +21,7 @@ from ..blocks import walk, weight_of
 from ..criteria import SCORES
 from ..criteria.dsnot import VARIANCES, InputMoments, InputMomentsAndHessian
 from ..errors import UserError
-from ..kernels.masking import apply_mask, masked
+from ..kernels.masking import apply_mask, masked_copy
 from ..patterns import NofM, Pattern, keep_mask, make_pattern
 from ..swapping import refine_mask
 from .options import check_flag, check_number, check_whole
@@ -95,7 +95,7 @@ class DSnoT:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]` or `[sequences, tokens, in]`."""
         statistic = self._statistic(weight.shape[1], weight.device)
         statistic.update(inputs)
-        return masked(weight, self.mask(weight, statistic))
+        return masked_copy(weight, self.mask(weight, statistic))
 
     @torch.no_grad()
     def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:

@@ -68,8 +68,7 @@ class LLMSurgeon:
         variant: `surgeon`; `k-obd` takes diagonals of factors in place of inverses and updates nothing; `l-obd` also
             takes G = I. Both are the paper's baselines.
         scope: one threshold for the `model` (the paper's), or one sparsity for every `layer`.
-        precision: of the forward and backward passes and of the costs of rows and columns, `exact` (the model's dtype)
-            or `fast` (bfloat16 products).
+        precision: of the forward and backward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
 
     Raises:
         UserError: an impossible option.
@@ -170,8 +169,8 @@ class LLMSurgeon:
         living = fisher.part_of(layer.W, layer.rows, layer.columns)
         if self.structure == "rows+columns":
             rows, columns = living.new_zeros(R), living.new_zeros(layer.W.shape[1])
-            rows[layer.rows] = fisher.row_costs(living, A, g, self.precision)
-            columns[layer.columns] = fisher.column_costs(living, G, a, self.precision)
+            rows[layer.rows] = fisher.row_costs(living, A, g)
+            columns[layer.columns] = fisher.column_costs(living, G, a)
             rows[(layer.W == 0).all(1)] = -1
             columns[(layer.W == 0).all(0)] = -1
             return rows, columns[:C]

@@ -16,7 +16,7 @@ import torch
 from ..allocation import uniform
 from ..blocks import find_blocks, weight_of
 from ..criteria.magnitude import magnitude_score
-from ..kernels.masking import masked
+from ..kernels.masking import masked_copy
 from ..kernels.scores import Factors
 from ..kernels.select import select_together
 from ..patterns import Pattern, count_removed, keep_mask, make_pattern, prune_lowest
@@ -56,7 +56,7 @@ class Magnitude:
     @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight `[out, in]`."""
-        return masked(weight, keep_mask(magnitude_score(weight), self.target))
+        return masked_copy(weight, keep_mask(magnitude_score(weight), self.target))
 
     @torch.no_grad()
     def prune(self, model, calibration=None, targets=None, progress: str | None = None, device=None) -> None:

@@ -20,7 +20,7 @@ from ..criteria.ria import ria_factors, ria_score
 from ..criteria.wanda import SquaredNorm
 from ..errors import UserError
 from ..folding import fold_permutations
-from ..kernels.masking import apply_mask, masked
+from ..kernels.masking import apply_mask, masked_copy
 from ..kernels.scores import Factors, factored_score
 from ..patterns import NofM, Pattern, keep_mask, make_pattern, prune_lowest
 from ..permutation import keep_mask_permuted
@@ -88,7 +88,7 @@ class RIA:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`; not for `permute="fold"`."""
         statistic = SquaredNorm(weight.shape[1], weight.device)
         statistic.update(inputs)
-        return masked(weight, self._select(self.score(weight, statistic.norm()), self.target))
+        return masked_copy(weight, self._select(self.score(weight, statistic.norm()), self.target))
 
     def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
         """Prune all linears of the decoder blocks in place, block by block; see `prune_by_score`.

@@ -20,7 +20,7 @@ from ..allocation import uniform
 from ..blocks import walk, weight_of
 from ..criteria.hessian import Hessian, inverse_factor, obs_score
 from ..errors import UserError
-from ..kernels.masking import masked
+from ..kernels.masking import masked_copy
 from ..kernels.sparsegpt_block import sparsegpt_block
 from ..patterns import Budget, NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
 from .options import check_flag, check_number
@@ -156,4 +156,4 @@ class SparseGPT:
         if self.update:
             # Rounding to a narrower dtype keeps zeros zero: the mask survives the cast.
             return [new.to(weight.dtype) for weight, (new, _) in zip(weights, pairs, strict=True)]
-        return [masked(weight, keep) for weight, (_, keep) in zip(weights, pairs, strict=True)]
+        return [masked_copy(weight, keep) for weight, (_, keep) in zip(weights, pairs, strict=True)]

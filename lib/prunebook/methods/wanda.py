@@ -16,7 +16,7 @@ import torch
 from ..allocation import uniform
 from ..criteria.wanda import SquaredNorm, wanda_factors, wanda_score
 from ..errors import UserError
-from ..kernels.masking import masked
+from ..kernels.masking import masked_copy
 from ..patterns import Pattern, keep_mask, make_pattern
 from .scored import prune_by_score
 
@@ -62,7 +62,7 @@ class Wanda:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
         statistic = SquaredNorm(weight.shape[1], weight.device)
         statistic.update(inputs)
-        return masked(weight, keep_mask(wanda_score(weight, statistic.norm()), self.target))
+        return masked_copy(weight, keep_mask(wanda_score(weight, statistic.norm()), self.target))
 
     def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
         """Prune all linears of the decoder blocks in place, block by block; see `prune_by_score`.
