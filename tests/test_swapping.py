@@ -236,8 +236,8 @@ def test_no_cycles_is_the_start_and_the_start_is_not_written_to():
     assert torch.equal(keep, before)
 
 
-def test_values_that_are_not_finite_are_refused_in_one_line():
-    of = statistic(torch.tensor([1.0, float("nan"), 1.0]))
+def test_norms_that_are_not_finite_are_refused_in_one_line():
+    of = statistic(torch.ones(3), norm=torch.tensor([1.0, 1.0, float("nan")]))
     weight, keep = torch.ones(2, 3), torch.tensor([[True, False, True]] * 2)
     with pytest.raises(UserError, match="not finite"):
         refine_mask(weight, keep, of)

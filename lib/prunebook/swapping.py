@@ -52,7 +52,7 @@ def refine_mask(
         The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before, but for `go_on`.
 
     Raises:
-        UserError: weights or a statistic that are not finite.
+        UserError: scores that are not finite, or a statistic that makes them so.
     """
     spread, norm = statistic.variance() if spread is None else spread, statistic.norm()
     length = min(cycles, len(norm))

@@ -138,6 +138,7 @@ def test_preparing_ends_with_the_input_of_the_worker():
     try:
         waiting = os.fork()
         if waiting == 0:
+            os.close(writing)
             signal.pause()
         threading.Timer(0.3, os.close, [writing]).start()
         worker._wait_while_there_is_input(waiting)

@@ -30,7 +30,7 @@ def weight_and_mask(rows: int, columns: int, seed: int, dtype=torch.float32):
 def test_what_goes_is_overwritten_and_what_stays_keeps_its_bits(dtype, fill):
     weight, keep = weight_and_mask(300, 257, 0, dtype)  # more than one chunk
     expected = weight.masked_fill(~keep, fill)
-    assert torch.equal(bits_of(masking.masked(weight, keep, fill)), bits_of(expected))
+    assert torch.equal(bits_of(masking.masked_copy(weight, keep, fill)), bits_of(expected))
     written = weight.clone()
     assert masking.apply_mask(written, keep, fill) is written
     assert torch.equal(bits_of(written), bits_of(expected))
@@ -46,7 +46,7 @@ def test_a_transposed_weight_is_written_where_it_stands():
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (1, 1)])
 def test_empty_and_single_weights(shape):
     weight, keep = torch.ones(shape), torch.zeros(shape, dtype=torch.bool)
-    assert torch.equal(masking.masked(weight, keep), torch.zeros(shape))
+    assert torch.equal(masking.masked_copy(weight, keep), torch.zeros(shape))
     assert masking.places_of(keep).tolist() == []
     assert masking.count_rows(keep).tolist() == [0] * shape[0]
 
@@ -59,8 +59,8 @@ def test_comparisons_are_those_of_torch(relation, dtype):
     if not dtype.is_floating_point:
         left, right = left.nan_to_num(3.0, 9.0, -9.0), right.nan_to_num(3.0, 9.0, -9.0)
     left, right = left.to(dtype), right.to(dtype)
-    assert torch.equal(masking.compare(relation, left, right), relation(left, right))
-    assert torch.equal(masking.compare(relation, left.T, 0), relation(left.T, 0))
+    assert torch.equal(masking.mask_where(relation, left, right), relation(left, right))
+    assert torch.equal(masking.mask_where(relation, left.T, 0), relation(left.T, 0))
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9))
