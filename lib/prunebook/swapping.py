@@ -52,9 +52,11 @@ def refine_mask(
         The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before, but for `go_on`.
 
     Raises:
-        UserError: scores that are not finite, or a statistic that makes them so.
+        UserError: norms or sums of inputs that are not finite.
     """
     spread, norm = statistic.variance() if spread is None else spread, statistic.norm()
+    if not (norm.isfinite().all() and statistic.sums.isfinite().all()):
+        raise UserError("norms or sums of inputs are not finite; use calibration text that the model can process")
     length = min(cycles, len(norm))
     rows = max(1, _WEIGHTS.get(weight.device.type, 2**17) // len(norm))
     scores = None if group is None else scores
@@ -139,10 +141,7 @@ def _beyond(D, keep, scores, length: int) -> torch.Tensor:
 
 def _lowest(values: torch.Tensor, length: int) -> torch.Tensor:
     """Columns of the lowest values of each row, ascending, of equal ones the first first: `[out, in]` -> `[out, T]`."""
-    places = places_of(~keep_largest(values, length))
-    if len(places) != len(values) * length:  # NaN is neither lower nor higher
-        raise UserError("weights or calibration activations are not finite; swaps need finite ones")
-    columns = places.view(len(values), length) % values.shape[1]
+    columns = places_of(~keep_largest(values, length)).view(len(values), length) % values.shape[1]
     return columns.gather(1, values.gather(1, columns).argsort(dim=1, stable=True))
 
 
