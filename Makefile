@@ -36,7 +36,7 @@ book: run
 test: lint
 	browser="$$($(BIN)/python tests/site/find_browser.py)" && \
 		PRUNEBOOK_BROWSER="$$browser" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+		$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

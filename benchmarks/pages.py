@@ -1,6 +1,6 @@
 """Where the time of a page goes: every page is run once, and its wall time is split by its use.
 
-    python -m benchmarks.pages [NAME ...] [--profile book] [--out FILE] [--force]
+    python -m benchmarks.pages [NAME ...] [--profile quick] [--out FILE] [--force]
 
 The code cells of a page run in a process of their own, under the parameters of the profile, in
 IPython with the inline figures of a kernel. Wrappers around the library's functions read a clock.
@@ -434,8 +434,8 @@ def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value}
 
 
-def run_page(runnable, parameters: Mapping) -> dict:
-    """Run a page in a process of its own.
+def run_page(runnable, parameters: Mapping, profile: str) -> dict:
+    """Run a page in a process of its own, as a kernel of that profile would.
 
     Returns:
         `seconds` and what `child` measured. `failure` is a line of text, None without one.
@@ -453,6 +453,10 @@ def run_page(runnable, parameters: Mapping) -> dict:
             for i, cell in code.items()
         ],
     }
+    environment = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PRUNEBOOK_PROFILE": profile,
+    }
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         done = subprocess.run(
@@ -462,7 +466,7 @@ def run_page(runnable, parameters: Mapping) -> dict:
             stderr=log,
             text=True,
             cwd=ROOT,
-            env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            env=os.environ | environment,
         )
         seconds = time.perf_counter() - start
         log.seek(0)
@@ -600,7 +604,7 @@ def measure_pages(root: Path, names: Sequence[str], profile: str, out: Path, for
         times = f"{minutes(time.perf_counter() - start)} so far, {expected(left, known)} to go"
         print(f"{label}: expected {expected(left[:1], known)}; {times}", flush=True)
         parameters = parameters_for(root, profile, page, page.read())
-        answer = run_page(page, parameters)
+        answer = run_page(page, parameters, profile)
         failure = answer.pop("failure")
         if failure:
             failed.append(page.name)
@@ -624,7 +628,7 @@ def measure_pages(root: Path, names: Sequence[str], profile: str, out: Path, for
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="papers' slugs and pages' names")
-    parser.add_argument("--profile", default="book", help="a profile of papers/profiles.yml")
+    parser.add_argument("--profile", default="quick", help="a profile of papers/profiles.yml")
     parser.add_argument("--root", default=ROOT, type=Path, help="the book's folder")
     parser.add_argument("--out", default=RESULT, type=Path, help="the record")
     parser.add_argument("--force", action="store_true", help="measure also what has not changed")

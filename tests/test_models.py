@@ -329,11 +329,6 @@ def test_matrices_without_columns_give_their_bias():
                 assert torch.equal(found, bias.expand(2, 3, 2))
 
 
-def test_models_that_are_not_embedded_need_no_preparation(cache):
-    prepare_model("an-organisation/a-model")
-    assert not cache.exists()
-
-
 def test_an_embedded_model_is_converted_before_it_is_loaded(embedded):
     prepare_model("smollm2-135m")  # the fixture has it in the cache already
     assert embedded[0].config.num_hidden_layers == 30

