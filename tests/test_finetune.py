@@ -5,10 +5,10 @@ import inspect
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+import two_processes
 
 from prunebook import finetune
 from prunebook.errors import UserError
@@ -225,38 +225,17 @@ def test_a_classifier_is_trained_on_windows_as_long_as_its_positions(make_classi
         finetune.classifier(model, text + 100, torch.tensor([0, 1, 2, 3]))
 
 
-def test_two_processes_train_what_one_trains(tmp_path):
+def test_two_processes_train_what_one_trains(tmp_path, make_model):
     """Each takes half of every step's windows; their gradients are averaged."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from accelerate import PartialState\n"
-        "from conftest import build_model\n"
-        "from prunebook.distillation import distill\n"
-        "from prunebook.finetune import Training, full, lora\n"
-        "state = PartialState(cpu=True)\n"
-        "count, found = state.num_processes, {}\n"
-        "text = torch.randint(100, (8, 16), generator=torch.Generator().manual_seed(0))\n"
-        "training = Training(learning_rate=1e-2, batch=4 // count)\n"
-        "for kind, learn in {\n"
-        "    'full': lambda m: full(m, text, training),\n"
-        "    'lora': lambda m: lora(m, text, training, targets=['up_proj'], dropout=0.0),\n"
-        "    'distill': lambda m: distill(m, build_model('llama', seed=1), text, training),\n"
-        "}.items():\n"
-        "    model = build_model('llama')\n"
-        "    losses = learn(model)\n"
-        "    found[kind] = losses, torch.cat([p.detach().flatten() for p in model.parameters()])\n"
-        "torch.save(found, f'{sys.argv[1]}/{count}-{state.process_index}.pt')\n"
-    )
-    for launcher in ((), ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")):
-        settings = os.environ | {"OMP_NUM_THREADS": "1"}
-        asked = {"env": settings, "capture_output": True, "text": True, "timeout": 240}
-        done = subprocess.run([sys.executable, *launcher, str(script), str(tmp_path)], **asked)
-        assert done.returncode == 0, done.stderr
-    alone, *pair = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    command = [sys.executable, *launcher, two_processes.__file__, str(tmp_path)]
+    settings = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    alone = two_processes.trained(1, make_model)
+    first_process, second_process = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
     for kind, (losses, weights) in alone.items():
-        (first, one), (second, other) = (each[kind] for each in pair)
+        (first, one), (second, other) = first_process[kind], second_process[kind]
         assert losses == pytest.approx([sum(both) / 2 for both in zip(first, second, strict=True)], rel=1e-4)
         assert torch.equal(one, other)
         torch.testing.assert_close(one, weights, rtol=1e-3, atol=1e-4)

@@ -2,7 +2,7 @@
 
 import json
 
-from kernels.compiling import compile_in_new_process, needs_triton
+from kernels.compiling import compile_apart, needs_triton
 
 MOST_SHARED = 232_448  # bytes that a program may have on an H100
 
@@ -59,7 +59,7 @@ print(json.dumps([(one.name, one.shared) for one in found]))
 
 @needs_triton
 def test_compiled_for_hopper_every_tile_fits_the_shared_memory():
-    found = json.loads(compile_in_new_process(CODE).splitlines()[-1])
+    found = json.loads(compile_apart(CODE).splitlines()[-1])
     assert {name for name, shared in found if shared} >= {
         "_tile_kernel", "_bitmap_tile_kernel", "_ternary_kernel", "_lse_kernel", "_mass_kernel",
     }  # fmt: skip

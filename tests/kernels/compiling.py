@@ -4,12 +4,17 @@ Inside `compiled_for()` a launch compiles its kernel for the given architecture,
 and runs nothing; what was compiled is collected. It needs a process in which Triton does not interpret.
 """
 
+import atexit
+import functools
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,16 +91,41 @@ def _usage(cubin: bytes) -> tuple[int, int]:
     return tuple(int(re.search(rf"\b{what}:(\d+)", text)[1]) for what in ("REG", "STACK"))
 
 
-def compile_in_new_process(code: str) -> str:
+def compile_apart(code: str) -> str:
     """What `code` prints in a process that compiles instead of interpreting; `compiled_for` is imported there.
 
+    The process is started once and serves all calls, since its imports take seconds.
+
     Raises:
-        AssertionError: it fails; the message is what it wrote to stderr.
+        AssertionError: the code fails; the message is the traceback.
     """
+    process = _compiling_process()
+    print(json.dumps(code), file=process.stdin, flush=True)
+    answer = process.stdout.readline()
+    assert answer, f"the compiling process ended with code {process.wait()}"
+    printed, failure = json.loads(answer)
+    assert failure is None, failure
+    return printed
+
+
+@functools.cache
+def _compiling_process() -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    source = f"from compiling import compiled_for\n{code}"
-    done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, env=environment, cwd=Path(__file__).parent
+    command = [sys.executable, "-c", "import compiling; compiling.serve()"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parent
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    atexit.register(process.communicate)  # closes its input, which ends it
+    return process
+
+
+def serve() -> None:
+    """Run each line of standard input, code as JSON, and answer what it printed and its traceback, None without one."""
+    for line in sys.stdin:
+        printed, failure = io.StringIO(), None
+        try:
+            with redirect_stdout(printed):
+                exec(json.loads(line), {"compiled_for": compiled_for})
+        except BaseException:
+            failure = traceback.format_exc()
+        print(json.dumps([printed.getvalue(), failure]), flush=True)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import attention_decode as module
@@ -216,7 +216,7 @@ def test_bad_arguments(changes, message):
 def test_compiled_for_hopper():
     """Tensor cores where keys and values are read, in copies of 16 bytes; no spills; three programs share a
     multiprocessor's shared memory."""
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import json, torch
 from prunebook.kernels.attention_decode import launch_decode

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import attention_mass as module
@@ -234,7 +234,7 @@ def test_bad_arguments(changes, message):
 @needs_triton
 def test_compiled_for_hopper():
     """Tensor cores of the generation, no spills, loads of 16 bytes, and tiles that fit the shared memory."""
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import json, torch
 from prunebook.kernels.attention_mass import launch_attention_mass

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,7 +164,7 @@ def test_more_values_than_starts_can_address_are_refused(monkeypatch):
 
 @needs_triton
 def test_it_compiles_for_hopper_without_spills():
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import torch
 from prunebook.kernels.bitmap import Bitmap, launch_unpack_bitmap

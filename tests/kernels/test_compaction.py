@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import compaction
@@ -172,7 +172,7 @@ def test_rows_that_share_memory_and_negative_slots():
 @needs_triton
 def test_compiled_for_hopper():
     """No spills, and rows in loads and stores of 16 bytes."""
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import json, torch
 from prunebook.kernels.compaction import launch_fill_holes, launch_take_kept

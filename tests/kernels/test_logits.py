@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import logits as module
@@ -126,7 +126,7 @@ def test_bad_shapes(logits, targets, reference, message):
 
 @needs_triton
 def test_compiled_for_hopper_without_spilling():
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import json, torch
 from prunebook.kernels.logits import launch_compare

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import matmul_2_4
@@ -174,7 +174,7 @@ def test_bad_input_is_one_line(change, message):
 
 @needs_triton
 def test_kernels_compile_for_hopper_without_spills():
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import torch
 from prunebook.kernels.matmul_2_4 import launch_linear_2_4

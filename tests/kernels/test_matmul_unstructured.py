@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 from test_bitmap import DTYPES, sparse
 from test_matmul_2_4 import assert_as_exact_as_dense, random
 
@@ -186,7 +186,7 @@ def test_bad_input_is_one_line(change, message):
 @needs_triton
 def test_kernels_compile_for_hopper_without_spills():
     """Up to four tokens a thread waits for none beyond its warp, so that no kernel there has a barrier."""
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import torch
 from prunebook.kernels.bitmap import Bitmap

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -193,7 +193,7 @@ def test_bad_input_is_one_line(arguments, message):
 
 @needs_triton
 def test_it_compiles_for_hopper_without_spills():
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import torch
 from prunebook.kernels import n_of_m

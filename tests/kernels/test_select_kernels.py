@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import select_long
@@ -152,7 +152,7 @@ def test_not_finite(value):
 
 def test_compiled_for_hopper_without_spilling():
     """Only whole rows may need the stack, and little of it; subnormals are not flushed, and divisions are rounded."""
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import contextlib, json, torch
 from prunebook.errors import UserError

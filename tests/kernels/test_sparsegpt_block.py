@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import sparsegpt_block as module
@@ -243,7 +243,7 @@ for n_of_m in (None, (2, 4), (4, 8), (8, 16)):
         launch_block(W, W == 0, U, n_of_m)
     print(found[0].registers, found[0].stack, found[0].ptx.count("shfl"))
 """
-    for line in compile_in_new_process(code).splitlines():
+    for line in compile_apart(code).splitlines():
         registers, stack, shuffles = map(int, line.split())
         assert registers <= 255
         assert stack == 0

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_in_new_process, needs_triton
+from compiling import DEVICE, compile_apart, needs_triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,7 +122,7 @@ def test_the_kernel_with_floats_is_as_close_as_a_plain_product(dtype):
 
 @needs_triton
 def test_compiled_for_hopper_it_multiplies_on_tensor_cores():
-    printed = compile_in_new_process(
+    printed = compile_apart(
         """
 import json, torch
 from prunebook.kernels.ternary import launch_ternary

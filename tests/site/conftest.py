@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from prunebook.book.build import build_site
 
@@ -60,16 +60,27 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def context_of(browser):
+    """`context_of(width, **options)`: the one browsing context of those options. Each more costs two seconds of a
+    processor, and would be a clean slate for no use: the site stores nothing but the theme that was chosen."""
+
+    @cache
+    def make(width: int, **options) -> BrowserContext:
+        return browser.new_context(viewport={"width": width, "height": 900}, **options)
+
+    return make
+
+
 @pytest.fixture
-def open_page(browser):
+def open_page(context_of):
     """`open_page(address or file, width=1280, scheme="light", **context)`: a page that must stay without a fault."""
     with contextlib.ExitStack() as stack:
         faults = []
 
         def start(address, width=1280, scheme="light", **options) -> Page:
-            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-            stack.callback(context.close)
-            page = context.new_page()
+            page = context_of(width, color_scheme=scheme, **options).new_page()
+            stack.callback(page.close)
             page.on("console", lambda message: message.type == "error" and faults.append(message.text))
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.on("requestfailed", lambda request: _is_fault(request) and faults.append(f"failed: {request.url}"))

@@ -20,15 +20,12 @@ PAGES = (
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_phone_and_is_accessible(html, open_page, violations, name):
+def test_a_page_fits_a_phone_and_is_accessible_in_light_and_dark(html, open_page, violations, name):
     page = open_page(html / f"{name}.html", width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert violations(page) == []
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_legible_in_the_dark(html, open_page, violations, name):
-    page = open_page(html / f"{name}.html", scheme="dark")
+    page.emulate_media(color_scheme="dark")
+    page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", background)[:3])) < 64
