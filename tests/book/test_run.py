@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import filelock
 import nbformat
@@ -17,6 +16,7 @@ import pytest
 
 from prunebook.book.build import build_site
 from prunebook.book.executions import best_execution, read_execution
+from prunebook.book.machine import usable_cores
 from prunebook.book.profiles import parameters_of
 from prunebook.book.run import automatic_jobs, run_notebooks
 from prunebook.book.runnables import read_runnables
@@ -45,7 +45,7 @@ def test_run_skip_force_and_failure(book, capsys):
     summary = run_notebooks(book.root, jobs=3)
     assert statuses(summary) == {"alpha": "ran", "beta": "ran", "broken": "failed", "later": "not run yet"}
     assert outputs(book, "alpha").split() == ["quick-model", "2", sys.executable, "papers"]
-    assert outputs(book, "beta").split() == ["5", str(max(1, os.cpu_count() // 3))]
+    assert outputs(book, "beta").split() == ["5", str(max(1, usable_cores() // 3))]
 
     (failed,) = summary.failed
     assert (failed.failure.where, failed.failure.line) == ("cell 5", "# the cell that fails")
@@ -235,9 +235,8 @@ def test_the_kernel_knows_its_profile(book):
     ],
 )  # fmt: skip
 def test_how_many_run_at_once(profile, cores, memory, gpu, jobs, monkeypatch, tmp_path):
-    monkeypatch.setattr("prunebook.book.run.os.cpu_count", lambda: cores)
-    total = SimpleNamespace(total=memory * 2**30)
-    monkeypatch.setattr("prunebook.book.run.psutil.virtual_memory", lambda: total)
+    monkeypatch.setattr("prunebook.book.run.usable_cores", lambda: cores)
+    monkeypatch.setattr("prunebook.book.run.usable_memory", lambda: memory * 2**30)
     monkeypatch.setattr("prunebook.book.run._NVIDIA", str(tmp_path if gpu else tmp_path / "none"))
     assert automatic_jobs(profile) == jobs
 

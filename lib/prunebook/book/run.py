@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 
 from ..claims import PROFILE_VARIABLE
 from ..embedded import EMBEDDED
@@ -15,6 +14,7 @@ from ..errors import UserError
 from ..source_graph import PACKAGE, parse, source_graph
 from .executions import executed_folder, parameters_for, read_execution
 from .extra import versions_of
+from .machine import usable_cores, usable_memory
 from .outcomes import Outcome, Summary
 from .profiles import QUICK
 from .progress import Progress, measured_durations
@@ -104,9 +104,8 @@ def automatic_jobs(profile: str) -> int:
     """
     if profile != QUICK or Path(_NVIDIA).exists():
         return 1
-    cores = os.cpu_count() or 1
-    in_memory = psutil.virtual_memory().total // _MEMORY_OF_A_PAGE
-    return max(1, min(cores, in_memory, _MOST_JOBS))
+    in_memory = usable_memory() // _MEMORY_OF_A_PAGE
+    return max(1, min(usable_cores(), in_memory, _MOST_JOBS))
 
 
 def _chosen(root: Path, names: Sequence[str]) -> list[Runnable]:
@@ -138,7 +137,7 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
         PROFILE_VARIABLE: profile,
     }
     if jobs > 1:
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
     return environment
 
 
