@@ -8,8 +8,9 @@ The categories are exclusive: an inner call takes its time off the call around i
 categories add up to its wall time. `functions` has the same seconds by function, `calls` how often
 each was called. Papermill and the kernel of `prunebook run` have no part in it.
 
-A dense baseline that an earlier run left in the cache is only read: the page's functions then lack
-`evaluate._run_dense`. Work of a GPU counts where the page waits for it.
+Trials and sweeps are made anew, as if no other page had left any. A dense baseline that an earlier
+run left in the cache is only read: the page's functions then lack `evaluate._run_dense`. Work of a
+GPU counts where the page waits for it.
 
 A page that the record holds under the same rerun key is not measured again. The record is written
 after every page, so that a run can be broken off and resumed.
@@ -441,6 +442,8 @@ def run_page(runnable, parameters: Mapping, profile: str) -> dict:
         `seconds` and what `child` measured. `failure` is a line of text, None without one.
     """
     from prunebook.book.runnables import place
+    from prunebook.claims import PROFILE_VARIABLE
+    from prunebook.files import cache_folder, make_folder
 
     source = runnable.read()
     code = {i: cell for i, cell in enumerate(source.cells) if cell.cell_type == "code"}
@@ -455,10 +458,17 @@ def run_page(runnable, parameters: Mapping, profile: str) -> dict:
     }
     environment = {
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PRUNEBOOK_PROFILE": profile,
+        PROFILE_VARIABLE: profile,
     }
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+    ):
+        # What is read from the user's cache; trials and sweeps go to an empty one.
+        for kind in ("models", "articles", "tokens", "baselines"):
+            Path(cache, kind).symlink_to(make_folder(cache_folder().resolve() / kind))
+        environment["PRUNEBOOK_CACHE"] = cache
+        start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.pages", "--child"],
             input=json.dumps(job | {"began": time.time()}),

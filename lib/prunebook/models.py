@@ -173,7 +173,7 @@ def _changed(config, classes: int | None) -> type:
 
 
 def prepare_model(name: str) -> None:
-    """Convert an embedded model into the user's cache where it is not there yet.
+    """Convert an embedded model that its wheel has in another format into the user's cache, once.
 
     Raises:
         UserError: its wheel is not installed, or the cache cannot be written.

@@ -126,6 +126,12 @@ def test_of_a_generator_its_steps_are_timed_and_it_is_closed(now):
     assert closed == [True]
 
 
+PROFILE_AND_CACHE = """\
+assert os.environ["PRUNEBOOK_PROFILE"] == "small"
+assert sorted(os.listdir(os.environ["PRUNEBOOK_CACHE"])) == ["articles", "baselines", "models", "tokens"]
+"""
+
+
 def test_functions_are_timed_wherever_they_are_imported(book):
     """One page, because a process that imports torch takes seconds."""
     book.add("alpha", CALLS, MEMORY, SHOWN)
@@ -153,7 +159,7 @@ def test_functions_are_timed_wherever_they_are_imported(book):
 
 
 def test_what_is_done_is_kept_and_what_fails_is_tried_again(book, capsys):
-    book.add("alpha", "print('fine')")
+    book.add("alpha", "import os", PROFILE_AND_CACHE)
     book.add("broken", "print('before')", "raise KeyError('no way')")
     book.add("dead", "import os\nos._exit(3)")
     book.add("later", "1 / 0", method=None)

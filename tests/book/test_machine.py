@@ -45,8 +45,21 @@ def test_the_tightest_limit_holds(groups):
     assert machine.usable_memory() == 64 * GIB
 
 
+def test_in_a_container_the_own_group_is_the_root(groups):
+    (groups.parent / "self").write_text("0::/\n")
+    (groups / "cpu.max").write_text("400000 100000\n")
+    assert machine.usable_cores() == 4
+
+
+def test_a_limit_that_cannot_be_read_is_none(groups):
+    (groups / "a" / "cpu.max").mkdir()
+    assert machine.usable_cores() == 8
+
+
 def test_elsewhere_than_on_linux(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "_MEMBERSHIP", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(total=3 * GIB))
     assert machine.usable_cores() == 6
+    assert machine.usable_memory() == 3 * GIB

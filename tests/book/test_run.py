@@ -18,7 +18,7 @@ from prunebook.book.build import build_site
 from prunebook.book.executions import best_execution, read_execution
 from prunebook.book.machine import usable_cores
 from prunebook.book.profiles import parameters_of
-from prunebook.book.run import automatic_jobs, run_notebooks
+from prunebook.book.run import _models_of, automatic_jobs, run_notebooks
 from prunebook.book.runnables import read_runnables
 from prunebook.book.worker import FORKS
 from prunebook.errors import UserError
@@ -239,6 +239,11 @@ def test_how_many_run_at_once(profile, cores, memory, gpu, jobs, monkeypatch, tm
     monkeypatch.setattr("prunebook.book.run.usable_memory", lambda: memory * 2**30)
     monkeypatch.setattr("prunebook.book.run._NVIDIA", str(tmp_path if gpu else tmp_path / "none"))
     assert automatic_jobs(profile) == jobs
+
+
+def test_only_embedded_models_are_prepared():
+    pages = [{"model_name": "an-organisation/a-model"}, {"decoder_name": "smollm2-135m"}, {"samples": 3}]
+    assert _models_of(pages) == ["smollm2-135m"]
 
 
 def test_after_a_failure_nothing_more_starts_if_so_asked(book):

@@ -64,7 +64,7 @@ def drive(cache, batch, kv_heads, group, n, new, padded, seed):
     [(1, 1, 1, 37, False), (2, 2, 3, 65, True), (2, 1, 3, 65, True), (2, 3, 1, 40, False)],
 )
 @pytest.mark.parametrize(
-    "make", [H2OCache, functools.partial(KeyformerCache, new_tokens=4)], ids=["h2o", "keyformer"]
+    "make", [H2OCache, functools.partial(KeyformerCache, new_tokens=3)], ids=["h2o", "keyformer"]
 )
 def test_the_same_tokens_are_kept(with_kernels, make, batch, kv_heads, group, n, padded):
     """Keyformer reaches its last temperature on the way."""
@@ -81,7 +81,7 @@ def test_the_same_tokens_are_kept(with_kernels, make, batch, kv_heads, group, n,
     assert layer.keys.shape == reference.keys.shape
 
 
-@pytest.mark.parametrize("make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=4)])
+@pytest.mark.parametrize("make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=3)])
 def test_in_a_model(with_kernels, make_model, generate, padded, make):
     """A generation with queries and keys as a model makes them: the same tokens written and kept. A window has no mass
     to read from the prompt."""
@@ -89,11 +89,11 @@ def test_in_a_model(with_kernels, make_model, generate, padded, make):
     written, kept = [], []
     for kernels in (False, True):
         launched, cache = with_kernels(kernels), make(0.4)
-        written.append(generate(model, ids, cache, new=4, attention_mask=mask))
+        written.append(generate(model, ids, cache, new=3, attention_mask=mask))
         kept.append([layer.positions for layer in cache.layers])
         layers = kernels * len(cache.layers)
         assert launched.count("launch_take_kept") == layers
         assert launched.count("launch_attention_mass") == layers * (make is not WindowCache)
-        assert launched.count("launch_decode") == 3 * layers
+        assert launched.count("launch_decode") == 2 * layers
     assert torch.equal(*written)
     assert all(map(torch.equal, *kept))

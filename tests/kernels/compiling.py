@@ -94,7 +94,7 @@ def _usage(cubin: bytes) -> tuple[int, int]:
 def compile_apart(code: str) -> str:
     """What `code` prints in a process that compiles instead of interpreting; `compiled_for` is imported there.
 
-    The process is started once and serves all calls, since its imports take seconds.
+    The process serves all calls of this one, since its imports take seconds: what the code changes stays changed.
 
     Raises:
         AssertionError: the code fails; the message is the traceback.
@@ -102,6 +102,8 @@ def compile_apart(code: str) -> str:
     process = _compiling_process()
     print(json.dumps(code), file=process.stdin, flush=True)
     answer = process.stdout.readline()
+    if not answer:
+        _compiling_process.cache_clear()
     assert answer, f"the compiling process ended with code {process.wait()}"
     printed, failure = json.loads(answer)
     assert failure is None, failure
@@ -121,6 +123,9 @@ def _compiling_process() -> subprocess.Popen:
 
 def serve() -> None:
     """Run each line of standard input, code as JSON, and answer what it printed and its traceback, None without one."""
+    # What other than Python prints, as an assembler does, goes to standard error and mixes with no answer.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     for line in sys.stdin:
         printed, failure = io.StringIO(), None
         try:
@@ -128,4 +133,4 @@ def serve() -> None:
                 exec(json.loads(line), {"compiled_for": compiled_for})
         except BaseException:
             failure = traceback.format_exc()
-        print(json.dumps([printed.getvalue(), failure]), flush=True)
+        print(json.dumps([printed.getvalue(), failure]), file=channel, flush=True)

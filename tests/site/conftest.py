@@ -17,15 +17,22 @@ from find_browser import browser_for_tests  # isort: skip
 from hostile import ROOT, hostile_site  # isort: skip
 
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-# A page's colours depend on the class of a token and on the template of a row: axe, whose time grows with the elements,
-# sees three tokens of each class of a page's code, and the first ten rows of each table.
+# The time of axe grows with the elements, whose colours depend on their classes alone. It sees three visible tokens of
+# each class of a page's code; of each table the first ten rows, and later ones with a class that is new on the page.
 _THIN_OUT = """() => {
-    const seen = {};
+    const tokens = {};
     for (const token of document.querySelectorAll("pre span[class]")) {
-        seen[token.className] = (seen[token.className] || 0) + 1;
-        if (seen[token.className] > 3) token.replaceWith(token.textContent);
+        if (!token.checkVisibility()) continue;
+        tokens[token.className] = (tokens[token.className] || 0) + 1;
+        if (tokens[token.className] > 3) token.replaceWith(token.textContent);
     }
-    for (const row of document.querySelectorAll("tbody tr:nth-child(n + 11)")) row.remove();
+    const classes = new Set();
+    for (const row of document.querySelectorAll("tbody tr")) {
+        const inside = [row, ...row.querySelectorAll("[class]")].map(element => element.getAttribute("class"));
+        const known = inside.every(name => classes.has(name));
+        if (known && row.matches(":nth-child(n + 11)")) row.remove();
+        inside.forEach(name => classes.add(name));
+    }
 }"""
 _browser_for_tests = cache(browser_for_tests)
 
@@ -62,8 +69,10 @@ def browser():
 
 @pytest.fixture(scope="session")
 def context_of(browser):
-    """`context_of(width, **options)`: the one browsing context of those options. Each more costs two seconds of a
-    processor, and would be a clean slate for no use: the site stores nothing but the theme that was chosen."""
+    """`context_of(width, **options)`: the one browsing context of those options; each more costs two seconds.
+
+    What one page stores, the next ones find: that is the theme, which its script sets anew at each load.
+    """
 
     @cache
     def make(width: int, **options) -> BrowserContext:

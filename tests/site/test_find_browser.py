@@ -22,21 +22,21 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "downloads"))
     monkeypatch.delenv("PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT", raising=False)
     monkeypatch.delenv(find_browser.VARIABLE, raising=False)
-    find_browser.playwright_path.cache_clear()
+    downloaded = tmp_path / "downloads" / "chrome"  # asking Playwright would take a second
+    monkeypatch.setattr(find_browser, "playwright_path", lambda: str(downloaded))
     monkeypatch.setattr(find_browser, "DOWNLOAD", ("playwright", "install", "chromium"))
     monkeypatch.setattr(find_browser.os, "geteuid", lambda: 0)
-    yield Machine(tmp_path)
-    find_browser.playwright_path.cache_clear()
+    return Machine(tmp_path, downloaded)
 
 
 class Machine:
     """Commands in a folder, shell scripts all, with a log of the calls of those that install."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, downloaded):
+        self.downloaded = downloaded
         self.bin = folder / "bin"
         self.log = folder / "log"
         self.log.touch()
-        self.downloaded = Path(find_browser.playwright_path())
 
     def add(self, name, body="exit 0"):
         """The path of the new command `name`."""
@@ -60,6 +60,11 @@ def write_script(path, body="exit 0"):
 def making(path):
     """The shell commands that make a browser that starts at `path`."""
     return f"/bin/mkdir -p {Path(path).parent}\necho '#!/bin/sh' >{path}\n/bin/chmod 755 {path}"
+
+
+def test_playwright_itself_says_where_its_browser_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    assert Path(find_browser.playwright_path.__wrapped__()).is_relative_to(tmp_path)
 
 
 def test_the_first_on_path_is_taken_then_what_playwright_downloaded(machine):

@@ -20,10 +20,11 @@ PAGES = (
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_phone_and_is_accessible_in_light_and_dark(html, open_page, violations, name):
+def test_a_page_fits_a_phone_and_is_accessible_in_light_and_wide_in_the_dark(html, open_page, violations, name):
     page = open_page(html / f"{name}.html", width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert violations(page) == []
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.emulate_media(color_scheme="dark")
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"

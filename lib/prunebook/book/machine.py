@@ -1,5 +1,6 @@
-"""What of the machine this process may use: a container's limits, where it has any, not the whole machine."""
+"""Cores and memory that this process may use: on Linux as many as its control groups (version 2) leave."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -30,11 +31,20 @@ def usable_memory() -> int:
 
 
 def _limits(name: str) -> list[str]:
-    """What the files of that name say, of the process's control group and of all around it (version 2, Linux)."""
-    if not _MEMBERSHIP.exists():
-        return []
-    lines = _MEMBERSHIP.read_text().splitlines()
-    groups = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
-    folders = [folder for group in groups for folder in (_CGROUPS / group, *(_CGROUPS / group).parents)]
-    files = [folder / name for folder in folders if folder.is_relative_to(_CGROUPS)]
-    return [file.read_text().strip() for file in files if file.exists()]
+    """The contents of the file `name` in the process's control group and in each group above it."""
+    limits = []
+    for line in _text(_MEMBERSHIP).splitlines():
+        if not line.startswith("0::/"):  # a group of version 1
+            continue
+        group = _CGROUPS / line.removeprefix("0::/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(_CGROUPS) and (text := _text(folder / name)):
+                limits.append(text)
+    return limits
+
+
+def _text(path: Path) -> str:
+    """What a file holds; nothing where it is missing or may not be read, since the limit is then not known."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace").strip()
+    return ""

@@ -136,7 +136,7 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         PROFILE_VARIABLE: profile,
     }
-    if jobs > 1:
+    if jobs > 1 or usable_cores() < (os.cpu_count() or 1):
         environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
     return environment
 
