@@ -41,9 +41,9 @@ FAST = {"precision": ["fast"]}
 # method -> the options of its first run, and option -> values that replace or join them, one run each
 METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
     "besa": (
-        HALF,
+        {"sparsity": 0.5, "epochs": 4},
         {
-            "granularity": ["layer"], "penalty": [1.0], "epochs": [2], "reference": ["pruned"],
+            "granularity": ["layer"], "penalty": [1.0], "epochs": [1], "reference": ["pruned"],
             "smooth": [False], "exact": [False], **FAST,
         },
     ),
@@ -65,7 +65,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
         },
     ),
     "gradual-magnitude": (
-        {"sparsity": 0.5, "updates": 2, "batch": 4},
+        {"sparsity": 0.5, "updates": 4, "batch": 1},
         {
             "pattern": ["2:4"], "start": [0.0], "end": [1.0], "embeddings": [True],
             "learning_rate": [1e-2], "seed": [1], **FAST,
@@ -81,7 +81,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
     "llm-pruner": (
         {"sparsity": 0.3, "keep_first": 1, "keep_last": 1},
         {
-            "ratio": [0.5], "criterion": ["vector", "element2", "mix", "l2", "random"],
+            "ratio": [0.3], "criterion": ["vector", "element2", "mix", "l2", "random"],
             "aggregation": ["prod", "max", "last"], "structure": ["channel"], "seed": [1], **FAST,
         },
     ),
@@ -126,8 +126,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
     "shortened-llama": (
         {"blocks": 1},
         {
-            "sparsity": [0.4], "criterion": ["taylor", "magnitude"], "keep_first": [1],
-            "keep_last": [1], **FAST,
+            "sparsity": [0.4], "criterion": ["taylor", "magnitude"], "keep_first": [2],
+            "keep_last": [4], **FAST,
         },
     ),
     "sparsegpt": (
@@ -145,6 +145,8 @@ INSTEAD = {
 BESIDE = {
     ("ria", "permute"): {"pattern": "2:4", "sparsity": None},
     ("owl", "pattern"): {"pattern": "4:8"},
+    ("llm-pruner", "seed"): {"criterion": "random"},
+    ("minitron", "depth"): {"blocks": 3},
 }
 CACHES = {
     "H2OCache": [{}, {"budget": 8}, {"recent": 0.25}, {"average": True}],
@@ -193,13 +195,13 @@ def runs_of(slug: str) -> Iterator[tuple[str, dict[str, Any]]]:
     options = {field.name for field in dataclasses.fields(getattr(pb.methods, class_name))}
     if missing := options - first.keys() - others.keys():
         raise UserError(f"no run sets {', '.join(sorted(missing))} of {slug}; add it to METHODS")
-    yield slug, first
+    yield f"method {slug}", first
     for option, values in others.items():
         for value in values:
             changed = first | {option: value} | BESIDE.get((slug, option), {})
             for name in INSTEAD.get(option, []):
                 changed.pop(name, None)
-            yield f"{slug} {option}={value}", changed
+            yield f"method {slug} {option}={value}", changed
 
 
 def digest(tensors: Iterator[torch.Tensor]) -> str:
@@ -243,7 +245,7 @@ def of_caches() -> Iterator[tuple[str, dict[str, Any]]]:
                 prompt, past_key_values=cache, max_new_tokens=6, min_new_tokens=6, do_sample=False,
                 pad_token_id=0,
             )  # fmt: skip
-            label = " ".join([name, *(f"{option}={value}" for option, value in options.items())])
+            label = " ".join(["cache", name, *(f"{option}={value}" for option, value in options.items())])
             kept = [layer.positions for layer in cache.layers]
             yield label, {"tokens": digest([written]), "positions": digest(kept)}
 
@@ -259,7 +261,7 @@ def of_pages() -> Iterator[tuple[str, dict[str, Any]]]:
             rows = [without_times(row) for table in tables for row in table["rows"]]
             hashed = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
             page = path.relative_to(EXECUTED).with_suffix("").as_posix()
-            yield page, {"tables": hashed, "rows": len(rows)}
+            yield f"page {page}", {"tables": hashed, "rows": len(rows)}
 
 
 def without_times(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,6 +292,16 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     return lines
 
 
+def without_effect(found: Mapping[str, Any]) -> list[str]:
+    """A line for each run of a method whose option leaves the weights of the method's first run: it watches little."""
+    lines = []
+    for label, fingerprint in found.items():
+        first = " ".join(label.split()[:2])
+        if label.startswith("method ") and label != first and fingerprint == found[first]:
+            lines.append(f"no effect: {label}")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="where the fingerprints are written")
@@ -312,7 +324,7 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(f"benchmarks.fingerprints: {error}") from error
     write_atomic(options.out, json.dumps(head | {"fingerprints": found}, indent=1) + "\n")
-    print(f"{len(found)} fingerprints in {options.out}")
+    print("\n".join([*without_effect(found), f"{len(found)} fingerprints in {options.out}"]))
     if before is not None:
         lines = differences(before["fingerprints"], found)
         print("\n".join(lines) or "nothing has changed")

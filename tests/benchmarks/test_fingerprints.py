@@ -46,8 +46,8 @@ def test_a_method_without_a_run_is_refused(monkeypatch):
 
 def test_options_that_stand_for_each_other_are_not_given_together():
     runs = dict(fingerprints.runs_of("wanda"))
-    assert runs["wanda pattern=2:4"] == {"pattern": "2:4"}
-    assert runs["wanda scope=layer"] == {"sparsity": 0.5, "scope": "layer"}
+    assert runs["method wanda pattern=2:4"] == {"pattern": "2:4"}
+    assert runs["method wanda scope=layer"] == {"sparsity": 0.5, "scope": "layer"}
 
 
 def test_a_hash_tells_shape_and_every_bit():
@@ -66,11 +66,17 @@ def test_methods_and_caches_repeat_themselves(monkeypatch):
     )
     assert first == second
     assert len(first) == 6
-    hashes = [each["weights"] for label, each in first.items() if label.startswith("wanda")]
+    hashes = [each["weights"] for label, each in first.items() if "wanda" in label]
     assert len(set(hashes)) > 1  # options change what is left
-    assert first["H2OCache"] != first["H2OCache budget=8"]
+    assert first["cache H2OCache"] != first["cache H2OCache budget=8"]
 
 
 def test_times_are_left_out_of_tables():
     row = {"label": "Wanda", "perplexity": 20.5, "seconds": 3.2, "tokens_per_second": 8.0}
     assert fingerprints.without_times(row) == {"label": "Wanda", "perplexity": 20.5}
+
+
+def test_options_that_change_nothing_are_named():
+    same, other = {"weights": "a"}, {"weights": "b"}
+    found = {"method x": same, "method x seed=1": same, "method x rank=2": other, "page x": same}
+    assert fingerprints.without_effect(found) == ["no effect: method x seed=1"]
