@@ -5,7 +5,7 @@
 
 The second call, after a change that should leave every number as it is, names what differs and ends
 with an error if anything does. Every method runs with its defaults and with each of its options at
-other values, on small random models from fixed seeds; its fingerprint is a hash of the weights that
+other values, on a small random model from a fixed seed; its fingerprint is a hash of the weights that
 it leaves, beside the zeros among them and the loss. A cache's fingerprint is a hash of the tokens
 that are written with it and of the positions that it keeps. A page's is a hash of its tables in
 `_build/executed/quick`, without times. A method or an option that is not in the tables below is
@@ -20,7 +20,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import transformers
 import prunebook as pb
 from prunebook.claims import RESULTS_MIME
 from prunebook.errors import UserError
+from prunebook.evaluate import add_tensors
 from prunebook.files import write_atomic
 from prunebook.methods import REGISTRY
 
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 EXECUTED = ROOT / "_build" / "executed" / "quick"
 HALF = {"sparsity": 0.5}
 FAST = {"precision": ["fast"]}
-# method -> the options of its first run, and option -> values that replace or join them, one run each
+# method -> the options of its first run, and option -> values that replace or join them, a run each
 METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
     "besa": (
         {"sparsity": 0.5, "epochs": 4},
@@ -157,19 +158,24 @@ CACHES = {
     "RandomCache": [{}, {"recent": 0.25}, {"seed": 1}],
     "WindowCache": [{}, {"budget": 8}, {"sinks": 2}],
 }  # fmt: skip
-TIMES = ("seconds", "latency", "per_second", "peak_memory", "machine_busy")  # ends of columns that vary
+# ends of the names of columns that differ from run to run
+TIMES = ("seconds", "latency", "per_second", "peak_memory", "machine_busy")
 
 
-def small_model(family: str) -> transformers.PreTrainedModel:
-    """A random model whose weights are large enough for pruning to show: `llama` or `gpt2`."""
-    sizes = {"vocab_size": 96, "bos_token_id": 0, "eos_token_id": 0}
-    if family == "llama":
-        config = transformers.LlamaConfig(
-            hidden_size=32, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2,
-            intermediate_size=48, max_position_embeddings=64, tie_word_embeddings=True, **sizes,
-        )  # fmt: skip
-    else:
-        config = transformers.GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=64, **sizes)
+def small_model() -> transformers.PreTrainedModel:
+    """A random Llama with grouped queries, whose weights are large enough for pruning to show."""
+    config = transformers.LlamaConfig(
+        vocab_size=96,
+        bos_token_id=0,
+        eos_token_id=0,
+        hidden_size=32,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -204,12 +210,12 @@ def runs_of(slug: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"method {slug} {option}={value}", changed
 
 
-def digest(tensors: Iterator[torch.Tensor]) -> str:
+def digest(tensors: Iterable[torch.Tensor]) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of tensors' shapes and bytes."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(str(tuple(tensor.shape)).encode())
-        hashed.update(tensor.detach().numpy().tobytes())
+        add_tensors(hashed, [tensor])
     return hashed.hexdigest()[:16]
 
 
@@ -221,10 +227,11 @@ def of_methods() -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if missing := REGISTRY.keys() - METHODS.keys():
         raise UserError(f"no run of {', '.join(sorted(missing))}; add it to METHODS")
-    calibration, held_out = text(8, seed=1), text(2, seed=2)
+    calibration = text(8, seed=1)
+    held_out = text(2, seed=2)
     for slug in METHODS:
         for label, options in runs_of(slug):
-            model = small_model("llama")
+            model = small_model()
             torch.manual_seed(0)
             try:
                 pb.prune(model, slug, calibration=calibration, **options)
@@ -237,7 +244,8 @@ def of_methods() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def of_caches() -> Iterator[tuple[str, dict[str, Any]]]:
     """Label -> fingerprint of a generation with each cache."""
-    model, prompt = small_model("llama"), text(2, seed=3)
+    model = small_model()
+    prompt = text(2, seed=3)
     for name, settings in CACHES.items():
         for options in settings:
             cache = getattr(pb.caches, name)(**options)
@@ -245,9 +253,9 @@ def of_caches() -> Iterator[tuple[str, dict[str, Any]]]:
                 prompt, past_key_values=cache, max_new_tokens=6, min_new_tokens=6, do_sample=False,
                 pad_token_id=0,
             )  # fmt: skip
-            label = " ".join(["cache", name, *(f"{option}={value}" for option, value in options.items())])
+            given = [f"{option}={value}" for option, value in options.items()]
             kept = [layer.positions for layer in cache.layers]
-            yield label, {"tokens": digest([written]), "positions": digest(kept)}
+            yield " ".join(["cache", name, *given]), {"tokens": digest([written]), "positions": digest(kept)}
 
 
 def of_pages() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -256,7 +264,8 @@ def of_pages() -> Iterator[tuple[str, dict[str, Any]]]:
         if path.name.startswith(".") or path.name.endswith(".failed.ipynb"):
             continue
         outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
-        tables = [out["data"][RESULTS_MIME] for out in outputs if RESULTS_MIME in out.get("data", {})]
+        data = [out.get("data", {}) for out in outputs]
+        tables = [shown[RESULTS_MIME] for shown in data if RESULTS_MIME in shown]
         if tables:
             rows = [without_times(row) for table in tables for row in table["rows"]]
             hashed = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
@@ -293,7 +302,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def without_effect(found: Mapping[str, Any]) -> list[str]:
-    """A line for each run of a method whose option leaves the weights of the method's first run: it watches little."""
+    """A line for each run whose option changes nothing of its method's first run: it watches little."""
     lines = []
     for label, fingerprint in found.items():
         first = " ".join(label.split()[:2])

@@ -235,7 +235,8 @@ def test_two_processes_train_what_one_trains(tmp_path, make_model):
     alone = two_processes.trained(1, make_model)
     first_process, second_process = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
     for kind, (losses, weights) in alone.items():
-        (first, one), (second, other) = first_process[kind], second_process[kind]
+        first, one = first_process[kind]
+        second, other = second_process[kind]
         assert losses == pytest.approx([sum(both) / 2 for both in zip(first, second, strict=True)], rel=1e-4)
         assert torch.equal(one, other)
         torch.testing.assert_close(one, weights, rtol=1e-3, atol=1e-4)

@@ -94,7 +94,8 @@ def _usage(cubin: bytes) -> tuple[int, int]:
 def compile_apart(code: str) -> str:
     """What `code` prints in a process that compiles instead of interpreting; `compiled_for` is imported there.
 
-    The process serves all calls of this one, since its imports take seconds: what the code changes stays changed.
+    That process is started once, since its imports take seconds, and runs the code of all calls:
+    what one call changes in a module stays changed for the next.
 
     Raises:
         AssertionError: the code fails; the message is the traceback.
@@ -123,7 +124,7 @@ def _compiling_process() -> subprocess.Popen:
 
 def serve() -> None:
     """Run each line of standard input, code as JSON, and answer what it printed and its traceback, None without one."""
-    # What other than Python prints, as an assembler does, goes to standard error and mixes with no answer.
+    # Output of other programs, such as the assembler, goes to standard error, so that no answer is mixed with it.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:

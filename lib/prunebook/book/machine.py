@@ -1,4 +1,7 @@
-"""Cores and memory that this process may use: on Linux as many as its control groups (version 2) leave."""
+"""Cores and memory that this process may use.
+
+On Linux these are what its control groups leave; those of version 1 are not read.
+"""
 
 import contextlib
 import os
@@ -31,7 +34,7 @@ def usable_memory() -> int:
 
 
 def _limits(name: str) -> list[str]:
-    """The contents of the file `name` in the process's control group and in each group above it."""
+    """The contents of the file `name` in the process's control group and each group above it."""
     limits = []
     for line in _text(_MEMBERSHIP).splitlines():
         if not line.startswith("0::/"):  # a group of version 1
@@ -44,7 +47,7 @@ def _limits(name: str) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """What a file holds; nothing where it is missing or may not be read, since the limit is then not known."""
+    """The text of a file; empty where it is missing or may not be read, as the limit is then unknown."""
     with contextlib.suppress(OSError):
         return path.read_text(errors="replace").strip()
     return ""

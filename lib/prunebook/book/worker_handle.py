@@ -22,8 +22,7 @@ class Ended:
 
     `code` is negative for a signal, and None where the worker died first; `peak_memory` is the
     largest resident size in bytes, None where it is not known; `seconds` are those since the
-    process began, which the worker's own start is no part of
-    where it forks.
+    process began, of which the worker's own start is no part where it forks.
     """
 
     code: int | None
