@@ -1,14 +1,15 @@
-"""Does a change of the code change a number? Fingerprints of what methods, caches and pages compute.
+"""Does a change of the code change a number? Fingerprints of what methods, caches and pages
+compute.
 
     python -m benchmarks.fingerprints before.json
     python -m benchmarks.fingerprints after.json --compare before.json
 
 The second call, after a change that should leave every number as it is, names what differs and ends
 with an error if anything does. Every method runs with its defaults and with each of its options at
-other values, on a small random model from a fixed seed; its fingerprint is a hash of the weights that
-it leaves, beside the zeros among them and the loss. A cache's fingerprint is a hash of the tokens
-that are written with it and of the positions that it keeps. A page's is a hash of its tables in
-`_build/executed/quick`, without times. A method or an option that is not in the tables below is
+other values, on a small random model from a fixed seed; its fingerprint is a hash of the weights
+that it leaves, beside the zeros among them and the loss. A cache's fingerprint is a hash of the
+tokens that are written with it and of the positions that it keeps. A page's is a hash of its tables
+in `_build/executed/quick`, without times. A method or an option that is not in the tables below is
 refused, so that nothing new goes unwatched.
 
 Digits depend on the machine: a comparison with a file of another one is refused.
@@ -44,91 +45,153 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
     "besa": (
         {"sparsity": 0.5, "epochs": 4},
         {
-            "granularity": ["layer"], "penalty": [1.0], "epochs": [1], "reference": ["pruned"],
-            "smooth": [False], "exact": [False], **FAST,
+            "granularity": ["layer"],
+            "penalty": [1.0],
+            "epochs": [1],
+            "reference": ["pruned"],
+            "smooth": [False],
+            "exact": [False],
+            **FAST,
         },
     ),
     "bitnet-b158": ({}, {"norm": [False]}),
     "compresso": (
         {"sparsity": 0.3, "steps": 4},
         {
-            "learning_rate": [1e-3], "mask_rate": [0.5], "multiplier_rate": [0.5], "alone": [0.5],
-            "ramp": [0.25], "rank": [2], "hidden": [False], "batch": [2], "seed": [1], **FAST,
+            "learning_rate": [1e-3],
+            "mask_rate": [0.5],
+            "multiplier_rate": [0.5],
+            "alone": [0.5],
+            "ramp": [0.25],
+            "rank": [2],
+            "hidden": [False],
+            "batch": [2],
+            "seed": [1],
+            **FAST,
         },
     ),
     "deeper-layers": ({"blocks": 2}, {"sparsity": [0.4], **FAST}),
     "dsnot": (
         HALF,
         {
-            "pattern": ["2:4"], "start": ["magnitude", "ria", "sparsegpt"], "cycles": [3],
-            "threshold": [0.01], "power": [0.0], "variance": ["within"], "overshoot": [False],
-            "go_on": [True], "skip": ["mlp"], **FAST,
+            "pattern": ["2:4"],
+            "start": ["magnitude", "ria", "sparsegpt"],
+            "cycles": [3],
+            "threshold": [0.01],
+            "power": [0.0],
+            "variance": ["within"],
+            "overshoot": [False],
+            "go_on": [True],
+            "skip": ["mlp"],
+            **FAST,
         },
     ),
     "gradual-magnitude": (
         {"sparsity": 0.5, "updates": 4, "batch": 1},
         {
-            "pattern": ["2:4"], "start": [0.0], "end": [1.0], "embeddings": [True],
-            "learning_rate": [1e-2], "seed": [1], **FAST,
+            "pattern": ["2:4"],
+            "start": [0.0],
+            "end": [1.0],
+            "embeddings": [True],
+            "learning_rate": [1e-2],
+            "seed": [1],
+            **FAST,
         },
     ),
     "k-prune": (
         {"sparsity": 0.5, "damping": 1e-3},
         {
-            "predictive": [0.0], "representational": [1.0], "head_weight": [64.0],
-            "temperature": [1.0], "tune": [False], "refresh": [False], **FAST,
+            "predictive": [0.0],
+            "representational": [1.0],
+            "head_weight": [64.0],
+            "temperature": [1.0],
+            "tune": [False],
+            "refresh": [False],
+            **FAST,
         },
     ),
     "llm-pruner": (
         {"sparsity": 0.3, "keep_first": 1, "keep_last": 1},
         {
-            "ratio": [0.3], "criterion": ["vector", "element2", "mix", "l2", "random"],
-            "aggregation": ["prod", "max", "last"], "structure": ["channel"], "seed": [1], **FAST,
+            "ratio": [0.3],
+            "criterion": ["vector", "element2", "mix", "l2", "random"],
+            "aggregation": ["prod", "max", "last"],
+            "structure": ["channel"],
+            "seed": [1],
+            **FAST,
         },
     ),
     "llm-surgeon": (
         {"sparsity": 0.3, "shots": 2},
         {
-            "pattern": ["2:4"], "structure": ["rows+columns"], "damping": [0.1],
-            "max_correlate": [8], "variant": ["k-obd", "l-obd"], "scope": ["layer"], **FAST,
+            "pattern": ["2:4"],
+            "structure": ["rows+columns"],
+            "damping": [0.1],
+            "max_correlate": [8],
+            "variant": ["k-obd", "l-obd"],
+            "scope": ["layer"],
+            **FAST,
         },
     ),
     "magnitude": (HALF, {"pattern": ["2:4"], "scope": ["row", "model"]}),
     "minitron": (
         {"neurons": 24, "heads": 2, "hidden": 24},
         {
-            "blocks": [3], "sparsity": [0.3], "batch": ["mean"], "sequence": ["l2"],
-            "head_norm": ["channel"], "depth": ["perplexity"], **FAST,
+            "blocks": [3],
+            "sparsity": [0.3],
+            "batch": ["mean"],
+            "sequence": ["l2"],
+            "head_norm": ["channel"],
+            "depth": ["perplexity"],
+            **FAST,
         },
     ),
     "owl": (
         HALF,
         {
-            "pattern": ["2:4"], "base": ["magnitude", "sparsegpt"], "multiplier": [3.0],
-            "spread": [0.1], "by": ["linear"], "exact": [False], **FAST,
+            "pattern": ["2:4"],
+            "base": ["magnitude", "sparsegpt"],
+            "multiplier": [3.0],
+            "spread": [0.1],
+            "by": ["linear"],
+            "exact": [False],
+            **FAST,
         },
     ),
     "remove-blocks": ({"indices": (1,)}, {}),
     "ria": (
         HALF,
         {
-            "pattern": ["2:4"], "exponent": [0.0], "scope": ["row"],
-            "permute": ["each", "fold"], **FAST,
+            "pattern": ["2:4"],
+            "exponent": [0.0],
+            "scope": ["row"],
+            "permute": ["each", "fold"],
+            **FAST,
         },
     ),
     "sheared-llama": (
         {"neurons": 24, "heads": 2, "steps": 4},
         {
-            "blocks": [3], "hidden": [24], "learning_rate": [1e-3], "mask_rate": [0.1],
-            "multiplier_rate": [0.1], "ramp": [0.5], "train_weights": [False], "batch": [2],
-            "seed": [1], **FAST,
+            "blocks": [3],
+            "hidden": [24],
+            "learning_rate": [1e-3],
+            "mask_rate": [0.1],
+            "multiplier_rate": [0.1],
+            "ramp": [0.5],
+            "train_weights": [False],
+            "batch": [2],
+            "seed": [1],
+            **FAST,
         },
     ),
     "shortened-llama": (
         {"blocks": 1},
         {
-            "sparsity": [0.4], "criterion": ["taylor", "magnitude"], "keep_first": [2],
-            "keep_last": [4], **FAST,
+            "sparsity": [0.4],
+            "criterion": ["taylor", "magnitude"],
+            "keep_first": [2],
+            "keep_last": [4],
+            **FAST,
         },
     ),
     "sparsegpt": (
@@ -136,12 +199,13 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
         {"pattern": ["2:4"], "damping": [0.1], "block_size": [16], "update": [False], **FAST},
     ),
     "wanda": (HALF, {"pattern": ["2:4"], "scope": ["layer"], **FAST}),
-}  # fmt: skip
+}
 # options that stand for each other: where one is given, the other goes
 INSTEAD = {
-    "pattern": ["sparsity"], "sparsity": ["blocks", "neurons", "heads", "hidden"],
+    "pattern": ["sparsity"],
+    "sparsity": ["blocks", "neurons", "heads", "hidden"],
     "ratio": ["sparsity"],
-}  # fmt: skip
+}
 # options that need another one beside them
 BESIDE = {
     ("ria", "permute"): {"pattern": "2:4", "sparsity": None},
@@ -152,12 +216,16 @@ BESIDE = {
 CACHES = {
     "H2OCache": [{}, {"budget": 8}, {"recent": 0.25}, {"average": True}],
     "KeyformerCache": [
-        {"new_tokens": 6}, {"new_tokens": 6, "budget": 8}, {"new_tokens": 6, "recent": 0.1},
-        {"tau": (1.0, 1.0)}, {"new_tokens": 6, "noise": False}, {"new_tokens": 6, "seed": 1},
+        {"new_tokens": 6},
+        {"new_tokens": 6, "budget": 8},
+        {"new_tokens": 6, "recent": 0.1},
+        {"tau": (1.0, 1.0)},
+        {"new_tokens": 6, "noise": False},
+        {"new_tokens": 6, "seed": 1},
     ],
     "RandomCache": [{}, {"recent": 0.25}, {"seed": 1}],
     "WindowCache": [{}, {"budget": 8}, {"sinks": 2}],
-}  # fmt: skip
+}
 # ends of the names of columns that differ from run to run
 TIMES = ("seconds", "latency", "per_second", "peak_memory", "machine_busy")
 
@@ -250,12 +318,19 @@ def of_caches() -> Iterator[tuple[str, dict[str, Any]]]:
         for options in settings:
             cache = getattr(pb.caches, name)(**options)
             written = model.generate(
-                prompt, past_key_values=cache, max_new_tokens=6, min_new_tokens=6, do_sample=False,
+                prompt,
+                past_key_values=cache,
+                max_new_tokens=6,
+                min_new_tokens=6,
+                do_sample=False,
                 pad_token_id=0,
-            )  # fmt: skip
+            )
             given = [f"{option}={value}" for option, value in options.items()]
             kept = [layer.positions for layer in cache.layers]
-            yield " ".join(["cache", name, *given]), {"tokens": digest([written]), "positions": digest(kept)}
+            yield (
+                " ".join(["cache", name, *given]),
+                {"tokens": digest([written]), "positions": digest(kept)},
+            )
 
 
 def of_pages() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -281,17 +356,20 @@ def without_times(row: Mapping[str, Any]) -> dict[str, Any]:
 def machine() -> dict[str, str]:
     """What digits depend on beside the code."""
     return {
-        "processor": platform.machine(), "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": str(torch.get_num_threads()), "torch": torch.__version__,
+        "processor": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
         "transformers": transformers.__version__,
-    }  # fmt: skip
+    }
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """A line for each fingerprint that is new, gone or another."""
     lines = []
     for label in sorted(before.keys() | after.keys()):
-        old, new = before.get(label), after.get(label)
+        old = before.get(label)
+        new = after.get(label)
         if old is None:
             lines.append(f"new: {label}")
         elif new is None:
@@ -302,7 +380,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def without_effect(found: Mapping[str, Any]) -> list[str]:
-    """A line for each run whose option changes nothing of its method's first run: it watches little."""
+    """A line for each run whose option changes nothing of its method's first run: it watches
+    little."""
     lines = []
     for label, fingerprint in found.items():
         first = " ".join(label.split()[:2])

@@ -67,62 +67,96 @@ CATEGORIES = {
 # The time of a step is taken off whatever is around it.
 STEPS = {
     "loading": (
-        "prunebook.models:load_model", "prunebook.pretraining:small_llama",
+        "prunebook.models:load_model",
+        "prunebook.pretraining:small_llama",
         "transformers.modeling_utils:PreTrainedModel.from_pretrained",
         "transformers.tokenization_utils_base:PreTrainedTokenizerBase.from_pretrained",
     ),
     "text": ("prunebook.corpora:embedded_articles",),
     "calibration": ("prunebook.corpora:calibration_tokens",),
     "held-out": (
-        "prunebook.corpora:evaluation_tokens", "prunebook.corpora:training_tokens",
-        "prunebook.corpora:article_task", "prunebook.domains:domain_tokens",
-        "prunebook.instructions:instruction_windows", "prunebook.pretraining:pretraining_tokens",
+        "prunebook.corpora:evaluation_tokens",
+        "prunebook.corpora:training_tokens",
+        "prunebook.corpora:article_task",
+        "prunebook.domains:domain_tokens",
+        "prunebook.instructions:instruction_windows",
+        "prunebook.pretraining:pretraining_tokens",
     ),
     "dense": ("prunebook.evaluate:dense_baseline", "prunebook.evaluate:_run_dense"),
     "pruning": ("prunebook.methods.engine:prune", "prunebook.methods.scored:prune_by_score"),
     "footprint": (
-        "prunebook.costs:*", "prunebook.caches.comparison:time_steps",
+        "prunebook.costs:*",
+        "prunebook.caches.comparison:time_steps",
         "prunebook.blocks:count_zeros",
     ),
     "measuring": (
-        "prunebook.evaluate:measure", "prunebook.evaluate:perplexity",
-        "prunebook.evaluate:classify", "prunebook.caches.quality:*", "prunebook.caches.trace:*",
-        "prunebook.domains:domain_losses", "prunebook.instructions:response_nll",
+        "prunebook.evaluate:measure",
+        "prunebook.evaluate:perplexity",
+        "prunebook.evaluate:classify",
+        "prunebook.caches.quality:*",
+        "prunebook.caches.trace:*",
+        "prunebook.domains:domain_losses",
+        "prunebook.instructions:response_nll",
     ),
     "training": (
-        "prunebook.finetune:*", "prunebook.distillation:*", "prunebook.learned_masks:*",
-        "prunebook.domains:train_mixture", "prunebook.methods.besa:BESA.learn",
+        "prunebook.finetune:*",
+        "prunebook.distillation:*",
+        "prunebook.learned_masks:*",
+        "prunebook.domains:train_mixture",
+        "prunebook.methods.besa:BESA.learn",
         "prunebook.pretraining:train_tokenizer",
     ),
     "figures": (
-        "matplotlib.backend_bases:FigureCanvasBase.print_figure", "matplotlib.figure:Figure.draw",
-        "matplotlib.pyplot:figure", "matplotlib.pyplot:subplots", "matplotlib.pyplot:close",
+        "matplotlib.backend_bases:FigureCanvasBase.print_figure",
+        "matplotlib.figure:Figure.draw",
+        "matplotlib.pyplot:figure",
+        "matplotlib.pyplot:subplots",
+        "matplotlib.pyplot:close",
         "matplotlib_inline.backend_inline:show",
     ),
     "other": (
-        "prunebook.methods.comparison:compare", "prunebook.methods.comparison:sweep",
-        "prunebook.caches.comparison:compare", "prunebook.models:save_model",
+        "prunebook.methods.comparison:compare",
+        "prunebook.methods.comparison:sweep",
+        "prunebook.caches.comparison:compare",
+        "prunebook.models:save_model",
     ),
-}  # fmt: skip
+}
 # category -> modules and packages whose public functions and methods count where nothing else that
 # is listed here runs: what a page calls by itself. The longest name decides.
 PARTS = {
     "held-out": ("prunebook.corpora",),
     "pruning": (
-        "prunebook.allocation", "prunebook.blocks", "prunebook.criteria", "prunebook.folding",
-        "prunebook.gradients", "prunebook.hard_concrete", "prunebook.learned_masks",
-        "prunebook.learned_rates", "prunebook.methods", "prunebook.patterns",
-        "prunebook.permutation", "prunebook.reconstruction", "prunebook.size_budget",
-        "prunebook.structured_masks", "prunebook.structures", "prunebook.sublayers",
-        "prunebook.swapping", "prunebook.widths",
+        "prunebook.allocation",
+        "prunebook.blocks",
+        "prunebook.criteria",
+        "prunebook.folding",
+        "prunebook.gradients",
+        "prunebook.hard_concrete",
+        "prunebook.learned_masks",
+        "prunebook.learned_rates",
+        "prunebook.methods",
+        "prunebook.patterns",
+        "prunebook.permutation",
+        "prunebook.reconstruction",
+        "prunebook.size_budget",
+        "prunebook.structured_masks",
+        "prunebook.structures",
+        "prunebook.sublayers",
+        "prunebook.swapping",
+        "prunebook.widths",
     ),
     "figures": ("prunebook.book.drawings",),
     "other": (
-        "prunebook.bitlinear", "prunebook.book.kernel_page", "prunebook.claims",
-        "prunebook.compression", "prunebook.methods.comparison", "prunebook.render",
-        "prunebook.scaling", "prunebook.show",
+        "prunebook.bitlinear",
+        "prunebook.book.kernel_page",
+        "prunebook.claims",
+        "prunebook.compression",
+        "prunebook.methods.comparison",
+        "prunebook.render",
+        "prunebook.scaling",
+        "prunebook.show",
     ),
-}  # fmt: skip
+}
 
 
 def listed(table: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
@@ -227,7 +261,8 @@ class Instruments:
 
     def attach(self) -> None:
         """Time imports and `deepcopy` from now on, and wrap what is imported."""
-        import_statement, import_module = builtins.__import__, importlib.import_module
+        import_statement = builtins.__import__
+        import_module = importlib.import_module
 
         def timed_statement(name, globals=None, locals=None, fromlist=(), level=0):
             module = globals["__package__"] if level else name
@@ -621,10 +656,14 @@ def measure_pages(root: Path, names: Sequence[str], profile: str, out: Path, for
             print(f"{label}: failed, {failure}", flush=True)
             continue
         rows[page.name] = {
-            "name": page.name, "key": keys[page.name], "parameters": parameters, **answer,
+            "name": page.name,
+            "key": keys[page.name],
+            "parameters": parameters,
+            **answer,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": library_commit(), "versions": pinned_versions(),
-        }  # fmt: skip
+            "commit": library_commit(),
+            "versions": pinned_versions(),
+        }
         known[page.name] = answer["seconds"]
         write_atomic(out, json.dumps(record | {"rows": [*rows.values()]}, indent=1) + "\n")
         print(f"{label}: {summary(answer)}", flush=True)

@@ -16,31 +16,59 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
 
 
 def build_model(family: str, seed: int = 0, **changes):
-    """A random causal model in evaluation mode: width 32, three blocks, grouped queries where they exist.
+    """A random causal model in evaluation mode: width 32, three blocks, grouped queries where they
+    exist.
 
-    Weights are ten times larger than the families' defaults, so that pruning visibly changes the logits.
+    Weights are ten times larger than the families' defaults, so that pruning visibly changes the
+    logits.
     """
     import torch
     import transformers as tf
 
     special = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
     like_llama = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "initializer_range": 0.2,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+    }
     configs = {
         "llama": lambda: tf.LlamaConfig(**special | like_llama | changes),
-        "mistral": lambda: tf.MistralConfig(**special | like_llama | {"sliding_window": 8} | changes),
+        "mistral": lambda: tf.MistralConfig(
+            **special | like_llama | {"sliding_window": 8} | changes
+        ),
         "qwen2": lambda: tf.Qwen2Config(**special | like_llama | changes),
         "qwen3": lambda: tf.Qwen3Config(**special | like_llama | changes),
-        "opt": lambda: tf.OPTConfig(**special | {
-            "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "max_position_embeddings": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "pad_token_id": 2,
-        } | changes),
-        "gpt2": lambda: tf.GPT2Config(**special | {
-            "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "initializer_range": 0.2,
-        } | changes),
-    }  # fmt: skip
+        "opt": lambda: tf.OPTConfig(
+            **special
+            | {
+                "hidden_size": 32,
+                "ffn_dim": 64,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "max_position_embeddings": 64,
+                "word_embed_proj_dim": 32,
+                "init_std": 0.2,
+                "pad_token_id": 2,
+            }
+            | changes
+        ),
+        "gpt2": lambda: tf.GPT2Config(
+            **special
+            | {
+                "n_embd": 32,
+                "n_layer": 3,
+                "n_head": 4,
+                "n_positions": 64,
+                "initializer_range": 0.2,
+            }
+            | changes
+        ),
+    }
     torch.manual_seed(seed)
     return tf.AutoModelForCausalLM.from_config(configs[family]()).eval()
 
@@ -53,16 +81,23 @@ def make_model():
 
 @pytest.fixture
 def make_classifier():
-    """`make_classifier(seed=0, **config)`: a new tiny BERT with a head of five classes, its weights made large, too."""
+    """`make_classifier(seed=0, **config)`: a new tiny BERT with a head of five classes, its weights
+    made large, too."""
     import torch
     import transformers as tf
 
     def make(seed: int = 0, **changes):
         torch.manual_seed(seed)
         settings = {
-            "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "intermediate_size": 48, "max_position_embeddings": 64, "num_labels": 5, "initializer_range": 0.2,
-        }  # fmt: skip
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "max_position_embeddings": 64,
+            "num_labels": 5,
+            "initializer_range": 0.2,
+        }
         return tf.BertForSequenceClassification(tf.BertConfig(**settings | changes)).eval()
 
     return make
@@ -70,9 +105,11 @@ def make_classifier():
 
 @pytest.fixture
 def other_work(monkeypatch):
-    """`other_work(*cores)`: let sections that are timed last 10 s, each with so many cores' worth of other work.
+    """`other_work(*cores)`: let sections that are timed last 10 s, each with so many cores' worth
+    of other work.
 
-    The last number is that of all sections that follow. So no test depends on what else the machine does.
+    The last number is that of all sections that follow. So no test depends on what else the machine
+    does.
     """
     from prunebook import contention
 
@@ -80,7 +117,9 @@ def other_work(monkeypatch):
         now = contention.Counters(0.0, 0.0, 0.0, 0.0, 2)
         for share in itertools.chain(cores, itertools.repeat(cores[-1])):
             yield now
-            now = contention.Counters(now.wall + 10, now.busy + 10 + 10 * share, 0.0, now.own + 10, 2)
+            now = contention.Counters(
+                now.wall + 10, now.busy + 10 + 10 * share, 0.0, now.own + 10, 2
+            )
             yield now
 
     def set_other_work(*cores):
@@ -107,7 +146,9 @@ def word_tokenizer():
     words = {f"w{i}": i for i in range(VOCABULARY)}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w99"))
     core.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w99", eos_token="w1")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="w99", eos_token="w1"
+    )
 
 
 @pytest.fixture
@@ -119,7 +160,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def full_disk():
-    """`with full_disk(bytes):` no file can grow beyond that; hold it for the write alone, test logs are files too."""
+    """`with full_disk(bytes):` no file can grow beyond that; hold it for the write alone, test logs
+    are files too."""
 
     @contextlib.contextmanager
     def limit(size: int):

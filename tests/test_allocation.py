@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunebook.allocation import counts_from_rates, from_rates, largest_remainders, outliers, owl_rates, uniform
+from prunebook.allocation import (
+    counts_from_rates,
+    from_rates,
+    largest_remainders,
+    outliers,
+    owl_rates,
+    uniform,
+)
 from prunebook.blocks import find_blocks, weight_of
 from prunebook.errors import UserError
 from prunebook.methods import Magnitude, SparseGPT, Wanda, prune
@@ -21,8 +28,12 @@ def names_of(model):
 
 @pytest.mark.parametrize(
     ("distribution", "expected"),
-    [((1, 3, 5), (0.78, 0.70, 0.62)), ((0, 0, 0, 4), (0.74, 0.74, 0.74, 0.58)), ((2, 2, 2), (0.7, 0.7, 0.7))],
-)  # fmt: skip
+    [
+        ((1, 3, 5), (0.78, 0.70, 0.62)),
+        ((0, 0, 0, 4), (0.74, 0.74, 0.74, 0.58)),
+        ((2, 2, 2), (0.7, 0.7, 0.7)),
+    ],
+)
 def test_worked_examples(distribution, expected):
     assert owl_rates(distribution, 0.7) == pytest.approx(expected, abs=1e-12)
 
@@ -37,7 +48,8 @@ def test_the_mean_is_the_target_and_no_rate_leaves_its_range(distribution, spars
     assert min(rates) >= 0
     assert max(rates) <= max(0.99, (1 + sparsity) / 2)
     order = sorted(range(len(rates)), key=distribution.__getitem__)
-    assert all(rates[a] >= rates[b] - 1e-12 for a, b in itertools.pairwise(order))  # outliers protect
+    # outliers protect
+    assert all(rates[a] >= rates[b] - 1e-12 for a, b in itertools.pairwise(order))
 
 
 @given(distributions, st.floats(0.1, 9), st.floats(-5, 5))
@@ -62,7 +74,8 @@ def test_a_rate_beyond_its_range_is_clipped_and_the_rest_make_up_for_it():
 def test_outliers_by_hand(make_model, tokens, monkeypatch):
     # One weight of four stands above twice the mean: scores 1, 1, 1, 9 have the mean 3.
     monkeypatch.setattr("prunebook.allocation.wanda_score", lambda weight, norm: scores)
-    model, scores = make_model("llama"), torch.tensor([[1.0, 1], [1, 9]])
+    model = make_model("llama")
+    scores = torch.tensor([[1.0, 1], [1, 9]])
     assert set(outliers(model, tokens, 2.0).values()) == {25.0}
     scores = torch.tensor([[1.0, 1, 4]])  # twice the mean exactly is no outlier
     assert set(outliers(model, tokens, 2.0).values()) == {0.0}
@@ -73,14 +86,18 @@ def test_outliers_are_those_of_the_dense_model(make_model, tokens, family):
     model = make_model(family)
     seen = {}
     handles = [
-        linear.register_forward_pre_hook(lambda _, inputs, name=name: seen.__setitem__(name, inputs[0]))
-        for block in find_blocks(model) for name, linear in block.linears.items()
-    ]  # fmt: skip
+        linear.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.__setitem__(name, inputs[0])
+        )
+        for block in find_blocks(model)
+        for name, linear in block.linears.items()
+    ]
     with torch.no_grad():
         model(input_ids=tokens, use_cache=False)
     for handle in handles:
         handle.remove()
-    by_block, by_linear = outliers(model, tokens, 2.0), outliers(model, tokens, 2.0, by="linear")
+    by_block = outliers(model, tokens, 2.0)
+    by_linear = outliers(model, tokens, 2.0, by="linear")
     for block in find_blocks(model):
         scores = {
             name: weight_of(linear).double().abs() * seen[name].double().flatten(0, -2).norm(dim=0)
@@ -88,8 +105,12 @@ def test_outliers_are_those_of_the_dense_model(make_model, tokens, family):
         }
         together = torch.cat([score.flatten() for score in scores.values()])
         for name, score in scores.items():
-            assert by_linear[name] == pytest.approx(100 * (score > 2 * score.mean()).double().mean().item(), abs=1e-9)
-            assert by_block[name] == pytest.approx(100 * (together > 2 * together.mean()).double().mean().item())
+            assert by_linear[name] == pytest.approx(
+                100 * (score > 2 * score.mean()).double().mean().item(), abs=1e-9
+            )
+            assert by_block[name] == pytest.approx(
+                100 * (together > 2 * together.mean()).double().mean().item()
+            )
 
 
 def test_budgets_sum_to_the_global_count(make_model):
@@ -97,7 +118,9 @@ def test_budgets_sum_to_the_global_count(make_model):
     rates = {name: 0.5 + 0.013 * (i % 5) for i, name in enumerate(names_of(model))}
     budgets = from_rates(model, rates)
     sizes = {name: budget.size for name, budget in budgets.items()}
-    assert sum(b.removed for b in budgets.values()) == int(sum(sizes[n] * r for n, r in rates.items()) + 1e-6)
+    assert sum(b.removed for b in budgets.values()) == int(
+        sum(sizes[n] * r for n, r in rates.items()) + 1e-6
+    )
     for name, budget in budgets.items():
         assert 0 <= budget.removed - int(sizes[name] * rates[name]) <= 1
 
@@ -132,15 +155,22 @@ def test_prune_meets_an_allocation_to_the_weight(make_model, tokens, family, met
     model = make_model(family)
     rates = {name: 0.3 + 0.1 * (i % 4) for i, name in enumerate(names_of(model))}
     report = prune(model, method, calibration=tokens, allocation=rates)
-    sizes = {name: weight_of(x).numel() for block in find_blocks(model) for name, x in block.linears.items()}
+    sizes = {
+        name: weight_of(x).numel()
+        for block in find_blocks(model)
+        for name, x in block.linears.items()
+    }
     for name, sparsity in report.layers.items():
         assert sparsity == pytest.approx(rates[name], abs=1 / sizes[name] + 1e-12)
     total = sum(sizes.values())
-    assert round(report.sparsity * total) == int(sum(rates[n] * size for n, size in sizes.items()) + 1e-6)
+    assert round(report.sparsity * total) == int(
+        sum(rates[n] * size for n, size in sizes.items()) + 1e-6
+    )
 
 
 def test_the_uniform_allocation_is_the_plain_method(make_model, tokens):
-    plain, allocated = make_model("llama"), make_model("llama")
+    plain = make_model("llama")
+    allocated = make_model("llama")
     prune(plain, "wanda", sparsity=0.5, calibration=tokens)
     rates = dict.fromkeys(names_of(allocated), 0.5)
     prune(allocated, "wanda", sparsity=0.5, calibration=tokens, allocation=rates)
@@ -151,12 +181,24 @@ def test_the_uniform_allocation_is_the_plain_method(make_model, tokens):
 
 @pytest.mark.parametrize(
     ("method", "change", "message"),
-    [(Wanda(sparsity=0.5), {"a": 0.5}, "one rate for each linear of the blocks; a is missing or unknown"),
-     (Wanda(sparsity=0.5), {"model.layers.0.mlp.up_proj": 1.5}, r"rate 1.5 of .*up_proj is not allowed"),
-     (Wanda(pattern="2:4"), {}, "does not go with the pattern 2:4"),
-     (Magnitude(sparsity=0.5, scope="model"), {}, "does not go with the pattern 0.5 per model")],
-)  # fmt: skip
-def test_a_bad_allocation_is_refused_and_changes_nothing(make_model, tokens, method, change, message):
+    [
+        (
+            Wanda(sparsity=0.5),
+            {"a": 0.5},
+            "one rate for each linear of the blocks; a is missing or unknown",
+        ),
+        (
+            Wanda(sparsity=0.5),
+            {"model.layers.0.mlp.up_proj": 1.5},
+            r"rate 1.5 of .*up_proj is not allowed",
+        ),
+        (Wanda(pattern="2:4"), {}, "does not go with the pattern 2:4"),
+        (Magnitude(sparsity=0.5, scope="model"), {}, "does not go with the pattern 0.5 per model"),
+    ],
+)
+def test_a_bad_allocation_is_refused_and_changes_nothing(
+    make_model, tokens, method, change, message
+):
     model = make_model("llama")
     rates = dict.fromkeys(names_of(model), 0.5) | change
     with pytest.raises(UserError, match=message):
@@ -164,7 +206,9 @@ def test_a_bad_allocation_is_refused_and_changes_nothing(make_model, tokens, met
     assert verify(model, Unstructured(0.0)).sparsity == 0
 
 
-@pytest.mark.parametrize(("arguments", "message"), [((1.0,), "sparsity 1.0"), ((0.5, -0.1), "spread -0.1")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((1.0,), "sparsity 1.0"), ((0.5, -0.1), "spread -0.1")]
+)
 def test_impossible_targets_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         owl_rates([1, 2], *arguments)
@@ -177,8 +221,10 @@ def test_an_unknown_granularity_is_refused(make_model, tokens):
 
 def test_largest_remainders_by_hand():
     assert largest_remainders(np.array([1.5, 2.2, 0.3, 1.0]), 5).tolist() == [2, 2, 0, 1]
-    assert largest_remainders(np.array([0.5, 0.5, 0.5, 0.5]), 2).tolist() == [1, 1, 0, 0]  # ties: lowest index first
-    assert largest_remainders(np.array([0.29 * 100, 0.0]), 29).tolist() == [29, 0]  # 28.999999999999996
+    # ties: lowest index first
+    assert largest_remainders(np.array([0.5, 0.5, 0.5, 0.5]), 2).tolist() == [1, 1, 0, 0]
+    # 28.999999999999996
+    assert largest_remainders(np.array([0.29 * 100, 0.0]), 29).tolist() == [29, 0]
 
 
 def test_counts_from_rates_by_hand():
@@ -187,12 +233,16 @@ def test_counts_from_rates_by_hand():
     assert counts_from_rates([0.25, 0.75], [8, 4], 7).tolist() == [3, 4]
     assert counts_from_rates([0.25, 0.75], [8, 4], 0).tolist() == [0, 0]
     assert counts_from_rates([0.25, 0.75], [8, 4], 12).tolist() == [8, 4]
-    assert counts_from_rates([0, 0, 0, 0], [1, 1, 3, 1], 6).tolist() == [1, 1, 3, 1]  # sixths add up to less than 1
+    # sixths add up to less than 1
+    assert counts_from_rates([0, 0, 0, 0], [1, 1, 3, 1], 6).tolist() == [1, 1, 3, 1]
     with pytest.raises(UserError, match="removed 13 is not allowed for 12 weights"):
         counts_from_rates([0.25, 0.75], [8, 4], 13)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=30), st.floats(0, 1))
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=30),
+    st.floats(0, 1),
+)
 def test_counts_from_rates_meet_the_sum_in_the_order_of_the_rates(groups, fraction):
     rates, sizes = zip(*groups, strict=True)
     removed = int(fraction * sum(sizes))
@@ -200,4 +250,6 @@ def test_counts_from_rates_meet_the_sum_in_the_order_of_the_rates(groups, fracti
     assert counts.sum() == removed
     assert all(0 <= count <= size for count, size in zip(counts, sizes, strict=True))
     near = sorted(zip(rates, counts / np.array(sizes), 1 / np.array(sizes), strict=True))
-    assert all(a <= b + step_a + step_b for (_, a, step_a), (_, b, step_b) in itertools.pairwise(near))
+    assert all(
+        a <= b + step_a + step_b for (_, a, step_a), (_, b, step_b) in itertools.pairwise(near)
+    )

@@ -31,7 +31,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize(
-    "module", ["prunebook", "prunebook.catalog", "prunebook.book", "prunebook.claims", "prunebook.cli"]
+    "module",
+    ["prunebook", "prunebook.catalog", "prunebook.book", "prunebook.claims", "prunebook.cli"],
 )
 def test_reading_the_book_needs_no_torch(module):
     code = f"import sys, {module}; sys.exit(sorted({{'torch', 'transformers'}} & set(sys.modules)) != [])"
@@ -40,7 +41,11 @@ def test_reading_the_book_needs_no_torch(module):
 
 def test_the_whole_way_from_text_to_measured_quality(make_model, word_tokenizer, tmp_path, cache):
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(" ".join(f"w{(7 * n + 3 * n * n) % 100}" for n in range(i, i + 20)) for i in range(100)))
+    text.write_text(
+        "\n".join(
+            " ".join(f"w{(7 * n + 3 * n * n) % 100}" for n in range(i, i + 20)) for i in range(100)
+        )
+    )
     calibration = pb.calibration_tokens(word_tokenizer, samples=8, length=16, seed=0, text=text)
     held_out = pb.evaluation_tokens(word_tokenizer, windows=6, length=16, text=text)
     model = make_model("llama")
@@ -58,7 +63,9 @@ def test_the_whole_way_from_text_to_measured_quality(make_model, word_tokenizer,
 @pytest.mark.parametrize("same", [True, False])
 def test_the_same_seed_gives_the_same_mask(make_model, word_tokenizer, tmp_path, same):
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(" ".join(f"w{(n * n + i) % 100}" for n in range(20)) for i in range(200)))
+    text.write_text(
+        "\n".join(" ".join(f"w{(n * n + i) % 100}" for n in range(20)) for i in range(200))
+    )
     masks = []
     for seed in (0, 0 if same else 1):
         model = make_model("llama")

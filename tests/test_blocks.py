@@ -16,14 +16,30 @@ from prunebook.precision import matmul_precision
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 FAMILIES = (*LIKE_LLAMA, "opt", "gpt2")
-GATED = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-         "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]  # fmt: skip
+GATED = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+]
 LINEARS = {
     **{name: ("model.layers", GATED) for name in LIKE_LLAMA},
-    "opt": ("model.decoder.layers", ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj",
-                                     "self_attn.out_proj", "fc1", "fc2"]),
+    "opt": (
+        "model.decoder.layers",
+        [
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.q_proj",
+            "self_attn.out_proj",
+            "fc1",
+            "fc2",
+        ],
+    ),
     "gpt2": ("transformer.h", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
-}  # fmt: skip
+}
 GROUPS = {
     **{name: [GATED[:3], GATED[3:4], GATED[4:6], GATED[6:]] for name in LIKE_LLAMA},
     "opt": [
@@ -41,7 +57,8 @@ class Inputs:
     """A statistic that keeps what it sees."""
 
     def __init__(self, width, device):
-        self.width, self.seen = width, []
+        self.width = width
+        self.seen = []
 
     def update(self, inputs):
         self.seen.append(inputs.clone())
@@ -58,7 +75,9 @@ def true_inputs(model, tokens):
     """`[block] -> [n, length, width]`, what reaches each block in an ordinary forward pass."""
     seen = [[] for _ in find_blocks(model)]
     handles = [
-        block.module.register_forward_pre_hook(lambda _, inputs, at=block.index: seen[at].append(inputs[0]))
+        block.module.register_forward_pre_hook(
+            lambda _, inputs, at=block.index: seen[at].append(inputs[0])
+        )
         for block in find_blocks(model)
     ]
     with torch.no_grad():
@@ -118,13 +137,16 @@ def test_dense_blocks_receive_their_true_inputs(make_model, tokens, family):
     model = make_model(family)
     expected = true_inputs(model, tokens)
     for batch_size in (None, 3, 7):  # 3 leaves a remainder of one window
-        for got, want in zip(walked_inputs(model, tokens, batch_size=batch_size), expected, strict=True):
+        for got, want in zip(
+            walked_inputs(model, tokens, batch_size=batch_size), expected, strict=True
+        ):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 @every_family
 def test_pruned_blocks_feed_the_next_ones(make_model, tokens, family):
-    model, by_hand = make_model(family), make_model(family)
+    model = make_model(family)
+    by_hand = make_model(family)
     dense = true_inputs(model, tokens)
 
     def prune(block):
@@ -161,7 +183,9 @@ def test_statistics_see_the_input_of_their_linear(make_model, tokens, family):
     model = make_model(family)
     seen = {}
     handles = [
-        linear.register_forward_pre_hook(lambda _, inputs, name=name: seen.__setitem__(name, inputs[0]))
+        linear.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.__setitem__(name, inputs[0])
+        )
         for block in find_blocks(model)
         for name, linear in block.linears.items()
     ]
@@ -174,7 +198,10 @@ def test_statistics_see_the_input_of_their_linear(make_model, tokens, family):
             width = weight_of(step.linears[name]).shape[1]
             assert statistic.width == width
             torch.testing.assert_close(
-                statistic.all.reshape(-1, width), seen[name].reshape(-1, width), rtol=1e-4, atol=1e-4
+                statistic.all.reshape(-1, width),
+                seen[name].reshape(-1, width),
+                rtol=1e-4,
+                atol=1e-4,
             )
 
 
@@ -190,7 +217,9 @@ def test_the_batch_size_does_not_change_statistics(make_model, tokens, family, f
     whole = gather(7)
     for batch_size in (1, 3):
         for name, value in gather(batch_size).items():
-            torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-4 * whole[name].abs().max().item())
+            torch.testing.assert_close(
+                value, whole[name], rtol=1e-4, atol=1e-4 * whole[name].abs().max().item()
+            )
 
 
 def test_the_last_linear_runs_for_the_first_batch_only(make_model, tokens):
@@ -255,20 +284,24 @@ def test_activations_that_are_not_finite_name_the_linear(make_model, tokens):
     steps = walk(model, tokens)
     next(steps).collect(SquaredNorm)
     second = next(steps)
-    with pytest.raises(UserError, match=r"activations of model\.layers\.1\.self_attn\.o_proj hold NaN"):
+    with pytest.raises(
+        UserError, match=r"activations of model\.layers\.1\.self_attn\.o_proj hold NaN"
+    ):
         second.collect(SquaredNorm)
     assert hooks(model) == []
 
 
 @pytest.mark.parametrize(
     ("tokens", "message"),
-    [(torch.full((2, 4), 100), "token id 100, outside the vocabulary 0..99"),
-     (torch.full((2, 4), -1), "token id -1, outside the vocabulary"),
-     (torch.zeros(2, 4), r"int64 tensor \[n, length\], not empty, not torch.float32 \[2, 4\]"),
-     (torch.zeros(4, dtype=torch.int64), r"not torch.int64 \[4\]"),
-     (torch.zeros(0, 4, dtype=torch.int64), r"not torch.int64 \[0, 4\]"),
-     ([[1, 2]], "not list")],
-)  # fmt: skip
+    [
+        (torch.full((2, 4), 100), "token id 100, outside the vocabulary 0..99"),
+        (torch.full((2, 4), -1), "token id -1, outside the vocabulary"),
+        (torch.zeros(2, 4), r"int64 tensor \[n, length\], not empty, not torch.float32 \[2, 4\]"),
+        (torch.zeros(4, dtype=torch.int64), r"not torch.int64 \[4\]"),
+        (torch.zeros(0, 4, dtype=torch.int64), r"not torch.int64 \[0, 4\]"),
+        ([[1, 2]], "not list"),
+    ],
+)
 def test_bad_tokens_are_refused(make_model, tokens, message):
     with pytest.raises(UserError, match=message):
         next(iter(walk(make_model("llama"), tokens)))
@@ -281,7 +314,8 @@ def test_tokens_without_length_are_refused(make_model):
 
 def test_fast_precision_stays_close_and_keeps_the_residual_stream_in_float32(make_model, tokens):
     model = make_model("llama")
-    exact, fast = walked_inputs(model, tokens), walked_inputs(model, tokens, precision="fast")
+    exact = walked_inputs(model, tokens)
+    fast = walked_inputs(model, tokens, precision="fast")
     assert fast[2].dtype == torch.float32
     assert torch.equal(exact[0], fast[0])
     error = (exact[2] - fast[2]).norm() / exact[2].norm()
@@ -292,18 +326,28 @@ def test_fast_precision_stays_close_and_keeps_the_residual_stream_in_float32(mak
 
 def test_fast_statistics_are_gathered_in_float32(make_model, tokens):
     step = next(iter(walk(make_model("llama"), tokens, precision="fast")))
-    hessians, inputs = step.collect(Hessian), step.collect(Inputs)
+    hessians = step.collect(Hessian)
+    inputs = step.collect(Inputs)
     name = "model.layers.0.self_attn.q_proj"
     x = inputs[name].all.double().reshape(-1, 32)
-    torch.testing.assert_close(hessians[name].matrix().double(), 2 / 7 * x.T @ x, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        hessians[name].matrix().double(), 2 / 7 * x.T @ x, rtol=1e-5, atol=1e-4
+    )
 
 
 def test_fused_experts_are_refused_and_not_left_dense():
     config = transformers.MixtralConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=4,
-    )  # fmt: skip
-    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.experts\.\w+ \[4, \d+, \d+\] holds the experts"):
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    with pytest.raises(
+        UserError, match=r"model\.layers\.0\.mlp\.experts\.\w+ \[4, \d+, \d+\] holds the experts"
+    ):
         find_blocks(transformers.AutoModelForCausalLM.from_config(config))
 
 
@@ -313,19 +357,28 @@ def test_gradients_are_those_of_the_summed_loss(make_model, tokens, family, batc
     model = make_model(family)
     inputs, gradients = backpropagate(model, tokens, Inputs, batch_size=batch_size)
     stack, names = LINEARS[family]
-    assert sorted(gradients) == sorted(inputs) == sorted(f"{stack}.{i}.{name}" for i in range(3) for name in names)
+    assert (
+        sorted(gradients)
+        == sorted(inputs)
+        == sorted(f"{stack}.{i}.{name}" for i in range(3) for name in names)
+    )
     for group in GROUPS[family]:
         assert len({id(inputs[f"{stack}.1.{name}"]) for name in group}) == 1
     # dL/dW = sum over tokens of g a^T, from autograd on the weights
     loss = torch.nn.functional.cross_entropy(
-        model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum"
+        model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1),
+        tokens[:, 1:].flatten(),
+        reduction="sum",
     )
     loss.backward()
     for block in find_blocks(model):
         for name, linear in block.linears.items():
             expected = linear.weight.grad.T if family == "gpt2" else linear.weight.grad
-            g, a = gradients[name].all.flatten(0, 1), inputs[name].all.flatten(0, 1)
-            torch.testing.assert_close(g.T @ a, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+            g = gradients[name].all.flatten(0, 1)
+            a = inputs[name].all.flatten(0, 1)
+            torch.testing.assert_close(
+                g.T @ a, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()
+            )
 
 
 def test_nothing_is_left_after_gradients(make_model, tokens):
@@ -356,17 +409,23 @@ def test_fast_gradients_stay_close(make_model, tokens):
 
 
 def test_bad_tokens_and_gradients_are_named(make_model, tokens):
-    with pytest.raises(UserError, match=r"windows of at least 2 tokens to predict one, not \[7, 1\]"):
+    with pytest.raises(
+        UserError, match=r"windows of at least 2 tokens to predict one, not \[7, 1\]"
+    ):
         backpropagate(make_model("llama"), tokens[:, :1], Inputs)
     model = make_model("llama")
     model.lm_head.weight.data[5] = float("inf")
-    with pytest.raises(UserError, match=r"calibration gradients of model\.layers\.\d\..* hold NaN or infinity"):
+    with pytest.raises(
+        UserError, match=r"calibration gradients of model\.layers\.\d\..* hold NaN or infinity"
+    ):
         backpropagate(model, tokens, SecondMoment)
 
 
 @pytest.mark.parametrize("frozen", [(), (1,), (1, 2), (0,), (0, 2)])
 def test_linears_have_the_gradients_of_ordinary_ones(frozen):
-    x, weight, bias = torch.randn(2, 5, 7), torch.randn(3, 7), torch.randn(3)
+    x = torch.randn(2, 5, 7)
+    weight = torch.randn(3, 7)
+    bias = torch.randn(3)
     for i, tensor in enumerate((x, weight, bias)):
         tensor.requires_grad_(i not in frozen)
     for arguments in ((x, weight), (x, weight, bias)):
@@ -384,13 +443,16 @@ def test_linears_have_the_gradients_of_ordinary_ones(frozen):
 def test_a_block_runs_with_other_weights_and_gives_them_gradients(make_model, tokens, family):
     model = make_model(family)
     for step in walk(model, tokens, batch_size=3):
-        batch, before = step.hidden[2:3], step.hidden.clone()
+        batch = step.hidden[2:3]
+        before = step.hidden.clone()
         dense = {name: weight_of(linear).clone() for name, linear in step.linears.items()}
         halved = {name: (weight / 2).requires_grad_() for name, weight in dense.items()}
         with torch.enable_grad():
             output = step.run(batch, halved)
             gradients = torch.autograd.grad(output.square().sum(), list(halved.values()))
-        assert all(torch.equal(weight_of(step.linears[name]), weight) for name, weight in dense.items())
+        assert all(
+            torch.equal(weight_of(step.linears[name]), weight) for name, weight in dense.items()
+        )
         assert torch.equal(step.hidden, before)
         for linear in step.linears.values():
             linear.weight.data /= 2
@@ -422,12 +484,15 @@ def test_outputs_of_the_pass_that_collects_can_go_elsewhere(make_model, tokens, 
 @every_family
 @torch.no_grad()
 def test_fast_passes_stay_near_exact_and_leave_the_block_as_it_was(make_model, tokens, family):
-    """Each block's outputs from the same inputs: 3 % of their norm is some eight roundings to bfloat16."""
+    """Each block's outputs from the same inputs: 3 % of their norm is some eight roundings to
+    bfloat16."""
     model = make_model(family)
     parameters = dict(model.named_parameters())
     weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     exact_steps = walk(make_model(family), tokens, batch_size=3)
-    for step, exact_step in zip(walk(model, tokens, batch_size=3, precision="fast"), exact_steps, strict=True):
+    for step, exact_step in zip(
+        walk(model, tokens, batch_size=3, precision="fast"), exact_steps, strict=True
+    ):
         step.hidden.copy_(exact_step.hidden)
         found = torch.empty_like(step.hidden)
         expected = torch.empty_like(step.hidden)
@@ -487,4 +552,6 @@ def test_only_float32_weights_of_plain_linears_are_cast_ahead(make_model, tokens
         step = next(iter(walk(model, tokens[:1], precision=precision)))
         cast = step._cast_weights()
         assert set(cast) == {f"model.layers.0.{name}" for name in expected}
-        assert all(torch.equal(w, weight_of(step.linears[name]).bfloat16()) for name, w in cast.items())
+        assert all(
+            torch.equal(w, weight_of(step.linears[name]).bfloat16()) for name, w in cast.items()
+        )

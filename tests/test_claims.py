@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from prunebook import claims
-from prunebook.claims import CLAIM_MIME, RESULTS_MIME, claim, claim_speed, gap, not_testable, results
+from prunebook.claims import (
+    CLAIM_MIME,
+    RESULTS_MIME,
+    claim,
+    claim_speed,
+    gap,
+    not_testable,
+    results,
+)
 from prunebook.errors import UserError
 from prunebook.render import claim_html, human_bytes, protocol_line, results_text
 from prunebook.speedup import Speedup
@@ -26,7 +34,8 @@ def shown(monkeypatch):
 
 
 def test_gap_by_hand():
-    lower, higher = np.zeros((2, 4)), np.array([[1.0, 2, 3, 4], [3, 4, 5, 6]])
+    lower = np.zeros((2, 4))
+    higher = np.array([[1.0, 2, 3, 4], [3, 4, 5, 6]])
     result = gap(lower, higher)
     # differences: windows' means 2 3 4 5 (std sqrt(5/3)), seeds' means 2.5 4.5 (std sqrt(2))
     assert result.mean == 3.5
@@ -40,7 +49,8 @@ def test_gap_of_one_seed_has_no_seed_term():
 
 
 @pytest.mark.parametrize(
-    ("mean", "verdict"), [(2.5, "holds"), (2.0, "tie"), (0.0, "tie"), (-2.0, "tie"), (-2.5, "fails")]
+    ("mean", "verdict"),
+    [(2.5, "holds"), (2.0, "tie"), (0.0, "tie"), (-2.0, "tie"), (-2.5, "fails")],
 )
 def test_verdict_turns_at_two_standard_errors(mean, verdict):
     assert claims.Gap(mean, 1.0).verdict == verdict
@@ -85,7 +95,9 @@ def test_gap_refuses(lower, higher, message):
     [(True, "holds"), (np.bool_(False), "fails"), ("tie", "tie"), (claims.Gap(-1, 0.1), "fails")],
 )
 def test_claim_is_shown_and_recorded(shown, verdict, word):
-    record = claim("k", "Wanda < magnitude", **TEXTS, verdict=verdict, protocol={"windows": np.int64(24)})
+    record = claim(
+        "k", "Wanda < magnitude", **TEXTS, verdict=verdict, protocol={"windows": np.int64(24)}
+    )
     (bundle,) = shown
     assert bundle[CLAIM_MIME] == record.to_dict() == json.loads(json.dumps(bundle[CLAIM_MIME]))
     assert bundle[CLAIM_MIME]["verdict"] == word
@@ -104,7 +116,9 @@ def test_claim_records_the_gap(shown):
     }
 
 
-@pytest.mark.parametrize("verdict", ["not_testable", "true", 1, None, math.nan, claims.Gap(math.nan, 1.0)])
+@pytest.mark.parametrize(
+    "verdict", ["not_testable", "true", 1, None, math.nan, claims.Gap(math.nan, 1.0)]
+)
 def test_claim_refuses_a_verdict(shown, verdict):
     with pytest.raises(UserError, match="claim 'k'"):
         claim("k", "s", **TEXTS, verdict=verdict, protocol={})
@@ -117,7 +131,9 @@ def test_claim_refuses_an_empty_text(shown):
 
 
 def test_not_testable_says_why(shown):
-    not_testable("k", "2:4 is faster", paper="1.6x", source="Table 5", reason="no sparse tensor cores")
+    not_testable(
+        "k", "2:4 is faster", paper="1.6x", source="Table 5", reason="no sparse tensor cores"
+    )
     page = shown[0]["text/html"]
     assert shown[0][CLAIM_MIME]["verdict"] == "not_testable"
     assert "no sparse tensor cores" in page
@@ -127,9 +143,12 @@ def test_not_testable_says_why(shown):
 
 def test_words_of_the_verdicts(shown):
     pages = [
-        claim_html(claim("k", "s", **TEXTS, verdict=word, protocol={}).to_dict()) for word in ("holds", "tie", "fails")
+        claim_html(claim("k", "s", **TEXTS, verdict=word, protocol={}).to_dict())
+        for word in ("holds", "tie", "fails")
     ]
-    for page, words in zip(pages, ["✓</span> holds<", "tie (within two", "does not hold at this"], strict=True):
+    for page, words in zip(
+        pages, ["✓</span> holds<", "tie (within two", "does not hold at this"], strict=True
+    ):
         assert words in page
 
 
@@ -143,7 +162,9 @@ def test_results_are_json_with_null_for_what_is_not_finite(shown):
     }
     record = results([row], protocol={"model": "m"})
     data = json.loads(json.dumps(shown[0][RESULTS_MIME], allow_nan=False))
-    assert data["rows"] == [{"label": "Wanda", "perplexity": 30.5, "kl": None, "agreement": None, "seed": None}]
+    assert data["rows"] == [
+        {"label": "Wanda", "perplexity": 30.5, "kl": None, "agreement": None, "seed": None}
+    ]
     assert data["protocol"] == {"model": "m"}
     assert data["versions"]["prunebook"] == "0.1.0"
     assert data == record.to_dict()
@@ -151,10 +172,17 @@ def test_results_are_json_with_null_for_what_is_not_finite(shown):
 
 def test_results_table_formats_numbers(shown):
     row = {
-        "label": "Wanda <50%>", "method": "wanda", "sparsity": 0.5, "perplexity": 1234.567, "kl": 0.12345,
-        "agreement": 0.876, "seconds": 12.34, "peak_memory": 1536 * 2**20, "parameters": 134515008,
+        "label": "Wanda <50%>",
+        "method": "wanda",
+        "sparsity": 0.5,
+        "perplexity": 1234.567,
+        "kl": 0.12345,
+        "agreement": 0.876,
+        "seconds": 12.34,
+        "peak_memory": 1536 * 2**20,
+        "parameters": 134515008,
         "extra_thing": True,
-    }  # fmt: skip
+    }
     results([row, {"label": "dense"}], protocol={"model": "m", "seeds": 3})
     page = shown[0]["text/html"]
     for text in (
@@ -175,10 +203,18 @@ def test_results_table_formats_numbers(shown):
 
 
 def test_costs_of_size_are_shown_where_sizes_differ():
-    dense = {"label": "dense", "parameters": 20, "flops": 35.6e9, "kv_cache_bytes": 3 * 2**20, "latency": 0.2374}
+    dense = {
+        "label": "dense",
+        "parameters": 20,
+        "flops": 35.6e9,
+        "kv_cache_bytes": 3 * 2**20,
+        "latency": 0.2374,
+    }
     alike = results_text([dense, dense | {"label": "zeros"}])
     assert not any(heading in alike for heading in ("GFLOPs", "KV cache", "Latency"))
-    text = results_text([dense, dense | {"label": "small", "parameters": 10, "flops": 1.03e9, "latency": None}])
+    text = results_text(
+        [dense, dense | {"label": "small", "parameters": 10, "flops": 1.03e9, "latency": None}]
+    )
     assert text.splitlines() == [
         "Method  Parameters  GFLOPs  KV cache  Latency [ms]",
         "dense   20          35.60   3.0 MiB   237",
@@ -241,7 +277,9 @@ def test_results_text_is_aligned():
     )
 
 
-@pytest.mark.parametrize(("rows", "message"), [([], "no rows"), ([{"a": object()}], r"row 0\.a: object")])
+@pytest.mark.parametrize(
+    ("rows", "message"), [([], "no rows"), ([{"a": object()}], r"row 0\.a: object")]
+)
 def test_results_refuse(rows, message):
     with pytest.raises(UserError, match=message):
         results(rows, protocol={})

@@ -66,14 +66,19 @@ def test_list_by_tag(book):
         (["--tag", "weight=Frozen", "--tag", "type=Semi-structured"], ["wanda"]),
         (["--tag", "weight=Other"], []),
     ]:
-        assert [paper["slug"] for paper in json.loads(call("list", "--json", *arguments).stdout)] == slugs
+        assert [
+            paper["slug"] for paper in json.loads(call("list", "--json", *arguments).stdout)
+        ] == slugs
     assert call("list", "--tag", "weight=Other").stdout == ""
 
 
 @pytest.mark.parametrize(
     ("tag", "message"),
     [
-        ("kind=Other", "unknown facet 'kind'; allowed: type, criteria, budget, data, retrain, weight"),
+        (
+            "kind=Other",
+            "unknown facet 'kind'; allowed: type, criteria, budget, data, retrain, weight",
+        ),
         ("weight", "unknown weight value ''; allowed: Frozen, Update, Other"),
         ("weight=frozen", "unknown weight value 'frozen'; allowed: Frozen, Update, Other"),
     ],
@@ -105,20 +110,31 @@ def test_show(book):
         "venue     ICLR 2024 (conference)\n"
         "paper     https://arxiv.org/abs/2306.11695\n"
         "code      https://github.com/locuslab/wanda (official, MIT)\n"
-        "tags      type=Unstructured,Semi-structured  criteria=Wanda  budget=Sparsity  data=Calibration  "
+        "tags      type=Unstructured,Semi-structured  criteria=Wanda  budget=Sparsity  "
+        "data=Calibration  "
         "retrain=Without  weight=Frozen\n"
         "method    wanda\n"
         "notebook  papers/wanda.ipynb\n"
         "blog      https://example.org/blog\n"
     )
     lines = call("show", "scaling").stdout.splitlines()
-    assert [line.split()[0] for line in lines[4:]] == ["authors", "venue", "tags", "method", "notebook"]
+    assert [line.split()[0] for line in lines[4:]] == [
+        "authors",
+        "venue",
+        "tags",
+        "method",
+        "notebook",
+    ]
     assert "method    not run yet" in lines
 
 
 def test_show_as_json(book):
     paper = json.loads(call("show", "wanda", "--json").stdout)
-    assert (paper["notebook"], paper["slug"], paper["method"]) == ("papers/wanda.ipynb", "wanda", "wanda")
+    assert (paper["notebook"], paper["slug"], paper["method"]) == (
+        "papers/wanda.ipynb",
+        "wanda",
+        "wanda",
+    )
 
 
 def test_show_unknown_paper(book):
@@ -148,14 +164,19 @@ def test_check(book):
     ],
 )
 def test_prune_refuses_a_bad_option(option, message):
-    assert error("prune", "smollm2-135m", "sparsegpt", "--option", option) == f"prunebook: {message}"
+    assert (
+        error("prune", "smollm2-135m", "sparsegpt", "--option", option) == f"prunebook: {message}"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["wander"], "prunebook: method 'wander' is unknown; use "),
-        (["wanda", "--option", "damping=1"], "prunebook: method 'wanda' has no option damping; it has "),
+        (
+            ["wanda", "--option", "damping=1"],
+            "prunebook: method 'wanda' has no option damping; it has ",
+        ),
         (["wanda", "--sparsity", "1.5"], "prunebook: sparsity 1.5 "),
         (["wanda", "--pattern", "3:2"], "prunebook: pattern '3:2' "),
     ],
@@ -176,18 +197,27 @@ def test_methods():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder with a random two-block Llama of 20 words, `model`, and a text of these words, `text.txt`."""
+    """A folder with a random two-block Llama of 20 words, `model`, and a text of these words,
+    `text.txt`."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
     folder = tmp_path_factory.mktemp("tiny")
     words = [f"w{index}" for index in range(20)]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder / "model")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(
+        folder / "model"
+    )
     set_seed(0)
     config = LlamaConfig(
-        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     (folder / "text.txt").write_text("\n".join(" ".join(words[line % 7 :]) for line in range(100)))
@@ -196,12 +226,15 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def on_tiny(tiny, tmp_path, monkeypatch):
-    """The options that make a command use the tiny model and text on the CPU, in a cache of its own."""
+    """The options that make a command use the tiny model and text on the CPU, in a cache of its
+    own."""
     monkeypatch.setenv("PRUNEBOOK_CACHE", str(tmp_path / "cache"))
     return ["--text", str(tiny / "text.txt"), "--length", "16", "--device", "cpu"]
 
 
-@pytest.mark.parametrize(("method", "calibration"), [("magnitude", None), ("wanda", {"samples": 3, "length": 16})])
+@pytest.mark.parametrize(
+    ("method", "calibration"), [("magnitude", None), ("wanda", {"samples": 3, "length": 16})]
+)
 def test_prune_measures_and_saves(tiny, on_tiny, tmp_path, method, calibration):
     arguments = [
         str(tiny / "model"),
@@ -221,16 +254,22 @@ def test_prune_measures_and_saves(tiny, on_tiny, tmp_path, method, calibration):
     assert result["saved"] == str(tmp_path / "out")
     recipe = json.loads((tmp_path / "out" / "prunebook.json").read_text())
     assert recipe["measured"] == result["measured"]
-    pruned = json.loads(call("eval", str(tmp_path / "out"), "--windows", "2", *on_tiny, "--json").stdout)
+    pruned = json.loads(
+        call("eval", str(tmp_path / "out"), "--windows", "2", *on_tiny, "--json").stdout
+    )
     assert pruned["perplexity"] == pytest.approx(result["measured"]["perplexity"], rel=1e-6)
-    dense = json.loads(call("eval", str(tiny / "model"), "--windows", "2", *on_tiny, "--json").stdout)
+    dense = json.loads(
+        call("eval", str(tiny / "model"), "--windows", "2", *on_tiny, "--json").stdout
+    )
     assert dense["perplexity"] == pytest.approx(result["dense_perplexity"], rel=1e-6)
 
 
 def test_prune_and_eval_print_tables(tiny, on_tiny, tmp_path):
     options = ["--option", "scope=row", "--sparsity", "0.25", "--windows", "2", *on_tiny]
     lines = call("prune", str(tiny / "model"), "magnitude", *options).stdout.splitlines()
-    assert lines[0].startswith("Method     Sparsity  Perplexity  KL to dense  Agreement  Seconds  Peak memory")
+    assert lines[0].startswith(
+        "Method     Sparsity  Perplexity  KL to dense  Agreement  Seconds  Peak memory"
+    )
     assert [line.split()[:2] for line in lines[1:]] == [["dense", "–"], ["magnitude", "25.00%"]]
     assert not (tmp_path / "out").exists()
     header, row = call("eval", str(tiny / "model"), "--windows", "2", *on_tiny).stdout.splitlines()
@@ -261,7 +300,11 @@ def test_run(book, fake_book):
     call("run")
     call("run", "wanda", "scaling", "--profile", "full", "--jobs", "2", "--force", code=1)
     assert fake_book == [
-        (book, [], {"profile": "quick", "jobs": None, "force": False, "since": None, "fail_fast": False}),
+        (
+            book,
+            [],
+            {"profile": "quick", "jobs": None, "force": False, "since": None, "fail_fast": False},
+        ),
         (
             book,
             ["wanda", "scaling"],
@@ -292,14 +335,25 @@ def test_build_and_serve(book, fake_book):
 
 
 GIVEN = (
-    "--title", "ShortGPT: Layers", "--author", "Xin Men", "--author", "Mingyu Xu", "--year", "2025", "--venue", "ACL",
-)  # fmt: skip
+    "--title",
+    "ShortGPT: Layers",
+    "--author",
+    "Xin Men",
+    "--author",
+    "Mingyu Xu",
+    "--year",
+    "2025",
+    "--venue",
+    "ACL",
+)
 
 
 @pytest.fixture
 def answers(monkeypatch):
     """Stands in for arXiv and OpenReview: `answers.found` is what they say, an error is raised."""
-    state = SimpleNamespace(found=NoAnswerError("export.arxiv.org cannot be reached: refused"), asked=[])
+    state = SimpleNamespace(
+        found=NoAnswerError("export.arxiv.org cannot be reached: refused"), asked=[]
+    )
 
     def fetch(identifier):
         state.asked.append(identifier)
@@ -331,9 +385,16 @@ def record_of(book, slug) -> dict:
 
 
 def test_new_takes_what_the_service_says(book, answers):
-    answers.found = Metadata("ShortGPT: Layers", ("Xin Men",), 2024, "arXiv", "preprint", "Accepted at ACL")
-    result = call("new", "2403.03853", "--slug", "shortgpt", "--record-only", "--tag", "type=Structured-Depth")
-    assert result.stdout.splitlines()[0] == "remark of the authors, perhaps on the venue: Accepted at ACL"
+    answers.found = Metadata(
+        "ShortGPT: Layers", ("Xin Men",), 2024, "arXiv", "preprint", "Accepted at ACL"
+    )
+    result = call(
+        "new", "2403.03853", "--slug", "shortgpt", "--record-only", "--tag", "type=Structured-Depth"
+    )
+    assert (
+        result.stdout.splitlines()[0]
+        == "remark of the authors, perhaps on the venue: Accepted at ACL"
+    )
     assert answers.asked == ["2403.03853"]
     record = record_of(book, "shortgpt")
     assert (record["authors"], record["year"], record["method"]) == (["Xin Men"], 2024, None)
@@ -356,7 +417,8 @@ def test_new_asks_where_there_is_no_network(book, answers):
     result = CliRunner().invoke(main, arguments, input=typed)
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines() == [
-        "prunebook: export.arxiv.org cannot be reached: refused; please type what it would have said"
+        "prunebook: export.arxiv.org cannot be reached: refused; please type what it would have "
+        "said"
     ]
     record = record_of(book, "shortgpt")
     assert (record["title"], record["authors"]) == ("ShortGPT: Layers", ["Xin Men", "Mingyu Xu"])
@@ -366,12 +428,15 @@ def test_new_asks_where_there_is_no_network(book, answers):
 def test_new_refuses_before_it_asks(book, answers):
     new = ["new", "2403.03853", "--slug"]
     assert error(*new, "wanda") == (
-        "prunebook: papers/wanda.ipynb exists already; choose another --slug, or correct that notebook"
+        "prunebook: papers/wanda.ipynb exists already; choose another --slug, or correct that "
+        "notebook"
     )
     assert error("new", "2306.11695", "--slug", "a") == (
         "prunebook: 2306.11695 is in the book already: papers/wanda.ipynb"
     )
-    assert error(*new, "a", "--tag", "type=Flat").startswith("prunebook: unknown type value 'Flat'; allowed: ")
+    assert error(*new, "a", "--tag", "type=Flat").startswith(
+        "prunebook: unknown type value 'Flat'; allowed: "
+    )
     assert answers.asked == []
     answers.found = UserError("arXiv has no paper '2403.03853'")
     assert error(*new, "a") == "prunebook: arXiv has no paper '2403.03853'"
@@ -396,7 +461,10 @@ def test_preview(book, fake_book, monkeypatch):
     assert opened == [page.as_uri()]
     assert fake_book == [(book, ["wanda"], {"profile": profile}) for profile in ("quick", "full")]
     assert call("preview", "scaling", code=1).stdout == ""  # the notebook failed
-    assert error("preview", "../index") == "prunebook: unknown paper '../index'; allowed: wanda, scaling"
+    assert (
+        error("preview", "../index")
+        == "prunebook: unknown paper '../index'; allowed: wanda, scaling"
+    )
 
 
 @pytest.mark.parametrize(
@@ -426,5 +494,7 @@ def test_reading_commands_import_no_torch(book):
         "codes = [CliRunner().invoke(main, command).exit_code for command in commands]\n"
         "print(codes, sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=book)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=book
+    )
     assert done.stdout == "[0, 0, 0, 0] []\n"

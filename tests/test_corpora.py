@@ -22,7 +22,8 @@ from prunebook.models import load_model
 
 @pytest.fixture(scope="session")
 def numbers():
-    """A tokenizer that reads its text as numbers, one id a word: every token tells where it stood."""
+    """A tokenizer that reads its text as numbers, one id a word: every token tells where it
+    stood."""
 
     class Numbers:
         def __call__(self, text, add_special_tokens, verbose):
@@ -34,9 +35,13 @@ def numbers():
 
 @pytest.fixture
 def counting(tmp_path):
-    """A file of the numbers 0..999, ten a line: calibration 0..349, evaluation 350..599, training 600..999."""
+    """A file of the numbers 0..999, ten a line: calibration 0..349, evaluation 350..599, training
+    600..999."""
     path = tmp_path / "counting.txt"
-    path.write_text("\n".join(" ".join(map(str, range(n, n + 10))) for n in range(0, 1000, 10)), encoding="utf-8")
+    path.write_text(
+        "\n".join(" ".join(map(str, range(n, n + 10))) for n in range(0, 1000, 10)),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -51,8 +56,16 @@ def test_a_file_is_cut_at_35_and_60_percent_of_its_lines(counting):
 
 
 def test_embedded_splits_share_no_article_and_leave_none_out():
-    titles = {split: {title for title, _ in embedded_articles() if split_of(title) == split} for split in SPLITS}
-    assert len(set.union(*titles.values())) == sum(map(len, titles.values())) == len(embedded_articles()) > 50
+    titles = {
+        split: {title for title, _ in embedded_articles() if split_of(title) == split}
+        for split in SPLITS
+    }
+    assert (
+        len(set.union(*titles.values()))
+        == sum(map(len, titles.values()))
+        == len(embedded_articles())
+        > 50
+    )
     for split in SPLITS:
         text = text_of(split)
         assert len(text) > 300_000
@@ -80,7 +93,9 @@ def test_calibration_follows_its_seed(numbers, counting):
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[2], draws[3])
-    offsets = {int(calibration_tokens(numbers, 1, 10, seed, counting)[0, 0]) % 10 for seed in range(40)}
+    offsets = {
+        int(calibration_tokens(numbers, 1, 10, seed, counting)[0, 0]) % 10 for seed in range(40)
+    }
     assert len(offsets) > 5  # the grid moves as well
 
 
@@ -102,15 +117,25 @@ def test_evaluation_windows_are_evenly_spaced_over_all_of_the_text(numbers, coun
 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
-    [(calibration_tokens, (35, 10, 0), "calibration text .* has 350 tokens, too few for 35 windows of 10; .* most 34"),
-     (evaluation_tokens, (26, 10), "evaluation text .* has 250 tokens, too few for 26 windows of 10; .* at most 25"),
-     (evaluation_tokens, (None, 251), "too few for 1 windows of 251; ask for at most 0"),
-     (calibration_tokens, (1, 400), "at most 0"),
-     (calibration_tokens, (0, 10), "number of windows must be at least 1, not 0"),
-     (evaluation_tokens, (0, 10), "number of windows must be at least 1, not 0"),
-     (evaluation_tokens, (3, 0), "length must be at least 1, not 0"),
-     (calibration_tokens, (-1, 10), "not -1")],
-)  # fmt: skip
+    [
+        (
+            calibration_tokens,
+            (35, 10, 0),
+            "calibration text .* has 350 tokens, too few for 35 windows of 10; .* most 34",
+        ),
+        (
+            evaluation_tokens,
+            (26, 10),
+            "evaluation text .* has 250 tokens, too few for 26 windows of 10; .* at most 25",
+        ),
+        (evaluation_tokens, (None, 251), "too few for 1 windows of 251; ask for at most 0"),
+        (calibration_tokens, (1, 400), "at most 0"),
+        (calibration_tokens, (0, 10), "number of windows must be at least 1, not 0"),
+        (evaluation_tokens, (0, 10), "number of windows must be at least 1, not 0"),
+        (evaluation_tokens, (3, 0), "length must be at least 1, not 0"),
+        (calibration_tokens, (-1, 10), "not -1"),
+    ],
+)
 def test_too_little_text_says_how_much_there_is(numbers, counting, function, arguments, message):
     with pytest.raises(UserError, match=message):
         function(numbers, *arguments, text=counting)
@@ -124,7 +149,8 @@ def test_the_most_that_is_offered_can_be_had(numbers, counting):
 
 def test_the_embedded_text_is_enough_for_the_defaults(embedded):
     _, tokenizer = embedded
-    calibration, evaluation = calibration_tokens(tokenizer, 64, 512), evaluation_tokens(tokenizer, 64, 512)
+    calibration = calibration_tokens(tokenizer, 64, 512)
+    evaluation = evaluation_tokens(tokenizer, 64, 512)
     assert calibration.shape == evaluation.shape == (64, 512)
     assert calibration.max() < 49152
     assert torch.equal(evaluation, evaluation_tokens(tokenizer, 64, 512))
@@ -138,7 +164,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(UserError, match="split 'test' is unknown; use calibration, evaluation, training"):
+    with pytest.raises(
+        UserError, match="split 'test' is unknown; use calibration, evaluation, training"
+    ):
         text_of("test")
 
 
@@ -174,7 +202,9 @@ def test_a_dataset_without_text_is_refused(tmp_path, datasets_cache):
 
 @pytest.mark.parametrize("name", ["wikitext", "c4", "nobody/nothing", "/no/such/file.txt"])
 def test_a_hub_that_is_missing_is_one_clear_line(name, datasets_cache):
-    with pytest.raises(UserError, match=rf"text '{name}' cannot be loaded \(.+\); use the embedded text") as caught:
+    with pytest.raises(
+        UserError, match=rf"text '{name}' cannot be loaded \(.+\); use the embedded text"
+    ) as caught:
         text_of("calibration", name)
     assert "\n" not in str(caught.value)
 
@@ -184,13 +214,25 @@ PROSE = "one two three four five six seven eight"
 
 @pytest.mark.parametrize(
     ("raw", "cleaned"),
-    [(PROSE, PROSE), ("too short a line of prose here", ""), (f"== {PROSE} ==", ""), (f"| {PROSE}", ""),
-     (f"! {PROSE}", ""), (f"'''{PROSE}''' ''end''", f"{PROSE} end"), (f"* {PROSE}", PROSE), (f"#: {PROSE}", PROSE),
-     (f"{PROSE} ( ) nine [ ] .", f"{PROSE} nine."), (f"{PROSE} ( , nine )", f"{PROSE} (nine)"),
-     (f"{PROSE} <ref>nine</ref>&nbsp;ten", f"{PROSE} nine ten"), (f"{PROSE}  ,  nine", f"{PROSE}, nine"),
-     (f"{PROSE} {{{{nine}}}} [[ten]]", f"{PROSE} nine ten"), (f"{PROSE}\n\nshort\n{PROSE}", f"{PROSE}\n{PROSE}"),
-     ("it's one two three four five six seven", "it's one two three four five six seven"), ("", "")],
-)  # fmt: skip
+    [
+        (PROSE, PROSE),
+        ("too short a line of prose here", ""),
+        (f"== {PROSE} ==", ""),
+        (f"| {PROSE}", ""),
+        (f"! {PROSE}", ""),
+        (f"'''{PROSE}''' ''end''", f"{PROSE} end"),
+        (f"* {PROSE}", PROSE),
+        (f"#: {PROSE}", PROSE),
+        (f"{PROSE} ( ) nine [ ] .", f"{PROSE} nine."),
+        (f"{PROSE} ( , nine )", f"{PROSE} (nine)"),
+        (f"{PROSE} <ref>nine</ref>&nbsp;ten", f"{PROSE} nine ten"),
+        (f"{PROSE}  ,  nine", f"{PROSE}, nine"),
+        (f"{PROSE} {{{{nine}}}} [[ten]]", f"{PROSE} nine ten"),
+        (f"{PROSE}\n\nshort\n{PROSE}", f"{PROSE}\n{PROSE}"),
+        ("it's one two three four five six seven", "it's one two three four five six seven"),
+        ("", ""),
+    ],
+)
 def test_markup_is_cleaned(raw, cleaned):
     assert clean(raw) == cleaned
 
@@ -199,7 +241,9 @@ def test_the_embedded_text_holds_no_markup():
     for _, body in embedded_articles():
         for line in body.splitlines():
             assert len(line.split()) >= 8
-            assert not any(mark in line for mark in ("[[", "]]", "{{", "}}", "'''", "&nbsp;", "<ref"))
+            assert not any(
+                mark in line for mark in ("[[", "]]", "{{", "}}", "'''", "&nbsp;", "<ref")
+            )
 
 
 def test_the_task_of_articles():
@@ -218,13 +262,17 @@ def test_the_task_of_articles():
             assert (mine[:, -1] == tokenizer.sep_token_id).all()
     assert {len(tokens) == len(labels) for tokens, labels in task.values()} == {True}
     for articles, length in ((1, 32), (10_000, 32), (4, 2)):
-        with pytest.raises(UserError, match=rf"^{articles} articles in passages of {length} tokens make no task"):
+        with pytest.raises(
+            UserError, match=rf"^{articles} articles in passages of {length} tokens make no task"
+        ):
             article_task(tokenizer, articles, length)
 
 
 def test_articles_too_short_for_the_task_are_refused():
     _, tokenizer = load_model("minilm-l6", device="cpu")
-    with pytest.raises(UserError, match=r"^article \d+ by length has \d+ tokens, too few for five passages of") as e:
+    with pytest.raises(
+        UserError, match=r"^article \d+ by length has \d+ tokens, too few for five passages of"
+    ) as e:
         article_task(tokenizer, len(embedded_articles()), 500)
     most = int(str(e.value).split()[1]) - 1
     task = article_task(tokenizer, most, 500)

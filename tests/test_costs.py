@@ -13,19 +13,28 @@ from prunebook.structures import remove_blocks
 from prunebook.sublayers import find_stack, keep_heads, keep_neurons, sublayers
 from prunebook.widths import settle
 
-WORDS, D, DH, N = 100, 32, 8, 16  # vocabulary, width, head size, tokens
+WORDS = 100  # vocabulary, width, head size, tokens
+D = 32
+DH = 8
+N = 16
 
 
 def block_flops(heads, kv_heads, neurons, n=N, gated=True):
     projections = D * DH * (2 * heads + 2 * kv_heads) + (3 if gated else 2) * D * neurons
-    return 2 * n * projections + 4 * n * n * heads * DH  # q k^T and its product with v, over all pairs
+    # q k^T and its product with v, over all pairs
+    return 2 * n * projections + 4 * n * n * heads * DH
 
 
 def bert(cls, **changes):
     config = transformers.BertConfig(
-        vocab_size=WORDS, hidden_size=D, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=64, **changes,
-    )  # fmt: skip
+        vocab_size=WORDS,
+        hidden_size=D,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        **changes,
+    )
     return cls(config).eval()
 
 
@@ -35,13 +44,20 @@ def test_llama_with_grouped_queries_in_closed_form(make_model):
     assert found.parameters == parameters
     assert found.bytes == 4 * parameters
     assert found.flops == 3 * block_flops(4, 2, 48) + 2 * N * D * WORDS
-    assert found.kv_cache_bytes == 3 * 2 * (2 * DH) * N * 4  # blocks, keys and values, width, tokens, float32
-    assert (found.latency, found.tokens_per_second, found.length, found.timing) == (None, None, N, None)
+    # blocks, keys and values, width, tokens, float32
+    assert found.kv_cache_bytes == 3 * 2 * (2 * DH) * N * 4
+    assert (found.latency, found.tokens_per_second, found.length, found.timing) == (
+        None,
+        None,
+        N,
+        None,
+    )
 
 
 def test_tied_embeddings_count_once_and_half_precision_takes_half(make_model):
     model = make_model("llama", tie_word_embeddings=True)
-    full, half = footprint(model, N, speed=False), footprint(copy.deepcopy(model).bfloat16(), N, speed=False)
+    full = footprint(model, N, speed=False)
+    half = footprint(copy.deepcopy(model).bfloat16(), N, speed=False)
     assert full.parameters == half.parameters == sum(p.numel() for p in model.parameters())
     assert (full.bytes, half.bytes) == (4 * full.parameters, 2 * full.parameters)
     assert full.flops == half.flops
@@ -63,7 +79,9 @@ def test_encoders_have_no_cache_and_write_nothing(other_work):
     assert plain.flops == blocks + 2 * D * D  # with the pooler, of one token
     assert (plain.kv_cache_bytes, plain.tokens_per_second) == (0, None)
     assert plain.latency > 0
-    classifier = footprint(bert(transformers.BertForSequenceClassification, num_labels=5), N, speed=False)
+    classifier = footprint(
+        bert(transformers.BertForSequenceClassification, num_labels=5), N, speed=False
+    )
     assert classifier.flops == plain.flops + 2 * D * 5
 
 
@@ -106,9 +124,12 @@ def test_times_are_measured_and_the_model_is_as_before(make_model, other_work):
 
 
 def test_generation_writes_what_was_asked_and_is_timed_after_a_warm_up(make_model, monkeypatch):
-    model, written = make_model("llama"), []
+    model = make_model("llama")
+    written = []
     generate = model.generate
-    monkeypatch.setattr(model, "generate", lambda *a, **k: written.append(generate(*a, **k)) or written[-1])
+    monkeypatch.setattr(
+        model, "generate", lambda *a, **k: written.append(generate(*a, **k)) or written[-1]
+    )
     ticks = iter([10.0, 12.0])
     monkeypatch.setattr("prunebook.costs.time.perf_counter", lambda: next(ticks))
     assert generation_speed(model, torch.tensor([[3, 4, 5]]), 6) == 3.0  # 6 tokens in 2 s
@@ -202,10 +223,15 @@ def test_a_model_without_memory_has_the_bytes_of_one_with(make_model):
 
 @pytest.mark.parametrize("length", [0, -1, 1.5, True, None])
 def test_bad_lengths(make_model, length):
-    with pytest.raises(UserError, match=f"length {length!r} is not allowed; use a whole number of tokens, 1 or more"):
+    with pytest.raises(
+        UserError,
+        match=f"length {length!r} is not allowed; use a whole number of tokens, 1 or more",
+    ):
         footprint(make_model("llama"), length)
 
 
 def test_a_length_beyond_the_positions(make_model):
-    with pytest.raises(UserError, match="length 65 has windows of 65 tokens; the model's positions end at 64"):
+    with pytest.raises(
+        UserError, match="length 65 has windows of 65 tokens; the model's positions end at 64"
+    ):
         footprint(make_model("llama"), 65)

@@ -1,4 +1,5 @@
-"""Which of two ways to compute a product is taken: only a clearly faster one replaces the default."""
+"""Which of two ways to compute a product is taken: only a clearly faster one replaces the
+default."""
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from prunebook.cpu_choices import is_clearly_faster, linear_library, onednn_line
 
 
 class Clock:
-    """Stands in for the time: every function adds its own duration, which may differ from call to call."""
+    """Stands in for the time: every function adds its own duration, which may differ from call to
+    call."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -24,7 +26,9 @@ class Clock:
         return run
 
 
-@pytest.mark.parametrize(("seconds", "faster"), [(0.89, True), (0.91, False), (1.0, False), (2.0, False)])
+@pytest.mark.parametrize(
+    ("seconds", "faster"), [(0.89, True), (0.91, False), (1.0, False), (2.0, False)]
+)
 def test_only_a_clearly_faster_way_replaces_the_default(monkeypatch, seconds, faster):
     clock = Clock(monkeypatch)
     assert is_clearly_faster(clock.work(seconds), clock.work(1.0)) is faster
@@ -65,4 +69,6 @@ def test_a_product_through_onednn_is_that_of_torch():
     x = torch.randn(2, 5, 33, generator=generator)
     weight = torch.randn(33, 17, generator=generator).T  # strided
     bias = torch.randn(17, generator=generator)
-    torch.testing.assert_close(onednn_linear(x, weight, bias), F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        onednn_linear(x, weight, bias), F.linear(x, weight, bias), rtol=1e-5, atol=1e-5
+    )

@@ -50,11 +50,15 @@ def test_a_uniform_model_has_the_vocabulary_as_perplexity(make_model, tokens):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_divergence_and_agreement_follow_their_formulas(make_model, tokens, cache, family):
-    dense, pruned = make_model(family), pruned_copy(make_model, family)
-    p, q = log_probs(dense, tokens), log_probs(pruned, tokens)
+    dense = make_model(family)
+    pruned = pruned_copy(make_model, family)
+    p = log_probs(dense, tokens)
+    q = log_probs(pruned, tokens)
     result = measure(pruned, tokens, dense_baseline(dense, tokens, "exact"), "exact")
     assert result.kl == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-4)
-    assert result.agreement == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-9)
+    assert result.agreement == pytest.approx(
+        (p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-9
+    )
     assert result.kl > 0.01
     assert result.agreement < 1
 
@@ -79,7 +83,8 @@ def test_windows_do_not_see_each_other(make_model, tokens):
 
 
 def test_the_batch_size_does_not_matter(make_model, tokens, cache, monkeypatch):
-    dense, pruned = make_model("llama"), pruned_copy(make_model, "llama")
+    dense = make_model("llama")
+    pruned = pruned_copy(make_model, "llama")
     baseline = dense_baseline(dense, tokens, "exact")
     whole = measure(pruned, tokens, baseline, "exact")
     monkeypatch.setattr(evaluate, "_BATCH_TOKENS", 48)  # three windows at a time, one left over
@@ -115,7 +120,10 @@ def test_the_baseline_is_computed_once(make_model, tokens, cache, monkeypatch):
 
 def test_the_baseline_is_of_these_weights_tokens_and_precision(make_model, tokens, cache):
     model = make_model("llama")
-    baselines = [dense_baseline(model, tokens, "exact"), dense_baseline(model, tokens.flip(0), "exact")]
+    baselines = [
+        dense_baseline(model, tokens, "exact"),
+        dense_baseline(model, tokens.flip(0), "exact"),
+    ]
     baselines.append(dense_baseline(model, tokens, "fast"))
     model.model.layers[2].mlp.up_proj.weight.data[0, 0] += 1
     baselines.append(dense_baseline(model, tokens, "exact"))
@@ -156,9 +164,12 @@ def test_a_head_that_is_not_linear_is_refused(make_model, tokens, cache):
 @pytest.mark.parametrize("function", [measure, dense_baseline, perplexity])
 @pytest.mark.parametrize(
     ("tokens", "message"),
-    [(torch.full((1, 4), 100), "tokens holds token id 100"), (torch.zeros(3, 1, dtype=torch.int64), "at least 2"),
-     (torch.zeros(3, 4), "tokens must be an int64 tensor")],
-)  # fmt: skip
+    [
+        (torch.full((1, 4), 100), "tokens holds token id 100"),
+        (torch.zeros(3, 1, dtype=torch.int64), "at least 2"),
+        (torch.zeros(3, 4), "tokens must be an int64 tensor"),
+    ],
+)
 def test_bad_tokens_are_refused(make_model, cache, function, tokens, message):
     with pytest.raises(UserError, match=message):
         function(make_model("llama"), tokens)
@@ -170,7 +181,8 @@ def test_an_unknown_precision_is_refused(make_model, tokens):
 
 
 def test_fast_stays_near_exact_on_the_embedded_model(embedded):
-    """A coarse check: 1,022 tokens cannot resolve a shift of 0.1 %, which takes the whole evaluation text."""
+    """A coarse check: 1,022 tokens cannot resolve a shift of 0.1 %, which takes the whole
+    evaluation text."""
     model, tokenizer = embedded
     held_out = evaluation_tokens(tokenizer, windows=2, length=512)
     exact, fast = (perplexity(model, held_out, precision) for precision in ("exact", "fast"))
@@ -181,12 +193,16 @@ def test_fast_stays_near_exact_on_the_embedded_model(embedded):
 def test_windows_beyond_the_positions_are_refused(make_model):
     model = make_model("gpt2")
     limit = model.config.max_position_embeddings
-    with pytest.raises(UserError, match=f"windows of {limit + 1} tokens; the model's positions end at {limit}"):
+    with pytest.raises(
+        UserError, match=f"windows of {limit + 1} tokens; the model's positions end at {limit}"
+    ):
         measure(model, torch.zeros(1, limit + 1, dtype=torch.int64))
 
 
 def test_a_model_without_a_head_is_refused(make_model, tokens):
-    with pytest.raises(UserError, match="LlamaModel has no language-model head; use a causal language model"):
+    with pytest.raises(
+        UserError, match="LlamaModel has no language-model head; use a causal language model"
+    ):
         measure(make_model("llama").model, tokens)
 
 
@@ -204,5 +220,7 @@ def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkey
 @pytest.mark.parametrize("kind", ["LlamaForCausalLM", "BertModel"])
 def test_what_is_no_classifier_is_refused(make_model, make_classifier, tokens, kind):
     model = make_model("llama") if kind == "LlamaForCausalLM" else make_classifier().bert
-    with pytest.raises(UserError, match=f"{kind} is no sequence classifier; load one, as load_model"):
+    with pytest.raises(
+        UserError, match=f"{kind} is no sequence classifier; load one, as load_model"
+    ):
         classify(model, tokens)

@@ -19,7 +19,11 @@ def logits(model, tokens):
 
 
 def linears(model):
-    return {name: weight_of(linear) for block in find_blocks(model) for name, linear in block.linears.items()}
+    return {
+        name: weight_of(linear)
+        for block in find_blocks(model)
+        for name, linear in block.linears.items()
+    }
 
 
 def by_size(weight, norm):
@@ -31,11 +35,13 @@ def by_size(weight, norm):
 def test_the_dense_function_stays_and_weights_only_move(make_model, tokens, family, tied):
     model = make_model(family, tie_word_embeddings=tied)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():  # norms and biases at their start would hide a mistake
+        # norms and biases at their start would hide a mistake
+        for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
                 random = torch.Generator().manual_seed(len(name))
                 parameter.copy_(1 + 0.5 * torch.randn(parameter.shape, generator=random))
-    before, expected = {n: w.clone() for n, w in linears(model).items()}, logits(model, tokens)
+    before = {n: w.clone() for n, w in linears(model).items()}
+    expected = logits(model, tokens)
     fold_permutations(model, tokens, ria_score, PATTERN)
     torch.testing.assert_close(logits(model, tokens), expected, rtol=1e-4, atol=1e-4)
     for name, weight in linears(model).items():
@@ -48,7 +54,10 @@ def test_more_of_the_score_is_retained_everywhere_it_was_sought(make_model, toke
     model = make_model("llama", hidden_size=64, head_dim=16, intermediate_size=96)
 
     def kept():
-        return {n: w[keep_mask(by_size(w, None), PATTERN)].abs().sum().item() for n, w in linears(model).items()}
+        return {
+            n: w[keep_mask(by_size(w, None), PATTERN)].abs().sum().item()
+            for n, w in linears(model).items()
+        }
 
     before = kept()
     fold_permutations(model, tokens, by_size, PATTERN)
@@ -69,5 +78,7 @@ def test_other_architectures_are_refused_and_unchanged(make_model, tokens, famil
 
 
 def test_a_head_that_does_not_divide_is_refused(make_model, tokens):
-    with pytest.raises(UserError, match="a value head has 8 inputs, which pattern 8:16 does not divide"):
+    with pytest.raises(
+        UserError, match="a value head has 8 inputs, which pattern 8:16 does not divide"
+    ):
         fold_permutations(make_model("llama"), tokens, by_size, NofM(8, 16))

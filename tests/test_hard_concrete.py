@@ -1,4 +1,5 @@
-"""The hard-concrete distribution: closed forms against values by hand and against samples, gradients, exact counts."""
+"""The hard-concrete distribution: closed forms against values by hand and against samples,
+gradients, exact counts."""
 
 import math
 
@@ -27,11 +28,15 @@ def test_both_ends_mirror_each_other():
 
 @pytest.mark.parametrize("beta", [2 / 3, 0.83])
 def test_samples_have_the_chances_of_the_closed_forms(beta):
-    n, x = 100_000, torch.tensor(FINE)
+    n = 100_000
+    x = torch.tensor(FINE)
     z = hc.sample(x.expand(n, -1), torch.Generator().manual_seed(0), beta)
     assert z.min() == 0
     assert z.max() == 1
-    for measured, chance in (((z == 0), hc.probability_of_zero(x, beta)), ((z == 1), hc.probability_of_one(x, beta))):
+    for measured, chance in (
+        ((z == 0), hc.probability_of_zero(x, beta)),
+        ((z == 1), hc.probability_of_one(x, beta)),
+    ):
         error = (measured.float().mean(0) - chance).abs()
         assert (error < 4 * (chance * (1 - chance) / n).sqrt() + 1e-5).all()
 
@@ -58,11 +63,15 @@ def test_without_noise_survivors_are_soft():
     assert hc.without_noise(torch.tensor(0.0)).item() == 0.5
 
 
-@given(st.lists(st.lists(st.integers(-3, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(0, 6))
+@given(
+    st.lists(st.lists(st.integers(-3, 3), min_size=6, max_size=6), min_size=1, max_size=4),
+    st.integers(0, 6),
+)
 def test_exactly_so_many_of_each_row_stay_the_highest(rows, count):
     x = torch.tensor(rows, dtype=torch.float32)
     kept = hc.keep(x, count)
     assert (kept.sum(1) == count).all()
     for row, mask in zip(rows, kept.tolist(), strict=True):
-        order = sorted(range(6), key=lambda i: (row[i], i))  # of equal ones the lowest index goes first
+        # of equal ones the lowest index goes first
+        order = sorted(range(6), key=lambda i: (row[i], i))
         assert sorted(order[6 - count :]) == [i for i in range(6) if mask[i]]

@@ -1,4 +1,5 @@
-"""Instructions: labels only on responses, the same instructions under every prefix, splits, the loss, and bad input."""
+"""Instructions: labels only on responses, the same instructions under every prefix, splits, the
+loss, and bad input."""
 
 import pytest
 import torch
@@ -6,7 +7,13 @@ import torch
 from prunebook import instructions
 from prunebook.corpora import embedded_articles, split_of
 from prunebook.errors import UserError
-from prunebook.instructions import IGNORED, check_instructions, instruction_windows, response_loss, response_nll
+from prunebook.instructions import (
+    IGNORED,
+    check_instructions,
+    instruction_windows,
+    response_loss,
+    response_nll,
+)
 
 
 class Letters:
@@ -40,7 +47,12 @@ def test_labels_are_the_response_and_nothing_before_it(windows):
 
 
 def test_the_three_kinds_take_turns_and_go_on_with_what_they_quote(windows):
-    whole = "\n".join(body for _, body in embedded_articles()).encode("ascii", "replace").decode().replace("?", "\x7f")
+    whole = (
+        "\n".join(body for _, body in embedded_articles())
+        .encode("ascii", "replace")
+        .decode()
+        .replace("?", "\x7f")
+    )
     kinds = set()
     for tokens in windows[..., 0]:
         prompt, response = text_of(tokens).replace("?", "\x7f").split("\nAnswer:", 1)
@@ -74,10 +86,15 @@ def test_splits_share_no_article_and_seeds_differ():
     for split in ("training", "evaluation"):
         drawn = instruction_windows(Letters(), 60, 256, split=split)
         prompts = [text_of(tokens).split("\nAnswer:")[0] for tokens in drawn[..., 0]]
-        named = (prompt.split("an article on ")[1] for prompt in prompts if "an article on " in prompt)
+        named = (
+            prompt.split("an article on ")[1] for prompt in prompts if "an article on " in prompt
+        )
         titles[split] = {title.split("\n")[0].rstrip(".") for title in named}
     assert titles["training"].isdisjoint(titles["evaluation"])
-    known = {text_of(Letters()(title)["input_ids"]).rstrip("."): split_of(title) for title, _ in embedded_articles()}
+    known = {
+        text_of(Letters()(title)["input_ids"]).rstrip("."): split_of(title)
+        for title, _ in embedded_articles()
+    }
     assert all(known[title] == split for split, found in titles.items() for title in found)
     first, second = (instruction_windows(Letters(), 3, 256, seed=seed) for seed in (0, 1))
     assert not torch.equal(first, second)
@@ -90,9 +107,13 @@ def test_the_loss_is_of_the_labelled_tokens(make_model, tokens):
     batch = torch.stack([tokens, labels], 2)
     with torch.no_grad():
         log_p = model(input_ids=tokens).logits.log_softmax(-1)
-        by_hand = -torch.stack([log_p[i, t, tokens[i, t + 1]] for i in range(7) for t in range(9, 15)]).view(7, 6)
+        by_hand = -torch.stack(
+            [log_p[i, t, tokens[i, t + 1]] for i in range(7) for t in range(9, 15)]
+        ).view(7, 6)
         torch.testing.assert_close(response_loss(model, batch), by_hand.mean())
-    torch.testing.assert_close(response_nll(model, batch), by_hand.mean(1).double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        response_nll(model, batch), by_hand.mean(1).double(), rtol=1e-5, atol=1e-5
+    )
     model(input_ids=tokens)  # nothing was left behind
     changed = batch.clone()
     changed[:, :10, 1] = tokens[:, :10]
@@ -101,11 +122,13 @@ def test_the_loss_is_of_the_labelled_tokens(make_model, tokens):
 
 @pytest.mark.parametrize(
     ("named", "message"),
-    [({"split": "test"}, "split 'test' is unknown; use calibration"),
-     ({"count": 0}, "0 passages of 256 tokens cannot be had of training articles; use 1 to "),
-     ({"count": 10**7}, "10000000 passages of 256 tokens cannot be had"),
-     ({"length": 40}, "length 40 has no room for a response after .. tokens; use twice as many")],
-)  # fmt: skip
+    [
+        ({"split": "test"}, "split 'test' is unknown; use calibration"),
+        ({"count": 0}, "0 passages of 256 tokens cannot be had of training articles; use 1 to "),
+        ({"count": 10**7}, "10000000 passages of 256 tokens cannot be had"),
+        ({"length": 40}, "length 40 has no room for a response after .. tokens; use twice as many"),
+    ],
+)
 def test_bad_input_is_one_clear_line(named, message):
     with pytest.raises(UserError, match=message) as caught:
         instruction_windows(Letters(), **{"count": 3, "length": 256} | named)
@@ -116,11 +139,14 @@ def test_bad_labels_are_refused(make_model, tokens):
     model = make_model("llama")
     good = torch.stack([tokens, tokens], 2)
     check_instructions(model, good)
-    other, none = good.clone(), good.clone()
+    other = good.clone()
+    none = good.clone()
     other[2, 3, 1] = (other[2, 3, 0] + 1) % 100
     none[4, 1:, 1] = IGNORED
     for wrong in (other, none):
-        with pytest.raises(UserError, match="labels must be token ids where a token is predicted, some in"):
+        with pytest.raises(
+            UserError, match="labels must be token ids where a token is predicted, some in"
+        ):
             check_instructions(model, wrong)
     with pytest.raises(UserError, match=r"windows \[7, 16, 3\] must be \[n, length, 2\]"):
         check_instructions(model, torch.stack([tokens] * 3, 2))

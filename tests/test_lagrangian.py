@@ -24,7 +24,9 @@ def test_the_value_by_hand():
     assert value.item() == pytest.approx(2 * 0.25 + 3 * 0.085 + 1 * -0.1 + 10 * 0.01)
 
 
-@pytest.mark.parametrize(("removed", "sign"), [([0.4, 0.5], 1), ([0.1, 0.0], -1), ([0.2, 0.3], -1), ([0.3, 0.3], 0)])
+@pytest.mark.parametrize(
+    ("removed", "sign"), [([0.4, 0.5], 1), ([0.1, 0.0], -1), ([0.2, 0.3], -1), ([0.3, 0.3], 0)]
+)
 def test_the_first_multiplier_rises_exactly_when_too_much_goes(removed, sign):
     first, second = stepped(removed)
     assert torch.sign(first.round(decimals=6)) == sign
@@ -38,7 +40,8 @@ def test_rows_that_miss_on_both_sides_are_seen_by_the_second_multiplier_alone():
 
 
 def test_descent_in_what_is_removed_goes_towards_the_target():
-    """Ascent has made the first multiplier negative while too little went: descent then removes more."""
+    """Ascent has made the first multiplier negative while too little went: descent then removes
+    more."""
     one = Lagrangian({"neurons": 0.3}, 0)
     one.multipliers["neurons"].data = stepped([0.1, 0.0])
     removed = torch.tensor([0.1, 0.0], requires_grad=True)
@@ -48,7 +51,9 @@ def test_descent_in_what_is_removed_goes_towards_the_target():
 
 def test_targets_grow_on_a_line_from_nothing():
     one = Lagrangian({"neurons": 0.4, "blocks": 0.2}, 10)
-    assert [one.target("neurons", step) for step in (0, 5, 10, 99)] == pytest.approx([0, 0.2, 0.4, 0.4])
+    assert [one.target("neurons", step) for step in (0, 5, 10, 99)] == pytest.approx(
+        [0, 0.2, 0.4, 0.4]
+    )
     assert one.target("blocks", 5) == pytest.approx(0.1)
     assert Lagrangian({"neurons": 0.4}, 0).target("neurons", 0) == 0.4
 
@@ -59,7 +64,10 @@ def test_descent_and_ascent_together_meet_the_target():
     logits = torch.nn.Parameter(torch.randn(4, 50) + 3)
     one = Lagrangian({"neurons": 0.25}, 50)
     optimiser = torch.optim.AdamW(
-        [{"params": [logits], "lr": 0.05}, {"params": [*one.parameters()], "lr": 0.05, "maximize": True}],
+        [
+            {"params": [logits], "lr": 0.05},
+            {"params": [*one.parameters()], "lr": 0.05, "maximize": True},
+        ],
         weight_decay=0.0,
     )
     for step in range(600):

@@ -1,4 +1,5 @@
-"""Learning masks: what is trained at which rate, and a broken run that goes on with the same result."""
+"""Learning masks: what is trained at which rate, and a broken run that goes on with the same
+result."""
 
 import inspect
 
@@ -11,14 +12,21 @@ from prunebook.gradients import next_token_loss
 from prunebook.hard_concrete import LIMIT
 from prunebook.learned_masks import LearnedMasks, learn_masks, train_masks
 
-SIZES, FULL = {"neurons": 30, "blocks": 2}, {"neurons": 48, "blocks": 3}
+SIZES = {"neurons": 30, "blocks": 2}
+FULL = {"neurons": 48, "blocks": 3}
 
 
 def learn(model, tokens, mask_rate=0.5, multiplier_rate=1.0, **training):
     return learn_masks(
-        model, tokens.repeat(2, 1), SIZES, FULL, Training(learning_rate=1e-3, **training), ramp=5, mask_rate=mask_rate,
+        model,
+        tokens.repeat(2, 1),
+        SIZES,
+        FULL,
+        Training(learning_rate=1e-3, **training),
+        ramp=5,
+        mask_rate=mask_rate,
         multiplier_rate=multiplier_rate,
-    )  # fmt: skip
+    )
 
 
 def test_masks_start_on_the_limit_and_count_what_is_removed():
@@ -30,7 +38,9 @@ def test_masks_start_on_the_limit_and_count_what_is_removed():
     masks.limit()
     removed = masks.removed()
     assert removed["blocks"].shape == (1,)
-    torch.testing.assert_close(removed["neurons"], torch.tensor([0.9537, 0.00202, 0.00202]), atol=1e-4, rtol=1e-2)
+    torch.testing.assert_close(
+        removed["neurons"], torch.tensor([0.9537, 0.00202, 0.00202]), atol=1e-4, rtol=1e-2
+    )
     assert masks.keep({"neurons": 30, "blocks": 2})["neurons"].sum(1).tolist() == [30, 30, 30]
 
 
@@ -43,13 +53,17 @@ def test_rates_are_of_masks_and_of_multipliers(make_model, tokens):
 
 
 def test_what_does_not_require_gradients_stays(make_model, tokens):
-    model, before = make_model("llama").requires_grad_(False), make_model("llama")
+    model = make_model("llama").requires_grad_(False)
+    before = make_model("llama")
     learn(model, tokens)
-    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before.parameters(), strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(model.parameters(), before.parameters(), strict=True)
+    )
 
 
 def test_a_broken_run_goes_on_with_the_same_result(make_model, tokens, tmp_path, monkeypatch):
-    expected, training = learn(make_model("llama"), tokens), {"checkpoint": tmp_path / "state", "checkpoint_every": 3}
+    expected = learn(make_model("llama"), tokens)
+    training = {"checkpoint": tmp_path / "state", "checkpoint_every": 3}
     calls = []
 
     def breaks(model, batch):
@@ -67,4 +81,7 @@ def test_a_broken_run_goes_on_with_the_same_result(make_model, tokens, tmp_path,
     found = learn(make_model("llama"), tokens, **training)
     assert torch.equal(found.loss, expected.loss)
     for name in ("masks", "left", "wanted", "multipliers"):
-        assert all(torch.equal(value, getattr(expected, name)[axis]) for axis, value in getattr(found, name).items())
+        assert all(
+            torch.equal(value, getattr(expected, name)[axis])
+            for axis, value in getattr(found, name).items()
+        )

@@ -1,4 +1,5 @@
-"""The mathematics of learned rates: masks by rank, their gradient against the explicit construction, its bounds."""
+"""The mathematics of learned rates: masks by rank, their gradient against the explicit
+construction, its bounds."""
 
 import math
 
@@ -50,7 +51,8 @@ def test_ranks_by_hand_ties_by_column():
 def test_intervals_by_hand():
     assert intervals(4, FIVE).tolist() == [4, 3, 2, 1]
     assert intervals(3, FIVE).tolist() == [3, 2, 1]  # floor(3 p) = 3, 2, 1, 0, 0
-    assert intervals(100, candidate_rates()).tolist() == list(range(100, 0, -1))  # 0.29 of 100 is 29
+    # 0.29 of 100 is 29
+    assert intervals(100, candidate_rates()).tolist() == list(range(100, 0, -1))
 
 
 def test_one_matrix_by_hand():
@@ -65,31 +67,44 @@ def test_one_matrix_by_hand():
 
 
 @settings(deadline=None)  # the first call of autograd is slow
-@given(st.integers(1, 4), st.integers(1, 130), st.integers(0, 5), st.sampled_from([FIVE, candidate_rates()]))
+@given(
+    st.integers(1, 4),
+    st.integers(1, 130),
+    st.integers(0, 5),
+    st.sampled_from([FIVE, candidate_rates()]),
+)
 def test_the_gradient_is_that_of_the_explicit_construction(rows, width, seed, candidates):
     generator = torch.Generator().manual_seed(seed)
     weight, upstream = torch.randn(2, rows, width, generator=generator).double()
     ranks = ranks_of(torch.rand(rows, width, generator=generator))
-    beta = torch.rand(rows, len(candidates), generator=generator).double().softmax(-1).requires_grad_()
+    beta = (
+        torch.rand(rows, len(candidates), generator=generator).double().softmax(-1).requires_grad_()
+    )
     k = (beta.detach() @ candidates.double() * width).floor().to(ranks.dtype)[:, None]
     hard = (ranks >= k).double()
     q = 1 - explicit_probability(beta, ranks, candidates)
     straight_through = hard - q.detach() + q
     (want,) = torch.autograd.grad((weight * straight_through * upstream).sum(), beta)
-    ours = MaskedWeight.apply(beta, weight.float(), ranks, intervals(width, candidates)[ranks.int()], k)
+    ours = MaskedWeight.apply(
+        beta, weight.float(), ranks, intervals(width, candidates)[ranks.int()], k
+    )
     assert torch.equal(ours.double(), weight.float().double() * hard)
     (got,) = torch.autograd.grad((ours * upstream).sum(), beta)
     torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_by_finite_differences():
-    """Of a linear toy loss with `1 - P` in place of the mask, whose gradient the mask takes over."""
+    """Of a linear toy loss with `1 - P` in place of the mask, whose gradient the mask takes
+    over."""
     learned = make(((3, 40),))
     learned.theta.data.normal_(0, 2, generator=torch.Generator().manual_seed(1))
-    weight, upstream = learned.weights["w0"].double(), torch.randn(3, 40, generator=torch.Generator().manual_seed(2))
+    weight = learned.weights["w0"].double()
+    upstream = torch.randn(3, 40, generator=torch.Generator().manual_seed(2))
 
     def loss(theta):
-        q = 1 - explicit_probability(theta.sigmoid().softmax(-1), learned.ranks["w0"], learned.candidates)
+        q = 1 - explicit_probability(
+            theta.sigmoid().softmax(-1), learned.ranks["w0"], learned.candidates
+        )
         return (weight * q * upstream).sum()
 
     masked, _ = learned.masked()
@@ -119,9 +134,12 @@ def test_the_gradient_of_a_layer_is_the_sum_over_its_rows():
 def test_the_probability_falls_with_the_rank_and_ends_at_the_coefficient_of_one(seed, width):
     beta = torch.rand(101, generator=torch.Generator().manual_seed(seed)).double().softmax(0)
     cumulative = torch.cat([beta.new_zeros(1), beta.cumsum(0)])
-    probability = cumulative[intervals(width, candidate_rates()).int()]  # P by rank, as the intervals give it
+    # P by rank, as the intervals give it
+    probability = cumulative[intervals(width, candidate_rates()).int()]
     ranks = torch.arange(width)[None]
-    torch.testing.assert_close(probability, explicit_probability(beta[None], ranks, candidate_rates())[0])
+    torch.testing.assert_close(
+        probability, explicit_probability(beta[None], ranks, candidate_rates())[0]
+    )
     assert (probability.diff() <= 1e-12).all()
     assert probability[-1] == beta[0]
     if width == 100:
@@ -132,7 +150,9 @@ def test_the_mean_probability_is_the_rate_where_counts_are_whole():
     beta = torch.rand(101, generator=torch.Generator().manual_seed(0)).double().softmax(0)
     for width in (100, 300):
         probability = explicit_probability(beta[None], torch.arange(width)[None], candidate_rates())
-        assert probability.mean().item() == pytest.approx((beta * candidate_rates()).sum().item(), abs=1e-7)
+        assert probability.mean().item() == pytest.approx(
+            (beta * candidate_rates()).sum().item(), abs=1e-7
+        )
 
 
 @pytest.mark.parametrize("by", ["row", "layer"])
@@ -151,7 +171,8 @@ def test_at_the_start_half_of_every_row_goes_by_wandas_rule(by, smooth, width):
 
 
 def test_a_rate_that_rounding_left_below_one_half_still_counts_as_one_half():
-    rows, matrix = make(((2, 576),), "row"), make(((2, 576),), "layer")
+    rows = make(((2, 576),), "row")
+    matrix = make(((2, 576),), "layer")
     assert [c.tolist() for c in rows._counts(torch.tensor([0.49999997, 0.4999]))] == [[288, 287]]
     assert [c.tolist() for c in matrix._counts(torch.tensor([0.49999997]))] == [[288]]
 
@@ -165,7 +186,8 @@ def test_the_sigmoid_bounds_the_rates():
     rates = learned.rates()["w0"]
     assert rates.min() > low
     assert rates.max() == pytest.approx(high, abs=1e-5)
-    best = (2.5 + 1.75 * (math.e - 1)) / (5 + 2 * (math.e - 1))  # weight e for 1 and 3/4, weight 1 for the others
+    # weight e for 1 and 3/4, weight 1 for the others
+    best = (2.5 + 1.75 * (math.e - 1)) / (5 + 2 * (math.e - 1))
     assert reachable(FIVE) == pytest.approx((1 - best, best))
 
 
@@ -204,7 +226,8 @@ def test_the_mean_rate_is_weighted_by_size():
 def test_counts_meet_their_sum_and_the_baked_zeros_are_the_lowest_ranks(by):
     learned = make(by=by, smooth=False)
     learned.theta.data.normal_(0, 3, generator=torch.Generator().manual_seed(4))
-    rates, before = learned.rates(), {name: weight.clone() for name, weight in learned.weights.items()}
+    rates = learned.rates()
+    before = {name: weight.clone() for name, weight in learned.weights.items()}
     counts = learned.counts(83)
     assert sum(int(count.sum()) for count in counts.values()) == 83
     for name, count in counts.items():

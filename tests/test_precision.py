@@ -1,4 +1,5 @@
-"""Products on the CPU: either library gives the product, casts are shared, nothing of the process stays changed."""
+"""Products on the CPU: either library gives the product, casts are shared, nothing of the process
+stays changed."""
 
 import pytest
 import torch
@@ -19,8 +20,11 @@ def normal(*shape, seed=0):
 def test_exact_goes_through_the_chosen_library(monkeypatch, library):
     used = []
     monkeypatch.setattr(precision, "linear_library", lambda: library)
-    monkeypatch.setattr(precision, "onednn_linear", lambda *given: used.append("onednn") or F.linear(*given))
-    x, weight = normal(3, 8), normal(4, 8)
+    monkeypatch.setattr(
+        precision, "onednn_linear", lambda *given: used.append("onednn") or F.linear(*given)
+    )
+    x = normal(3, 8)
+    weight = normal(4, 8)
     with matmul_precision(CPU, "exact"):
         assert torch.equal(F.linear(x, weight), x @ weight.T)
     assert used == (["onednn"] if library == "onednn" else [])
@@ -28,7 +32,9 @@ def test_exact_goes_through_the_chosen_library(monkeypatch, library):
 
 @torch.no_grad()
 def test_fast_linears_multiply_what_autocast_would():
-    x, weight, bias = normal(2, 5, 33), normal(17, 33, seed=1), normal(17, seed=2)
+    x = normal(2, 5, 33)
+    weight = normal(17, 33, seed=1)
+    bias = normal(17, seed=2)
     with torch.autocast("cpu", torch.bfloat16):
         expected = F.linear(x, weight, bias)
     with matmul_precision(CPU, "fast"):
@@ -41,7 +47,8 @@ def test_fast_linears_multiply_what_autocast_would():
 
 @torch.no_grad()
 def test_linears_of_one_tensor_share_its_cast_until_it_changes():
-    x, weight = normal(4, 8), normal(3, 8)
+    x = normal(4, 8)
+    weight = normal(3, 8)
     mode = precision._CpuProducts()
     with torch.autocast("cpu", torch.bfloat16), mode:
         first = F.linear(x, weight)
@@ -62,7 +69,8 @@ def test_tensors_of_inference_mode_are_not_remembered():
 
 
 def test_a_rounded_product_is_that_of_its_operands_in_float32():
-    x, weight = normal(300, 64).bfloat16().float(), normal(20, 64, seed=1).bfloat16().float()
+    x = normal(300, 64).bfloat16().float()
+    weight = normal(20, 64, seed=1).bfloat16().float()
     found = rounded_linear(x, weight)
     assert found.dtype is torch.float32
     torch.testing.assert_close(found.double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-5)
@@ -88,7 +96,9 @@ def test_rounded_products_change_no_setting(monkeypatch):
 @pytest.mark.parametrize("scale", [None, 0.5])
 def test_both_ways_of_fast_attention_are_that_of_torch(monkeypatch, fused, key_heads, scale):
     monkeypatch.setattr(precision, "_fused_attention_is_faster", lambda: fused)
-    query, key, value = normal(3, 4, 9, 8), normal(3, key_heads, 9, 8, seed=1), normal(3, key_heads, 9, 8, seed=2)
+    query = normal(3, 4, 9, 8)
+    key = normal(3, key_heads, 9, 8, seed=1)
+    value = normal(3, key_heads, 9, 8, seed=2)
     options = {"is_causal": True, "scale": scale, "enable_gqa": True}
     expected = F.scaled_dot_product_attention(query, key, value, **options)
     with matmul_precision(CPU, "fast"):
@@ -99,7 +109,9 @@ def test_both_ways_of_fast_attention_are_that_of_torch(monkeypatch, fused, key_h
 
 def test_the_way_of_attention_is_measured_with_two_that_agree(monkeypatch):
     found = []
-    monkeypatch.setattr(precision, "is_clearly_faster", lambda *ways: found.extend(way() for way in ways) or True)
+    monkeypatch.setattr(
+        precision, "is_clearly_faster", lambda *ways: found.extend(way() for way in ways) or True
+    )
     precision._fused_attention_is_faster.cache_clear()
     try:
         with torch.no_grad():

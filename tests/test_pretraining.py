@@ -1,4 +1,5 @@
-"""Pretraining from nothing: whose text the tokenizer reads, windows, the model from a seed, two stages, bad input."""
+"""Pretraining from nothing: whose text the tokenizer reads, windows, the model from a seed, two
+stages, bad input."""
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ SIZES = {"hidden": 16, "blocks": 2, "heads": 2, "neurons": 24, "length": 32}
 
 
 def article(number):
-    lines = (f"Line {n} of {number}, said the {n % 7} green cats to the {n * number % 11} old dogs." for n in range(40))
+    lines = (
+        f"Line {n} of {number}, said the {n % 7} green cats to the {n * number % 11} old dogs."
+        for n in range(40)
+    )
     return "\n".join(lines)
 
 
@@ -37,7 +41,9 @@ def test_the_tokenizer_reads_training_articles_alone(articles, monkeypatch):
     kept = tuple(each for each in articles if split_of(each[0]) == "training")
     monkeypatch.setattr(corpora, "embedded_articles", lambda: kept)
     assert train_tokenizer(VOCABULARY).get_vocab() == words
-    monkeypatch.setattr(corpora, "embedded_articles", lambda: ((kept[0][0], "other words, here and there. " * 60),))
+    monkeypatch.setattr(
+        corpora, "embedded_articles", lambda: ((kept[0][0], "other words, here and there. " * 60),)
+    )
     assert train_tokenizer(270).get_vocab() != words
 
 
@@ -46,7 +52,10 @@ def test_any_text_comes_back(tokenizer):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) == VOCABULARY
     assert tokenizer.eos_token_id == 0
-    assert tokenizer("Line 3 of 4")["input_ids"] == train_tokenizer(VOCABULARY)("Line 3 of 4")["input_ids"]
+    assert (
+        tokenizer("Line 3 of 4")["input_ids"]
+        == train_tokenizer(VOCABULARY)("Line 3 of 4")["input_ids"]
+    )
 
 
 def test_windows_are_pieces_of_the_training_text_in_new_order_every_pass(tokenizer):
@@ -58,7 +67,8 @@ def test_windows_are_pieces_of_the_training_text_in_new_order_every_pass(tokeniz
     assert found.dtype == torch.int64
     places = {tuple(stream[i : i + length]): i for i in range(len(stream) - length + 1)}
     starts = [places[tuple(window)] for window in found.tolist()]
-    first, second = starts[: a_pass - 1], starts[a_pass:]
+    first = starts[: a_pass - 1]
+    second = starts[a_pass:]
     assert len({start % length for start in first}) == 1  # on one grid
     assert len(set(first)) == len(first)  # none twice
     assert first != sorted(first)
@@ -76,7 +86,9 @@ def test_the_model_depends_on_its_seed_alone():
     assert torch.equal(torch.rand(1), expected)  # the caller's random state is as it was
     states = [each.state_dict() for each in (model, again, other)]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
-    assert not torch.equal(states[0]["model.embed_tokens.weight"], states[2]["model.embed_tokens.weight"])
+    assert not torch.equal(
+        states[0]["model.embed_tokens.weight"], states[2]["model.embed_tokens.weight"]
+    )
     assert model.lm_head.weight is model.model.embed_tokens.weight
     inside = 2 * (4 * 16 * 16 + 3 * 16 * 24 + 2 * 16)
     assert model.num_parameters() == VOCABULARY * 16 + inside + 16
@@ -93,8 +105,10 @@ def test_a_small_model_learns(tokenizer):
 
 
 def test_two_stages_of_rate_and_weight_decay(monkeypatch, tokenizer):
-    """12 steps: up to 1 in two, on the line to 0, from step 6 on half of it, and no decay from there on."""
-    seen, step = [], torch.optim.AdamW.step
+    """12 steps: up to 1 in two, on the line to 0, from step 6 on half of it, and no decay from
+    there on."""
+    seen = []
+    step = torch.optim.AdamW.step
 
     def watched(optimiser, *arguments):
         group = optimiser.param_groups[0]
@@ -102,21 +116,31 @@ def test_two_stages_of_rate_and_weight_decay(monkeypatch, tokenizer):
         return step(optimiser, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    training = Training(learning_rate=1e-3, second_rate=5e-4, warmup=2, weight_decay=0.1, betas=(0.9, 0.95))
+    training = Training(
+        learning_rate=1e-3, second_rate=5e-4, warmup=2, weight_decay=0.1, betas=(0.9, 0.95)
+    )
     full(small_llama(VOCABULARY, **SIZES), pretraining_tokens(tokenizer, 12, 16), training)
-    rates = [0, 1 / 2, *(1 - n / 12 for n in range(2, 6)), *((1 - n / 12) / 2 for n in range(6, 12))]
+    rates = [
+        0,
+        1 / 2,
+        *(1 - n / 12 for n in range(2, 6)),
+        *((1 - n / 12) / 2 for n in range(6, 12)),
+    ]
     assert [rate for rate, _, _ in seen] == pytest.approx([1e-3 * rate for rate in rates])
     assert [decay for _, decay, _ in seen] == [0.1] * 6 + [0.0] * 6
     assert {betas for _, _, betas in seen} == {(0.9, 0.95)}
 
 
 @pytest.mark.parametrize("broken_at", [5, 9])
-def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(tokenizer, tmp_path, monkeypatch, broken_at):
+def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(
+    tokenizer, tmp_path, monkeypatch, broken_at
+):
     text = pretraining_tokens(tokenizer, 12, 16)
     settings = {"learning_rate": 1e-2, "second_rate": 5e-3, "warmup": 2, "weight_decay": 0.1}
     whole, broken = (small_llama(VOCABULARY, **SIZES) for _ in range(2))
     expected = full(whole, text, Training(**settings))
-    calls, step = [], torch.optim.AdamW.step
+    calls = []
+    step = torch.optim.AdamW.step
 
     def breaks(optimiser, *arguments):
         calls.append(None)
@@ -137,13 +161,31 @@ def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(tokenizer
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda _: train_tokenizer(256), "vocabulary 256 is not allowed; use a whole number above 256, as 2048"),
+        (
+            lambda _: train_tokenizer(256),
+            "vocabulary 256 is not allowed; use a whole number above 256, as 2048",
+        ),
         (lambda _: train_tokenizer(300.0), "vocabulary 300.0 is not allowed"),
-        (lambda _: train_tokenizer(50_000), "vocabulary 50000 is more than the text yields; use at most "),
-        (lambda _: small_llama(100, hidden=0), "hidden 0 is not allowed; use a whole number of 1 or more"),
-        (lambda _: small_llama(100, hidden=20, heads=4), "hidden 20 is not 4 heads of even size; use a multiple of 8"),
-        (lambda t: pretraining_tokens(t, 0), "windows 0 is not allowed; use a whole number of 1 or more"),
-        (lambda t: pretraining_tokens(t, 1, 10**6), "tokens, too few for windows of 1000000; use less"),
+        (
+            lambda _: train_tokenizer(50_000),
+            "vocabulary 50000 is more than the text yields; use at most ",
+        ),
+        (
+            lambda _: small_llama(100, hidden=0),
+            "hidden 0 is not allowed; use a whole number of 1 or more",
+        ),
+        (
+            lambda _: small_llama(100, hidden=20, heads=4),
+            "hidden 20 is not 4 heads of even size; use a multiple of 8",
+        ),
+        (
+            lambda t: pretraining_tokens(t, 0),
+            "windows 0 is not allowed; use a whole number of 1 or more",
+        ),
+        (
+            lambda t: pretraining_tokens(t, 1, 10**6),
+            "tokens, too few for windows of 1000000; use less",
+        ),
     ],
 )
 def test_bad_input_is_one_line(tokenizer, call, message):

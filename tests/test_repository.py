@@ -1,4 +1,5 @@
-"""What hosts do with the repository: workflows, issue forms, commit hooks and Binder agree with the code."""
+"""What hosts do with the repository: workflows, issue forms, commit hooks and Binder agree with the
+code."""
 
 import os
 import re
@@ -20,7 +21,9 @@ from prunebook.files import cache_folder
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config")
+FORMS = sorted(
+    path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"
+)
 HOOKS = ROOT / ".pre-commit-config.yaml"
 BINDER = ROOT / ".binder"
 
@@ -60,8 +63,13 @@ def cached(workflow):
 
 def faults(text, name):
     """What a workflow must not do, a line each."""
-    workflow, found = yaml.load(text, yaml.BaseLoader), []
-    found += [f"trigger {event}" for event in workflow["on"] if event in ("pull_request_target", "workflow_run")]
+    workflow = yaml.load(text, yaml.BaseLoader)
+    found = []
+    found += [
+        f"trigger {event}"
+        for event in workflow["on"]
+        if event in ("pull_request_target", "workflow_run")
+    ]
     if workflow.get("permissions") != READ_ONLY:
         found.append("permissions are not read-only")
     for job, content in workflow["jobs"].items():
@@ -116,7 +124,12 @@ jobs:
 
 
 def test_an_action_has_one_version():
-    found = {(used["action"], used["commit"]) for path in WORKFLOWS for used in map(PINNED.search, lines(path)) if used}
+    found = {
+        (used["action"], used["commit"])
+        for path in WORKFLOWS
+        for used in map(PINNED.search, lines(path))
+        if used
+    }
     assert len(found) == len({action for action, _ in found}) > 0
 
 
@@ -142,7 +155,11 @@ def test_pull_requests_are_checked_with_the_history_and_all_commands():
     assert set(workflow["on"]) == {"pull_request", "workflow_dispatch", "workflow_call"}
     checkout, *rest = steps(workflow)
     assert checkout["with"]["fetch-depth"] == "0"  # else pages have no day of their last change
-    assert [step["run"] for step in rest if "run" in step] == ["make lint", "make book", "make test"]
+    assert [step["run"] for step in rest if "run" in step] == [
+        "make lint",
+        "make book",
+        "make test",
+    ]
     assert workflow["concurrency"]["cancel-in-progress"] == "true"
     assert workflow["concurrency"]["group"].endswith("-${{ inputs.profile }}")  # two for main
 
@@ -251,40 +268,57 @@ def test_what_is_published_was_run_with_the_profile_book():
 def test_links_are_followed_weekly_and_a_rate_limit_is_no_fault():
     workflow = load(ROOT / ".github/workflows/links.yml")
     assert [entry["cron"].split()[2:] for entry in workflow["on"]["schedule"]] == [["*", "*", "1"]]
-    (lychee,) = [step for step in steps(workflow) if step.get("uses", "").startswith("lycheeverse/")]
+    (lychee,) = [
+        step for step in steps(workflow) if step.get("uses", "").startswith("lycheeverse/")
+    ]
     assert "429" in re.search(r"--accept '([^']*)'", lychee["with"]["args"])[1].split(",")
 
 
 def mentioned():
     """The text of everything that tells a person or a machine to run something, by file name."""
     files = [*FORMS, ROOT / ".github/pull_request_template.md", HOOKS]
-    told = {path.name: "\n".join(re.findall(r"`([^`]+)`", path.read_text(encoding="utf-8"))) for path in files}
+    told = {
+        path.name: "\n".join(re.findall(r"`([^`]+)`", path.read_text(encoding="utf-8")))
+        for path in files
+    }
     told[HOOKS.name] = "\n".join(
         hook["entry"] for repo in load(HOOKS)["repos"] for hook in repo["hooks"] if "entry" in hook
     )
-    return told | {path.name: "\n".join(step.get("run", "") for step in steps(load(path))) for path in WORKFLOWS}
+    return told | {
+        path.name: "\n".join(step.get("run", "") for step in steps(load(path)))
+        for path in WORKFLOWS
+    }
 
 
 def test_what_is_run_exists():
-    (targets,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    (targets,) = re.findall(
+        r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     for name, text in mentioned().items():
         assert set(re.findall(r"\bmake ([a-z]+)", text)) <= set(targets.split()), name
         for command, flag in re.findall(r"\bprunebook(?: ([a-z]+))?(?: (--[a-z]+))?", text):
             assert not command or command in main.commands, f"{name}: prunebook {command}"
             known = main.commands[command] if command else main
-            assert not flag or flag in [name for option in known.params for name in option.opts], f"{name}: {flag}"
+            assert not flag or flag in [name for option in known.params for name in option.opts], (
+                f"{name}: {flag}"
+            )
     assert "prunebook check" in mentioned()[HOOKS.name]
 
 
 def run(step, folder, **environment):
-    """Run the step's script in `folder` as a runner does, with a `gh` that writes down what it is asked to do."""
-    (folder / "gh").write_text('#!/bin/sh\necho "$@" >>"$GH_LOG"\n[ "$1 $2" != "issue list" ] || echo "$FOUND"\n')
+    """Run the step's script in `folder` as a runner does, with a `gh` that writes down what it is
+    asked to do."""
+    (folder / "gh").write_text(
+        '#!/bin/sh\necho "$@" >>"$GH_LOG"\n[ "$1 $2" != "issue list" ] || echo "$FOUND"\n'
+    )
     (folder / "gh").chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
     work = folder / step.get("working-directory", ".")
     log = folder / "gh.log"
     variables = {**os.environ, **environment, "PATH": path, "GH_LOG": str(log), "HOME": str(folder)}
-    subprocess.run(["bash", "-e", "-c", step["run"]], cwd=work, env=variables, check=True, capture_output=True)
+    subprocess.run(
+        ["bash", "-e", "-c", step["run"]], cwd=work, env=variables, check=True, capture_output=True
+    )
     return log.read_text(encoding="utf-8").splitlines()
 
 
@@ -297,11 +331,17 @@ def test_the_branch_for_colab_holds_the_notebooks_and_no_history(tmp_path):
         copies.mkdir(parents=True)
         (copies / f"{name}.ipynb").write_text("{}")
         (copies / "page.html").write_text("no notebook")
-        place = {"GITHUB_SERVER_URL": f"file://{tmp_path}", "GITHUB_REPOSITORY": "a/b", "GITHUB_SHA": "f00"}
+        place = {
+            "GITHUB_SERVER_URL": f"file://{tmp_path}",
+            "GITHUB_REPOSITORY": "a/b",
+            "GITHUB_SHA": "f00",
+        }
         assert run(push, tmp_path / name, **place) == ["auth setup-git"]
     git = ["git", "-C", str(remote)]
     files, commits = (
-        subprocess.run([*git, *command, COLAB_BRANCH], check=True, capture_output=True, text=True).stdout.split()
+        subprocess.run(
+            [*git, *command, COLAB_BRANCH], check=True, capture_output=True, text=True
+        ).stdout.split()
         for command in (["ls-tree", "--name-only"], ["rev-list"])
     )
     assert files == ["new.ipynb"]
@@ -318,7 +358,8 @@ def test_the_branch_for_colab_holds_the_notebooks_and_no_history(tmp_path):
             "2",
             "",
             [
-                "label create broken links --force --color d93f0b --description Found by the weekly check of links",
+                "label create broken links --force --color d93f0b --description Found by the "
+                "weekly check of links",
                 "issue create --title Broken links --label broken links --body-file body.md",
             ],
         ),
@@ -327,7 +368,9 @@ def test_the_branch_for_colab_holds_the_notebooks_and_no_history(tmp_path):
 def test_one_issue_holds_the_broken_links(tmp_path, exit_code, found, expected):
     report = load(ROOT / ".github/workflows/links.yml")["jobs"]["report"]["steps"][-1]
     (tmp_path / "out.md").write_text("x" * 70000)
-    asked, *done = run(report, tmp_path, EXIT_CODE=exit_code, FOUND=found, LABEL=report["env"]["LABEL"])
+    asked, *done = run(
+        report, tmp_path, EXIT_CODE=exit_code, FOUND=found, LABEL=report["env"]["LABEL"]
+    )
     assert asked.startswith("issue list --label broken links --state open --limit 1")
     assert done == expected
     if exit_code == "2":
@@ -348,10 +391,16 @@ def options(element):
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
 def test_a_form_is_one(path):
     form = load(path)
-    assert {"name", "description", "body"} <= set(form) <= {"name", "description", "title", "labels", "body"}
+    assert (
+        {"name", "description", "body"}
+        <= set(form)
+        <= {"name", "description", "title", "labels", "body"}
+    )
     elements = [element for element in form["body"] if element["type"] != "markdown"]
     assert {element["type"] for element in elements} <= {"input", "textarea", "dropdown"}
-    for values in zip(*[(element["id"], element["attributes"]["label"]) for element in elements], strict=True):
+    for values in zip(
+        *[(element["id"], element["attributes"]["label"]) for element in elements], strict=True
+    ):
         assert len(set(values)) == len(values)
 
 
@@ -379,7 +428,9 @@ def test_hooks_are_pinned_and_have_the_version_of_ruff_that_make_installs():
     for repo in load(HOOKS)["repos"]:
         assert repo["repo"] == "local" or re.fullmatch("[0-9a-f]{40}", repo["rev"]), repo["repo"]
         ruff += [pin for hook in repo["hooks"] for pin in hook.get("additional_dependencies", [])]
-    assert ruff == [line for line in lines(ROOT / "requirements/constraints.txt") if line.startswith("ruff==")]
+    assert ruff == [
+        line for line in lines(ROOT / "requirements/constraints.txt") if line.startswith("ruff==")
+    ]
 
 
 def test_binder_installs_what_make_installs():
@@ -395,6 +446,8 @@ def test_binder_installs_what_make_installs():
     (constraints,) = [line.split()[1] for line in required if line.startswith("-c ")]
     assert (BINDER / constraints).resolve() == ROOT / "requirements/constraints.txt"
     assert "." in required
-    assert "--no-deps -r requirements/embedded.txt" in (BINDER / "postBuild").read_text(encoding="utf-8")
+    assert "--no-deps -r requirements/embedded.txt" in (BINDER / "postBuild").read_text(
+        encoding="utf-8"
+    )
     assert (ROOT / "requirements/embedded.txt").is_file()
     assert os.stat(BINDER / "postBuild").st_mode & stat.S_IXUSR

@@ -1,4 +1,5 @@
-"""The scaling law: its values, its fit to data of a known law, and the best sparsity against a search."""
+"""The scaling law: its values, its fit to data of a known law, and the best sparsity against a
+search."""
 
 import math
 
@@ -6,11 +7,23 @@ import numpy as np
 import pytest
 
 from prunebook.errors import UserError
-from prunebook.scaling import Law, dense_cost, fit, huber, optimal_sparsity, optimal_sparsity_at_cost, sparse_cost
+from prunebook.scaling import (
+    Law,
+    dense_cost,
+    fit,
+    huber,
+    optimal_sparsity,
+    optimal_sparsity_at_cost,
+    sparse_cost,
+)
 
 LAW = Law(0.5678, 0.7216, 1.5227, 0.2451, 0.1054, 0.2027, 0.6507)  # like the one published for T5
-RAW = LAW.in_units(1e-6, 1e-9)  # the same with N in weights, where it was in millions, and D in tokens
-GRID = [np.ravel(x) for x in np.meshgrid([0, 0.5, 0.75, 0.875], [1.3e6, 5e6, 2e7, 8e7], [1e9, 3e9, 1e10])]
+# the same with N in weights, where it was in millions, and D in tokens
+RAW = LAW.in_units(1e-6, 1e-9)
+GRID = [
+    np.ravel(x)
+    for x in np.meshgrid([0, 0.5, 0.75, 0.875], [1.3e6, 5e6, 2e7, 8e7], [1e9, 3e9, 1e10])
+]
 
 
 def test_the_law_by_hand():
@@ -102,7 +115,10 @@ def test_huber_by_hand():
     [
         (lambda: Law(-1, 1, 1, 1, 1, 1, 1), "a_s -1 is not allowed"),
         (lambda: Law(1, 1, 1, 1, 1, 1, math.nan), "c nan is not allowed"),
-        (lambda: Law(1, 1, 1, 0, 1, 1, 1), "b_n 0 is not allowed in a law; use a finite number > 0"),
+        (
+            lambda: Law(1, 1, 1, 0, 1, 1, 1),
+            "b_n 0 is not allowed in a law; use a finite number > 0",
+        ),
         (lambda: LAW.loss(1.0, 1, 1), "S holds 1; use"),
         (lambda: LAW.loss(0.5, [1, 0], 1), "N holds 0; use"),
         (lambda: LAW.loss(0.5, 1, math.inf), "D holds inf; use"),
@@ -111,9 +127,15 @@ def test_huber_by_hand():
         (lambda: optimal_sparsity(LAW, 1, 0), "C holds 0; use"),
         (lambda: optimal_sparsity_at_cost(LAW, -1, 1), "N holds -1; use"),
         (lambda: fit([0] * 6, [1] * 6, [1] * 6, [1] * 6), r"have shapes \[6\], .* 7 or more"),
-        (lambda: fit([0] * 7, [1] * 7, [1] * 7, [1] * 8), r"\[7\], \[8\]; use four arrays of one length"),
+        (
+            lambda: fit([0] * 7, [1] * 7, [1] * 7, [1] * 8),
+            r"\[7\], \[8\]; use four arrays of one length",
+        ),
         (lambda: fit([0] * 7, [1] * 7, [1] * 7, [0] * 7), "loss holds 0; use"),
-        (lambda: fit([0] * 7, [1] * 7, [1] * 7, [1] * 7, starts=0), "starts 0 and delta 0.001 are not allowed"),
+        (
+            lambda: fit([0] * 7, [1] * 7, [1] * 7, [1] * 7, starts=0),
+            "starts 0 and delta 0.001 are not allowed",
+        ),
         (lambda: fit([0] * 7, [1] * 7, [1] * 7, [1] * 7, delta=0), "delta 0 are not allowed"),
     ],
 )

@@ -21,10 +21,14 @@ def shown(monkeypatch):
 def test_a_class_with_its_place(shown):
     show_source(errors.UserError)
     markdown = shown[0]["text/markdown"]
-    assert markdown.startswith("**`prunebook.errors.UserError`** (prunebook/errors.py, lines 4 to 5)\n\n```python\n")
+    assert markdown.startswith(
+        "**`prunebook.errors.UserError`** (prunebook/errors.py, lines 4 to 5)\n\n```python\n"
+    )
     source = Path(errors.__file__).read_text()
     assert markdown.endswith("\n```")
-    assert source[source.index("class UserError") : source.index("def first_line")].strip() in markdown
+    assert (
+        source[source.index("class UserError") : source.index("def first_line")].strip() in markdown
+    )
 
 
 def test_a_method_is_dedented(shown):
@@ -42,7 +46,9 @@ def test_through_a_wrapper(shown):
 
 
 def test_the_fence_is_longer_than_any_in_the_source(shown, monkeypatch):
-    monkeypatch.setattr(inspect, "getsourcelines", lambda _: (["def f():\n", '    """```x```"""\n'], 1))
+    monkeypatch.setattr(
+        inspect, "getsourcelines", lambda _: (["def f():\n", '    """```x```"""\n'], 1)
+    )
     show_source(claims.gap)
     assert "\n\n````python\n" in shown[0]["text/markdown"]
     assert shown[0]["text/markdown"].endswith("\n````")
@@ -50,6 +56,8 @@ def test_the_fence_is_longer_than_any_in_the_source(shown, monkeypatch):
 
 @pytest.mark.parametrize("obj", [len, Path, "wanda", 3, claims, test_a_method_is_dedented])
 def test_what_is_not_the_librarys(shown, obj):
-    with pytest.raises(UserError, match=r"show_source: .* is no function, class or method of prunebook"):
+    with pytest.raises(
+        UserError, match=r"show_source: .* is no function, class or method of prunebook"
+    ):
         show_source(obj)
     assert shown == []

@@ -1,4 +1,5 @@
-"""The budget of a whole model: its expected size against the outer product, and masks that meet it."""
+"""The budget of a whole model: its expected size against the outer product, and masks that meet
+it."""
 
 import pytest
 import torch
@@ -22,11 +23,14 @@ def draws(model, seed=0, dtype=torch.float32):
 def test_the_expected_size_is_that_of_the_outer_product_over_all_weights(make_model):
     model = make_model("llama")
     kept = {axis: x.sigmoid() for axis, x in draws(model, dtype=torch.float64).items()}
-    budget, hidden, left = SizeBudget(model, 0.3), kept["hidden"], torch.tensor(0.0, dtype=torch.float64)
+    budget = SizeBudget(model, 0.3)
+    hidden = kept["hidden"]
+    left = torch.tensor(0.0, dtype=torch.float64)
     for index, parts in enumerate(every_sublayers(model)):
         keys = kept["heads"][index].repeat_interleave(parts.head_dim)
         queries = kept["heads"][index].repeat_interleave(parts.repeats * parts.head_dim)
-        for inner, count in ((queries, 2), (keys, 2), (kept["neurons"][index], 3)):  # matrices with these inside
+        # matrices with these inside
+        for inner, count in ((queries, 2), (keys, 2), (kept["neurons"][index], 3)):
             left += count * torch.outer(inner, hidden).sum()
         left += 2 * hidden.sum()  # norms
     expected = 1 - left / block_parameters(model)
@@ -40,9 +44,11 @@ def test_the_expected_size_is_that_of_the_outer_product_over_all_weights(make_mo
 @pytest.mark.parametrize("sparsity", [0.1, 0.35, 0.6])
 def test_masks_meet_the_budget_to_half_a_neuron(make_model, family, sparsity):
     model = make_model(family)
-    budget, log_alpha = SizeBudget(model, sparsity), draws(model)
+    budget = SizeBudget(model, sparsity)
+    log_alpha = draws(model)
     del log_alpha["hidden"]
-    masks, before = budget.choose(log_alpha), block_parameters(model)
+    masks = budget.choose(log_alpha)
+    before = block_parameters(model)
     cut(model, masks)
     gone = 1 - block_parameters(model) / before
     assert abs(gone - sparsity) * before <= budget.groups["neurons"] / 2
@@ -53,21 +59,28 @@ def test_masks_meet_the_budget_to_half_a_neuron(make_model, family, sparsity):
 @pytest.mark.parametrize("sparsity", [0.1, 0.35, 0.6])
 def test_hidden_channels_are_counted_first_and_the_rest_makes_up(make_model, sparsity):
     model = make_model("llama")
-    budget, log_alpha = SizeBudget(model, sparsity), draws(model)
-    masks, before = budget.choose(log_alpha), block_parameters(model)
+    budget = SizeBudget(model, sparsity)
+    log_alpha = draws(model)
+    masks = budget.choose(log_alpha)
+    before = block_parameters(model)
     assert masks["hidden"].sum() % 4 == 0
     assert masks["hidden"].sum() >= 32 * (1 - sparsity)
     cut(model, masks)
-    assert abs(1 - block_parameters(model) / before - sparsity) * before <= budget.groups["neurons"] / 2
+    assert (
+        abs(1 - block_parameters(model) / before - sparsity) * before
+        <= budget.groups["neurons"] / 2
+    )
 
 
 def test_the_lowest_of_all_blocks_go_and_the_highest_of_each_stays(make_model):
     model = make_model("llama")
-    heads, neurons = torch.full((3, 2), 999.0), torch.arange(144.0).view(3, 48)
+    heads = torch.full((3, 2), 999.0)
+    neurons = torch.arange(144.0).view(3, 48)
     budget = SizeBudget(model, 60 * 96 / block_parameters(model))
     masks = budget.choose({"heads": heads, "neurons": neurons})
     assert masks["heads"].all()
-    assert masks["neurons"].sum(1).tolist() == [1, 35, 48]  # 47 of the first block and 13 of the second
+    # 47 of the first block and 13 of the second
+    assert masks["neurons"].sum(1).tolist() == [1, 35, 48]
     heads[2, 0] = -1.0  # a head with its query heads is 16 neurons
     masks = budget.choose({"heads": heads, "neurons": neurons})
     assert masks["heads"].tolist() == [[True, True], [True, True], [False, True]]
@@ -87,11 +100,16 @@ def test_ties_go_by_index_in_all_blocks_alike(make_model):
 
 def test_what_cannot_be_met_is_refused(make_model):
     model = make_model("llama")
-    with pytest.raises(UserError, match=r"sparsity 0\.9 would take the last head or neuron of a block; use 0\.\d+ or"):
+    with pytest.raises(
+        UserError,
+        match=r"sparsity 0\.9 would take the last head or neuron of a block; use 0\.\d+ or",
+    ):
         SizeBudget(model, 0.9)
     with pytest.raises(UserError, match="no heads and neurons"):
         SizeBudget(make_model("gpt2"), 0.2)
-    masks = SizeBudget(model, 0.2).choose({axis: x for axis, x in draws(model).items() if axis != "hidden"})
+    masks = SizeBudget(model, 0.2).choose(
+        {axis: x for axis, x in draws(model).items() if axis != "hidden"}
+    )
     cut(model, masks)
     with pytest.raises(UserError, match="the blocks differ in heads or neurons"):
         SizeBudget(model, 0.2)

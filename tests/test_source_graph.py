@@ -27,19 +27,29 @@ WANDA = BASE | {"prunebook.methods.wanda", "prunebook.methods.magnitude", "prune
         (
             "import prunebook as pb\npb.lazy()",
             {
-                "prunebook", "prunebook.lazy", "prunebook.deep", "prunebook.deep.inner",
-                "prunebook.deep.helper", "prunebook.patterns", "prunebook.errors",
+                "prunebook",
+                "prunebook.lazy",
+                "prunebook.deep",
+                "prunebook.deep.inner",
+                "prunebook.deep.helper",
+                "prunebook.patterns",
+                "prunebook.errors",
             },
         ),
         ("import numpy as pb\npb.claim", set()),
     ],
-)  # fmt: skip
+)
 def test_reach(package, code, reached):
     assert SourceGraph(package).reach([code], {}) == reached
 
 
 def test_a_method_among_the_parameters_is_reached(package):
-    assert SourceGraph(package).reach(["import prunebook as pb\npb.prune(m, name)"], {"names": ["wanda"]}) == WANDA
+    assert (
+        SourceGraph(package).reach(
+            ["import prunebook as pb\npb.prune(m, name)"], {"names": ["wanda"]}
+        )
+        == WANDA
+    )
 
 
 def test_what_is_no_python_reaches_everything(package):

@@ -1,4 +1,5 @@
-"""Masks on a running model: the masked model is the one that is cut, nothing is left behind, and bad input."""
+"""Masks on a running model: the masked model is the one that is cut, nothing is left behind, and
+bad input."""
 
 import copy
 import re
@@ -24,8 +25,12 @@ def logits(model, tokens):
 
 def masks_of(model, counts, seed=0):
     """Random masks with so many ones in each row."""
-    drawn, shapes = torch.Generator().manual_seed(seed), mask_shapes(model)
-    return {axis: torch.rand(shapes[axis], generator=drawn).argsort(-1) < count for axis, count in counts.items()}
+    drawn = torch.Generator().manual_seed(seed)
+    shapes = mask_shapes(model)
+    return {
+        axis: torch.rand(shapes[axis], generator=drawn).argsort(-1) < count
+        for axis, count in counts.items()
+    }
 
 
 def hooks(model):
@@ -36,10 +41,13 @@ SHAPE = {"blocks": 2, "heads": 1, "neurons": 30, "hidden": 24}
 
 
 @pytest.mark.parametrize("axes", [*((axis,) for axis in AXES), AXES])
-@pytest.mark.parametrize(("family", "tied"), [("llama", True), ("llama", False), ("qwen3", True), ("mistral", False)])
+@pytest.mark.parametrize(
+    ("family", "tied"), [("llama", True), ("llama", False), ("qwen3", True), ("mistral", False)]
+)
 def test_the_masked_model_is_the_one_that_is_cut(make_model, tokens, family, tied, axes):
     model = make_model(family, tie_word_embeddings=tied)
-    masks, dense = masks_of(model, {axis: SHAPE[axis] for axis in axes}), logits(model, tokens)
+    masks = masks_of(model, {axis: SHAPE[axis] for axis in axes})
+    dense = logits(model, tokens)
     with masked(model, masks):
         wanted = logits(model, tokens)
     assert (wanted - dense).abs().max() > 0.1
@@ -48,13 +56,25 @@ def test_the_masked_model_is_the_one_that_is_cut(make_model, tokens, family, tie
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    st.integers(1, 3), st.integers(1, 4), st.integers(1, 48), st.integers(1, 4), st.booleans(), st.integers(0, 10**6)
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 48),
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 10**6),
 )
 def test_whatever_the_masks(make_model, tokens, blocks, groups, neurons, hidden, tied, seed):
     model = make_model(
-        "llama", seed % 7, num_attention_heads=8, num_key_value_heads=4, head_dim=4, tie_word_embeddings=tied
+        "llama",
+        seed % 7,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=4,
+        tie_word_embeddings=tied,
     )
     counts = {"blocks": blocks, "heads": groups, "neurons": neurons, "hidden": hidden * 2 * groups}
     masks = masks_of(model, counts, seed)
@@ -69,10 +89,13 @@ def test_whatever_the_masks(make_model, tokens, blocks, groups, neurons, hidden,
 def test_in_float64_no_difference_is_left(make_model, tokens, family, axes):
     axes = [axis for axis in axes if family != "opt" or axis != "hidden"]  # a norm with a mean
     model = make_model(family)
-    masks, before = masks_of(model, {axis: SHAPE[axis] for axis in axes}), logits(model, tokens)
+    masks = masks_of(model, {axis: SHAPE[axis] for axis in axes})
+    before = logits(model, tokens)
     difference, largest = cut_difference(model, masks, tokens)
     assert difference < 1e-12 < largest
-    assert cut_difference(model, masks, tokens, torch.float32)[1] == pytest.approx(largest, rel=1e-4)
+    assert cut_difference(model, masks, tokens, torch.float32)[1] == pytest.approx(
+        largest, rel=1e-4
+    )
     assert torch.equal(logits(model, tokens), before)  # the model itself stays as it was
 
 
@@ -84,7 +107,11 @@ def test_blocks_may_be_left_different(make_model, word_tokenizer, tokens, tmp_pa
     with masked(model, masks):
         wanted = logits(model, tokens)
     cut(model, masks)
-    assert [(parts.heads, parts.neurons) for parts in every_sublayers(model)] == [(4, 29), (2, 30), (2, 30)]
+    assert [(parts.heads, parts.neurons) for parts in every_sublayers(model)] == [
+        (4, 29),
+        (2, 30),
+        (2, 30),
+    ]
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "small"), device="cpu")
     torch.testing.assert_close(logits(again, tokens), wanted, atol=1e-4, rtol=0)
 
@@ -98,7 +125,8 @@ def test_a_cut_model_is_an_ordinary_one(make_model, word_tokenizer, tokens, tmp_
 
 
 def test_a_group_goes_with_all_query_heads_that_read_it(make_model, tokens):
-    model = make_model("llama", num_attention_heads=8, head_dim=4)  # four query heads to each of two
+    # four query heads to each of two
+    model = make_model("llama", num_attention_heads=8, head_dim=4)
     masks = {"heads": torch.tensor([[True, False]] * 3)}
     silent = copy.deepcopy(model)
     for parts in every_sublayers(silent):
@@ -109,7 +137,8 @@ def test_a_group_goes_with_all_query_heads_that_read_it(make_model, tokens):
 
 def test_a_norm_counts_only_the_channels_that_stay(make_model):
     model = make_model("llama")
-    norm, x = model.model.norm, torch.randn(2, 5, 32)
+    norm = model.model.norm
+    x = torch.randn(2, 5, 32)
     norm.weight.data = torch.rand(32) + 0.5
     mask = torch.rand(32)
     mask[::4] = 0
@@ -122,7 +151,8 @@ def test_a_norm_counts_only_the_channels_that_stay(make_model):
 
 
 def test_masks_of_ones_change_nothing_and_leave_no_hooks(make_model, tokens):
-    model, before = make_model("llama"), logits(make_model("llama"), tokens)
+    model = make_model("llama")
+    before = logits(make_model("llama"), tokens)
     ones = {axis: torch.ones(shape) for axis, shape in mask_shapes(model).items()}
     with masked(model, ones):
         assert hooks(model) > 0
@@ -137,7 +167,10 @@ def test_masks_of_ones_change_nothing_and_leave_no_hooks(make_model, tokens):
 def test_gradients_reach_every_mask(make_model, tokens):
     """Against differences: masks between 0 and 1 scale what the module's docstring says."""
     model = make_model("llama").double().requires_grad_(False)
-    masks = {axis: torch.full(shape, 0.7, dtype=torch.float64) for axis, shape in mask_shapes(model).items()}
+    masks = {
+        axis: torch.full(shape, 0.7, dtype=torch.float64)
+        for axis, shape in mask_shapes(model).items()
+    }
 
     def loss_of(masks):
         with masked(model, masks):
@@ -148,17 +181,32 @@ def test_gradients_reach_every_mask(make_model, tokens):
     for axis in AXES:
         step = torch.zeros_like(masks[axis])
         step.view(-1)[1] = 1e-2  # norms round masks to float32, too coarse for smaller differences
-        slope = (loss_of(masks | {axis: masks[axis] + step}) - loss_of(masks | {axis: masks[axis] - step})) / 2e-2
+        slope = (
+            loss_of(masks | {axis: masks[axis] + step})
+            - loss_of(masks | {axis: masks[axis] - step})
+        ) / 2e-2
         assert trained[axis].grad.view(-1)[1].item() == pytest.approx(slope.item(), rel=0.02)
 
 
 @pytest.mark.parametrize(
     ("family", "masks", "message"),
     [
-        ("llama", {"heads": torch.ones(3, 4)}, "mask heads [3, 4] does not fit the model; it takes blocks [3], heads"),
+        (
+            "llama",
+            {"heads": torch.ones(3, 4)},
+            "mask heads [3, 4] does not fit the model; it takes blocks [3], heads",
+        ),
         ("llama", {"experts": torch.ones(3)}, "mask experts [3] does not fit the model"),
-        ("opt", {"hidden": torch.ones(32)}, "hidden masks need norms as Llama's, without a mean; OPTForCausalLM has"),
-        ("gpt2", {"blocks": torch.ones(3)}, "GPT2Block has no heads and neurons that can be told apart"),
+        (
+            "opt",
+            {"hidden": torch.ones(32)},
+            "hidden masks need norms as Llama's, without a mean; OPTForCausalLM has",
+        ),
+        (
+            "gpt2",
+            {"blocks": torch.ones(3)},
+            "GPT2Block has no heads and neurons that can be told apart",
+        ),
     ],
 )
 def test_masks_that_do_not_fit(make_model, family, masks, message):
@@ -170,7 +218,9 @@ def test_masks_that_do_not_fit(make_model, family, masks, message):
 
 
 def test_soft_masks_cannot_be_cut(make_model):
-    with pytest.raises(UserError, match=re.escape("mask blocks is torch.float32; only bool masks can be cut out")):
+    with pytest.raises(
+        UserError, match=re.escape("mask blocks is torch.float32; only bool masks can be cut out")
+    ):
         cut(make_model("llama"), {"blocks": torch.ones(3)})
 
 
@@ -183,11 +233,15 @@ def test_blocks_whose_norms_come_after_the_sum_are_refused(make_model):
 def test_shapes_go_by_whole_key_value_heads(make_model):
     model = make_model("llama", num_attention_heads=6, num_key_value_heads=3, hidden_size=48)
     full = {"blocks": 3, "heads": 6, "neurons": 48, "hidden": 48}
-    assert check_shape(model, {"heads": 4, "hidden": 44}) == full  # 44 is no multiple of the former 6
+    # 44 is no multiple of the former 6
+    assert check_shape(model, {"heads": 4, "hidden": 44}) == full
     for sizes, message in (
         ({"heads": 3}, "heads 3 are no whole key-value heads, read by 2 each; nearest: 4"),
         ({"heads": 8}, "heads 8 of 6 cannot stay; use 1 to 6"),
-        ({"hidden": 44}, "44 hidden channels do not divide among 6 heads, which the configuration asks for;"),
+        (
+            {"hidden": 44},
+            "44 hidden channels do not divide among 6 heads, which the configuration asks for;",
+        ),
         ({"neurons": 49}, "neurons 49 of 48 cannot stay; use 1 to 48"),
         ({"blocks": 0}, "blocks 0 of 3 cannot stay; use 1 to 3"),
     ):

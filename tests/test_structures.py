@@ -1,4 +1,5 @@
-"""What goes as a whole, blocks and hidden channels, and how many units go: by hand, in every family, after saving."""
+"""What goes as a whole, blocks and hidden channels, and how many units go: by hand, in every
+family, after saving."""
 
 import itertools
 import re
@@ -48,7 +49,8 @@ def test_a_block_that_adds_nothing_can_go_without_a_trace(make_model, tokens, fa
     model = make_model(family)
     stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
     silence(stack[index])
-    before, other = logits(model, tokens), [block for i, block in enumerate(stack) if i != index]
+    before = logits(model, tokens)
+    other = [block for i, block in enumerate(stack) if i != index]
     size = block_parameters(model)
     remove_blocks(model, [index])
     assert torch.equal(logits(model, tokens), before)
@@ -58,7 +60,9 @@ def test_a_block_that_adds_nothing_can_go_without_a_trace(make_model, tokens, fa
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_left_saves_reloads_and_generates_with_a_cache(make_model, tokens, word_tokenizer, tmp_path, family):
+def test_what_is_left_saves_reloads_and_generates_with_a_cache(
+    make_model, tokens, word_tokenizer, tmp_path, family
+):
     model = make_model(family, **({"n_layer": 5} if family == "gpt2" else {"num_hidden_layers": 5}))
     remove_blocks(model, [3, 1, 3])
     save_model(model, word_tokenizer, tmp_path / "cut")
@@ -67,7 +71,9 @@ def test_what_is_left_saves_reloads_and_generates_with_a_cache(make_model, token
     assert reloaded.config.num_hidden_layers == 3
     assert torch.equal(logits(reloaded, tokens), logits(model, tokens))
     named = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    with_cache, without = (reloaded.generate(tokens[:2], use_cache=cached, **named) for cached in (True, False))
+    with_cache, without = (
+        reloaded.generate(tokens[:2], use_cache=cached, **named) for cached in (True, False)
+    )
     assert torch.equal(with_cache, without)
     assert torch.equal(with_cache, model.generate(tokens[:2], **named))
 
@@ -82,9 +88,12 @@ def test_kinds_of_blocks_go_with_them(make_model):
 
 @pytest.mark.parametrize(
     ("indices", "message"),
-    [([3], "block 3 does not exist; the model has blocks 0 to 2"), ([-1, 0], "block -1 does not exist"),
-     ([0, 1, 2], "removing all 3 blocks leaves no model; leave at least one")],
-)  # fmt: skip
+    [
+        ([3], "block 3 does not exist; the model has blocks 0 to 2"),
+        ([-1, 0], "block -1 does not exist"),
+        ([0, 1, 2], "removing all 3 blocks leaves no model; leave at least one"),
+    ],
+)
 def test_impossible_blocks_are_refused_and_nothing_changes(make_model, indices, message):
     model = make_model("llama")
     with pytest.raises(UserError, match=message):
@@ -102,7 +111,9 @@ def narrow_by_hand(model, kept):
     sizes = dict(small.named_parameters())
     state = {}
     for name, value in model.state_dict().items():
-        if any(part in name for part in ("q_norm", "k_norm")) or (name.endswith("_proj.bias") and "o_proj" not in name):
+        if any(part in name for part in ("q_norm", "k_norm")) or (
+            name.endswith("_proj.bias") and "o_proj" not in name
+        ):
             state[name] = value
         elif "o_proj" in name or "down_proj" in name or "norm" in name:
             state[name] = value[kept]
@@ -121,7 +132,8 @@ def test_hidden_channels_that_stay_are_a_narrower_model(
 ):
     kept = [1, 2, 3, 5, 8, 9, 10, 11, 13, 17, 18, 19, 20, 21, 22, 23, 25, 29, 30, 31]
     named = {"tie_word_embeddings": tied, "head_dim": head_dim}
-    model, other = make_model(family, **named), make_model(family, **named)
+    model = make_model(family, **named)
+    other = make_model(family, **named)
     frozen = model.model.norm.weight.requires_grad_(False)
     keep_channels(model, [*reversed(kept), 1])
     assert model.config.hidden_size == model.get_input_embeddings().embedding_dim == 20
@@ -139,14 +151,16 @@ def test_hidden_channels_that_stay_are_a_narrower_model(
 
 def test_channels_that_are_zero_everywhere_leave_only_their_part_of_the_norm(make_model, tokens):
     model = make_model("llama", rms_norm_eps=0.0)
-    kept, gone = list(range(24)), list(range(24, 32))
+    kept = list(range(24))
+    gone = list(range(24, 32))
     with torch.no_grad():
         model.model.embed_tokens.weight[:, gone] = 0
         for block in model.model.layers:
             block.self_attn.o_proj.weight[gone] = block.mlp.down_proj.weight[gone] = 0
     wide = logits(model, tokens)
     for norm in norms(model):
-        norm.weight.data *= (32 / 24) ** 0.5  # the mean of squares is over 24 channels, no longer over 32
+        # the mean of squares is over 24 channels, no longer over 32
+        norm.weight.data *= (32 / 24) ** 0.5
     keep_channels(model, kept)
     torch.testing.assert_close(logits(model, tokens), wide, rtol=1e-3, atol=1e-3)
 
@@ -169,14 +183,27 @@ def test_channels_of_uneven_blocks(make_model, tokens, word_tokenizer, tmp_path)
 
 @pytest.mark.parametrize(
     ("family", "kept", "message"),
-    [("opt", range(16), "OPTForCausalLM cannot lose hidden channels: its configuration has no head_dim"),
-     ("gpt2", range(16), "GPT2LMHeadModel cannot lose hidden channels"),
-     ("llama", [], "hidden channels must be some of 0 to 31"), ("llama", range(-1, 3), "must be some of 0 to 31"),
-     ("llama", range(33), "must be some of 0 to 31"),
-     ("llama", range(30), "30 hidden channels do not divide among 4 heads, .* the nearest is 32"),
-     ("llama", range(1), "1 hidden channels do not divide among 4 heads, .* the nearest is 4")],
-)  # fmt: skip
-def test_impossible_channels_are_refused_and_nothing_changes(make_model, tokens, family, kept, message):
+    [
+        (
+            "opt",
+            range(16),
+            "OPTForCausalLM cannot lose hidden channels: its configuration has no head_dim",
+        ),
+        ("gpt2", range(16), "GPT2LMHeadModel cannot lose hidden channels"),
+        ("llama", [], "hidden channels must be some of 0 to 31"),
+        ("llama", range(-1, 3), "must be some of 0 to 31"),
+        ("llama", range(33), "must be some of 0 to 31"),
+        (
+            "llama",
+            range(30),
+            "30 hidden channels do not divide among 4 heads, .* the nearest is 32",
+        ),
+        ("llama", range(1), "1 hidden channels do not divide among 4 heads, .* the nearest is 4"),
+    ],
+)
+def test_impossible_channels_are_refused_and_nothing_changes(
+    make_model, tokens, family, kept, message
+):
     model = make_model(family)
     before = logits(model, tokens)
     with pytest.raises(UserError, match=message):
@@ -193,13 +220,19 @@ def test_channels_go_by_the_heads_that_are_left(make_model, tokens, word_tokeniz
         keep_channels(model, range(28))
     prune(model, "minitron", hidden=30, calibration=tokens)
     assert not hasattr(model.config, WIDTHS)
-    plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        save_model(model, word_tokenizer, tmp_path / "m")
+    ).eval()
     assert torch.equal(logits(plain, tokens), logits(model, tokens))
 
 
-def test_channels_of_blocks_that_differ_go_by_the_configuration(make_model, tokens, word_tokenizer, tmp_path):
+def test_channels_of_blocks_that_differ_go_by_the_configuration(
+    make_model, tokens, word_tokenizer, tmp_path
+):
     model = make_model("llama", num_attention_heads=8, head_dim=4)
-    for block, kept in zip(model.model.layers, ([0, 4], [0, 1, 2, 4, 5, 6], [0, 1, 2, 5, 6, 7]), strict=True):
+    for block, kept in zip(
+        model.model.layers, ([0, 4], [0, 1, 2, 4, 5, 6], [0, 1, 2, 5, 6, 7]), strict=True
+    ):
         keep_heads(sublayers(block), kept)
     settle(model)
     keep_channels(model, range(16))  # a multiple of 8 heads, not of 6
@@ -208,22 +241,35 @@ def test_channels_of_blocks_that_differ_go_by_the_configuration(make_model, toke
 
 
 TINY = {
-    "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1,
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
     "pad_token_id": None,
-}  # fmt: skip
+}
 
 
 def tiny(kind, **changes):
     torch.manual_seed(0)
-    return getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**TINY | changes)).eval()
+    return getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(**TINY | changes)
+    ).eval()
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("Helium", "the size of its heads follows from them"), ("StableLm", "the size of its heads follows from them"),
-     ("Olmo", "its norms have no weights to cut")],
-)  # fmt: skip
+    [
+        ("Helium", "the size of its heads follows from them"),
+        ("StableLm", "the size of its heads follows from them"),
+        ("Olmo", "its norms have no weights to cut"),
+    ],
+)
 def test_families_whose_shapes_follow_from_the_width_keep_it(tokens, kind, reason):
     model = tiny(kind)
     before = logits(model, tokens)
@@ -236,7 +282,9 @@ def test_families_whose_shapes_follow_from_the_width_keep_it(tokens, kind, reaso
 def test_other_families_lose_channels_and_reload(tokens, word_tokenizer, tmp_path, kind):
     model = tiny(kind)
     keep_channels(model, range(24))
-    plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        save_model(model, word_tokenizer, tmp_path / "m")
+    ).eval()
     assert torch.equal(logits(plain, tokens), logits(model, tokens))
 
 
@@ -244,17 +292,30 @@ def test_blocks_without_rotation_go_with_them(tokens, word_tokenizer, tmp_path):
     model = tiny("SmolLM3", no_rope_layers=[1, 0, 1, 0])
     remove_blocks(model, [0, 3])
     assert model.config.no_rope_layers == [0, 1]
-    plain = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, word_tokenizer, tmp_path / "m")).eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        save_model(model, word_tokenizer, tmp_path / "m")
+    ).eval()
     assert torch.equal(logits(plain, tokens), logits(model, tokens))
 
 
 def test_embeddings_scaled_by_the_width_are_refused():
-    """Gemma multiplies embeddings by the root of the width, so that a reloaded model would compute something else."""
+    """Gemma multiplies embeddings by the root of the width, so that a reloaded model would compute
+    something else."""
     with torch.device("meta"):
-        model = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(
-            vocab_size=4, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4, head_dim=8,
-        ))  # fmt: skip
-    with pytest.raises(UserError, match="Gemma2ForCausalLM cannot lose hidden channels: their number scales its emb"):
+        model = transformers.Gemma2ForCausalLM(
+            transformers.Gemma2Config(
+                vocab_size=4,
+                hidden_size=32,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=4,
+                head_dim=8,
+            )
+        )
+    with pytest.raises(
+        UserError,
+        match="Gemma2ForCausalLM cannot lose hidden channels: their number scales its emb",
+    ):
         keep_channels(model, range(24))
 
 
@@ -262,7 +323,9 @@ def test_a_number_of_channels(make_model):
     config = make_model("llama").config
     assert [count_channels(config, s) for s in (0.125, 0.2, 0.5, 0.87)] == [28, 24, 16, 4]
     for sparsity, nearest in ((0.01, "0.1250"), (0.99, "0.8750")):
-        with pytest.raises(UserError, match=rf"of 32 hidden channels, 4 at a time: the nearest is {nearest}"):
+        with pytest.raises(
+            UserError, match=rf"of 32 hidden channels, 4 at a time: the nearest is {nearest}"
+        ):
             count_channels(config, sparsity)
         assert 0 < count_channels(config, float(nearest)) < 32
 
@@ -271,16 +334,26 @@ def test_a_number_of_channels(make_model):
 
 
 def like_smollm2(blocks=1):
-    """The block of SmolLM2-135M, without memory: 9 heads of 64 over 3 key-value heads, 1536 neurons."""
+    """The block of SmolLM2-135M, without memory: 9 heads of 64 over 3 key-value heads, 1536
+    neurons."""
     with torch.device("meta"):
-        return transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=4, hidden_size=576, intermediate_size=1536, num_hidden_layers=blocks, num_attention_heads=9,
-            num_key_value_heads=3, head_dim=64, tie_word_embeddings=True,
-        ))  # fmt: skip
+        return transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=4,
+                hidden_size=576,
+                intermediate_size=1536,
+                num_hidden_layers=blocks,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                head_dim=64,
+                tie_word_embeddings=True,
+            )
+        )
 
 
 @pytest.mark.parametrize(
-    ("ratio", "units"), [(0.25, (0, 384)), (1 / 3, (1, 512)), (0.5, (1, 768)), (2 / 3, (2, 1024)), (0.327, (0, 503))]
+    ("ratio", "units"),
+    [(0.25, (0, 384)), (1 / 3, (1, 512)), (0.5, (1, 768)), (2 / 3, (2, 1024)), (0.327, (0, 503))],
 )
 def test_units_of_a_ratio_are_rounded_as_published(ratio, units):
     assert units_of_ratio(like_smollm2().model.layers, ratio) == units
@@ -303,22 +376,38 @@ def test_a_ratio_is_met_or_one_in_the_range_named_is(ratio):
     assert heads == int((192 - int(192 * (1 - ratio) + 1e-9)) / 64)
 
 
-SHAPES = st.fixed_dictionaries({
-    "heads": st.sampled_from([(1, 1), (4, 1), (4, 2), (4, 4), (6, 2), (9, 3)]), "head_dim": st.sampled_from([2, 8]),
-    "neurons": st.integers(2, 60), "biased": st.booleans(), "blocks": st.integers(1, 4), "spared": st.integers(0, 3),
-})  # fmt: skip
+SHAPES = st.fixed_dictionaries(
+    {
+        "heads": st.sampled_from([(1, 1), (4, 1), (4, 2), (4, 4), (6, 2), (9, 3)]),
+        "head_dim": st.sampled_from([2, 8]),
+        "neurons": st.integers(2, 60),
+        "biased": st.booleans(),
+        "blocks": st.integers(1, 4),
+        "spared": st.integers(0, 3),
+    }
+)
 
 
 @settings(deadline=None, max_examples=80)
 @given(shape=SHAPES, sparsity=st.floats(0.0005, 0.999), with_heads=st.booleans())
-def test_a_sparsity_is_met_to_the_nearest_neuron_or_the_nearest_is_named(shape, sparsity, with_heads):
+def test_a_sparsity_is_met_to_the_nearest_neuron_or_the_nearest_is_named(
+    shape, sparsity, with_heads
+):
     (heads, groups), head_dim = shape["heads"], shape["head_dim"]
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=4, hidden_size=36, intermediate_size=shape["neurons"], num_hidden_layers=shape["blocks"],
-            num_attention_heads=heads, num_key_value_heads=groups, head_dim=head_dim, attention_bias=shape["biased"],
-            mlp_bias=shape["biased"],
-        ))  # fmt: skip
+        model = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=4,
+                hidden_size=36,
+                intermediate_size=shape["neurons"],
+                num_hidden_layers=shape["blocks"],
+                num_attention_heads=heads,
+                num_key_value_heads=groups,
+                head_dim=head_dim,
+                attention_bias=shape["biased"],
+                mlp_bias=shape["biased"],
+            )
+        )
     blocks = list(model.model.layers)[min(shape["spared"], shape["blocks"] - 1) :]
     total = block_parameters(model)
     of_head, of_neuron = sublayers(blocks[0]).group_sizes()
@@ -349,11 +438,17 @@ def test_units_of_published_sparsities():
 
 def test_no_blocks_or_unlike_ones_are_refused(make_model):
     model = make_model("llama")
-    for count in (lambda blocks: units_of_sparsity(model, blocks, 0.2), lambda blocks: units_of_ratio(blocks, 0.2)):
+    for count in (
+        lambda blocks: units_of_sparsity(model, blocks, 0.2),
+        lambda blocks: units_of_ratio(blocks, 0.2),
+    ):
         with pytest.raises(UserError, match="all blocks are spared; spare fewer"):
             count(model.model.layers[3:])
     keep_neurons(sublayers(model.model.layers[0]), range(5))
-    for count in (lambda blocks: units_of_sparsity(model, blocks, 0.2), lambda blocks: units_of_ratio(blocks, 0.2)):
+    for count in (
+        lambda blocks: units_of_sparsity(model, blocks, 0.2),
+        lambda blocks: units_of_ratio(blocks, 0.2),
+    ):
         with pytest.raises(UserError, match="the blocks differ in heads or neurons; trim"):
             count(model.model.layers)
         count(model.model.layers[1:])
@@ -361,25 +456,34 @@ def test_no_blocks_or_unlike_ones_are_refused(make_model):
 
 def test_a_ratio_of_all_is_refused_with_what_is_possible(make_model):
     blocks = find_stack(make_model("llama"))[1]
-    with pytest.raises(UserError, match=r"ratio 0.99 of 2 key-value heads and 48 neurons takes 2 and 48; the nearest"):
+    with pytest.raises(
+        UserError,
+        match=r"ratio 0.99 of 2 key-value heads and 48 neurons takes 2 and 48; the nearest",
+    ):
         units_of_ratio(blocks, 0.99)
 
 
 def test_a_sparsity_out_of_reach_is_refused_with_the_nearest(make_model):
     model = make_model("llama")
     with pytest.raises(
-        UserError, match=r"sparsity 0.9 cannot be met by heads and neurons of 1 blocks, .* is 0\.\d{4}$"
+        UserError,
+        match=r"sparsity 0.9 cannot be met by heads and neurons of 1 blocks, .* is 0\.\d{4}$",
     ):
         units_of_sparsity(model, model.model.layers[:1], 0.9)
-    with pytest.raises(UserError, match=r"sparsity 0.001 cannot be met by .* the nearest is 0\.0042$"):
+    with pytest.raises(
+        UserError, match=r"sparsity 0.001 cannot be met by .* the nearest is 0\.0042$"
+    ):
         units_of_sparsity(model, model.model.layers[:1], 0.001)
 
 
-@pytest.mark.parametrize(("family", "axes"), [
-    ("llama", {"neurons": (20, 30, 48), "heads": (4, 8), "hidden": (24, 32), "blocks": (2, 3)}),
-    ("qwen3", {"hidden": (16, 24), "blocks": (1, 3)}),
-    ("opt", {"neurons": (20, 64), "blocks": (2, 3)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "axes"),
+    [
+        ("llama", {"neurons": (20, 30, 48), "heads": (4, 8), "hidden": (24, 32), "blocks": (2, 3)}),
+        ("qwen3", {"hidden": (16, 24), "blocks": (1, 3)}),
+        ("opt", {"neurons": (20, 64), "blocks": (2, 3)}),
+    ],
+)
 def test_candidates_lose_what_really_pruned_models_lose(make_model, tokens, family, axes):
     changes = {} if family == "opt" else {"num_attention_heads": 8, "head_dim": 4}
     model = make_model(family, **changes)
@@ -390,7 +494,9 @@ def test_candidates_lose_what_really_pruned_models_lose(make_model, tokens, fami
     for shape in shapes:
         sizes = {axis: size for axis, size in shape.items() if axis != "gone"}
         small = make_model(family, **changes)
-        assert shape["gone"] == pytest.approx(prune(small, "minitron", calibration=tokens, **sizes).sparsity, abs=1e-12)
+        assert shape["gone"] == pytest.approx(
+            prune(small, "minitron", calibration=tokens, **sizes).sparsity, abs=1e-12
+        )
     distances = [abs(shape["gone"] - 0.5) for shape in shapes]
     assert distances == sorted(distances)
 
@@ -398,25 +504,37 @@ def test_candidates_lose_what_really_pruned_models_lose(make_model, tokens, fami
 def test_equally_near_candidates_stay_in_the_order_asked(make_model):
     shapes = candidates(make_model("llama"), 0.5, {"blocks": [2, 1], "neurons": [48]}, tolerance=1)
     assert [(shape["blocks"], shape["gone"]) for shape in shapes] == [
-        (2, pytest.approx(1 / 3)), (1, pytest.approx(2 / 3))
-    ]  # fmt: skip
+        (2, pytest.approx(1 / 3)),
+        (1, pytest.approx(2 / 3)),
+    ]
 
 
 def test_candidates_of_a_configuration_that_has_no_head_size(make_model):
     model = make_model("qwen2")
     del model.config.head_dim  # then it is the width over the heads
     assert candidates(model, 0.2, {"neurons": [24]}, tolerance=1)
-    with pytest.raises(UserError, match=re.escape("the configuration of Qwen2ForCausalLM cannot say {'heads': 2}")):
+    with pytest.raises(
+        UserError, match=re.escape("the configuration of Qwen2ForCausalLM cannot say {'heads': 2}")
+    ):
         candidates(model, 0.2, {"heads": [2]})
 
 
 def test_candidates_of_heads_that_cannot_go_are_refused():
     with torch.device("meta"):
-        model = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(
-            vocab_size=4, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4,
-            num_key_value_heads=2, pad_token_id=0,
-        ))  # fmt: skip
-    with pytest.raises(UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"):
+        model = transformers.Olmo2ForCausalLM(
+            transformers.Olmo2Config(
+                vocab_size=4,
+                hidden_size=32,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                pad_token_id=0,
+            )
+        )
+    with pytest.raises(
+        UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"
+    ):
         candidates(model, 0.2, {"heads": [2]})
 
 
@@ -431,21 +549,25 @@ def test_candidates_of_uneven_blocks_are_refused(make_model, tokens):
 
 
 def test_candidates_within_the_tolerance_alone(make_model):
-    model, axes = make_model("llama"), {"neurons": tuple(range(8, 49))}
+    model = make_model("llama")
+    axes = {"neurons": tuple(range(8, 49))}
     every = candidates(model, 0.25, axes, tolerance=10)
     some = candidates(model, 0.25, axes, tolerance=0.04)
     assert some == [shape for shape in every if abs(shape["gone"] - 0.25) <= 0.03]
     assert 0 < len(some) < len(every)
 
 
-@pytest.mark.parametrize(("family", "axes", "message"), [
-    ("llama", {"width": [10]}, "axes width are unknown; use neurons, heads, hidden, blocks"),
-    ("llama", {"heads": [3]}, "heads 3 do not divide among 2 key-value heads; nearest: 4"),
-    ("llama", {"hidden": [30]}, "30 hidden channels do not divide among 4 heads"),
-    ("llama", {"blocks": [0]}, "blocks 0 of 3 cannot stay; use 1 to 3"),
-    ("opt", {"hidden": [16]}, "OPTForCausalLM cannot lose hidden channels"),
-    ("gpt2", {"neurons": [8]}, "GPT2Block has no heads and neurons that can be told apart"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "axes", "message"),
+    [
+        ("llama", {"width": [10]}, "axes width are unknown; use neurons, heads, hidden, blocks"),
+        ("llama", {"heads": [3]}, "heads 3 do not divide among 2 key-value heads; nearest: 4"),
+        ("llama", {"hidden": [30]}, "30 hidden channels do not divide among 4 heads"),
+        ("llama", {"blocks": [0]}, "blocks 0 of 3 cannot stay; use 1 to 3"),
+        ("opt", {"hidden": [16]}, "OPTForCausalLM cannot lose hidden channels"),
+        ("gpt2", {"neurons": [8]}, "GPT2Block has no heads and neurons that can be told apart"),
+    ],
+)
 def test_candidates_that_cannot_be(make_model, family, axes, message):
     with pytest.raises(UserError, match=re.escape(message)):
         candidates(make_model(family), 0.2, axes)

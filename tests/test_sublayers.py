@@ -1,4 +1,5 @@
-"""Heads and neurons cut out: against the model with outgoing weights zeroed, in every family, and after saving."""
+"""Heads and neurons cut out: against the model with outgoing weights zeroed, in every family, and
+after saving."""
 
 import copy
 
@@ -19,15 +20,22 @@ FAMILIES = (*GROUPED, "opt")
 def build_bert():
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=100, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=64, initializer_range=0.2,
-    )  # fmt: skip
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
     return transformers.BertModel(config).eval()
 
 
 @pytest.fixture
 def build(make_model):
-    return lambda family, **changes: build_bert() if family == "bert" else make_model(family, **changes)
+    return lambda family, **changes: (
+        build_bert() if family == "bert" else make_model(family, **changes)
+    )
 
 
 def outputs(model, tokens):
@@ -41,7 +49,8 @@ def parts_of(model):
 
 
 def cut_unevenly(model):
-    """Blocks 0, 1, 2 with 2, 1 and 2 key-value groups (heads, where each is its own), and 48, 20 and 31 neurons."""
+    """Blocks 0, 1, 2 with 2, 1 and 2 key-value groups (heads, where each is its own), and 48, 20
+    and 31 neurons."""
     parts = parts_of(model)
     per_group = parts[0].heads // parts[0].kv_heads
     keep_heads(parts[1], range(per_group, 2 * per_group))
@@ -57,22 +66,29 @@ def silence(linear, columns):
 
 @pytest.mark.parametrize("family", [*FAMILIES, "bert"])
 def test_neurons_cut_out_are_neurons_unheard(build, tokens, family):
-    cut, masked = build(family), build(family)
+    cut = build(family)
+    masked = build(family)
     for number, (parts, heard) in enumerate(zip(parts_of(cut), parts_of(masked), strict=True)):
         gone = [0, 7 + number, parts.neurons - 1]
         keep_neurons(parts, set(range(parts.neurons)) - set(gone))
         silence(heard.last, gone)
         assert parts.neurons == heard.neurons - 3
-        assert all(linear.out_features == len(linear.weight) == parts.neurons for linear in parts.first)
+        assert all(
+            linear.out_features == len(linear.weight) == parts.neurons for linear in parts.first
+        )
     torch.testing.assert_close(outputs(cut, tokens), outputs(masked, tokens), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "gone"), [
-    *((family, heads) for family in GROUPED for heads in ([0, 1], [2, 3], [0, 2], [1, 3])),
-    *((family, heads) for family in ("opt", "bert") for heads in ([0], [3], [1, 2], [0, 1, 3])),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "gone"),
+    [
+        *((family, heads) for family in GROUPED for heads in ([0, 1], [2, 3], [0, 2], [1, 3])),
+        *((family, heads) for family in ("opt", "bert") for heads in ([0], [3], [1, 2], [0, 1, 3])),
+    ],
+)
 def test_heads_cut_out_are_heads_unheard(build, tokens, family, gone):
-    cut, masked = build(family), build(family)
+    cut = build(family)
+    masked = build(family)
     for parts, heard in zip(parts_of(cut), parts_of(masked), strict=True):
         keep_heads(parts, set(range(4)) - set(gone))
         silence(heard.out, [8 * head + channel for head in gone for channel in range(8)])
@@ -97,7 +113,8 @@ def test_group_sizes_are_what_goes(build, family):
 
 
 def test_order_and_repeats_do_not_matter_and_flags_stay(make_model, tokens):
-    one, other = make_model("llama"), make_model("llama")
+    one = make_model("llama")
+    other = make_model("llama")
     for model, neurons, heads in ((one, [5, 3, 5, 9], [3, 2]), (other, [3, 5, 9], [2, 3])):
         parts = parts_of(model)[0]
         parts.last.weight.requires_grad_(False)
@@ -106,19 +123,31 @@ def test_order_and_repeats_do_not_matter_and_flags_stay(make_model, tokens):
         assert not parts.last.weight.requires_grad
         assert parts.first[0].weight.requires_grad
         assert parts.last.weight.is_contiguous()
-        assert parts.last.weight.untyped_storage().nbytes() == 3 * 32 * 4  # nothing of the old one is held
+        # nothing of the old one is held
+        assert parts.last.weight.untyped_storage().nbytes() == 3 * 32 * 4
     assert torch.equal(outputs(one, tokens), outputs(other, tokens))
 
 
 @pytest.mark.parametrize(
     ("cut", "message"),
-    [(lambda p: keep_heads(p, []), "removing all 4 heads of a block is not possible; keep at least one"),
-     (lambda p: keep_neurons(p, []), "removing all 48 neurons of a block is not possible"),
-     (lambda p: keep_neurons(p, [0, 48]), "neuron 48 does not exist; the block has neurons 0 to 47"),
-     (lambda p: keep_heads(p, [-1, 0]), "head -1 does not exist; the block has heads 0 to 3"),
-     (lambda p: keep_heads(p, [0, 1, 2]), r"query heads \[0, 1, 2\] would leave \[2, 1\] of them to the 2 key-value "
-      "heads; keep the same number of every 2 that follow each other, or none")],
-)  # fmt: skip
+    [
+        (
+            lambda p: keep_heads(p, []),
+            "removing all 4 heads of a block is not possible; keep at least one",
+        ),
+        (lambda p: keep_neurons(p, []), "removing all 48 neurons of a block is not possible"),
+        (
+            lambda p: keep_neurons(p, [0, 48]),
+            "neuron 48 does not exist; the block has neurons 0 to 47",
+        ),
+        (lambda p: keep_heads(p, [-1, 0]), "head -1 does not exist; the block has heads 0 to 3"),
+        (
+            lambda p: keep_heads(p, [0, 1, 2]),
+            r"query heads \[0, 1, 2\] would leave \[2, 1\] of them to the 2 key-value "
+            "heads; keep the same number of every 2 that follow each other, or none",
+        ),
+    ],
+)
 def test_impossible_cuts_are_refused_and_nothing_changes(make_model, tokens, cut, message):
     model = make_model("llama")
     before = outputs(model, tokens)
@@ -130,27 +159,41 @@ def test_impossible_cuts_are_refused_and_nothing_changes(make_model, tokens, cut
 def test_weights_over_all_heads_are_refused_unless_all_stay():
     """OLMo 2 norms the queries of all heads together."""
     config = transformers.Olmo2Config(
-        vocab_size=4, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0
+        vocab_size=4,
+        hidden_size=32,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        pad_token_id=0,
     )
     with torch.device("meta"):
         parts = parts_of(transformers.Olmo2ForCausalLM(config))[0]
     keep_heads(parts, range(4))
-    with pytest.raises(UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"):
+    with pytest.raises(
+        UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"
+    ):
         keep_heads(parts, [0, 1])
     assert parts.heads == 4
 
 
 def test_fused_projections_are_refused(make_model):
-    with pytest.raises(UserError, match="GPT2Block has no heads and neurons that can be told apart: linears such as"):
+    with pytest.raises(
+        UserError,
+        match="GPT2Block has no heads and neurons that can be told apart: linears such as",
+    ):
         parts_of(make_model("gpt2"))
 
 
 def generated(model, tokens, cached):
-    return model.generate(tokens[:2], use_cache=cached, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    return model.generate(
+        tokens[:2], use_cache=cached, max_new_tokens=6, do_sample=False, pad_token_id=0
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_uneven_blocks_save_reload_and_generate(make_model, tokens, word_tokenizer, tmp_path, family):
+def test_uneven_blocks_save_reload_and_generate(
+    make_model, tokens, word_tokenizer, tmp_path, family
+):
     model = make_model(family)
     assert not cut_unevenly(model)
     for folder in ("once", "twice"):
@@ -160,7 +203,9 @@ def test_uneven_blocks_save_reload_and_generate(make_model, tokens, word_tokeniz
         assert torch.equal(outputs(again, tokens), outputs(model, tokens))
         assert again.config.architectures == [type(model).__name__]
         assert getattr(again.config, WIDTHS) == getattr(model.config, WIDTHS)
-        assert (again.lm_head.weight is again.get_input_embeddings().weight) == model.config.tie_word_embeddings
+        assert (
+            again.lm_head.weight is again.get_input_embeddings().weight
+        ) == model.config.tie_word_embeddings
         model = again
     expected = generated(model, tokens, True)
     assert torch.equal(generated(model, tokens, False), expected)
@@ -195,18 +240,23 @@ def test_plain_transformers_refuses_uneven_blocks(make_model, word_tokenizer, tm
         transformers.AutoModelForCausalLM.from_pretrained(path)
 
 
-def test_heads_that_the_configuration_does_not_allow_are_kept_by_block(make_model, tokens, word_tokenizer, tmp_path):
+def test_heads_that_the_configuration_does_not_allow_are_kept_by_block(
+    make_model, tokens, word_tokenizer, tmp_path
+):
     model = make_model("llama", num_attention_heads=8, head_dim=4)
     for parts in parts_of(model):
         keep_heads(parts, [0, 2, 3, 5, 6, 7])
-    assert not settle(model)  # 32 is no multiple of 6, which Llama's configuration asks for when it is saved
+    # 32 is no multiple of 6, which Llama's configuration asks for when it is saved
+    assert not settle(model)
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
     assert torch.equal(outputs(again, tokens), outputs(model, tokens))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", GROUPED)
-def test_even_blocks_are_an_ordinary_model(make_model, tokens, word_tokenizer, tmp_path, family, tied):
+def test_even_blocks_are_an_ordinary_model(
+    make_model, tokens, word_tokenizer, tmp_path, family, tied
+):
     model = make_model(family, tie_word_embeddings=tied)
     for number, parts in enumerate(parts_of(model)):
         keep_heads(parts, [2, 3] if number else [0, 1])
@@ -222,7 +272,9 @@ def test_even_blocks_are_an_ordinary_model(make_model, tokens, word_tokenizer, t
     assert (plain.lm_head.weight is plain.model.embed_tokens.weight) == tied
 
 
-def test_opt_is_ordinary_without_neurons_but_not_without_heads(make_model, tokens, word_tokenizer, tmp_path):
+def test_opt_is_ordinary_without_neurons_but_not_without_heads(
+    make_model, tokens, word_tokenizer, tmp_path
+):
     model = make_model("opt")
     for parts in parts_of(model):
         keep_neurons(parts, range(40))
@@ -239,10 +291,19 @@ def test_opt_is_ordinary_without_neurons_but_not_without_heads(make_model, token
 
 def test_heads_of_a_size_tied_to_the_width_are_not_mistaken(tokens, word_tokenizer, tmp_path):
     torch.manual_seed(0)
-    model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(
-        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.2, bos_token_id=0, eos_token_id=1,
-    )).eval()  # fmt: skip
+    model = transformers.Qwen2ForCausalLM(
+        transformers.Qwen2Config(
+            vocab_size=100,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.2,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    ).eval()
     for parts in parts_of(model):
         keep_heads(parts, [0, 1])
     assert not settle(model)
@@ -255,7 +316,11 @@ def test_blocks_removed_from_an_uneven_model(make_model, tokens, word_tokenizer,
     model = make_model(family)
     cut_unevenly(model)
     remove_blocks(model, [0])
-    assert getattr(model.config, WIDTHS) == {"heads": [2, 4], "kv_heads": [1, 2], "neurons": [20, 31]}
+    assert getattr(model.config, WIDTHS) == {
+        "heads": [2, 4],
+        "kv_heads": [1, 2],
+        "neurons": [20, 31],
+    }
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
     assert torch.equal(outputs(again, tokens), outputs(model, tokens))
     assert torch.equal(generated(again, tokens, True), generated(model, tokens, False))

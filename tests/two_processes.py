@@ -1,4 +1,5 @@
-"""A script of `test_finetune`: trains in as many processes as it is started in, and saves what each of them found.
+"""A script of `test_finetune`: trains in as many processes as it is started in, and saves what each
+of them found.
 
     python -m torch.distributed.run --standalone --nproc_per_node=2 two_processes.py FOLDER
 """
@@ -13,7 +14,8 @@ from prunebook.finetune import Training, full, lora
 
 
 def trained(processes: int, make_model) -> dict[str, tuple[list[float], torch.Tensor]]:
-    """Kind of training -> losses and all weights, of a process that takes its share of every step's four windows."""
+    """Kind of training -> losses and all weights, of a process that takes its share of every step's
+    four windows."""
     text = torch.randint(100, (8, 16), generator=torch.Generator().manual_seed(0))
     training = Training(learning_rate=1e-2, batch=4 // processes)
     found = {}

@@ -1,1 +1,2 @@
-"""Pruning methods beside the authors' own code: same weights, same tokens, one run. See `__main__`."""
+"""Pruning methods beside the authors' own code: same weights, same tokens, one run. See
+`__main__`."""

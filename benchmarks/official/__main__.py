@@ -3,10 +3,11 @@
     git clone https://github.com/locuslab/wanda && git -C wanda checkout 8e8fc87
     python -m benchmarks.official wanda=wanda [owl=OWL ...]
 
-Every method has an adapter here that names its repository and commit and says what of it had to be replaced. Each
-implementation prunes in a process of its own, so that peak memory is its own; the official code runs as it is, except
-that decoder layers get the rotary embeddings that today's transformers want, calibration tokens are ours and CUDA
-synchronisation is a no-op. Writes a record for each method, `results/official-<method>-cpu.json`.
+Every method has an adapter here that names its repository and commit and says what of it had to be
+replaced. Each implementation prunes in a process of its own, so that peak memory is its own; the
+official code runs as it is, except that decoder layers get the rotary embeddings that today's
+transformers want, calibration tokens are ours and CUDA synchronisation is a no-op. Writes a record
+for each method, `results/official-<method>-cpu.json`.
 """
 
 import argparse
@@ -44,11 +45,14 @@ def adapter(method: str):
 
 
 def child(method: str, variant: str, tokens_path: str, out: str, folder: str) -> None:
-    """Prune once, save weights, print seconds, CPU seconds, peak memory and what the official code told as JSON.
+    """Prune once, save weights, print seconds, CPU seconds, peak memory and what the official code
+    told as JSON.
 
-    CPU seconds are of all threads together: other work on the machine disturbs them less than wall time.
+    CPU seconds are of all threads together: other work on the machine disturbs them less than wall
+    time.
     """
-    tokens, module = load_file(tokens_path)["tokens"], adapter(method)
+    tokens = load_file(tokens_path)["tokens"]
+    module = adapter(method)
     model, _ = pb.load_model("smollm2-135m", device="cpu", dtype="float32")
     told = None
     with contextlib.redirect_stdout(io.StringIO()), peak_memory(model.device) as memory:
@@ -60,9 +64,18 @@ def child(method: str, variant: str, tokens_path: str, out: str, folder: str) ->
             pb.prune(model, module.OURS[variant], calibration=tokens)
         seconds = time.perf_counter() - start
         cpu_seconds = _cpu_seconds() - cpu_start
-    weights = {n: weight_of(x).contiguous() for block in find_blocks(model) for n, x in block.linears.items()}
+    weights = {
+        n: weight_of(x).contiguous()
+        for block in find_blocks(model)
+        for n, x in block.linears.items()
+    }
     save_file(weights, out)
-    measured = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_memory": memory.bytes, "told": told}
+    measured = {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_memory": memory.bytes,
+        "told": told,
+    }
     print(json.dumps(measured))
 
 
@@ -73,26 +86,45 @@ def _cpu_seconds() -> float:
 
 
 def run_method(method: str, folder: str, options, scratch: str) -> dict:
-    """All variants of one method, interleaved over the rounds; the record without its surroundings."""
+    """All variants of one method, interleaved over the rounds; the record without its
+    surroundings."""
     module = adapter(method)
     variants = ["official", *module.OURS]
     measured = {variant: [] for variant in variants}
     for _ in range(options.rounds):
         for variant in variants:
-            command = [sys.executable, "-m", __package__, "--child", method, variant, f"{scratch}/tokens.safetensors",
-                       f"{scratch}/{method}-{variant}.safetensors", folder]  # fmt: skip
-            result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+            command = [
+                sys.executable,
+                "-m",
+                __package__,
+                "--child",
+                method,
+                variant,
+                f"{scratch}/tokens.safetensors",
+                f"{scratch}/{method}-{variant}.safetensors",
+                folder,
+            ]
+            result = subprocess.run(
+                command, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+            )
             if result.returncode:
                 raise SystemExit(f"{method} {variant} failed:\n{result.stderr[-3000:]}")
             measured[variant].append(json.loads(result.stdout.splitlines()[-1]))
-            print(method, variant, {k: v for k, v in measured[variant][-1].items() if k != "told"}, flush=True)
+            print(
+                method,
+                variant,
+                {k: v for k, v in measured[variant][-1].items() if k != "told"},
+                flush=True,
+            )
     model, tokenizer = pb.load_model("smollm2-135m", device="cpu", dtype="float32")
     held_out = pb.evaluation_tokens(tokenizer, options.windows, options.length)
     tokens = load_file(f"{scratch}/tokens.safetensors")["tokens"]
     extra = {"dense_perplexity": pb.perplexity(model, held_out, precision="exact")}
     with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         if hasattr(module, "compare"):
-            extra["compared"] = module.compare(model, tokens, folder, measured["official"][0]["told"])
+            extra["compared"] = module.compare(
+                model, tokens, folder, measured["official"][0]["told"]
+            )
         if hasattr(module, "same_inputs"):
             extra["same_inputs"] = module.same_inputs(model, tokens[:16], folder)
     theirs = load_file(f"{scratch}/{method}-official.safetensors")
@@ -103,13 +135,20 @@ def run_method(method: str, folder: str, options, scratch: str) -> dict:
             for name, linear in block.linears.items():
                 weight_of(linear).copy_(weights[name])
         seconds, official_seconds = (_median(measured[v], "seconds") for v in (variant, "official"))
-        zeros, size = (sum(f(w) for w in weights.values()) for f in (lambda w: int((w == 0).sum()), torch.numel))
+        zeros, size = (
+            sum(f(w) for w in weights.values())
+            for f in (lambda w: int((w == 0).sum()), torch.numel)
+        )
         row = {
-            "method": method, "variant": variant, "sparsity": zeros / size, "seconds": seconds,
-            "time_ratio": seconds / official_seconds, "cpu_seconds": _median(measured[variant], "cpu_seconds"),
+            "method": method,
+            "variant": variant,
+            "sparsity": zeros / size,
+            "seconds": seconds,
+            "time_ratio": seconds / official_seconds,
+            "cpu_seconds": _median(measured[variant], "cpu_seconds"),
             "peak_memory": _median(measured[variant], "peak_memory"),
             "perplexity": pb.perplexity(model, held_out, precision="exact"),
-        }  # fmt: skip
+        }
         rows.append(row | (agreement(weights, theirs) if variant != "official" else {}))
     exact = next((row for row in rows if row["variant"] == "exact"), None)
     if exact:
@@ -130,11 +169,15 @@ def commit(folder) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("methods", nargs="*", metavar="METHOD=FOLDER", help="a method and its repository's folder")
+    parser.add_argument(
+        "methods", nargs="*", metavar="METHOD=FOLDER", help="a method and its repository's folder"
+    )
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--windows", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=1, help="repeat, interleaved; the median counts")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="repeat, interleaved; the median counts"
+    )
     parser.add_argument("--out", default=RESULTS, type=Path)
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -147,28 +190,37 @@ def main() -> None:
         if not commit(folder).startswith(module.COMMIT):
             found = f"{folder} stands at {commit(folder)[:7]}"
             raise SystemExit(f"{found}; check out {module.COMMIT} of {module.REPOSITORY}")
-        length, samples = getattr(module, "LENGTH", options.length), getattr(module, "SAMPLES", options.samples)
+        length = getattr(module, "LENGTH", options.length)
+        samples = getattr(module, "SAMPLES", options.samples)
         tokens = pb.calibration_tokens(tokenizer, samples, length, seed=0)
         with tempfile.TemporaryDirectory() as scratch:
             save_file({"tokens": tokens}, f"{scratch}/tokens.safetensors")
             measured = run_method(method, folder, options, scratch)
         record = {
-            "benchmark": "official", "method": method,
+            "benchmark": "official",
+            "method": method,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "hardware": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-            "threads": torch.get_num_threads(), "float32_library": linear_library(),
+            "threads": torch.get_num_threads(),
+            "float32_library": linear_library(),
             "versions": {
-                "torch": torch.__version__, "transformers": transformers.__version__, "prunebook": pb.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "prunebook": pb.__version__,
             },
             "commits": {"prunebook": commit(Path(__file__).parent), method: commit(folder)},
             "protocol": {
-                "model": "smollm2-135m, float32", "options": {name: repr(ours) for name, ours in module.OURS.items()},
-                "calibration": [samples, length], "evaluation": [options.windows, options.length],
+                "model": "smollm2-135m, float32",
+                "options": {name: repr(ours) for name, ours in module.OURS.items()},
+                "calibration": [samples, length],
+                "evaluation": [options.windows, options.length],
                 "rounds": options.rounds,
             },
             **measured,
-        }  # fmt: skip
-        write_atomic(options.out / f"official-{method}-cpu.json", json.dumps(record, indent=1) + "\n")
+        }
+        write_atomic(
+            options.out / f"official-{method}-cpu.json", json.dumps(record, indent=1) + "\n"
+        )
         for row in [*record.get("same_inputs", []), *record["rows"]]:
             print(json.dumps(row))
         print(json.dumps(record.get("compared")))

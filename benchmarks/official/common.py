@@ -1,4 +1,5 @@
-"""What the adapters share: official layers that can be called, single linears with their inputs, agreement."""
+"""What the adapters share: official layers that can be called, single linears with their inputs,
+agreement."""
 
 import contextlib
 import importlib
@@ -14,10 +15,12 @@ from prunebook.blocks import find_blocks
 
 
 def adapt(model, length: int) -> None:
-    """Let decoder layers be called as the official code calls them: positions inside, a tuple back."""
+    """Let decoder layers be called as the official code calls them: positions inside, a tuple
+    back."""
     torch.cuda.synchronize = lambda *_: None
     torch.cuda.empty_cache = lambda: None
-    model.seqlen, model.hf_device_map = length, {}
+    model.seqlen = length
+    model.hf_device_map = {}
     positions = torch.arange(length)[None]
     rotary = model.model.rotary_emb(model.model.embed_tokens(positions), positions)
     for layer in model.model.layers:
@@ -45,23 +48,32 @@ def arguments(**values) -> types.SimpleNamespace:
     return types.SimpleNamespace(**values)
 
 
-def of_one_layer(prune, layer: torch.nn.Module, inputs: torch.Tensor, outputs) -> types.SimpleNamespace:
-    """A model of one layer for the functions of a repository's module `prune`, which from now on finds the layer's
-    `inputs [n, length, in]` in place of calibration text and a list or tensor for `outputs`."""
+def of_one_layer(
+    prune, layer: torch.nn.Module, inputs: torch.Tensor, outputs
+) -> types.SimpleNamespace:
+    """A model of one layer for the functions of a repository's module `prune`, which from now on
+    finds the layer's `inputs [n, length, in]` in place of calibration text and a list or tensor for
+    `outputs`."""
     prune.get_loaders = lambda *_, **__: (None, None)
     prune.prepare_calibration_input = lambda *_: (inputs.clone(), outputs, None, None)
     return types.SimpleNamespace(
-        config=types.SimpleNamespace(use_cache=False), model=types.SimpleNamespace(layers=[layer]), hf_device_map={}
+        config=types.SimpleNamespace(use_cache=False),
+        model=types.SimpleNamespace(layers=[layer]),
+        hf_device_map={},
     )
 
 
-def linears_with_inputs(model, tokens: torch.Tensor) -> Iterator[tuple[str, torch.nn.Linear, torch.Tensor]]:
+def linears_with_inputs(
+    model, tokens: torch.Tensor
+) -> Iterator[tuple[str, torch.nn.Linear, torch.Tensor]]:
     """Name, linear and its inputs `[n, length, in]` for the first, a middle and the last block."""
     blocks = find_blocks(model)
     for block in (blocks[0], blocks[len(blocks) // 2], blocks[-1]):
         seen = {name: [] for name in block.linears}
         handles = [
-            linear.register_forward_pre_hook(lambda _, inputs, kept=seen[name]: kept.append(inputs[0].clone()))
+            linear.register_forward_pre_hook(
+                lambda _, inputs, kept=seen[name]: kept.append(inputs[0].clone())
+            )
             for name, linear in block.linears.items()
         ]
         for row in tokens:
@@ -73,7 +85,8 @@ def linears_with_inputs(model, tokens: torch.Tensor) -> Iterator[tuple[str, torc
 
 
 def in_float64(function, *arguments):
-    """Call with every `.float()` and every new tensor in double precision: what is left is not rounding."""
+    """Call with every `.float()` and every new tensor in double precision: what is left is not
+    rounding."""
     torch.set_default_dtype(torch.float64)
     try:
         with unittest.mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
@@ -84,7 +97,9 @@ def in_float64(function, *arguments):
 
 def agreement(ours: dict, theirs: dict) -> dict:
     """Fraction of equal mask bits overall and in the first block."""
-    equal = {name: ((ours[name] == 0) == (theirs[name] == 0)).float().mean().item() for name in ours}
+    equal = {
+        name: ((ours[name] == 0) == (theirs[name] == 0)).float().mean().item() for name in ours
+    }
     sizes = {name: ours[name].numel() for name in ours}
     first = [name for name in ours if ".layers.0." in name]
 

@@ -1,8 +1,8 @@
 """DSnoT from Wanda at 60 %, zyxxmu/DSnoT: `prune_DSnoT` as it is, with our tokens.
 
-`official variant` leaves out the MLP, averages variances within sequences and goes on when a queue is empty, as that
-code does; `exact` and `fast` refine all linears with pooled variances and stop. A row's swaps hang on the last digits
-of its inputs: see `compare`.
+`official variant` leaves out the MLP, averages variances within sequences and goes on when a queue
+is empty, as that code does; `exact` and `fast` refine all linears with pooled variances and stop. A
+row's swaps hang on the last digits of its inputs: see `compare`.
 """
 
 import copy
@@ -17,7 +17,8 @@ from prunebook.precision import matmul_precision
 
 from .common import adapt, arguments, linears_with_inputs, loader, of_one_layer, official_module
 
-REPOSITORY, COMMIT = "https://github.com/zyxxmu/DSnoT", "4c029df"
+REPOSITORY = "https://github.com/zyxxmu/DSnoT"
+COMMIT = "4c029df"
 SPARSITY = 0.6
 OURS = {
     "official variant": DSnoT(sparsity=SPARSITY, variance="within", skip="mlp", go_on=True),
@@ -28,8 +29,14 @@ OURS = {
 _CASES = {
     "stopping": ({"sparsity": SPARSITY}, {}),
     "unstructured": ({"sparsity": SPARSITY, "go_on": True}, {}),
-    "magnitude_start": ({"sparsity": SPARSITY, "go_on": True, "start": "magnitude"}, {"initial_method": "magnitude"}),
-    "without_overshoot": ({"sparsity": SPARSITY, "go_on": True, "overshoot": False}, {"without_same_sign": False}),
+    "magnitude_start": (
+        {"sparsity": SPARSITY, "go_on": True, "start": "magnitude"},
+        {"initial_method": "magnitude"},
+    ),
+    "without_overshoot": (
+        {"sparsity": SPARSITY, "go_on": True, "overshoot": False},
+        {"without_same_sign": False},
+    ),
     "2:4": ({"pattern": "2:4"}, {"n_m": (2, 4)}),
     "4:8": ({"pattern": "4:8"}, {"n_m": (4, 8)}),
 }
@@ -37,10 +44,19 @@ _CASES = {
 
 def _options(samples: int, **changes):
     defaults = {
-        "nsamples": samples, "seed": 0, "sparsity_ratio": SPARSITY, "initial_method": "wanda", "max_cycle_time": 50,
-        "update_threshold": 0.1, "pow_of_var_regrowing": 1, "skip_layer": "mlp", "skip_sub_layer": "no_skip",
-        "without_same_sign": True, "without_DSnoT": False, "get_time_overhead": False,
-    }  # fmt: skip
+        "nsamples": samples,
+        "seed": 0,
+        "sparsity_ratio": SPARSITY,
+        "initial_method": "wanda",
+        "max_cycle_time": 50,
+        "update_threshold": 0.1,
+        "pow_of_var_regrowing": 1,
+        "skip_layer": "mlp",
+        "skip_sub_layer": "no_skip",
+        "without_same_sign": True,
+        "without_DSnoT": False,
+        "get_time_overhead": False,
+    }
     return arguments(**defaults | changes)
 
 
@@ -53,9 +69,10 @@ def official(model, tokens: torch.Tensor, folder: str) -> None:
 
 
 def compare(model, tokens: torch.Tensor, folder: str, told: None) -> dict:
-    """Mask bits of the whole model that differ, and perplexities on the calibration tokens: the official code beside
-    our official variant, both with oneDNN's float32 products, as ours always; and, for what rounding does, our official
-    variant with and without a change of the first norm's weights by 1e-7 of themselves."""
+    """Mask bits of the whole model that differ, and perplexities on the calibration tokens: the
+    official code beside our official variant, both with oneDNN's float32 products, as ours always;
+    and, for what rounding does, our official variant with and without a change of the first norm's
+    weights by 1e-7 of themselves."""
     tokens = tokens[:16]
 
     def ours(copied):
@@ -70,26 +87,33 @@ def compare(model, tokens: torch.Tensor, folder: str, told: None) -> dict:
         norm *= 1 + 1e-7 * torch.randn(norm.shape, generator=torch.Generator().manual_seed(0))
         ours(copied)
 
-    masks, perplexities, callable_as_usual = [], [], copy.deepcopy(model)
+    masks = []
+    perplexities = []
+    callable_as_usual = copy.deepcopy(model)
     for prune in (ours, theirs, ours_disturbed):
         copied = copy.deepcopy(model)
         prune(copied)
-        weights = {name: weight_of(x) for block in find_blocks(copied) for name, x in block.linears.items()}
+        weights = {
+            name: weight_of(x) for block in find_blocks(copied) for name, x in block.linears.items()
+        }
         for name, weight in weights.items():
             weight_of(callable_as_usual.get_submodule(name)).copy_(weight)
         masks.append(torch.cat([weight.ne(0).flatten() for weight in weights.values()]))
         perplexities.append(pb.perplexity(callable_as_usual, tokens, precision="exact"))
     equal = [int((mask != masks[0]).sum()) for mask in masks[1:]]
     return {
-        "samples": len(tokens), "weights": len(masks[0]), "perplexities": perplexities,
-        "mask_bits_different_with_the_same_products": equal[0], "mask_bits_different_after_a_change_of_1e-7": equal[1],
+        "samples": len(tokens),
+        "weights": len(masks[0]),
+        "perplexities": perplexities,
+        "mask_bits_different_with_the_same_products": equal[0],
+        "mask_bits_different_after_a_change_of_1e-7": equal[1],
     }
 
 
 def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
-    """Single linears, both sides given the same weight and inputs: in each case mask bits that differ; those of them
-    in rows where a queue is shorter than the cycles, where `stopping` stops, and the number of such rows; and rows that
-    keep other counts."""
+    """Single linears, both sides given the same weight and inputs: in each case mask bits that
+    differ; those of them in rows where a queue is shorter than the cycles, where `stopping` stops,
+    and the number of such rows; and rows that keep other counts."""
     prune = official_module(folder, "lib.prune")
     torch.cuda.empty_cache = lambda: None
     rows = []
@@ -102,7 +126,9 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         row = {"linear": name, "weights": weight.numel()}
         for case, (ours, theirs) in _CASES.items():
             method = DSnoT(**ours, variance="within")
-            start, mask = (method.mask(weight, statistic, refine=refine) for refine in (False, True))
+            start, mask = (
+                method.mask(weight, statistic, refine=refine) for refine in (False, True)
+            )
             keep = _official_mask(prune, weight, inputs, **theirs)
             short = _short(expected_change(weight, statistic.sums), start, theirs)
             different = ((keep != mask) & live).sum(1)
@@ -117,14 +143,18 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
 
 
 def _short(D: torch.Tensor, start: torch.Tensor, theirs: dict) -> torch.Tensor:
-    """Rows where not all queues last for all cycles; with n:m only what comes back stands in queues."""
+    """Rows where not all queues last for all cycles; with n:m only what comes back stands in
+    queues."""
     sides = [~start] if "n_m" in theirs else [~start, start]
     queues = [(side & sign).sum(1) for side in sides for sign in (D < 0, D > 0)]
     return torch.stack(queues).amin(0) < _options(0).max_cycle_time
 
 
-def _official_mask(prune, weight: torch.Tensor, inputs: torch.Tensor, n_m=(0, 0), **changes) -> torch.Tensor:
-    """The mask of one weight, from `prune_DSnoT` on a model of one layer whose output is its input."""
+def _official_mask(
+    prune, weight: torch.Tensor, inputs: torch.Tensor, n_m=(0, 0), **changes
+) -> torch.Tensor:
+    """The mask of one weight, from `prune_DSnoT` on a model of one layer whose output is its
+    input."""
     layer = torch.nn.Module()
     layer.self_attn = torch.nn.Module()
     layer.self_attn.linear = linear = torch.nn.Linear(*weight.T.shape, bias=False)

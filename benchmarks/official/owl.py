@@ -12,8 +12,11 @@ from prunebook.methods import OWL
 
 from .common import adapt, arguments, loader, official_module
 
-REPOSITORY, COMMIT = "https://github.com/luuyin/OWL", "dddb7a4"
-SPARSITY, MULTIPLIER, SPREAD = 0.7, 5, 0.08
+REPOSITORY = "https://github.com/luuyin/OWL"
+COMMIT = "dddb7a4"
+SPARSITY = 0.7
+MULTIPLIER = 5
+SPREAD = 0.08
 OURS = {
     "official variant": OWL(sparsity=SPARSITY, exact=False),
     "exact": OWL(sparsity=SPARSITY),
@@ -22,17 +25,25 @@ OURS = {
 
 
 def official(model, tokens: torch.Tensor, folder: str) -> dict:
-    """The repository's `prune_wanda_outlier`, in place; returns the outlier distribution that it used."""
+    """The repository's `prune_wanda_outlier`, in place; returns the outlier distribution that it
+    used."""
     prune = official_module(folder, "lib.prune_all")
     prune.get_loaders = loader(tokens)
     adapt(model, tokens.shape[1])
     found = []
     check = prune.check_outlier_mean
-    prune.check_outlier_mean = lambda scores, multiplier: found.append(check(scores, multiplier)) or found[-1]
+    prune.check_outlier_mean = lambda scores, multiplier: (
+        found.append(check(scores, multiplier)) or found[-1]
+    )
     options = arguments(
-        nsamples=len(tokens), seed=0, sparsity_ratio=SPARSITY, Hyper_m=MULTIPLIER, Lamda=SPREAD, use_variant=False,
+        nsamples=len(tokens),
+        seed=0,
+        sparsity_ratio=SPARSITY,
+        Hyper_m=MULTIPLIER,
+        Lamda=SPREAD,
+        use_variant=False,
         model="llama",
-    )  # fmt: skip
+    )
     prune.prune_wanda_outlier(options, model, None, torch.device("cpu"))
     return {"outliers": found}
 
@@ -41,16 +52,21 @@ def compare(model, tokens: torch.Tensor, folder: str, told: dict) -> dict:
     """The largest differences of the outlier distribution (in percent) and of the block sparsities.
 
     Args:
-        model: dense. told: what `official` returned.
+        model: dense.
+        told: what `official` returned.
     """
     distribution = outliers(model, tokens, MULTIPLIER)
-    by_block = {int(re.search(r"\.(\d+)\.", name)[1]): (name, value) for name, value in distribution.items()}
+    by_block = {
+        int(re.search(r"\.(\d+)\.", name)[1]): (name, value) for name, value in distribution.items()
+    }
     rates = OURS["exact"].rates(model, distribution)
     theirs = torch.tensor(told["outliers"], dtype=torch.float64)
     kept = (theirs - theirs.min()) / (theirs.max() - theirs.min()) * 2 * SPREAD
     their_rates = 1 - (kept - kept.mean() + 1 - SPARSITY)
     ours = torch.tensor([by_block[i][1] for i in range(len(theirs))], dtype=torch.float64)
-    our_rates = torch.tensor([rates[by_block[i][0]] for i in range(len(theirs))], dtype=torch.float64)
+    our_rates = torch.tensor(
+        [rates[by_block[i][0]] for i in range(len(theirs))], dtype=torch.float64
+    )
     return {
         "outliers_difference": (ours - theirs).abs().max().item(),
         "sparsities_difference": (our_rates - their_rates).abs().max().item(),

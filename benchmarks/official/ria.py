@@ -1,8 +1,10 @@
-"""RIA, biomedical-cybernetics/Relative-importance-and-activation-pruning: `prune_ria` with our tokens.
+"""RIA, biomedical-cybernetics/Relative-importance-and-activation-pruning: `prune_ria` with our
+tokens.
 
-The code names CUDA devices; here those calls stay on the CPU (`Tensor.cuda`, and `cuda:7` in the text of the
-assignment step). It is asked for half a weight less than the target, so that its `<=` threshold removes the exact count
-where no scores tie; ties at the threshold all go there, the lowest index first here.
+The code names CUDA devices; here those calls stay on the CPU (`Tensor.cuda`, and `cuda:7` in the
+text of the assignment step). It is asked for half a weight less than the target, so that its `<=`
+threshold removes the exact count where no scores tie; ties at the threshold all go there, the
+lowest index first here.
 """
 
 import sys
@@ -21,7 +23,8 @@ from prunebook.permutation import allocate_channels, keep_mask_permuted, retaine
 
 from .common import adapt, arguments, linears_with_inputs, loader, of_one_layer, official_module
 
-REPOSITORY, COMMIT = "https://github.com/biomedical-cybernetics/Relative-importance-and-activation-pruning", "7bc55b0"
+REPOSITORY = "https://github.com/biomedical-cybernetics/Relative-importance-and-activation-pruning"
+COMMIT = "7bc55b0"
 SPARSITY = 0.5
 OURS = {"exact": RIA(sparsity=SPARSITY), "fast": RIA(sparsity=SPARSITY, precision="fast")}
 _PATTERN = NofM(2, 4)
@@ -40,11 +43,23 @@ def _module(folder: str):
 
 def _options(samples: int, length: int, **changes):
     defaults = {
-        "nsamples": samples, "seed": 0, "seqlen": length, "calib_dataset": "c4", "model": "llama", "a": 0.5,
-        "prune_method": "ria", "sparsity_ratio": SPARSITY, "per_outneuron": False, "reconstruction": False,
-        "gptq": False, "reallocation": False, "lsa": False, "fast": False, "importance_score": "sum",
+        "nsamples": samples,
+        "seed": 0,
+        "seqlen": length,
+        "calib_dataset": "c4",
+        "model": "llama",
+        "a": 0.5,
+        "prune_method": "ria",
+        "sparsity_ratio": SPARSITY,
+        "per_outneuron": False,
+        "reconstruction": False,
+        "gptq": False,
+        "reallocation": False,
+        "lsa": False,
+        "fast": False,
+        "importance_score": "sum",
         "semi_sparse_acc": False,
-    }  # fmt: skip
+    }
     return arguments(**defaults | changes)
 
 
@@ -53,32 +68,44 @@ def official(model, tokens: torch.Tensor, folder: str) -> None:
     prune = _module(folder)
     prune.get_loaders = loader(tokens)
     adapt(model, tokens.shape[1])
-    asked = SPARSITY - 0.5 / (576 * 1536)  # of the largest matrix: floor is one less, and `<=` removes one more
+    # of the largest matrix: floor is one less, and `<=` removes one more
+    asked = SPARSITY - 0.5 / (576 * 1536)
     with unittest.mock.patch.object(torch.Tensor, "cuda", lambda self: self):
-        prune.prune_ria(_options(len(tokens), tokens.shape[1], sparsity_ratio=asked), model, None, torch.device("cpu"))
+        prune.prune_ria(
+            _options(len(tokens), tokens.shape[1], sparsity_ratio=asked),
+            model,
+            None,
+            torch.device("cpu"),
+        )
 
 
 def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
-    """Single linears, both sides given the same weight and inputs: mask bits that differ, unstructured, and in the
-    first block at 2:4 after the heuristic and after the assignment, whose wall time is told; Phi of both."""
+    """Single linears, both sides given the same weight and inputs: mask bits that differ,
+    unstructured, and in the first block at 2:4 after the heuristic and after the assignment, whose
+    wall time is told; Phi of both."""
     prune = _module(folder)
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):
-        weight, norm = linear.weight.data, SquaredNorm(linear.weight.shape[1], linear.weight.device)
+        weight = linear.weight.data
+        norm = SquaredNorm(linear.weight.shape[1], linear.weight.device)
         wrapped = prune.WrappedGPT(_options(len(tokens), tokens.shape[1]), linear, layer_name=name)
         for one in inputs:
             wrapped.add_batch(one, one @ weight.T)
             norm.update(one)
         score = ria_score(weight, norm.norm())
         size = weight.abs()
-        theirs = (size / size.sum(0) + size / size.sum(1, keepdim=True)) * wrapped.scaler_row.sqrt() ** 0.5
+        theirs = (
+            size / size.sum(0) + size / size.sum(1, keepdim=True)
+        ) * wrapped.scaler_row.sqrt() ** 0.5
         threshold = theirs.flatten().sort().values[int(theirs.numel() * SPARSITY) - 1]
         keep = keep_mask(score, Unstructured(SPARSITY, "layer"))
         row = {
-            "linear": name, "weights": weight.numel(), "scores_equal": torch.equal(score, theirs),
+            "linear": name,
+            "weights": weight.numel(),
+            "scores_equal": torch.equal(score, theirs),
             "bits_different": int(((theirs > threshold) != keep).sum()),
             "tied_at_the_threshold": int((theirs == threshold).sum()),
-        }  # fmt: skip
+        }
         if ".layers.0." in name:
             row |= _permuted(prune, linear, inputs, score)
         rows.append(row)
@@ -86,7 +113,8 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
 
 
 def _permuted(prune, linear, inputs: torch.Tensor, score: torch.Tensor) -> dict:
-    """2:4 with the official permutation of one linear, through a model of one layer that `prune_ria` can walk."""
+    """2:4 with the official permutation of one linear, through a model of one layer that
+    `prune_ria` can walk."""
     found = {}
     order = allocate_channels(score.sum(0), _PATTERN.m)
     heuristic = torch.empty_like(score, dtype=torch.bool)
@@ -100,7 +128,8 @@ def _permuted(prune, linear, inputs: torch.Tensor, score: torch.Tensor) -> dict:
         options = _options(len(inputs), inputs.shape[1], reallocation=True, lsa=assign)
         start = time.perf_counter()
         prune.prune_ria(options, model, None, torch.device("cpu"), prune_n=2, prune_m=4)
-        official_seconds, start = time.perf_counter() - start, time.perf_counter()
+        official_seconds = time.perf_counter() - start
+        start = time.perf_counter()
         ours = keep_mask_permuted(score, _PATTERN) if assign else heuristic
         theirs = layer.linear.weight.data != 0
         live = linear.weight.data != 0  # a weight that was zero before says nothing of the mask
@@ -110,5 +139,8 @@ def _permuted(prune, linear, inputs: torch.Tensor, score: torch.Tensor) -> dict:
             f"{label}_retained_ours": score[ours].sum(dtype=torch.float64).item(),
         }
         if assign:
-            found |= {"official_seconds": official_seconds, "our_seconds": time.perf_counter() - start}
+            found |= {
+                "official_seconds": official_seconds,
+                "our_seconds": time.perf_counter() - start,
+            }
     return found | {"retained_unpermuted": retained(score, torch.arange(score.shape[1]), _PATTERN)}

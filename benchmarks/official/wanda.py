@@ -8,7 +8,8 @@ from prunebook.patterns import Unstructured, keep_mask
 
 from .common import adapt, arguments, linears_with_inputs, loader, official_module
 
-REPOSITORY, COMMIT = "https://github.com/locuslab/wanda", "8e8fc87"
+REPOSITORY = "https://github.com/locuslab/wanda"
+COMMIT = "8e8fc87"
 SPARSITY = 0.5
 OURS = {"exact": Wanda(sparsity=SPARSITY), "fast": Wanda(sparsity=SPARSITY, precision="fast")}
 
@@ -27,7 +28,8 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
     wrapper = official_module(folder, "lib.layerwrapper").WrappedGPT
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):
-        weight, wrapped = linear.weight.data, wrapper(linear)
+        weight = linear.weight.data
+        wrapped = wrapper(linear)
         norm = SquaredNorm(weight.shape[1], weight.device)
         for one in inputs:
             wrapped.add_batch(one, None)
@@ -36,5 +38,11 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         order = score.sort(dim=-1, stable=True).indices[:, : int(weight.shape[1] * SPARSITY)]
         theirs = torch.ones_like(weight, dtype=torch.bool).scatter_(1, order, False)
         ours = keep_mask(wanda_score(weight, norm.norm()), Unstructured(SPARSITY))
-        rows.append({"linear": name, "weights": weight.numel(), "bits_different": int((theirs != ours).sum())})
+        rows.append(
+            {
+                "linear": name,
+                "weights": weight.numel(),
+                "bits_different": int((theirs != ours).sum()),
+            }
+        )
     return rows

@@ -32,9 +32,21 @@ EXPORTS = {
     "UserError": "errors",
 }
 _SUBMODULES = (
-    "methods", "criteria", "patterns", "allocation", "blocks", "corpora", "finetune", "distillation", "models",
-    "evaluate", "costs", "caches", "claims", "catalog",
-)  # fmt: skip
+    "methods",
+    "criteria",
+    "patterns",
+    "allocation",
+    "blocks",
+    "corpora",
+    "finetune",
+    "distillation",
+    "models",
+    "evaluate",
+    "costs",
+    "caches",
+    "claims",
+    "catalog",
+)
 
 __all__ = [*EXPORTS, *_SUBMODULES]
 

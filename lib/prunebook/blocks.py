@@ -1,8 +1,9 @@
-"""Walk the decoder blocks of a causal language model: inputs captured once, statistics gathered by hooks,
-pruned outputs propagated. The only place that hooks modules or moves blocks; it knows no method.
+"""Walk the decoder blocks of a causal language model: inputs captured once, statistics gathered by
+hooks, pruned outputs propagated. The only place that hooks modules or moves blocks; it knows no
+method.
 
-On the computing device at any time are one block and one batch of activations; the captured inputs of all
-windows stay in host memory, and the other blocks where the model is.
+On the computing device at any time are one block and one batch of activations; the captured inputs
+of all windows stay in host memory, and the other blocks where the model is.
 """
 
 import contextlib
@@ -24,19 +25,22 @@ from .kernels.masking import mask_where
 from .precision import matmul_precision
 from .sublayers import find_stack, linears_of
 
-# Tokens of a forward pass, by device and precision. On a CPU, activations of 1,024 tokens stay in its caches; `exact`
-# keeps 2,048, since the size of a batch moves the last digits of statistics, and with them masks.
+# Tokens of a forward pass, by device and precision. On a CPU, activations of 1,024 tokens stay in
+# its caches; `exact` keeps 2,048, since the size of a batch moves the last digits of statistics,
+# and with them masks.
 _BATCH_TOKENS = {
     ("cpu", "exact"): 2048,
     ("cpu", "fast"): 1024,
     ("cuda", "exact"): 16384,
     ("cuda", "fast"): 16384,
 }
-_POSITIONS = "position_embeddings"  # the argument in which transformers hands rotary cosines and sines to blocks
+# the argument in which transformers hands rotary cosines and sines to blocks
+_POSITIONS = "position_embeddings"
 
 
 class Statistic(Protocol):
-    """What is gathered about the input of a linear (see `criteria/`); made by `factory(width, device)`."""
+    """What is gathered about the input of a linear (see `criteria/`); made by `factory(width,
+    device)`."""
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [sequences, tokens, in]` of one batch."""
@@ -46,19 +50,25 @@ class Statistic(Protocol):
 
 
 def weight_of(linear: nn.Module) -> torch.Tensor:
-    """The weight of a linear as `[out, in]`, writable in place (GPT-2's Conv1D stores the transpose)."""
+    """The weight of a linear as `[out, in]`, writable in place (GPT-2's Conv1D stores the
+    transpose)."""
     return linear.weight.data.T if isinstance(linear, Conv1D) else linear.weight.data
 
 
 def effective_weight(linear: nn.Module) -> torch.Tensor:
-    """What a linear multiplies with, `[out, in]`, up to a factor: its weight, or the codes that a BitLinear makes of
-    it."""
-    return absmean_ternary(linear.weight.data)[0] if isinstance(linear, BitLinear) else weight_of(linear)
+    """What a linear multiplies with, `[out, in]`, up to a factor: its weight, or the codes that a
+    BitLinear makes of it."""
+    return (
+        absmean_ternary(linear.weight.data)[0]
+        if isinstance(linear, BitLinear)
+        else weight_of(linear)
+    )
 
 
 @dataclass
 class Block:
-    """A decoder block and its linears that have weights by full name, e.g. `model.layers.0.self_attn.q_proj`."""
+    """A decoder block and its linears that have weights by full name, e.g.
+    `model.layers.0.self_attn.q_proj`."""
 
     index: int
     module: nn.Module
@@ -69,40 +79,53 @@ def find_blocks(model: nn.Module) -> list[Block]:
     """The decoder blocks of a causal language model, in order.
 
     Raises:
-        UserError: the architecture has no recognisable blocks, or experts fused into one tensor, which no
-            method here prunes: what is left dense in silence would not be the sparsity asked for.
+        UserError: the architecture has no recognisable blocks, or experts fused into one tensor,
+            which no method here prunes: what is left dense in silence would not be the sparsity
+            asked for.
     """
     name, stack = find_stack(model)
     for path, parameter in stack.named_parameters():
         if parameter.ndim == 3:
             raise UserError(
-                f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one tensor, "
+                f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one "
+                f"tensor, "
                 "which is not supported; use a model without experts"
             )
     return [
-        Block(i, block, {path: x for path, x in linears_of(f"{name}.{i}.", block).items() if x.weight.numel()})
+        Block(
+            i,
+            block,
+            {path: x for path, x in linears_of(f"{name}.{i}.", block).items() if x.weight.numel()},
+        )
         for i, block in enumerate(stack)
     ]
 
 
 def count_zeros(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Name of each linear inside the blocks -> how many of the weights that it computes with are zero, and how many it
-    has."""
-    linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
+    """Name of each linear inside the blocks -> how many of the weights that it computes with are
+    zero, and how many it has."""
+    linears = {
+        name: linear for block in find_blocks(model) for name, linear in block.linears.items()
+    }
     weights = {name: effective_weight(linear) for name, linear in linears.items()}
-    return {name: (int(mask_where(operator.eq, w, 0).count_nonzero()), w.numel()) for name, w in weights.items()}
+    return {
+        name: (int(mask_where(operator.eq, w, 0).count_nonzero()), w.numel())
+        for name, w in weights.items()
+    }
 
 
-class _Stop(Exception):  # noqa: N818 - a signal, not an error
+class _Stop(Exception):
     """Ends a forward pass early, once all that was wanted from it has been seen."""
 
 
 class _Recorder(nn.Module):
-    """Stands in for a block while inputs are captured: keeps what it is called with, computes nothing."""
+    """Stands in for a block while inputs are captured: keeps what it is called with, computes
+    nothing."""
 
     def __init__(self, block: nn.Module):
         super().__init__()
-        object.__setattr__(self, "block", block)  # not registered: the block must not move with this module
+        # not registered: the block must not move with this module
+        object.__setattr__(self, "block", block)
         self.arguments: dict[int, tuple] = {}
         self.hidden: torch.Tensor | None = None
 
@@ -114,12 +137,14 @@ class _Recorder(nn.Module):
 
     def forward(self, hidden: torch.Tensor, *positional, **named) -> torch.Tensor:
         self.hidden = hidden
-        self.arguments.setdefault(len(hidden), (positional, named))  # masks and positions depend on the batch size only
+        # masks and positions depend on the batch size only
+        self.arguments.setdefault(len(hidden), (positional, named))
         return hidden
 
 
 class _Source(_Recorder):
-    """Stands in for a block: hands on given states, a batch of windows at a call, whatever enters it."""
+    """Stands in for a block: hands on given states, a batch of windows at a call, whatever enters
+    it."""
 
     def __init__(self, block: nn.Module, states: torch.Tensor):
         super().__init__(block)
@@ -135,7 +160,8 @@ def entered(model: nn.Module, index: int, states: torch.Tensor) -> Iterator[None
     """Let passes begin at block `index`, 1 or more, or behind the last, while the context is open.
 
     Args:
-        states: `[n, length, width]` that enter it, of all windows in the order in which the passes take them.
+        states: `[n, length, width]` that enter it, of all windows in the order in which the passes
+            take them.
     """
     _, stack = find_stack(model)
     skipped = list(stack)[:index]
@@ -150,7 +176,8 @@ def entered(model: nn.Module, index: int, states: torch.Tensor) -> Iterator[None
 
 @dataclass
 class BlockStep(Block):
-    """A block while `walk` stands at it, with the inputs that reach it through the pruned blocks before it.
+    """A block while `walk` stands at it, with the inputs that reach it through the pruned blocks
+    before it.
 
     `hidden` is `[n, length, width]`; `groups` lists linears that see one and the same input.
     """
@@ -172,10 +199,10 @@ class BlockStep(Block):
     ) -> dict[str, Statistic]:
         """Run all inputs through the block as it is now; one statistic for each distinct input.
 
-        Linears that read the same tensor (q/k/v, gate/up) share one statistic object. After the first batch
-        the forward pass ends at the last linear, whose output nobody needs; with `propagate`, for a block that
-        stays as it is, the outputs of this same pass become the next block's inputs. A tensor like `hidden` as
-        `outputs` takes them instead, and `hidden` stays.
+        Linears that read the same tensor (q/k/v, gate/up) share one statistic object. After the
+        first batch the forward pass ends at the last linear, whose output nobody needs; with
+        `propagate`, for a block that stays as it is, the outputs of this same pass become the next
+        block's inputs. A tensor like `hidden` as `outputs` takes them instead, and `hidden` stays.
 
         Returns:
             Name of linear -> statistic of its input; linears that never ran are absent.
@@ -194,7 +221,8 @@ class BlockStep(Block):
                         group.append(name)
                         return
                 self.groups.append([name])
-                first_inputs.append(inputs[0])  # held, so that no later tensor can be mistaken for it
+                # held, so that no later tensor can be mistaken for it
+                first_inputs.append(inputs[0])
                 leaders[name] = factory(inputs[0].shape[-1], inputs[0].device)
                 self._update(leaders[name], inputs[0])
 
@@ -227,9 +255,14 @@ class BlockStep(Block):
         return {name: leaders[group[0]] for group in self.groups for name in group}
 
     def _update(self, statistic: Statistic, inputs: torch.Tensor) -> None:
-        with matmul_precision(self.device, "exact"):  # statistics stay in float32 whatever the passes use
+        # statistics stay in float32 whatever the passes use
+        with matmul_precision(self.device, "exact"):
             # [sequences, tokens, in], also where a block flattens its tokens before a linear (OPT)
-            statistic.update(inputs if inputs.ndim == 3 else inputs.view(-1, self.hidden.shape[1], inputs.shape[-1]))
+            statistic.update(
+                inputs
+                if inputs.ndim == 3
+                else inputs.view(-1, self.hidden.shape[1], inputs.shape[-1])
+            )
 
     def propagate(self) -> None:
         """Replace `hidden` by the block's outputs, in place, batch by batch."""
@@ -238,12 +271,15 @@ class BlockStep(Block):
             batch.copy_(self._run(batch, {}, weights))  # to host memory
         self.propagated = True
 
-    def run(self, batch: torch.Tensor, weights: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+    def run(
+        self, batch: torch.Tensor, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """The block's output for other inputs, or with other weights, of which it keeps nothing.
 
         Args:
             batch: `[sequences, length, width]`: one sequence, or as many as a batch of `walk` has.
-            weights: name of linear -> `[out, in]` in place of its own; gradients reach them where they are enabled.
+            weights: name of linear -> `[out, in]` in place of its own; gradients reach them where
+                they are enabled.
 
         Returns:
             `[sequences, length, width]` on the computing device.
@@ -253,12 +289,19 @@ class BlockStep(Block):
             paths = {module: path for path, module in self.module.named_modules()}
             for name, weight in weights.items():
                 linear = self.linears[name]
-                parameters[f"{paths[linear]}.weight"] = weight.T if isinstance(linear, Conv1D) else weight
+                parameters[f"{paths[linear]}.weight"] = (
+                    weight.T if isinstance(linear, Conv1D) else weight
+                )
         positional, named = self.arguments[len(batch)]
         if self._casts and not torch.is_grad_enabled():
-            named = {key: _cast_positions(value) if key == _POSITIONS else value for key, value in named.items()}
+            named = {
+                key: _cast_positions(value) if key == _POSITIONS else value
+                for key, value in named.items()
+            }
         with matmul_precision(self.device, self.precision):
-            output = functional_call(self.module, parameters, (batch.to(self.device), *positional), named)
+            output = functional_call(
+                self.module, parameters, (batch.to(self.device), *positional), named
+            )
         return output[0] if isinstance(output, tuple) else output
 
     @property
@@ -275,10 +318,14 @@ class BlockStep(Block):
             return {}
         plain = {name: x for name, x in self.linears.items() if type(x) in (nn.Linear, Conv1D)}
         weights = {name: weight_of(x) for name, x in plain.items()}
-        return {name: w.to(torch.bfloat16) for name, w in weights.items() if w.dtype is torch.float32}
+        return {
+            name: w.to(torch.bfloat16) for name, w in weights.items() if w.dtype is torch.float32
+        }
 
     def _run(self, batch: torch.Tensor, hooks: dict[str, Callable], weights) -> torch.Tensor | None:
-        handles = [self.linears[name].register_forward_pre_hook(hook) for name, hook in hooks.items()]
+        handles = [
+            self.linears[name].register_forward_pre_hook(hook) for name, hook in hooks.items()
+        ]
         try:
             return self.run(batch, weights)
         except _Stop:
@@ -298,16 +345,16 @@ def walk(
     precision: str = "exact",
     progress: str | None = None,
 ) -> Iterator[BlockStep]:
-    """Yield the decoder blocks in order; when the caller comes back for the next one, the inputs have been
-    propagated through the block as the caller left it.
+    """Yield the decoder blocks in order; when the caller comes back for the next one, the inputs
+    have been propagated through the block as the caller left it.
 
     Args:
         tokens: int64 `[n, length]`, calibration windows.
-        batch_size: sequences a forward pass; by default about 2,000 tokens on a CPU, 1,000 in `fast`, and
-            16,000 on CUDA.
+        batch_size: sequences a forward pass; by default about 2,000 tokens on a CPU, 1,000 in
+            `fast`, and 16,000 on CUDA.
         device: where blocks compute, one at a time; by default where the model is.
-        precision: `exact` (the model's dtype) or `fast` (bfloat16 matrix products; norms and the residual stream keep
-            the model's dtype).
+        precision: `exact` (the model's dtype) or `fast` (bfloat16 matrix products; norms and the
+            residual stream keep the model's dtype).
         progress: label of a progress bar on stderr; None for no bar.
 
     Raises:
@@ -325,32 +372,43 @@ def walk(
         block.module.to(device)
         try:
             step = BlockStep(
-                block.index, block.module, block.linears, hidden, _move(arguments[block.index], device),
-                batch_size, device, precision,
-            )  # fmt: skip
+                block.index,
+                block.module,
+                block.linears,
+                hidden,
+                _move(arguments[block.index], device),
+                batch_size,
+                device,
+                precision,
+            )
             yield step
-            if block.index + 1 < len(blocks) and not step.propagated:  # nothing reads the last block's outputs
+            # nothing reads the last block's outputs
+            if block.index + 1 < len(blocks) and not step.propagated:
                 step.propagate()
         finally:
             block.module.to(home)
 
 
 def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):
-    """Inputs of the first block `[n, length, width]`, and for every block its other arguments by batch size."""
+    """Inputs of the first block `[n, length, width]`, and for every block its other arguments by
+    batch size."""
     _, stack = find_stack(model)
     recorders = [_Recorder(block.module) for block in blocks]
     embedding_device = model.get_input_embeddings().weight.device
-    hidden, start = None, 0
+    hidden = None
+    start = 0
     for i, recorder in enumerate(recorders):
         stack[i] = recorder
     try:
-        model.base_model(input_ids=tokens[:1].to(embedding_device), use_cache=False)  # arguments for one window
+        # arguments for one window
+        model.base_model(input_ids=tokens[:1].to(embedding_device), use_cache=False)
         for batch in tokens.split(batch_size):
             # The stack without its head: logits of calibration text would be thrown away.
             model.base_model(input_ids=batch.to(embedding_device), use_cache=False)
             seen = recorders[0].hidden
             if hidden is None:
-                hidden = torch.empty(len(tokens), *seen.shape[1:], dtype=seen.dtype)  # in host memory
+                # in host memory
+                hidden = torch.empty(len(tokens), *seen.shape[1:], dtype=seen.dtype)
             hidden[start : start + len(batch)] = seen
             start += len(batch)
     finally:
@@ -360,7 +418,8 @@ def _capture(model, blocks: list[Block], tokens: torch.Tensor, batch_size: int):
 
 
 def _cast_positions(value: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Rotary cosines and sines in bfloat16: queries and keys then stay in it up to their product."""
+    """Rotary cosines and sines in bfloat16: queries and keys then stay in it up to their
+    product."""
     return tuple(x.to(torch.bfloat16) if x.dtype is torch.float32 else x for x in value)
 
 

@@ -100,6 +100,8 @@ def _is_whole(folder: Path) -> bool:
     """Are the folder's files those that its seal names, with the same content?"""
     try:
         seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-        return bool(seal) and all(file_digest(folder / name) == known for name, known in seal.items())
+        return bool(seal) and all(
+            file_digest(folder / name) == known for name, known in seal.items()
+        )
     except (OSError, ValueError, AttributeError):  # missing, cut short, or no seal at all
         return False

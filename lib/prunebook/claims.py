@@ -1,7 +1,8 @@
 """A paper's claim, checked: what the paper says, what we measured, and a verdict. Needs no torch.
 
-`claim`, `not_testable` and `results` show a box or a table and leave a record beside it in the notebook's
-output, as JSON of the types `CLAIM_MIME` and `RESULTS_MIME`; the scoreboard is built from those.
+`claim`, `not_testable` and `results` show a box or a table and leave a record beside it in the
+notebook's output, as JSON of the types `CLAIM_MIME` and `RESULTS_MIME`; the scoreboard is built
+from those.
 """
 
 import datetime
@@ -37,7 +38,8 @@ _VERSIONED = ("torch", "transformers")
 
 @dataclass(frozen=True)
 class Gap:
-    """The mean of `higher - lower` in nats per token, its standard error, and what follows from both."""
+    """The mean of `higher - lower` in nats per token, its standard error, and what follows from
+    both."""
 
     mean: float
     standard_error: float
@@ -61,17 +63,23 @@ class Gap:
 def gap(lower, higher) -> Gap:
     """Test whether `lower` lies below `higher`, pairing the two by window and calibration seed.
 
-    The standard error joins the spread over windows (of the seeds' means) and over seeds (of the windows'
-    means): sqrt(var_windows / W + var_seeds / S), the second term 0 for one seed.
+    The standard error joins the spread over windows (of the seeds' means) and over seeds (of the
+    windows' means): sqrt(var_windows / W + var_seeds / S), the second term 0 for one seed.
 
     Args:
-        lower, higher: mean negative log-likelihood of each window in nats per token, `[seeds, windows]`.
+        lower, higher: mean negative log-likelihood of each window in nats per token, `[seeds,
+            windows]`.
     Raises:
-        UserError: not two equal shapes `[seeds, windows]` with two windows or more, or values not finite.
+        UserError: not two equal shapes `[seeds, windows]` with two windows or more, or values not
+            finite.
     """
-    lower, higher = (_matrix(name, values) for name, values in (("lower", lower), ("higher", higher)))
+    lower, higher = (
+        _matrix(name, values) for name, values in (("lower", lower), ("higher", higher))
+    )
     if lower.shape != higher.shape:
-        raise UserError(f"gap: lower {list(lower.shape)} and higher {list(higher.shape)} must have one shape")
+        raise UserError(
+            f"gap: lower {list(lower.shape)} and higher {list(higher.shape)} must have one shape"
+        )
     difference = higher - lower
     seeds, windows = difference.shape
     of_windows = difference.mean(0).std(ddof=1) / math.sqrt(windows)
@@ -119,8 +127,9 @@ class Claim(_Shown):
 
     def __str__(self) -> str:
         ours = f"ours: {self.ours}" if self.ours is not None else self.reason
-        return f"{self.statement}\n  paper: {self.paper} ({self.source})\n  {ours}\n  verdict: " + " ".join(
-            VERDICTS[self.verdict]
+        return (
+            f"{self.statement}\n  paper: {self.paper} ({self.source})\n  {ours}\n  verdict: "
+            + " ".join(VERDICTS[self.verdict])
         )
 
 
@@ -149,8 +158,8 @@ def claim(
     verdict: "Gap | bool | str",
     protocol: Mapping,
 ) -> Claim:
-    """Show a claim of the paper beside what we measured, and record both. A quick run judges nothing: the verdict
-    is then `not_judged`, whatever was measured.
+    """Show a claim of the paper beside what we measured, and record both. A quick run judges
+    nothing: the verdict is then `not_judged`, whatever was measured.
 
     Args:
         key: short name, unique in the notebook.
@@ -173,12 +182,20 @@ def claim(
     elif isinstance(verdict, str) and verdict in _DECIDED:
         word = verdict
     else:
-        raise UserError(f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, {', '.join(_DECIDED)}")
+        raise UserError(
+            f"claim {key!r}: verdict "
+            f"{verdict!r}; "
+            f"allowed: "
+            f"a gap, True, False, "
+            f"{', '.join(_DECIDED)}"
+        )
     if is_quick_run():
         word = NOT_JUDGED
     _check_texts(key, statement=statement, paper=paper, source=source, ours=ours)
     plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
-    return _show_claim(Claim(key, statement, paper, source, ours, word, plain_protocol, None, numbers_of_gap))
+    return _show_claim(
+        Claim(key, statement, paper, source, ours, word, plain_protocol, None, numbers_of_gap)
+    )
 
 
 def is_quick_run() -> bool:
@@ -187,7 +204,8 @@ def is_quick_run() -> bool:
 
 
 def not_testable(key: str, statement: str, *, paper: str, source: str, reason: str) -> Claim:
-    """Show and record a claim that cannot be tested here, and say why; other arguments as for `claim`.
+    """Show and record a claim that cannot be tested here, and say why; other arguments as for
+    `claim`.
 
     Raises:
         UserError: an empty text.
@@ -243,8 +261,8 @@ def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:
     """Show measured rows as one table and record them with versions, date and commit.
 
     Args:
-        rows: one mapping of name -> number, text, truth value or None for each row. Values that are not
-            finite are recorded as None.
+        rows: one mapping of name -> number, text, truth value or None for each row. Values that are
+            not finite are recorded as None.
         protocol: what the numbers depend on.
     Raises:
         UserError: no row, or a value that JSON cannot hold.
@@ -287,22 +305,30 @@ def plain(value, where: str):
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None
-    raise UserError(f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None")
+    raise UserError(
+        f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None"
+    )
 
 
 def _versions() -> dict[str, str]:
     """The versions of what the numbers depend on, as far as it is installed."""
     found = {name: list(importlib.metadata.distributions(name=name)) for name in _VERSIONED}
-    return {"prunebook": __version__, **{name: items[0].version for name, items in found.items() if items}}
+    return {
+        "prunebook": __version__,
+        **{name: items[0].version for name, items in found.items() if items},
+    }
 
 
 @functools.cache
 def library_commit() -> str | None:
-    """The library's commit, with `-dirty` where files differ from it; None outside its repository."""
+    """The library's commit, with `-dirty` where files differ from it; None outside its
+    repository."""
     folder = Path(__file__).parent
     for command in (["ls-files", "--error-unmatch", __file__], ["describe", "--always", "--dirty"]):
         try:
-            done = subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                ["git", "-C", folder, *command], capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.CalledProcessError):
             return None
     return done.stdout.strip()

@@ -31,7 +31,13 @@ def main(debug: bool):
     """The Pruning Book: LLM-pruning papers that run."""
 
 
-for _command in (cli_papers.new, cli_papers.add, cli_papers.check, cli_papers.preview, cli_bench.bench):
+for _command in (
+    cli_papers.new,
+    cli_papers.add,
+    cli_papers.check,
+    cli_papers.preview,
+    cli_bench.bench,
+):
     main.add_command(_command)
 
 
@@ -42,7 +48,9 @@ def _model_options(command):
     """The options of every command that loads a model."""
     options = (
         click.option("--length", default=512, show_default=True, help="Tokens a window."),
-        click.option("--text", metavar="NAME_OR_FILE", help="Text instead of the embedded articles."),
+        click.option(
+            "--text", metavar="NAME_OR_FILE", help="Text instead of the embedded articles."
+        ),
         click.option("--device", default="auto", show_default=True),
         click.option("--dtype", default="auto", show_default=True),
         _json_option,
@@ -68,7 +76,9 @@ def _state(record: catalog.Record) -> str:
 
 
 @main.command("list")
-@click.option("--tag", "tags", multiple=True, metavar="FACET=VALUE", help="Only with this tag; repeatable.")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="Only with this tag; repeatable."
+)
 @_json_option
 def list_papers(tags: tuple[str, ...], as_json: bool):
     """List the papers."""
@@ -110,7 +120,8 @@ def show(slug: str, as_json: bool):
         "authors": ", ".join(record.authors),
         "venue": f"{record.venue.name} {record.venue.year} ({record.venue.kind})",
         "paper": record.url,
-        "code": record.code and f"{record.code.url} ({kind}, {record.code.license or 'no licence stated'})",
+        "code": record.code
+        and f"{record.code.url} ({kind}, {record.code.license or 'no licence stated'})",
         "tags": "  ".join(_tags(record)),
         "method": record.method or _state(record),
         "notebook": f"papers/{paper.path.name}",
@@ -147,7 +158,9 @@ def _parse_options(options: tuple[str, ...]) -> dict:
 @click.option("--samples", default=64, show_default=True, help="Calibration windows.")
 @click.option("--windows", default=32, show_default=True, help="Held-out windows to measure on.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the calibration windows.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For the method; repeatable.")
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="For the method; repeatable."
+)
 @click.option("--out", type=click.Path(), help="Folder to save the pruned model in.")
 @_model_options
 def prune(
@@ -168,7 +181,9 @@ def prune(
 ):
     """Prune MODEL with METHOD, measure it on held-out text and save it where --out says."""
     asked = {"sparsity": sparsity, "pattern": pattern}
-    options = {key: value for key, value in asked.items() if value is not None} | _parse_options(options)
+    options = {key: value for key, value in asked.items() if value is not None} | _parse_options(
+        options
+    )
     import prunebook as pb
 
     from .methods.engine import make_method
@@ -181,7 +196,9 @@ def prune(
     held_out = pb.evaluation_tokens(tokenizer, windows=windows, length=length, text=text)
     calibration = None
     if method_object.needs_calibration:
-        calibration = pb.calibration_tokens(tokenizer, samples=samples, length=length, seed=seed, text=text)
+        calibration = pb.calibration_tokens(
+            tokenizer, samples=samples, length=length, seed=seed, text=text
+        )
     dense = pb.dense_baseline(loaded, held_out)
     report = pb.prune(loaded, method_object, calibration=calibration)
     measured = pb.measure(loaded, held_out, dense=dense).to_dict()
@@ -191,7 +208,10 @@ def prune(
         _print_json({**result, "measured": measured, "saved": saved})
         return
     numbers = {name: getattr(report, name) for name in ("sparsity", "seconds", "peak_memory")}
-    rows = [{"label": "dense", "perplexity": dense.perplexity}, {"label": method, **numbers, **measured}]
+    rows = [
+        {"label": "dense", "perplexity": dense.perplexity},
+        {"label": method, **numbers, **measured},
+    ]
     click.echo(results_text(rows))
     if saved:
         click.echo(f"saved in {saved}")
@@ -230,7 +250,8 @@ def methods(as_json: bool):
             "paper": entry["paper"],
             "data": "calibration" if entry["needs_calibration"] else "none",
             "options": " ".join(
-                name if default is None else f"{name}={default}" for name, default in entry["options"].items()
+                name if default is None else f"{name}={default}"
+                for name, default in entry["options"].items()
             ),
         }
         for entry in entries
@@ -240,16 +261,31 @@ def methods(as_json: bool):
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at once; by default what fits, for quick.")
+@click.option(
+    "--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml."
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Notebooks at once; by default what fits, for quick."
+)
 @click.option("--force", is_flag=True, help="Run also what has not changed.")
-@click.option("--since", metavar="REV", help="Only pages that the changes since a git revision reach.")
-@click.option("--only-changed", is_flag=True, help="Only pages that uncommitted changes reach, as --since HEAD.")
+@click.option(
+    "--since", metavar="REV", help="Only pages that the changes since a git revision reach."
+)
+@click.option(
+    "--only-changed",
+    is_flag=True,
+    help="Only pages that uncommitted changes reach, as --since HEAD.",
+)
 @click.option("--fail-fast", is_flag=True, help="Start no further page once one has failed.")
-@click.option("--record", is_flag=True, help="Keep what was measured under benchmarks/results/, for the boards.")
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Keep what was measured under benchmarks/results/, for the boards.",
+)
 @click.pass_context
 def run(ctx: click.Context, names, profile, jobs, force, since, only_changed, fail_fast, record):
-    """Run papers and pages with code, as wanda or concepts/evaluation, or all; exit code 1 if one failed."""
+    """Run papers and pages with code, as wanda or concepts/evaluation, or all; exit code 1 if one
+    failed."""
     from .book.published import read_published
     from .book.recorded import check_recordable, record_runs
     from .book.run import run_notebooks
@@ -283,9 +319,16 @@ def build():
 
 
 @main.command()
-@click.option("--out", default="_build/exports", show_default=True, type=click.Path(), help="Folder for the files.")
+@click.option(
+    "--out",
+    default="_build/exports",
+    show_default=True,
+    type=click.Path(),
+    help="Folder for the files.",
+)
 def export(out: str):
-    """Write catalog.json and its schema, references.bib, feed.xml, sitemap.xml and colab/, as the site has them."""
+    """Write catalog.json and its schema, references.bib, feed.xml, sitemap.xml and colab/, as the
+    site has them."""
     from pathlib import Path
 
     from .book.exports import export as export_book

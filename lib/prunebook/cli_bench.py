@@ -11,14 +11,23 @@ def bench():
 
 
 @bench.command()
-@click.option("--only", multiple=True, metavar="KERNEL", help="Only this kernel, as select-rows; repeatable.")
-@click.option("--minutes", default=8.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Budget.")
+@click.option(
+    "--only", multiple=True, metavar="KERNEL", help="Only this kernel, as select-rows; repeatable."
+)
+@click.option(
+    "--minutes",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Budget.",
+)
 @click.pass_context
 def kernels(ctx: click.Context, only: tuple[str, ...], minutes: float):
-    """Time the kernels on this GPU beside what users pick today; exit code 1 if one of them is wrong.
+    """Time the kernels on this GPU beside what users pick today; exit code 1 if one of them is
+    wrong.
 
-    The record goes to benchmarks/results/, case by case. What it holds for the same sources, versions and device is
-    not measured again.
+    The record goes to benchmarks/results/, case by case. What it holds for the same sources,
+    versions and device is not measured again.
     """
     root = catalog.find_root()
     from .bench.gpu import GpuTimer, check_cuda
@@ -30,7 +39,13 @@ def kernels(ctx: click.Context, only: tuple[str, ...], minutes: float):
 
     done = bench_kernels(root, chosen(all_cases(), only), GpuTimer(), 60 * minutes, tell=click.echo)
     click.echo("\n" + summary(done.record, [*done.measured, *done.known], done.run))
-    click.echo(f"{len(done.measured)} cases measured, {len(done.known)} known already, in {done.run.seconds:.0f} s")
+    click.echo(
+        f"{len(done.measured)} cases "
+        f"measured, "
+        f"{len(done.known)} "
+        f"known already, in "
+        f"{done.run.seconds:.0f} s"
+    )
     click.echo(done.path)
     if done.wrong:
         ctx.exit(1)

@@ -27,15 +27,21 @@ def parse_tags(tags: tuple[str, ...]) -> list[tuple[str, str]]:
 
 @click.command()
 @click.argument("identifier", metavar="ARXIV_ID|OPENREVIEW_ID")
-@click.option("--slug", required=True, help="Name of the notebook and of the method, as deeper-layers.")
-@click.option("--record-only", is_flag=True, help="Record and text alone; the paper is marked 'not run yet'.")
+@click.option(
+    "--slug", required=True, help="Name of the notebook and of the method, as deeper-layers."
+)
+@click.option(
+    "--record-only", is_flag=True, help="Record and text alone; the paper is marked 'not run yet'."
+)
 @click.option("--title")
 @click.option("--author", "authors", multiple=True, help="Repeatable, in the paper's order.")
 @click.option("--year", type=int)
 @click.option("--venue", help="As ICLR, or arXiv for a preprint.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Of the venue.")
 @click.option("--short", help="Short name; by default the title up to its colon.")
-@click.option("--tag", "tags", multiple=True, metavar="FACET=VALUE", help="As type=Structured; repeatable.")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="As type=Structured; repeatable."
+)
 def new(identifier, slug, record_only, title, authors, year, venue, kind, short, tags):
     """Begin a paper: notebook, method, test, registry and contents from one template.
 
@@ -50,7 +56,9 @@ def new(identifier, slug, record_only, title, authors, year, venue, kind, short,
     if not (title and authors and year and venue):
         known = _completed(known, _looked_up(identifier))
     kind = known.kind or ("preprint" if known.venue == "arXiv" else "conference")
-    draft = Draft(identifier, slug, known.title, known.authors, known.year, known.venue, kind, short, by_facet)
+    draft = Draft(
+        identifier, slug, known.title, known.authors, known.year, known.venue, kind, short, by_facet
+    )
     _tell(new_paper(root, draft, record_only), slug)
 
 
@@ -64,11 +72,14 @@ def add(slug: str):
 @click.command()
 @click.argument("papers", nargs=-1, metavar="[PAPER]...")
 @click.option(
-    "--write", is_flag=True, help="Strip outputs; bring the README's table and the challenge page up to date."
+    "--write",
+    is_flag=True,
+    help="Strip outputs; bring the README's table and the challenge page up to date.",
 )
 @click.pass_context
 def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
-    """Check papers, or all of them with contents and generated tables; exit code 2 if anything is wrong."""
+    """Check papers, or all of them with contents and generated tables; exit code 2 if anything is
+    wrong."""
     root = catalog.find_root()
     problems = catalog.check(root, papers, write=write)
     for problem in problems:
@@ -77,12 +88,19 @@ def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
         ctx.exit(2)
     count = len(set(papers)) or len(catalog.read_papers(root))
     what = "record, cells, tags, links, contents, method and test"
-    click.echo(f"{count} paper{'s' * (count != 1)} checked, nothing to mend: {what}{'' if papers else ', tables'}")
+    click.echo(
+        f"{count} paper{'s' * (count != 1)} "
+        f"checked, nothing "
+        f"to mend: "
+        f"{what}{'' if papers else ', tables'}"
+    )
 
 
 @click.command()
 @click.argument("paper")
-@click.option("--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml.")
+@click.option(
+    "--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml."
+)
 @click.option("--no-open", is_flag=True, help="Only print where the page is.")
 @click.pass_context
 def preview(ctx: click.Context, paper: str, profile: str, no_open: bool):
@@ -115,7 +133,9 @@ def _looked_up(identifier: str) -> Metadata:
 def _completed(given: Metadata, found: Metadata) -> Metadata:
     """What was given, or else found, or else is asked for."""
     title = given.title or found.title or click.prompt("Title")
-    authors = given.authors or found.authors or _people(click.prompt("Authors, separated by commas"))
+    authors = (
+        given.authors or found.authors or _people(click.prompt("Authors, separated by commas"))
+    )
     year = given.year or found.year or click.prompt("Year", type=int)
     venue = given.venue or found.venue or click.prompt("Venue, as ICLR, or arXiv for a preprint")
     kind = given.kind or (None if given.venue else found.kind)

@@ -1,8 +1,9 @@
 """Linears without their zeros: what a pruned model keeps in memory and on disk, and computes with.
 
-A weight is packed in the form that takes the fewest bytes: as 2:4 (9 bits a weight of 16), as a bitmap, or from about
-seven zeros in eight as an ELL. On a GPU the dense weights are freed as they are packed, and decoding reads the packed
-ones; a pass over more tokens unpacks one layer at a time. On a CPU every pass does: that saves memory and costs time.
+A weight is packed in the form that takes the fewest bytes: as 2:4 (9 bits a weight of 16), as a
+bitmap, or from about seven zeros in eight as an ELL. On a GPU the dense weights are freed as they
+are packed, and decoding reads the packed ones; a pass over more tokens unpacks one layer at a time.
+On a CPU every pass does: that saves memory and costs time.
 """
 
 import dataclasses
@@ -22,30 +23,43 @@ from .kernels.packed import Packed, is_n_of_m
 from .sublayers import COMPRESSED, find_stack, linears_of
 
 LEAST_SPARSITY = 0.4  # to be packed; a bitmap of 16-bit weights saves a third there
-_FEWEST_INPUTS = 32  # of weights that are not 2:4: in narrower ones, what fills rows up can cost more than zeros do
+# of weights that are not 2:4: in narrower ones, what fills rows up can cost more than zeros do
+_FEWEST_INPUTS = 32
 
 
 class SparseLinear(nn.Module):
     """A linear for inference whose 2:4 weight is packed: `values [out, in / 2]` and `codes`, int16
-    `[out, ceil(in / 16)]`, as `kernels.packed` describes them, and `bias [out]` or None. All are buffers, to be filled.
+    `[out, ceil(in / 16)]`, as `kernels.packed` describes them, and `bias [out]` or None. All are
+    buffers, to be filled.
 
     Args:
-        in_features: a multiple of 4. dtype: of values and bias.
+        in_features: a multiple of 4.
+        dtype: of values and bias.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, dtype=None, device=None):
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = False, *, dtype=None, device=None
+    ):
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        kind, words = {"dtype": dtype, "device": device}, -(-in_features // 16)
+        self.in_features = in_features
+        self.out_features = out_features
+        kind = {"dtype": dtype, "device": device}
+        words = -(-in_features // 16)
         self.register_buffer("values", torch.zeros(out_features, in_features // 2, **kind))
-        self.register_buffer("codes", torch.zeros(out_features, words, dtype=torch.int16, device=device))
+        self.register_buffer(
+            "codes", torch.zeros(out_features, words, dtype=torch.int16, device=device)
+        )
         self.register_buffer("bias", torch.zeros(out_features, **kind) if bias else None)
 
     @classmethod
     def zeros_like(cls, linear: nn.Module, device=None) -> "SparseLinear":
-        """What takes the place of `linear`, a Linear or Conv1D, to be filled; by default on its device."""
+        """What takes the place of `linear`, a Linear or Conv1D, to be filled; by default on its
+        device."""
         rows, width = _weight(linear).shape
-        kind = {"dtype": linear.weight.dtype, "device": linear.weight.device if device is None else device}
+        kind = {
+            "dtype": linear.weight.dtype,
+            "device": linear.weight.device if device is None else device,
+        }
         return cls(width, rows, linear.bias is not None, **kind).train(linear.training)
 
     @classmethod
@@ -58,7 +72,8 @@ class SparseLinear(nn.Module):
         """
         packed = pack_n_of_m(_weight(linear), 2, 4)
         layer = cls.zeros_like(linear, device="meta")
-        layer.values, layer.codes = packed.values, packed.codes
+        layer.values = packed.values
+        layer.codes = packed.codes
         if linear.bias is not None:
             layer.bias = linear.bias.detach()
         return layer
@@ -72,12 +87,13 @@ class SparseLinear(nn.Module):
 
 
 class UnstructuredLinear(nn.Module):
-    """A linear for inference with zeros anywhere, none of them stored. Its buffers are the parts of the weight, as
-    `kernels.bitmap` and `kernels.ell` describe them (`values` with `bits` and `starts`, or with `deltas`), and `bias`
-    `[out]` or None.
+    """A linear for inference with zeros anywhere, none of them stored. Its buffers are the parts of
+    the weight, as `kernels.bitmap` and `kernels.ell` describe them (`values` with `bits` and
+    `starts`, or with `deltas`), and `bias` `[out]` or None.
 
     Args:
-        packed: the weight. bias: of its dtype.
+        packed: the weight.
+        bias: of its dtype.
     """
 
     def __init__(self, packed: Bitmap | Ell, bias: torch.Tensor | None = None):
@@ -90,23 +106,31 @@ class UnstructuredLinear(nn.Module):
 
     @classmethod
     def zeros_like(cls, linear: nn.Module, form: str, size: int) -> "UnstructuredLinear":
-        """What takes the place of `linear`, a Linear or Conv1D, to be filled: a 'bitmap' of `size` values, or an 'ell'
-        of so many entries a row."""
+        """What takes the place of `linear`, a Linear or Conv1D, to be filled: a 'bitmap' of `size`
+        values, or an 'ell' of so many entries a row."""
         rows, width = _weight(linear).shape
         new = {"device": linear.weight.device}
         if form == "bitmap":
             values = torch.zeros(size, dtype=linear.weight.dtype, **new)
             bits = torch.zeros(rows, -(-width // 8), dtype=torch.uint8, **new)
-            packed = Bitmap(values, bits, torch.zeros(rows, -(-width // SEGMENT), dtype=torch.int32, **new), width)
+            packed = Bitmap(
+                values,
+                bits,
+                torch.zeros(rows, -(-width // SEGMENT), dtype=torch.int32, **new),
+                width,
+            )
         else:
             values = torch.zeros(rows, size, dtype=linear.weight.dtype, **new)
             packed = Ell(values, torch.zeros(rows, size, dtype=torch.uint8, **new), width)
-        return cls(packed, None if linear.bias is None else torch.zeros_like(linear.bias)).train(linear.training)
+        return cls(packed, None if linear.bias is None else torch.zeros_like(linear.bias)).train(
+            linear.training
+        )
 
     @classmethod
     @torch.no_grad()
     def pack(cls, linear: nn.Module) -> "UnstructuredLinear":
-        """The layer that computes what `linear`, a Linear or Conv1D, does, in the form that takes fewer bytes.
+        """The layer that computes what `linear`, a Linear or Conv1D, does, in the form that takes
+        fewer bytes.
 
         Raises:
             UserError: the weight is not of float32, float16 or bfloat16.
@@ -115,8 +139,11 @@ class UnstructuredLinear(nn.Module):
         packed = pack_bitmap(weight)
         entries = weight.count_nonzero(1).max() if weight.numel() else 0
         if entries * len(weight) * (weight.element_size() + 1) < packed.nbytes:
-            packed = min(pack_ell(weight), packed, key=lambda one: one.nbytes)  # of equal ones, that of fewer steps
-        return cls(packed, None if linear.bias is None else linear.bias.detach()).train(linear.training)
+            # of equal ones, that of fewer steps
+            packed = min(pack_ell(weight), packed, key=lambda one: one.nbytes)
+        return cls(packed, None if linear.bias is None else linear.bias.detach()).train(
+            linear.training
+        )
 
     @property
     def size(self) -> int:
@@ -139,9 +166,10 @@ _PARTS = {"bitmap": ("values", "bits", "starts"), "ell": ("values", "deltas")}
 
 @dataclass(frozen=True)
 class Compression:
-    """What `compress` did. `layers`: each packed linear -> its form ('2:4', 'bitmap' or 'ell') and the bytes of its
-    weight before and after. `left`: each linear of the blocks that stays dense -> why. `bytes_before`, `bytes_after`
-    and `bits_per_weight` are of the packed ones, zeros counted as weights; biases are in none of these."""
+    """What `compress` did. `layers`: each packed linear -> its form ('2:4', 'bitmap' or 'ell') and
+    the bytes of its weight before and after. `left`: each linear of the blocks that stays dense ->
+    why. `bytes_before`, `bytes_after` and `bits_per_weight` are of the packed ones, zeros counted
+    as weights; biases are in none of these."""
 
     layers: dict[str, tuple[str, int, int]]
     left: dict[str, str]
@@ -155,14 +183,16 @@ class Compression:
 
 
 def compress(model: nn.Module) -> Compression:
-    """Pack every linear of the decoder blocks that is 2:4 or holds 40 % zeros, in place: for inference alone.
+    """Pack every linear of the decoder blocks that is 2:4 or holds 40 % zeros, in place: for
+    inference alone.
 
-    Results are equal on a CPU; kernels on a GPU, and what takes the place of GPT-2's Conv1D, sum in another order.
-    `save_model` writes the packed form and `load_model` reads it; plain `transformers` does not.
+    Results are equal on a CPU; kernels on a GPU, and what takes the place of GPT-2's Conv1D, sum in
+    another order. `save_model` writes the packed form and `load_model` reads it; plain
+    `transformers` does not.
 
     Raises:
-        UserError: no recognisable blocks, no linear that is sparse enough, or a model that is compressed already;
-            nothing is then changed.
+        UserError: no recognisable blocks, no linear that is sparse enough, or a model that is
+            compressed already; nothing is then changed.
     """
     name, stack = find_stack(model)
     obstacles = {path: _obstacle(linear) for path, linear in linears_of(f"{name}.", stack).items()}
@@ -170,12 +200,16 @@ def compress(model: nn.Module) -> Compression:
     if len(left) == len(obstacles):
         path, reason = next(iter(left.items()))
         raise UserError(
-            f"{type(model).__name__} has no linear in its blocks that packing makes smaller ({path}: {reason}); "
+            f"{type(model).__name__} has no linear in its blocks that packing makes smaller "
+            f"({path}: {reason}); "
             "prune it first"
         )
-    layers, weights, entry = {}, 0, {}
+    layers = {}
+    weights = 0
+    entry = {}
     for path in [path for path in obstacles if path not in left]:
-        dense = model.get_submodule(path)  # no other name holds it, so that its weight is freed at once
+        # no other name holds it, so that its weight is freed at once
+        dense = model.get_submodule(path)
         layer = _pack(dense)
         entry[path] = {"form": "2:4"}
         if isinstance(layer, UnstructuredLinear):
@@ -189,19 +223,37 @@ def compress(model: nn.Module) -> Compression:
 
 
 def restore(model: nn.Module) -> None:
-    """Give a new model the packed layers that its configuration has under `prunebook_packed`, to be filled from a
-    folder.
+    """Give a new model the packed layers that its configuration has under `prunebook_packed`, to be
+    filled from a folder.
 
     Raises:
         ValueError: an entry that is none of ours.
     """
     entry = getattr(model.config, COMPRESSED)
-    linears = {name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D)}
-    if not isinstance(entry, dict) or not set(entry) <= linears or not all(map(_is_ours, entry.values())):
-        raise ValueError(f"{COMPRESSED} in config.json does not name linears of the model with their packed forms")
+    linears = {
+        name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D)
+    }
+    if (
+        not isinstance(entry, dict)
+        or not set(entry) <= linears
+        or not all(map(_is_ours, entry.values()))
+    ):
+        raise ValueError(
+            f"{COMPRESSED} in "
+            f"config.json "
+            f"does not name "
+            f"linears of "
+            f"the model "
+            f"with their "
+            f"packed forms"
+        )
     for name, form in entry.items():
         dense = model.get_submodule(name)
-        layer = UnstructuredLinear.zeros_like(dense, **form) if "size" in form else SparseLinear.zeros_like(dense)
+        layer = (
+            UnstructuredLinear.zeros_like(dense, **form)
+            if "size" in form
+            else SparseLinear.zeros_like(dense)
+        )
         model.set_submodule(name, layer)
 
 

@@ -1,4 +1,5 @@
-"""What a model costs to keep and to run, measured: parameters, bytes, FLOPs, key-value cache, time."""
+"""What a model costs to keep and to run, measured: parameters, bytes, FLOPs, key-value cache,
+time."""
 
 import copy
 import dataclasses
@@ -16,7 +17,9 @@ from .corpora import check_tokens
 from .errors import UserError
 from .speedup import Speedup, of_rates
 
-_PROMPT, _NEW_TOKENS, _RUNS = 16, 16, 3
+_PROMPT = 16
+_NEW_TOKENS = 16
+_RUNS = 3
 _COUNTED: dict[tuple, tuple[int, int]] = {}  # structure and pass -> FLOPs and bytes of the cache
 
 
@@ -24,11 +27,13 @@ _COUNTED: dict[tuple, tuple[int, int]] = {}  # structure and pass -> FLOPs and b
 class Footprint:
     """The costs of one model, batch 1.
 
-    `parameters`, tied ones once. `bytes` of the weights as `save_model` stores them, zeros included. `flops` of a
-    forward pass over `length` tokens: two for each multiplication with its addition, in the products of weights and of
-    attention. `kv_cache_bytes` that such a pass leaves in the key-value cache, 0 without one. `latency` of it in
-    seconds, the median of three. `tokens_per_second` of greedy generation, 16 tokens after 16. These two are None if
-    they were not measured, the second also for a model that does not generate. `timing` says so if other work disturbed
+    `parameters`, tied ones once. `bytes` of the weights as `save_model` stores them, zeros
+    included. `flops` of a forward pass over `length` tokens: two for each multiplication with its
+    addition, in the products of weights and of attention. `kv_cache_bytes` that such a pass leaves
+    in the key-value cache, 0 without one. `latency` of it in seconds, the median of three.
+    `tokens_per_second` of greedy generation, 16 tokens after 16. These two are None if they were
+    not measured, the second also for a model that does not generate. `timing` says so if other work
+    disturbed
     them: "machine was busy: not timed"; else it is None.
     """
 
@@ -48,7 +53,8 @@ class Footprint:
 
 @torch.no_grad()
 def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
-    """Measure what a model, causal or an encoder, costs as it is and where it is; it is not changed.
+    """Measure what a model, causal or an encoder, costs as it is and where it is; it is not
+    changed.
 
     Args:
         length: tokens of the pass whose FLOPs, cache and latency are taken.
@@ -58,7 +64,9 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
         UserError: a length below 1, or beyond the model's positions.
     """
     if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-        raise UserError(f"length {length!r} is not allowed; use a whole number of tokens, 1 or more")
+        raise UserError(
+            f"length {length!r} is not allowed; use a whole number of tokens, 1 or more"
+        )
     tokens = torch.zeros(1, length, dtype=torch.int64)
     check_tokens(model, tokens, f"length {length}")
     flops, cache = _count(model, tokens)
@@ -72,7 +80,8 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
         if section.busy:
             latency = tokens_per_second = None
             timing = BUSY
-    stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}  # tied ones are one
+    # tied ones are one
+    stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
     return Footprint(
         model.num_parameters(), size, flops, cache, latency, tokens_per_second, length, timing
@@ -82,9 +91,12 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
 def _count(model: nn.Module, tokens: torch.Tensor, **options) -> tuple[int, int]:
     """FLOPs of a pass over `tokens`, and bytes of the cache after it; `options` go into the pass.
 
-    Both depend on structure and shapes alone, so models that differ only in their weights are counted once.
+    Both depend on structure and shapes alone, so models that differ only in their weights are
+    counted once.
     """
-    shapes = tuple((name, *tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items())
+    shapes = tuple(
+        (name, *tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()
+    )
     structure = (type(model), repr(model), model.config.to_json_string(), shapes)
     asked = (*structure, *tokens.shape, *options.items())
     if asked not in _COUNTED:
@@ -93,8 +105,8 @@ def _count(model: nn.Module, tokens: torch.Tensor, **options) -> tuple[int, int]
 
 
 def _count_anew(model: nn.Module, tokens: torch.Tensor, options: Mapping) -> tuple[int, int]:
-    """`_count` on a copy without data: it costs no arithmetic, and there attention takes the path of plain products,
-    which are counted (the fused one of the CPU is not)."""
+    """`_count` on a copy without data: it costs no arithmetic, and there attention takes the path
+    of plain products, which are counted (the fused one of the CPU is not)."""
     tensors = (*model.parameters(), *model.buffers())
     bare = copy.deepcopy(model, {id(tensor): _without_data(tensor) for tensor in tensors})
     with FlopCounterMode(display=False) as counter:
@@ -103,9 +115,12 @@ def _count_anew(model: nn.Module, tokens: torch.Tensor, options: Mapping) -> tup
 
 
 def cache_bytes(cache) -> int:
-    """Bytes of the keys and values that a transformers cache holds, of all rows of its batch; 0 for None."""
+    """Bytes of the keys and values that a transformers cache holds, of all rows of its batch; 0 for
+    None."""
     layers = getattr(cache, "layers", ())
-    kept = [tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
+    kept = [
+        tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)
+    ]
     return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
@@ -120,7 +135,8 @@ def _latency(model: nn.Module, tokens: torch.Tensor) -> float:
 
 
 def timed_pass(model: nn.Module, tokens: torch.Tensor, **options) -> float:
-    """Seconds of one forward pass over `tokens [n, length]`, on the model's device; `options` go into it."""
+    """Seconds of one forward pass over `tokens [n, length]`, on the model's device; `options` go
+    into it."""
     start = time.perf_counter()
     model(input_ids=tokens, **options)
     if tokens.device.type == "cuda":
@@ -130,11 +146,12 @@ def timed_pass(model: nn.Module, tokens: torch.Tensor, **options) -> float:
 
 @torch.no_grad()
 def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
-    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up; on a GPU after as
-    many as are timed.
+    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up;
+    on a GPU after as many as are timed.
 
     Args:
-        prompt: int64 `[n, length]`; reading it counts. new_tokens: generated for each of the n rows.
+        prompt: int64 `[n, length]`; reading it counts.
+        new_tokens: generated for each of the n rows.
 
     Raises:
         UserError: a bad prompt, or fewer than one new token.
@@ -151,9 +168,13 @@ def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float
 
 def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
     generated = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0, do_sample=False,
-        min_new_tokens=new_tokens, max_new_tokens=new_tokens,
-    )  # fmt: skip
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        pad_token_id=0,
+        do_sample=False,
+        min_new_tokens=new_tokens,
+        max_new_tokens=new_tokens,
+    )
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return generated
@@ -206,9 +227,7 @@ def speedups(
         medians = [f"{statistics.median(each):.3g}" for each in rates]
         detail = f"{medians[0]} tokens a second dense, {medians[1]} smaller; {how[verb]}"
         ratio = dense_flops[verb] / smaller_flops[verb]
-        found[verb] = of_rates(
-            *rates, flops_ratio=ratio, busy=busy, what=what[verb], detail=detail
-        )
+        found[verb] = of_rates(*rates, flops_ratio=ratio, busy=busy, what=what[verb], detail=detail)
     return found
 
 

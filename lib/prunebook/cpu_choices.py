@@ -1,8 +1,8 @@
 """Which of two ways a CPU computes the same product faster, measured once a process.
 
-Both ways round differently in the last digits, so that a process never changes its choice. The default stays unless
-the other way takes less than 0.9 of its time: a noisy measurement between equals must not change digits from run to
-run.
+Both ways round differently in the last digits, so that a process never changes its choice. The
+default stays unless the other way takes less than 0.9 of its time: a noisy measurement between
+equals must not change digits from run to run.
 """
 
 import functools
@@ -19,7 +19,8 @@ _LINEARS = ((512, 576, 576), (512, 576, 1536), (512, 1536, 576))  # tokens, inpu
 
 @functools.cache
 def linear_library() -> str:
-    """The library of float32 linear layers: `onednn`, or `mkl` where it is clearly faster (some 50 ms, once)."""
+    """The library of float32 linear layers: `onednn`, or `mkl` where it is clearly faster (some 50
+    ms, once)."""
     if not torch.backends.mkldnn.is_available():
         return "mkl"
     operands = [(_values(m, k), _values(n, k)) for m, k, n in _LINEARS]
@@ -35,14 +36,20 @@ def linear_library() -> str:
     return "mkl" if is_clearly_faster(mkl, onednn) else "onednn"
 
 
-def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`x W^T + b` of CPU tensors of one dtype through oneDNN; float32 or bfloat16, `weight [out, in]` not empty."""
+def onednn_linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`x W^T + b` of CPU tensors of one dtype through oneDNN; float32 or bfloat16, `weight [out,
+    in]` not empty."""
     # Strided operands would fall back to a reference loop.
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(
+        x.contiguous(), weight.contiguous(), bias, "none", [], ""
+    )
 
 
 def is_clearly_faster(other: Callable[[], object], default: Callable[[], object]) -> bool:
-    """Whether `other` takes less than 0.9 of the time of `default`, without gradients and automatic casts."""
+    """Whether `other` takes less than 0.9 of the time of `default`, without gradients and automatic
+    casts."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         times = {function: [] for function in (default, other)}
         for _ in range(_ROUNDS + 1):  # the first round sets up

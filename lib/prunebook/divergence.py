@@ -8,10 +8,12 @@ _ROWS = 32  # tokens at a time: 6 MB of float32 at a vocabulary of 49,152
 
 
 class LogitLoss(torch.autograd.Function):
-    """`(KL + next_token * NLL, KL)` of logits `[T, V]` beside a teacher's and target words `[T]`, -100 for none.
+    """`(KL + next_token * NLL, KL)` of logits `[T, V]` beside a teacher's and target words `[T]`,
+    -100 for none.
 
-    KL is averaged over all tokens, NLL over those with a target. Computed with its gradient a few tokens at a time, in
-    float32 or wider; the gradient takes the place of the teacher's logits, so that no third `[T, V]` is held.
+    KL is averaged over all tokens, NLL over those with a target. Computed with its gradient a few
+    tokens at a time, in float32 or wider; the gradient takes the place of the teacher's logits, so
+    that no third `[T, V]` is held.
     """
 
     @staticmethod
@@ -27,10 +29,14 @@ class LogitLoss(torch.autograd.Function):
                 log_q = (z / temperature).log_softmax(1)
                 log_p = (teacher[rows].to(wide) / temperature).log_softmax(1)
                 one, other = (log_p, log_q) if direction == "forward" else (log_q, log_p)
-                kl = torch.linalg.vecdot(one.exp(), one - other).sum() * (temperature**2 / len(student))
+                kl = torch.linalg.vecdot(one.exp(), one - other).sum() * (
+                    temperature**2 / len(student)
+                )
                 loss = kl
                 if next_token:
-                    loss = kl + F.cross_entropy(z, targets[rows], reduction="sum") * (next_token / predicted)
+                    loss = kl + F.cross_entropy(z, targets[rows], reduction="sum") * (
+                        next_token / predicted
+                    )
                 gradient[rows] = torch.autograd.grad(loss, z)[0]
             total += loss.detach()
             divergence += kl.detach()

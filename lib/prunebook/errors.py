@@ -13,5 +13,6 @@ def first_line(error: Exception) -> str:
 def not_finite(what: str) -> UserError:
     """The error of numbers that overflowed on calibration text: `what` they are, in the plural."""
     return UserError(
-        f"calibration {what} hold NaN or infinity; use a wider dtype such as float32, or other calibration text"
+        f"calibration {what} hold NaN or infinity; use a wider dtype such as float32, or other "
+        f"calibration text"
     )

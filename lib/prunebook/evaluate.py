@@ -1,7 +1,8 @@
-"""Measure a causal language model: perplexity, KL divergence to the dense model, top-1 agreement with it.
+"""Measure a causal language model: perplexity, KL divergence to the dense model, top-1 agreement
+with it.
 
-Perplexity here is exp of the mean negative log-likelihood over all predicted tokens of all windows; every
-window of length L predicts L - 1 tokens, and windows do not see each other.
+Perplexity here is exp of the mean negative log-likelihood over all predicted tokens of all windows;
+every window of length L predicts L - 1 tokens, and windows do not see each other.
 """
 
 import contextlib
@@ -30,8 +31,9 @@ _BASELINE = 4  # raise when the same weights and tokens would give other numbers
 
 @dataclass(frozen=True)
 class DenseBaseline:
-    """The dense model's last hidden states `[n, length - 1, width]`, its head `[vocabulary, width]` (a copy)
-    and its NLL per window `[n]` in nats. Logits are recomputed from them: exact, at 1/85 of the size."""
+    """The dense model's last hidden states `[n, length - 1, width]`, its head `[vocabulary, width]`
+    (a copy) and its NLL per window `[n]` in nats. Logits are recomputed from them: exact, at 1/85
+    of the size."""
 
     hidden: torch.Tensor
     head: torch.Tensor
@@ -47,9 +49,10 @@ class DenseBaseline:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Quality of a model on held-out windows. `nll [n]` is the mean NLL of each window in nats; `kl` the mean
-    KL(dense || model) per token in nats; `agreement` the fraction of equal top-1 tokens. The last two are None
-    without a dense baseline. `seconds` is the time of the forward passes with their reductions."""
+    """Quality of a model on held-out windows. `nll [n]` is the mean NLL of each window in nats;
+    `kl` the mean KL(dense || model) per token in nats; `agreement` the fraction of equal top-1
+    tokens. The last two are None without a dense baseline. `seconds` is the time of the forward
+    passes with their reductions."""
 
     nll: torch.Tensor
     kl: float | None
@@ -99,20 +102,27 @@ def perplexity(model, tokens: torch.Tensor, precision: str = "auto") -> float:
 
 
 @torch.no_grad()
-def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, precision: str = "auto") -> Measurement:
-    """Perplexity and, beside a dense baseline of the same tokens, KL divergence and top-1 agreement.
+def measure(
+    model, tokens: torch.Tensor, dense: DenseBaseline | None = None, precision: str = "auto"
+) -> Measurement:
+    """Perplexity and, beside a dense baseline of the same tokens, KL divergence and top-1
+    agreement.
 
     Raises:
         UserError: bad tokens or precision, or a baseline of other tokens.
     """
     _check_windows(model, tokens)
     if dense is not None and not torch.equal(dense.tokens.cpu(), tokens.cpu()):
-        raise UserError("the dense baseline was made from other tokens; make it with the tokens you measure on")
+        raise UserError(
+            "the dense baseline was made from other tokens; make it with the tokens you measure on"
+        )
     precision = resolve_precision(model, precision)
     if dense is not None:
         head = dense.head.to(model.device)
         bias = None if dense.bias is None else dense.bias.to(model.device)
-    nll, divergence, agreed = [], 0.0, 0
+    nll = []
+    divergence = 0.0
+    agreed = 0
     start = time.perf_counter()
     size = _batch_size(tokens)
     for first in range(0, len(tokens), size):
@@ -131,7 +141,9 @@ def measure(model, tokens: torch.Tensor, dense: DenseBaseline | None = None, pre
             agreed += int(compared.agrees.sum())
     predicted = len(tokens) * (tokens.shape[1] - 1)
     kl, agreement = (None, None) if dense is None else (divergence / predicted, agreed / predicted)
-    return Measurement(torch.cat(nll), kl, agreement, time.perf_counter() - start, predicted, precision)
+    return Measurement(
+        torch.cat(nll), kl, agreement, time.perf_counter() - start, predicted, precision
+    )
 
 
 @torch.no_grad()
@@ -142,9 +154,17 @@ def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tens
         UserError: a model that is no classifier, bad tokens or precision.
     """
     if not type(model).__name__.endswith("ForSequenceClassification"):
-        raise UserError(f"{type(model).__name__} is no sequence classifier; load one, as load_model(..., classes=5)")
+        raise UserError(
+            f"{type(model).__name__} is "
+            f"no sequence "
+            f"classifier; "
+            f"load one, as "
+            f"load_model(..., "
+            f"classes=5)"
+        )
     check_tokens(model, tokens, "tokens")
-    precision, found = resolve_precision(model, precision), []
+    precision = resolve_precision(model, precision)
+    found = []
     for batch in tokens.split(_batch_size(tokens)):
         with matmul_precision(model.device, precision):
             found.append(model(input_ids=batch.to(model.device)).logits.float().cpu())
@@ -153,8 +173,8 @@ def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tens
 
 @contextlib.contextmanager
 def _forward(model, precision: str):
-    """`matmul_precision` for the blocks; the head stays out of `fast`, whose bfloat16 logits would move
-    perplexity by some 0.03 % for a few percent of the time."""
+    """`matmul_precision` for the blocks; the head stays out of `fast`, whose bfloat16 logits would
+    move perplexity by some 0.03 % for a few percent of the time."""
     head = model.get_output_embeddings()
     around_head = contextlib.ExitStack()
 
@@ -177,18 +197,22 @@ def _forward(model, precision: str):
 
 @torch.no_grad()
 def dense_baseline(model, tokens: torch.Tensor, precision: str = "auto") -> DenseBaseline:
-    """What `measure` compares a pruned model with; cached on disk by (model weights, tokens, precision).
+    """What `measure` compares a pruned model with; cached on disk by (model weights, tokens,
+    precision).
 
     Args:
-        model: the dense model. tokens: int64 `[n, length]`, the held-out windows.
+        model: the dense model.
+        tokens: int64 `[n, length]`, the held-out windows.
 
     Raises:
-        UserError: bad tokens, or a model whose logits are not a linear map of its last hidden states.
+        UserError: bad tokens, or a model whose logits are not a linear map of its last hidden
+            states.
     """
     _check_windows(model, tokens)
     precision = resolve_precision(model, precision)
     head = model.get_output_embeddings()
-    weight, bias = head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone()
+    weight = head.weight.detach().clone()
+    bias = None if head.bias is None else head.bias.detach().clone()
 
     def run(folder: Path) -> None:
         hidden, nll = _run_dense(model, tokens, precision)
@@ -201,10 +225,14 @@ def dense_baseline(model, tokens: torch.Tensor, precision: str = "auto") -> Dens
 
 def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Input of the head `[n, length - 1, width]` and NLL per window `[n]`, both on the CPU."""
-    head, seen = model.get_output_embeddings(), []
-    hidden, nll = [], []
+    head = model.get_output_embeddings()
+    seen = []
+    hidden = []
+    nll = []
     with _forward(model, precision):
-        handle = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+        handle = head.register_forward_hook(
+            lambda _, inputs, output: seen.append((inputs[0], output))
+        )
         try:
             for batch in tokens.split(_batch_size(tokens)):
                 batch = batch.to(model.device)
@@ -213,7 +241,8 @@ def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tenso
                 states, before = seen[0]
                 if not torch.equal(logits, before):
                     raise UserError(
-                        f"{type(model).__name__} changes its logits after the head; measure it without a dense baseline"
+                        f"{type(model).__name__} changes its logits after the head; measure it "
+                        f"without a dense baseline"
                     )
                 losses = compare_logits(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten()).nll
                 nll.append(losses.view(len(batch), -1).mean(1).cpu())
@@ -230,21 +259,31 @@ def _batch_size(tokens: torch.Tensor) -> int:
 def check_head(model) -> None:
     """Raise a `UserError` unless the model predicts words."""
     if model.get_output_embeddings() is None:
-        raise UserError(f"{type(model).__name__} has no language-model head; use a causal language model")
+        raise UserError(
+            f"{type(model).__name__} has no language-model head; use a causal language model"
+        )
 
 
 def _check_windows(model, tokens: torch.Tensor) -> None:
     check_head(model)
     check_tokens(model, tokens, "tokens")
     if tokens.shape[1] < 2:
-        raise UserError(f"tokens must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
+        raise UserError(
+            f"tokens must have windows "
+            f"of at least "
+            f"2 tokens "
+            f"to predict one, not "
+            f"{list(tokens.shape)}"
+        )
 
 
 def _fingerprint(model, tokens: torch.Tensor, precision: str) -> str:
     """Hash of every weight, the tokens, the precision and what computes with them."""
     ways = chosen_ways(model.device, precision)
     versions = f"{_BASELINE} {torch.__version__} {transformers.__version__} {ways}"
-    digest = hashlib.sha256(f"{versions} {precision} {model.device.type} {model.config.to_json_string()}".encode())
+    digest = hashlib.sha256(
+        f"{versions} {precision} {model.device.type} {model.config.to_json_string()}".encode()
+    )
     add_tensors(digest, (*model.state_dict().values(), tokens))
     return digest.hexdigest()[:32]
 

@@ -74,7 +74,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         os.chmod(temporary, 0o755)
         _replace_folder(temporary, path)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,7 +1,8 @@
-"""Recovery after pruning: one training loop, which trains all weights, or low-rank adapters that are merged afterwards.
+"""Recovery after pruning: one training loop, which trains all weights, or low-rank adapters that
+are merged afterwards.
 
-Hu et al., LoRA (ICLR 2022, arXiv 2106.09685), through `peft`; the loop goes through `accelerate`, so that more devices
-are a matter of its configuration.
+Hu et al., LoRA (ICLR 2022, arXiv 2106.09685), through `peft`; the loop goes through `accelerate`,
+so that more devices are a matter of its configuration.
 """
 
 import contextlib
@@ -27,20 +28,26 @@ from .precision import matmul_precision
 
 @dataclass(frozen=True)
 class Training:
-    """How `train` runs: AdamW, a linear warm-up, then a cosine to 0, or two lines; one pass over the windows.
+    """How `train` runs: AdamW, a linear warm-up, then a cosine to 0, or two lines; one pass over
+    the windows.
 
     Args:
-        learning_rate: at its peak. warmup: steps. batch: windows a step, on every device.
-        second_rate: two stages in place of the cosine (FAQ of BitNet b1.58, microsoft/unilm): the rate falls on a line
-            from `learning_rate` to 0; from half of the steps on, on the line from this to 0, without weight decay.
-        weight_decay: of all that is trained. betas: of the optimiser's two moments.
+        learning_rate: at its peak.
+        warmup: steps.
+        batch: windows a step, on every device.
+        second_rate: two stages in place of the cosine (FAQ of BitNet b1.58, microsoft/unilm): the
+            rate falls on a line from `learning_rate` to 0; from half of the steps on, on the line
+            from this to 0, without weight decay.
+        weight_decay: of all that is trained.
+        betas: of the optimiser's two moments.
         seed: of dropout and of new parameters.
-        precision: of the passes, `exact` (the weights' dtype; float32 at least where all are trained) or `fast`
-            (bfloat16 products).
+        precision: of the passes, `exact` (the weights' dtype; float32 at least where all are
+            trained) or `fast` (bfloat16 products).
         clip: norm of all gradients of a step that is not exceeded; None for any.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
-        checkpoint: file for what is trained, the optimiser and the step, written every `checkpoint_every` steps; a run
-            that was broken off goes on from it with the same result, and it is removed at the end.
+        checkpoint: file for what is trained, the optimiser and the step, written every
+            `checkpoint_every` steps; a run that was broken off goes on from it with the same
+            result, and it is removed at the end.
     """
 
     learning_rate: float = 3e-4
@@ -71,33 +78,50 @@ def train(
     """Train whatever of the model requires gradients, in place.
 
     Args:
-        tokens: int64 `[n, length]` for `loss_of`, in the order of training; what does not fill a last step is left out.
-        loss_of: `(model, batch) -> loss`. progress: label of a progress bar, None for none.
+        tokens: int64 `[n, length]` for `loss_of`, in the order of training; what does not fill a
+            last step is left out.
+        loss_of: `(model, batch) -> loss`.
+        progress: label of a progress bar, None for none.
         settings: of `loss_of`, in words: a checkpoint of others is another run's.
         groups: parameters of the model with settings of their own, as AdamW takes them:
-            `{"params": [...], "lr": 0.1, "maximize": True}`. They share the schedule, unless they are `constant` (key
-            of a truth value), and `clip` leaves them alone.
+            `{"params": [...], "lr": 0.1, "maximize": True}`. They share the schedule, unless they
+            are `constant` (key of a truth value), and `clip` leaves them alone.
 
     Returns:
         The loss of each step of the whole run on this device.
 
     Raises:
-        UserError: too few tokens, a bad `clip`, a loss that is not finite, or a checkpoint of another run.
+        UserError: too few tokens, a bad `clip`, a loss that is not finite, or a checkpoint of
+            another run.
     """
     accelerator = Accelerator(device_placement=False)
     a_step = training.batch * accelerator.num_processes
     steps = len(tokens) // a_step
     if not steps or tokens.shape[1] < 2:
-        raise UserError(f"tokens {list(tokens.shape)} make no step of {a_step} windows of 2 tokens or more; give more")
+        raise UserError(
+            f"tokens {list(tokens.shape)} "
+            f"make no step of "
+            f"{a_step} "
+            f"windows of 2 "
+            f"tokens or "
+            f"more; give more"
+        )
     if training.clip is not None and not training.clip > 0:
-        raise UserError(f"clip {training.clip!r} is not allowed; use a norm above 0, as 1.0, or None")
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        raise UserError(
+            f"clip {training.clip!r} is not allowed; use a norm above 0, as 1.0, or None"
+        )
+    trained = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     apart = {parameter for group in groups for parameter in group["params"]}
     rest = [parameter for parameter in trained.values() if parameter not in apart]
     optimiser = torch.optim.AdamW(
-        [{"params": rest}, *map(dict, groups)], lr=training.learning_rate, betas=training.betas,
-        weight_decay=training.weight_decay, fused=True,  # 8 times as fast on CPU
-    )  # fmt: skip
+        [{"params": rest}, *map(dict, groups)],
+        lr=training.learning_rate,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        fused=True,  # 8 times as fast on CPU
+    )
     schedule = _schedule(optimiser, training, steps)
     saved = model.state_dict().keys()
     state = trained | {name: buffer for name, buffer in model.named_buffers() if name in saved}
@@ -109,7 +133,8 @@ def train(
     try:
         bar = tqdm(range(len(losses), steps), desc=progress, unit="step", disable=progress is None)
         for step in bar:
-            torch.manual_seed(training.seed + step)  # dropout does not depend on where a run was broken off
+            # dropout does not depend on where a run was broken off
+            torch.manual_seed(training.seed + step)
             first = step * a_step + accelerator.process_index * training.batch
             batch = tokens[first : first + training.batch].to(device)
             with torch.enable_grad(), matmul_precision(device, training.precision):
@@ -117,7 +142,14 @@ def train(
                 accelerator.backward(loss)
             losses.append(loss.item())
             if not torch.isfinite(loss):
-                raise UserError(f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or float32")
+                raise UserError(
+                    f"the loss of "
+                    f"step {step + 1} "
+                    f"is {losses[-1]}; "
+                    f"use a smaller "
+                    f"learning "
+                    f"rate or float32"
+                )
             if training.second_rate is not None and step >= steps // 2:
                 optimiser.param_groups[0]["weight_decay"] = 0.0
             if training.clip is not None:
@@ -126,7 +158,11 @@ def train(
             optimiser.zero_grad()
             schedule.step()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
-            if training.checkpoint and (step + 1) % training.checkpoint_every == 0 and accelerator.is_main_process:
+            if (
+                training.checkpoint
+                and (step + 1) % training.checkpoint_every == 0
+                and accelerator.is_main_process
+            ):
                 run.save(losses)
     finally:
         model.eval()
@@ -146,23 +182,44 @@ def _schedule(optimiser, training: Training, steps: int):
             return peak * step / training.warmup
         if training.second_rate is not None:
             return peak * (1 - step / steps)
-        return 0.5 * (1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup)))
+        return 0.5 * (
+            1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup))
+        )
 
-    factors = [(lambda _: 1.0) if group.get("constant") else factor for group in optimiser.param_groups]
+    factors = [
+        (lambda _: 1.0) if group.get("constant") else factor for group in optimiser.param_groups
+    ]
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factors)
 
 
 class _Checkpoint:
     """Saves and restores the state of one run; another run's is refused."""
 
-    def __init__(self, training: Training, settings: str, tokens: torch.Tensor, trained: dict, optimiser, schedule):
+    def __init__(
+        self,
+        training: Training,
+        settings: str,
+        tokens: torch.Tensor,
+        trained: dict,
+        optimiser,
+        schedule,
+    ):
         self._path = Path(training.checkpoint) if training.checkpoint else None
-        self._trained, self._parts = trained, {"optimiser": optimiser, "schedule": schedule}
+        self._trained = trained
+        self._parts = {"optimiser": optimiser, "schedule": schedule}
         shapes = [(name, tuple(parameter.shape)) for name, parameter in trained.items()]
-        loop = (training.learning_rate, training.warmup, training.batch, training.seed, training.precision)
+        loop = (
+            training.learning_rate,
+            training.warmup,
+            training.batch,
+            training.seed,
+            training.precision,
+        )
         loop += (training.second_rate, training.weight_decay, training.betas)
         same = repr((loop, training.clip, settings, shapes))
-        self._key = hashlib.sha256(same.encode() + tokens.cpu().contiguous().numpy().tobytes()).hexdigest()
+        self._key = hashlib.sha256(
+            same.encode() + tokens.cpu().contiguous().numpy().tobytes()
+        ).hexdigest()
 
     def load(self) -> list[float]:
         """The losses so far."""
@@ -170,7 +227,9 @@ class _Checkpoint:
             return []
         state = torch.load(self._path, map_location="cpu", weights_only=True)
         if state["key"] != self._key:
-            raise UserError(f"{self._path} is the checkpoint of another run; remove it, or name another file")
+            raise UserError(
+                f"{self._path} is the checkpoint of another run; remove it, or name another file"
+            )
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(state["trained"][name])
@@ -192,9 +251,11 @@ class _Checkpoint:
 
 @contextlib.contextmanager
 def recomputing(model, training: Training) -> Iterator[None]:
-    """While open, blocks compute their activations again in the backward pass, if the training asks for it."""
+    """While open, blocks compute their activations again in the backward pass, if the training asks
+    for it."""
 
-    def contexts():  # of the forward pass, which has one, and of what is computed again in the backward pass
+    # of the forward pass, which has one, and of what is computed again in the backward pass
+    def contexts():
         return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
 
     if not training.gradient_checkpointing:
@@ -210,8 +271,9 @@ def recomputing(model, training: Training) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_all(model, training: Training) -> Iterator[None]:
-    """While open, all parameters of the model require gradients, in float32 where their dtype is narrower, which would
-    round small steps away; and it is `recomputing` as the training asks. Afterwards they have the dtype they had."""
+    """While open, all parameters of the model require gradients, in float32 where their dtype is
+    narrower, which would round small steps away; and it is `recomputing` as the training asks.
+    Afterwards they have the dtype they had."""
     dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
     with keeping_flags(model), recomputing(model, training):
         model.requires_grad_(True)
@@ -225,11 +287,15 @@ def training_all(model, training: Training) -> Iterator[None]:
                 parameter.data = parameter.data.to(dtype)
 
 
-def full(model, tokens: torch.Tensor, training: Training | None = None, progress: str | None = None) -> list[float]:
+def full(
+    model, tokens: torch.Tensor, training: Training | None = None, progress: str | None = None
+) -> list[float]:
     """Train all parameters with next-token loss, in place.
 
     Args:
-        tokens: int64 `[n, length]`. training: see `Training`. progress: label of a progress bar, None for none.
+        tokens: int64 `[n, length]`.
+        training: see `Training`.
+        progress: label of a progress bar, None for none.
 
     Returns:
         The loss of each step, in nats a token.
@@ -253,12 +319,16 @@ def lora(
     dropout: float = 0.05,
     progress: str | None = None,
 ) -> list[float]:
-    """Train low-rank adapters with next-token loss and merge them into the weights, in place; all else is frozen.
+    """Train low-rank adapters with next-token loss and merge them into the weights, in place; all
+    else is frozen.
 
     Args:
-        tokens: int64 `[n, length]`. training: see `Training`. progress: label of a progress bar, None for none.
+        tokens: int64 `[n, length]`.
+        training: see `Training`.
+        progress: label of a progress bar, None for none.
         targets: linears by the last part of their name, as `["gate_proj", "up_proj", "down_proj"]`.
-        rank: r; alpha is equal to it, so that the update counts once. dropout: on the adapters' inputs.
+        rank: r; alpha is equal to it, so that the update counts once.
+        dropout: on the adapters' inputs.
 
     Returns:
         The loss of each step, in nats a token.
@@ -273,12 +343,16 @@ def lora(
 
 
 @contextlib.contextmanager
-def adapters(model, training: Training, *, targets: Sequence[str], rank: int = 8, dropout: float = 0.05) -> Iterator:
-    """While open, linears have low-rank adapters, and nothing else requires gradients; it is `recomputing` as the
-    training asks. Afterwards they are merged into the weights, in place, or, after an error, gone.
+def adapters(
+    model, training: Training, *, targets: Sequence[str], rank: int = 8, dropout: float = 0.05
+) -> Iterator:
+    """While open, linears have low-rank adapters, and nothing else requires gradients; it is
+    `recomputing` as the training asks. Afterwards they are merged into the weights, in place, or,
+    after an error, gone.
 
     Args:
-        training: its seed is of the adapters' start. targets, rank, dropout: as for `lora`.
+        training: its seed is of the adapters' start.
+        targets, rank, dropout: as for `lora`.
 
     Yields:
         The model as `peft` wraps it; the linears of `model` itself are replaced meanwhile, too.
@@ -286,15 +360,26 @@ def adapters(model, training: Training, *, targets: Sequence[str], rank: int = 8
     Raises:
         UserError: a target that is no linear, or a bad rank.
     """
-    linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linears = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
     if not targets or set(targets) - linears:
-        raise UserError(f"targets {list(targets)} are no linears here; use some of {', '.join(sorted(linears))}")
+        raise UserError(
+            f"targets {list(targets)} are no linears here; use some of {', '.join(sorted(linears))}"
+        )
     if type(rank) is not int or rank < 1:
-        raise UserError(f"rank {rank!r} is not allowed for lora; use a whole number of 1 or more, as 8")
+        raise UserError(
+            f"rank {rank!r} is not allowed for lora; use a whole number of 1 or more, as 8"
+        )
     torch.manual_seed(training.seed)
     with keeping_flags(model):
-        settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets))
-        adapted, done = get_peft_model(model, settings), False
+        settings = LoraConfig(
+            r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets)
+        )
+        adapted = get_peft_model(model, settings)
+        done = False
         try:
             with recomputing(adapted, training):
                 yield adapted
@@ -304,24 +389,36 @@ def adapters(model, training: Training, *, targets: Sequence[str], rank: int = 8
 
 
 def classifier(
-    model, tokens: torch.Tensor, labels: torch.Tensor, training: Training | None = None, progress: str | None = None
+    model,
+    tokens: torch.Tensor,
+    labels: torch.Tensor,
+    training: Training | None = None,
+    progress: str | None = None,
 ) -> list[float]:
     """Train all parameters of a sequence classifier with cross-entropy, in place.
 
     Args:
-        tokens: int64 `[n, length]`. labels: int64 `[n]`. training: see `Training`. progress: label of a progress bar.
+        tokens: int64 `[n, length]`.
+        labels: int64 `[n]`.
+        training: see `Training`.
+        progress: label of a progress bar.
 
     Returns:
         The loss of each step, in nats a window.
 
     Raises:
-        UserError: labels that are not one a window or beyond the model's classes, and what `train` raises.
+        UserError: labels that are not one a window or beyond the model's classes, and what `train`
+            raises.
     """
     check_tokens(model, tokens, "tokens")
     if labels.shape != tokens.shape[:1]:
-        raise UserError(f"labels {list(labels.shape)} are not one for each of {len(tokens)} windows")
+        raise UserError(
+            f"labels {list(labels.shape)} are not one for each of {len(tokens)} windows"
+        )
     if wrong := sorted(set(labels.tolist()) - set(range(model.config.num_labels))):
-        raise UserError(f"label {wrong[0]} is none of the model's {model.config.num_labels} classes, 0 and up")
+        raise UserError(
+            f"label {wrong[0]} is none of the model's {model.config.num_labels} classes, 0 and up"
+        )
     training = training or Training()
 
     def loss_of(classifier, batch):  # the label travels in front of its window
@@ -329,4 +426,11 @@ def classifier(
         return torch.nn.functional.cross_entropy(logits, batch[:, 0])
 
     with training_all(model, training):
-        return train(model, torch.cat([labels[:, None], tokens], 1), training, loss_of, progress, settings="classes")
+        return train(
+            model,
+            torch.cat([labels[:, None], tokens], 1),
+            training,
+            loss_of,
+            progress,
+            settings="classes",
+        )

@@ -1,8 +1,10 @@
-"""Fold channel orders into a Llama-like model: weights move, the function stays, and n:m then holds as stored.
+"""Fold channel orders into a Llama-like model: weights move, the function stays, and n:m then holds
+as stored.
 
-Three kinds of order leave the function alone. The intermediate channels of an MLP: rows of gate and up, columns of
-down. The channels of a value head: rows of v, columns of o, one order for all query heads that share it. The
-residual stream: one order for the whole model, in embeddings, norms, everything that reads it and all that writes it.
+Three kinds of order leave the function alone. The intermediate channels of an MLP: rows of gate and
+up, columns of down. The channels of a value head: rows of v, columns of o, one order for all query
+heads that share it. The residual stream: one order for the whole model, in embeddings, norms,
+everything that reads it and all that writes it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +17,8 @@ from .errors import UserError
 from .patterns import NofM, check_width
 from .permutation import best_order
 
-# Root-mean-square norms, no bias in the norms, rotary positions: nothing knows the place of a channel.
+# Root-mean-square norms, no bias in the norms, rotary positions: nothing knows the place of a
+# channel.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _READERS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -32,24 +35,31 @@ def fold_permutations(
     progress: str | None = None,
     device=None,
 ) -> None:
-    """Reorder the channels of the dense model in place so that n:m retains more of the score; same function.
+    """Reorder the channels of the dense model in place so that n:m retains more of the score; same
+    function.
 
     Args:
-        calibration: int64 `[n, length]`. score: `(weight [out, in], norm [in]) -> [out, in]`, with the norms of the
-            dense model's activations. precision, progress, device: as for `blocks.walk`.
+        calibration: int64 `[n, length]`.
+        score: `(weight [out, in], norm [in]) -> [out, in]`, with the norms of the
+            dense model's activations.
+        precision, progress, device: as for `blocks.walk`.
 
     Raises:
         UserError: another architecture, or n:m does not divide a head.
     """
     family = getattr(model.config, "model_type", None)
     if family not in FAMILIES:
-        raise UserError(f"permutations cannot be folded into a {family!r} model; use {', '.join(FAMILIES)}")
+        raise UserError(
+            f"permutations cannot be folded into a {family!r} model; use {', '.join(FAMILIES)}"
+        )
     kv_heads = model.config.num_key_value_heads
     blocks = find_blocks(model)
     check_width(_of(blocks[0], "v_proj").weight.shape[0] // kv_heads, pattern, "a value head")
     norms = {}
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):
-        norms |= {name: seen.norm() for name, seen in block.collect(SquaredNorm, propagate=True).items()}
+        norms |= {
+            name: seen.norm() for name, seen in block.collect(SquaredNorm, propagate=True).items()
+        }
     for block in blocks:
         _fold_mlp(block, norms, score, pattern)
         _fold_values(block, norms, score, pattern, kv_heads)
@@ -61,7 +71,9 @@ def _of(block: Block, ending: str):
     return next(linear for name, linear in block.linears.items() if name.endswith(ending))
 
 
-def _scores(block: Block, norms: Mapping, score: Score, endings: tuple[str, ...]) -> Iterator[torch.Tensor]:
+def _scores(
+    block: Block, norms: Mapping, score: Score, endings: tuple[str, ...]
+) -> Iterator[torch.Tensor]:
     for name, linear in block.linears.items():
         if name.endswith(endings):
             yield score(weight_of(linear), norms[name].to(linear.weight.device))
@@ -87,21 +99,27 @@ def _fold_mlp(block: Block, norms: Mapping, score: Score, pattern: NofM) -> None
 
 
 def _fold_values(block: Block, norms: Mapping, score: Score, pattern: NofM, kv_heads: int) -> None:
-    value, output = _of(block, "v_proj"), _of(block, "o_proj")
+    value = _of(block, "v_proj")
+    output = _of(block, "o_proj")
     head = value.weight.shape[0] // kv_heads
     (scores,) = _scores(block, norms, score, ("o_proj",))
-    by_head = scores.view(len(scores), kv_heads, -1, head)  # query heads stand beside those they share values with
-    orders = torch.stack([best_order([by_head[:, h].reshape(-1, head)], pattern) for h in range(kv_heads)])
+    # query heads stand beside those they share values with
+    by_head = scores.view(len(scores), kv_heads, -1, head)
+    orders = torch.stack(
+        [best_order([by_head[:, h].reshape(-1, head)], pattern) for h in range(kv_heads)]
+    )
     first = torch.arange(kv_heads)[:, None] * head
     _permute_rows(value, (first + orders).flatten())
     queries = by_head.shape[2]
-    of_queries = orders.repeat_interleave(queries, 0) + torch.arange(kv_heads * queries)[:, None] * head
+    of_queries = (
+        orders.repeat_interleave(queries, 0) + torch.arange(kv_heads * queries)[:, None] * head
+    )
     _permute_columns(output.weight, of_queries.flatten())
 
 
 class _Readers:
-    """The scores of every linear that reads the residual stream, computed anew at each iteration: all of them at
-    once would take as much memory as the model."""
+    """The scores of every linear that reads the residual stream, computed anew at each iteration:
+    all of them at once would take as much memory as the model."""
 
     def __init__(self, *arguments):
         self.blocks, *self.rest = arguments
@@ -121,7 +139,8 @@ def _fold_residual(model, blocks: list[Block], norms: Mapping, score: Score, pat
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight") and not name.endswith(("q_norm.weight", "k_norm.weight")):
             _permute_columns(parameter, order)
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    embedding = model.get_input_embeddings().weight
+    head = model.get_output_embeddings().weight
     _permute_columns(embedding, order)
     if head is not embedding:
         _permute_columns(head, order)

@@ -1,4 +1,5 @@
-"""Backward passes through a whole model: the loss of the next token, and statistics of what flows back."""
+"""Backward passes through a whole model: the loss of the next token, and statistics of what flows
+back."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,31 +14,45 @@ from .corpora import check_tokens
 from .errors import UserError, not_finite
 from .precision import matmul_precision
 
-_TOKENS = {"cpu": 1024, "cuda": 8192}  # of a pass: logits of all of them and their gradient are held
+# of a pass: logits of all of them and their gradient are held
+_TOKENS = {"cpu": 1024, "cuda": 8192}
 
 
 def next_token_loss(model: nn.Module, batch: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """Mean (or `sum`) negative log-likelihood of the predicted tokens of `batch [windows, length]`, in nats, in
-    float32."""
+    """Mean (or `sum`) negative log-likelihood of the predicted tokens of `batch [windows, length]`,
+    in nats, in float32."""
     logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
-    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten().to(logits.device), reduction=reduction)
+    return F.cross_entropy(
+        logits.flatten(0, 1), batch[:, 1:].flatten().to(logits.device), reduction=reduction
+    )
 
 
-def windows_by_batch(model: nn.Module, tokens: torch.Tensor, batch_size: int | None = None) -> tuple[torch.Tensor, ...]:
-    """`tokens [n, length]` in batches for backward passes, by default of about 1,000 tokens on CPU and 8,000 on CUDA.
+def windows_by_batch(
+    model: nn.Module, tokens: torch.Tensor, batch_size: int | None = None
+) -> tuple[torch.Tensor, ...]:
+    """`tokens [n, length]` in batches for backward passes, by default of about 1,000 tokens on CPU
+    and 8,000 on CUDA.
 
     Raises:
         UserError: bad tokens, or windows too short to predict one.
     """
     check_tokens(model, tokens)
     if tokens.shape[1] < 2:
-        raise UserError(f"calibration must have windows of at least 2 tokens to predict one, not {list(tokens.shape)}")
+        raise UserError(
+            f"calibration must have "
+            f"windows of "
+            f"at least 2 "
+            f"tokens to "
+            f"predict one, "
+            f"not {list(tokens.shape)}"
+        )
     device = model.get_input_embeddings().weight.device
     return tokens.split(batch_size or max(1, _TOKENS.get(device.type, 1024) // tokens.shape[1]))
 
 
 def backward(model: nn.Module, batch: torch.Tensor, precision: str, over: int = 1) -> None:
-    """One forward and backward pass of the summed next-token loss of `batch [windows, length]`, divided by `over`."""
+    """One forward and backward pass of the summed next-token loss of `batch [windows, length]`,
+    divided by `over`."""
     device = model.get_input_embeddings().weight.device
     with torch.enable_grad(), matmul_precision(device, precision):
         (next_token_loss(model, batch.to(device), "sum") / over).backward()
@@ -56,8 +71,8 @@ def keeping_flags(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def block_gradients(model: nn.Module, embeddings: bool = False) -> Iterator[list[nn.Parameter]]:
-    """While open, gradients are kept of the parameters inside the blocks (all of the model's with `embeddings`), and of
-    no others; yields those parameters. Afterwards there are none."""
+    """While open, gradients are kept of the parameters inside the blocks (all of the model's with
+    `embeddings`), and of no others; yields those parameters. Afterwards there are none."""
     parts = [model] if embeddings else [block.module for block in find_blocks(model)]
     parameters = [parameter for part in parts for parameter in part.parameters()]
     try:
@@ -80,12 +95,13 @@ def backpropagate(
     precision: str = "exact",
     progress: str | None = None,
 ) -> tuple[dict[str, Statistic], dict[str, Statistic]]:
-    """One forward and backward pass over all windows through the whole model, where it is: statistics of the input of
-    every linear inside the blocks and of the gradient of the loss with respect to its output.
+    """One forward and backward pass over all windows through the whole model, where it is:
+    statistics of the input of every linear inside the blocks and of the gradient of the loss with
+    respect to its output.
 
-    The loss is the sum over the predicted tokens of a window of their negative log-likelihood, so a gradient does not
-    depend on how windows are batched. Weights are frozen meanwhile (no gradient is computed or kept for them) and each
-    batch's graph is freed before the next.
+    The loss is the sum over the predicted tokens of a window of their negative log-likelihood, so a
+    gradient does not depend on how windows are batched. Weights are frozen meanwhile (no gradient
+    is computed or kept for them) and each batch's graph is freed before the next.
 
     Args:
         tokens: int64 `[n, length]`, at least two tokens long.
@@ -95,18 +111,22 @@ def backpropagate(
         progress: label of a progress bar on stderr; None for no bar.
 
     Returns:
-        Name of linear -> statistic of its input, and name -> statistic of its output's gradient. Linears that read the
-        same tensor share the first; linears that never ran are absent.
+        Name of linear -> statistic of its input, and name -> statistic of its output's gradient.
+        Linears that read the same tensor share the first; linears that never ran are absent.
 
     Raises:
-        UserError: bad tokens, a model without recognisable blocks, activations or gradients that are not finite.
+        UserError: bad tokens, a model without recognisable blocks, activations or gradients that
+            are not finite.
     """
     batches = windows_by_batch(model, tokens, batch_size)
-    linears = {name: linear for block in find_blocks(model) for name, linear in block.linears.items()}
+    linears = {
+        name: linear for block in find_blocks(model) for name, linear in block.linears.items()
+    }
     inputs: dict[str, Statistic] = {}
     gradients: dict[str, Statistic] = {}
     leaders: dict[str, str] = {}
-    seen: list[tuple[str, torch.Tensor]] = []  # held within a batch, so that no later tensor is mistaken for one
+    # held within a batch, so that no later tensor is mistaken for one
+    seen: list[tuple[str, torch.Tensor]] = []
 
     def update(statistic: Statistic, values: torch.Tensor) -> None:
         with torch.no_grad(), matmul_precision(values.device, "exact"):

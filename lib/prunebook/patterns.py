@@ -1,8 +1,10 @@
-"""What may be zero: unstructured sparsity and n:m, as exact masks from scores, and a check of real zeros.
+"""What may be zero: unstructured sparsity and n:m, as exact masks from scores, and a check of real
+zeros.
 
-House rules. Sparsity is the fraction removed. A mask is True where the weight is kept; a higher score means
-keep. Per comparison group exactly `floor(size * sparsity)` weights go; among equal scores the lowest index
-goes first, as in a stable ascending sort. n:m keeps n of every m consecutive input weights.
+House rules. Sparsity is the fraction removed. A mask is True where the weight is kept; a higher
+score means keep. Per comparison group exactly `floor(size * sparsity)` weights go; among equal
+scores the lowest index goes first, as in a stable ascending sort. n:m keeps n of every m
+consecutive input weights.
 """
 
 import math
@@ -29,7 +31,8 @@ def _check_scope(scope: str) -> None:
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Remove the fraction `sparsity`, compared within each output row, each layer, or the whole model."""
+    """Remove the fraction `sparsity`, compared within each output row, each layer, or the whole
+    model."""
 
     sparsity: float
     scope: str = "row"
@@ -53,7 +56,12 @@ class NofM:
 
     def __post_init__(self):
         if not 0 < self.n < self.m:
-            raise UserError(f"pattern '{self.n}:{self.m}' is not allowed; n:m keeps n of m, 0 < n < m, as in '2:4'")
+            raise UserError(
+                f"pattern '{self.n}:{self.m}' "
+                f"is not allowed; "
+                f"n:m keeps n of m, 0 "
+                f"< n < m, as in '2:4'"
+            )
 
     @property
     def sparsity(self) -> float:
@@ -65,8 +73,9 @@ class NofM:
 
 @dataclass(frozen=True)
 class Budget:
-    """Remove exactly `removed` of a layer's `size` weights, spread evenly over its rows (scope `row`) or wherever
-    scores are lowest (`layer`). What an allocation gives each layer, so that all of them meet one global count."""
+    """Remove exactly `removed` of a layer's `size` weights, spread evenly over its rows (scope
+    `row`) or wherever scores are lowest (`layer`). What an allocation gives each layer, so that all
+    of them meet one global count."""
 
     removed: int
     size: int
@@ -74,9 +83,18 @@ class Budget:
 
     def __post_init__(self):
         if not 0 <= self.removed <= self.size:
-            raise UserError(f"removed {self.removed} is not allowed for a layer of {self.size} weights")
+            raise UserError(
+                f"removed {self.removed} is not allowed for a layer of {self.size} weights"
+            )
         if self.scope not in ("row", "layer"):
-            raise UserError(f"scope {self.scope!r} is not allowed for the budget of one layer; use 'row' or 'layer'")
+            raise UserError(
+                f"scope {self.scope!r} "
+                f"is not allowed "
+                f"for the "
+                f"budget of "
+                f"one layer; "
+                f"use 'row' or 'layer'"
+            )
 
     @property
     def sparsity(self) -> float:
@@ -89,14 +107,18 @@ class Budget:
 Pattern = Unstructured | NofM | Budget
 
 
-def make_pattern(sparsity: float | None = None, pattern: str | Pattern | None = None, scope: str = "row") -> Pattern:
+def make_pattern(
+    sparsity: float | None = None, pattern: str | Pattern | None = None, scope: str = "row"
+) -> Pattern:
     """The pattern that a user's arguments describe: a sparsity or an n:m text, one of the two.
 
     Raises:
         UserError: both or neither are given, or the text is not `n:m`.
     """
     if (sparsity is None) == (pattern is None):
-        raise UserError(f"give either sparsity or pattern, not sparsity={sparsity!r} and pattern={pattern!r}")
+        raise UserError(
+            f"give either sparsity or pattern, not sparsity={sparsity!r} and pattern={pattern!r}"
+        )
     if pattern is None:
         return Unstructured(sparsity, scope)
     if isinstance(pattern, Pattern):
@@ -104,14 +126,23 @@ def make_pattern(sparsity: float | None = None, pattern: str | Pattern | None = 
     _check_scope(scope)
     match = re.fullmatch(r"(\d+):(\d+)", str(pattern))
     if not match:
-        raise UserError(f"pattern {pattern!r} is not allowed; use n:m with 0 < n < m, as in '2:4' or '4:8'")
+        raise UserError(
+            f"pattern {pattern!r} is not allowed; use n:m with 0 < n < m, as in '2:4' or '4:8'"
+        )
     return NofM(int(match[1]), int(match[2]))
 
 
 def check_width(width: int, pattern: Pattern, name: str = "weight") -> None:
     """Raise a `UserError` if n:m does not divide `width` input weights."""
     if isinstance(pattern, NofM) and width % pattern.m:
-        raise UserError(f"{name} has {width} inputs, which pattern {pattern} does not divide; use another pattern")
+        raise UserError(
+            f"{name} has {width} "
+            f"inputs, "
+            f"which pattern "
+            f"{pattern} does not "
+            f"divide; use "
+            f"another pattern"
+        )
 
 
 def count_removed(size: int, sparsity: float) -> int:
@@ -123,13 +154,16 @@ def count_removed(size: int, sparsity: float) -> int:
 
 
 def counts_removed(pattern: Unstructured | Budget, groups: int, size: int) -> torch.Tensor:
-    """How many weights go from each of `groups` comparison groups of `size` weights, int64 `[groups]`.
+    """How many weights go from each of `groups` comparison groups of `size` weights, int64
+    `[groups]`.
 
     A `Budget` is spread evenly: the counts differ by one at most and sum to its `removed`.
     """
     if isinstance(pattern, Budget):
         if groups * size != pattern.size:
-            raise UserError(f"a budget for {pattern.size} weights does not fit a layer of {groups * size}")
+            raise UserError(
+                f"a budget for {pattern.size} weights does not fit a layer of {groups * size}"
+            )
         return (torch.arange(groups + 1) * pattern.removed // groups).diff()
     return torch.full((groups,), count_removed(size, pattern.sparsity))
 
@@ -145,14 +179,17 @@ def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         bool `[out, in]`, True where the weight is kept.
 
     Raises:
-        UserError: NaN scores, a width that n:m does not divide, another layer's budget, or scope `model`.
+        UserError: NaN scores, a width that n:m does not divide, another layer's budget, or scope
+            `model`.
     """
     _refuse_nan(scores)
     if isinstance(pattern, NofM):
         check_width(scores.shape[1], pattern)
         return keep_n_of_m(scores, pattern.n, pattern.m)
     if pattern.scope == "model":
-        raise UserError("scope 'model' compares all layers; use keep_masks with the scores of every layer")
+        raise UserError(
+            "scope 'model' compares all layers; use keep_masks with the scores of every layer"
+        )
     rows = scores if pattern.scope == "row" else scores.reshape(1, -1)
     return keep_largest(rows, counts_removed(pattern, *rows.shape)).view(scores.shape)
 
@@ -175,19 +212,28 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
 def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: Pattern) -> None:
     """Set to zero, in place, what `pattern` removes from one layer by a score.
 
-    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`, with scores in float32 at least. Given a score's
-    factors, on a GPU no scores are written out, and for rows and n:m all of it is one kernel.
+    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`, with scores in float32 at
+    least. Given a score's factors, on a GPU no scores are written out, and for rows and n:m all of
+    it is one kernel.
 
     Args:
-        weight: `[out, in]`. score: of any float dtype `[out, in]`, or its factors, see `kernels.scores`.
+        weight: `[out, in]`.
+        score: of any float dtype `[out, in]`, or its factors, see `kernels.scores`.
 
     Raises:
-        UserError: scores of another shape or with NaN, factors whose scores are infinite, a width that n:m does not
-            divide, another layer's budget, or scope `model`.
+        UserError: scores of another shape or with NaN, factors whose scores are infinite, a width
+            that n:m does not divide, another layer's budget, or scope `model`.
     """
     if isinstance(score, torch.Tensor):
         if score.shape != weight.shape:
-            raise UserError(f"scores are {list(score.shape)}; a weight {list(weight.shape)} needs one for each entry")
+            raise UserError(
+                f"scores are "
+                f"{list(score.shape)}; "
+                f"a weight "
+                f"{list(weight.shape)} "
+                f"needs one "
+                f"for each entry"
+            )
         wide = score.to(torch.promote_types(score.dtype, torch.float32))
         apply_mask(weight, keep_mask(wide, pattern))
     elif isinstance(pattern, NofM) and pattern.m in SIZES:
@@ -209,10 +255,11 @@ def _refuse_nan(scores: torch.Tensor) -> None:
 def cheapest_rows_columns(
     costs: Sequence[tuple[torch.Tensor, torch.Tensor]], budget: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Which rows and columns of many layers go: the cheapest of all together, as far as `budget` weights reach.
+    """Which rows and columns of many layers go: the cheapest of all together, as far as `budget`
+    weights reach.
 
-    A layer `[R, C]` that loses r rows and c columns loses `r C + c R - r c` weights. Equal costs go in the order of
-    the layers, rows first, lowest index first.
+    A layer `[R, C]` that loses r rows and c columns loses `r C + c R - r c` weights. Equal costs go
+    in the order of the layers, rows first, lowest index first.
 
     Args:
         costs: for each layer those of its rows `[R]` and of its columns `[C]`, no NaN.
@@ -243,8 +290,8 @@ def cheapest_rows_columns(
 
 @dataclass(frozen=True)
 class Verification:
-    """What is really zero. `layers` maps a linear's name to its fraction of zeros; `violations` names the
-    layers that break the pattern, with how many of their groups do."""
+    """What is really zero. `layers` maps a linear's name to its fraction of zeros; `violations`
+    names the layers that break the pattern, with how many of their groups do."""
 
     sparsity: float
     layers: dict[str, float]
@@ -259,8 +306,10 @@ def verify(model, pattern: str | float | Pattern) -> Verification:
     """Count the zeros of all linears inside the decoder blocks against a pattern.
 
     Args:
-        model: any supported causal model. pattern: '2:4', a sparsity, or a pattern object. n:m asks at most n
-            non-zeros in each group; unstructured asks at least `floor(size * sparsity)` zeros in each group.
+        model: any supported causal model.
+        pattern: '2:4', a sparsity, or a pattern object. n:m asks at most n
+            non-zeros in each group; unstructured asks at least `floor(size * sparsity)` zeros in
+            each group.
 
     Raises:
         UserError: an unreadable pattern, or a model without recognisable blocks.
@@ -269,14 +318,18 @@ def verify(model, pattern: str | float | Pattern) -> Verification:
         pattern = Unstructured(pattern)
     elif isinstance(pattern, str):
         pattern = make_pattern(pattern=pattern)
-    zeros, layers, violations, total = 0, {}, {}, 0
+    zeros = 0
+    layers = {}
+    violations = {}
+    total = 0
     for block in find_blocks(model):
         for name, linear in block.linears.items():
             zero = weight_of(linear) == 0
             check_width(zero.shape[1], pattern, name)
             count = int(zero.sum())
             layers[name] = count / zero.numel()
-            zeros, total = zeros + count, total + zero.numel()
+            zeros = zeros + count
+            total = total + zero.numel()
             if broken := _broken_groups(zero, pattern):
                 violations[name] = broken
     if isinstance(pattern, Unstructured) and pattern.scope == "model":

@@ -1,8 +1,9 @@
 """Order of input channels for n:m: spread what the pattern would lose over its groups.
 
-Zhang et al., Plug-and-Play (RIA, ICLR 2024), channel permutation: heuristic allocation, then a linear sum assignment
-for each slot of the groups; official code biomedical-cybernetics/Relative-importance-and-activation-pruning at 7bc55b0.
-An order is int64 `[in]`: position p of the permuted weight holds column `order[p]`.
+Zhang et al., Plug-and-Play (RIA, ICLR 2024), channel permutation: heuristic allocation, then a
+linear sum assignment for each slot of the groups; official code
+biomedical-cybernetics/Relative-importance-and-activation-pruning at 7bc55b0. An order is int64
+`[in]`: position p of the permuted weight holds column `order[p]`.
 """
 
 from collections.abc import Iterable
@@ -16,16 +17,19 @@ _ROWS = 512  # of scores at a time, so that all candidates' stay in the caches o
 
 
 def retained(scores: torch.Tensor, order: torch.Tensor, pattern: NofM) -> float:
-    """Phi: the total score that n:m keeps of `scores [rows, in]` when its columns stand in this order."""
+    """Phi: the total score that n:m keeps of `scores [rows, in]` when its columns stand in this
+    order."""
     permuted = scores[:, order]
     return permuted[keep_mask(permuted, pattern)].sum(dtype=torch.float64).item()
 
 
 def allocate_channels(importance: torch.Tensor, m: int) -> torch.Tensor:
-    """Heuristic allocation: columns sorted by importance, cut into m chunks, dealt to the groups like a snake.
+    """Heuristic allocation: columns sorted by importance, cut into m chunks, dealt to the groups
+    like a snake.
 
     Args:
-        importance: `[in]`, of each column, as the sum of its scores. m: size of a group; it divides `in`.
+        importance: `[in]`, of each column, as the sum of its scores.
+        m: size of a group; it divides `in`.
 
     Returns:
         The order, int64 `[in]`: every group gets one channel of each chunk.
@@ -35,16 +39,20 @@ def allocate_channels(importance: torch.Tensor, m: int) -> torch.Tensor:
     return chunks.T.reshape(-1)
 
 
-def assign_channels(scores: Iterable[torch.Tensor], order: torch.Tensor, pattern: NofM) -> torch.Tensor:
-    """One sweep of linear sum assignments: for each slot of the groups, deal its channels out anew, the other
-    m - 1 channels of every group held. Phi never falls.
+def assign_channels(
+    scores: Iterable[torch.Tensor], order: torch.Tensor, pattern: NofM
+) -> torch.Tensor:
+    """One sweep of linear sum assignments: for each slot of the groups, deal its channels out anew,
+    the other m - 1 channels of every group held. Phi never falls.
 
-    A group that keeps n of its own others and a candidate x retains, in a row, a constant plus max(t, x), where t is
-    the n-th largest of the others; and max(t, x) = (t + x + |t - x|) / 2, whose first two terms no assignment changes.
-    So the gain of candidate i in group j is an l1 distance over the rows.
+    A group that keeps n of its own others and a candidate x retains, in a row, a constant plus
+    max(t, x), where t is the n-th largest of the others; and max(t, x) = (t + x + |t - x|) / 2,
+    whose first two terms no assignment changes. So the gain of candidate i in group j is an l1
+    distance over the rows.
 
     Args:
-        scores: the score matrices `[rows, in]` that share the order; iterated over once for each slot.
+        scores: the score matrices `[rows, in]` that share the order; iterated over once for each
+            slot.
         order: int64 `[in]` to begin with.
 
     Returns:
@@ -77,7 +85,8 @@ def _distances(threshold: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor
     """
     if threshold.device.type != "cpu":
         return torch.cdist(threshold, candidate, p=1).double()
-    # |t - x| = 2 max(t, x) - t - x: on a CPU two vectorised passes over what its caches hold take half the time.
+    # |t - x| = 2 max(t, x) - t - x: on a CPU two vectorised passes over what its caches hold take
+    # half the time.
     larger_sums = threshold.new_zeros(len(threshold), len(candidate))
     for t, x in zip(threshold.split(_ROWS, 1), candidate.split(_ROWS, 1), strict=True):
         x, ones = x.contiguous(), x.new_ones(x.shape[1])
@@ -90,18 +99,20 @@ def _distances(threshold: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor
 
 
 def _nth_largest(tensors: list[torch.Tensor], n: int) -> torch.Tensor:
-    """The n-th largest of a few tensors of one shape, entry by entry: n rounds of a bubble sort, many times faster
-    than a selection along a short dimension."""
+    """The n-th largest of a few tensors of one shape, entry by entry: n rounds of a bubble sort,
+    many times faster than a selection along a short dimension."""
     tensors = list(tensors)
     for round_ in range(n):
         for i in range(len(tensors) - 1, round_, -1):
-            below, above = tensors[i], tensors[i - 1]
+            below = tensors[i]
+            above = tensors[i - 1]
             tensors[i - 1], tensors[i] = torch.maximum(below, above), torch.minimum(below, above)
     return tensors[n - 1]
 
 
 def best_order(scores: Iterable[torch.Tensor], pattern: NofM) -> torch.Tensor:
-    """Heuristic allocation, then one sweep of assignments, for matrices `[rows, in]` that share their inputs.
+    """Heuristic allocation, then one sweep of assignments, for matrices `[rows, in]` that share
+    their inputs.
 
     Raises:
         UserError: n:m does not divide the number of inputs.
@@ -112,7 +123,8 @@ def best_order(scores: Iterable[torch.Tensor], pattern: NofM) -> torch.Tensor:
 
 
 def keep_mask_permuted(scores: torch.Tensor, pattern: NofM) -> torch.Tensor:
-    """The n:m mask of the permuted columns, mapped back to their places: bool `[out, in]`, True where kept.
+    """The n:m mask of the permuted columns, mapped back to their places: bool `[out, in]`, True
+    where kept.
 
     The pattern holds in the permuted order only.
     """

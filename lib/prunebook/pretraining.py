@@ -1,6 +1,8 @@
-"""Small language models from nothing: a tokenizer, a new model, and windows of training text, all from a seed.
+"""Small language models from nothing: a tokenizer, a new model, and windows of training text, all
+from a seed.
 
-The loop itself is `finetune.full`. Text for calibration and evaluation is never seen, by the tokenizer neither.
+The loop itself is `finetune.full`. Text for calibration and evaluation is never seen, by the
+tokenizer neither.
 """
 
 from pathlib import Path
@@ -16,27 +18,41 @@ END = "<|endoftext|>"
 _BYTES = 256  # words that a vocabulary has before anything is merged
 
 
-def train_tokenizer(vocabulary: int = 2048, text: str | Path | None = None) -> transformers.PreTrainedTokenizerFast:
+def train_tokenizer(
+    vocabulary: int = 2048, text: str | Path | None = None
+) -> transformers.PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the training text; the same text gives the same words.
 
     Args:
-        vocabulary: words, the 256 bytes and the end of a text (id 0) among them. text: see `corpora.text_of`.
+        vocabulary: words, the 256 bytes and the end of a text (id 0) among them.
+        text: see `corpora.text_of`.
 
     Raises:
-        UserError: too few words for the bytes, more than the text yields, or text that cannot be read.
+        UserError: too few words for the bytes, more than the text yields, or text that cannot be
+            read.
     """
     if type(vocabulary) is not int or vocabulary <= _BYTES:
-        raise UserError(f"vocabulary {vocabulary!r} is not allowed; use a whole number above {_BYTES}, as 2048")
+        raise UserError(
+            f"vocabulary {vocabulary!r} is not allowed; use a whole number above {_BYTES}, as 2048"
+        )
     core = tokenizers.Tokenizer(tokenizers.models.BPE())
     core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[END], show_progress=False,
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        show_progress=False,
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     core.train_from_iterator(text_of("training", text).splitlines(keepends=True), trainer)
     if core.get_vocab_size() < vocabulary:
-        raise UserError(f"vocabulary {vocabulary} is more than the text yields; use at most {core.get_vocab_size()}")
+        raise UserError(
+            f"vocabulary {vocabulary} "
+            f"is more than "
+            f"the text "
+            f"yields; use at most "
+            f"{core.get_vocab_size()}"
+        )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token=END, eos_token=END)
 
 
@@ -50,45 +66,69 @@ def small_llama(
     length: int = 512,
     seed: int = 0,
 ) -> transformers.LlamaForCausalLM:
-    """A new model of Llama's architecture in evaluation mode, float32 on the CPU, embedding and head tied.
+    """A new model of Llama's architecture in evaluation mode, float32 on the CPU, embedding and
+    head tied.
 
     Args:
-        vocabulary, hidden, blocks, heads, neurons: its sizes. length: positions. seed: of the weights alone.
+        vocabulary, hidden, blocks, heads, neurons: its sizes.
+        length: positions.
+        seed: of the weights alone.
 
     Raises:
-        UserError: a size that is no whole number of 1 or more, or a width that heads of even size do not divide.
+        UserError: a size that is no whole number of 1 or more, or a width that heads of even size
+            do not divide.
     """
     sizes = {
-        "vocabulary": vocabulary, "hidden": hidden, "blocks": blocks, "heads": heads, "neurons": neurons,
+        "vocabulary": vocabulary,
+        "hidden": hidden,
+        "blocks": blocks,
+        "heads": heads,
+        "neurons": neurons,
         "length": length,
-    }  # fmt: skip
+    }
     for name, value in sizes.items():
         if type(value) is not int or value < 1:
             raise UserError(f"{name} {value!r} is not allowed; use a whole number of 1 or more")
     if hidden % (2 * heads):  # rotary positions turn pairs of channels
-        raise UserError(f"hidden {hidden} is not {heads} heads of even size; use a multiple of {2 * heads}")
+        raise UserError(
+            f"hidden {hidden} is not {heads} heads of even size; use a multiple of {2 * heads}"
+        )
     config = transformers.LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=blocks, num_attention_heads=heads,
-        num_key_value_heads=heads, intermediate_size=neurons, max_position_embeddings=length,
-        tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
-        initializer_range=hidden**-0.5,  # transformers' 0.02 is for wide models; a narrow one would start too slowly
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=neurons,
+        max_position_embeddings=length,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        # transformers' 0.02 is for wide models; a narrow one would start too slowly
+        initializer_range=hidden**-0.5,
+    )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = transformers.LlamaForCausalLM(config).eval()
     parameters = model.num_parameters() / 1e6
-    model.prunebook_source = f"new Llama, {blocks} x {hidden}, {parameters:.1f} M parameters, {vocabulary} words"
+    model.prunebook_source = (
+        f"new Llama, {blocks} x {hidden}, {parameters:.1f} M parameters, {vocabulary} words"
+    )
     return model
 
 
 def pretraining_tokens(
     tokenizer, windows: int, length: int = 128, seed: int = 0, text: str | Path | None = None
 ) -> torch.Tensor:
-    """Windows of the training text in random order, as many passes over it as it takes; each pass cuts it elsewhere.
+    """Windows of the training text in random order, as many passes over it as it takes; each pass
+    cuts it elsewhere.
 
     Args:
-        tokenizer: a Hugging Face tokenizer; no special tokens are added. windows: how many. length: tokens a window.
-        seed: draws the offset and the order of every pass. text: see `corpora.text_of`.
+        tokenizer: a Hugging Face tokenizer; no special tokens are added.
+        windows: how many.
+        length: tokens a window.
+        seed: draws the offset and the order of every pass.
+        text: see `corpora.text_of`.
 
     Returns:
         int64 `[windows, length]`.
@@ -99,10 +139,16 @@ def pretraining_tokens(
     for name, value in (("windows", windows), ("length", length)):
         if type(value) is not int or value < 1:
             raise UserError(f"{name} {value!r} is not allowed; use a whole number of 1 or more")
-    stream = torch.tensor(tokenizer(text_of("training", text), add_special_tokens=False, verbose=False)["input_ids"])
+    stream = torch.tensor(
+        tokenizer(text_of("training", text), add_special_tokens=False, verbose=False)["input_ids"]
+    )
     if len(stream) < 2 * length:
-        raise UserError(f"the training text has {len(stream)} tokens, too few for windows of {length}; use less")
-    drawn, passes, found = torch.Generator().manual_seed(seed), [], 0
+        raise UserError(
+            f"the training text has {len(stream)} tokens, too few for windows of {length}; use less"
+        )
+    drawn = torch.Generator().manual_seed(seed)
+    passes = []
+    found = 0
     while found < windows:
         offset = int(torch.randint(length, (1,), generator=drawn))
         whole = stream[offset : offset + (len(stream) - offset) // length * length].view(-1, length)

@@ -1,4 +1,5 @@
-"""How claims and result rows are shown: HTML for pages and notebooks, text for terminals. Needs no torch."""
+"""How claims and result rows are shown: HTML for pages and notebooks, text for terminals. Needs no
+torch."""
 
 import html
 import math
@@ -19,13 +20,17 @@ VERDICTS = {
 
 
 def human_bytes(count: float) -> str:
-    """`count` bytes in the largest binary unit that keeps the number at 1 or above, as `1.5 GiB`."""
+    """`count` bytes in the largest binary unit that keeps the number at 1 or above, as `1.5
+    GiB`."""
     unit = min(max(int(math.log2(max(count, 1)) // 10), 0), 4)
     number = count / 1024**unit
-    return f"{number:.0f} B" if unit == 0 else f"{number:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[unit - 1]}"
+    return (
+        f"{number:.0f} B" if unit == 0 else f"{number:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[unit - 1]}"
+    )
 
 
-# Shown columns of a results table: name -> heading and how a number is written. Others follow as they are.
+# Shown columns of a results table: name -> heading and how a number is written. Others follow as
+# they are.
 _COLUMNS = {
     "label": ("Method", str),
     "method": ("Method", str),
@@ -52,7 +57,9 @@ _OF_SIZE = ("flops", "kv_cache_bytes", "latency")  # nothing to tell apart in mo
 
 def protocol_line(protocol: Mapping) -> str:
     """The protocol as one line: `model smollm2-135m · windows 24`."""
-    return " · ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in protocol.items())
+    return " · ".join(
+        f"{name.replace('_', ' ')} {_value(value)}" for name, value in protocol.items()
+    )
 
 
 def _value(value) -> str:
@@ -65,7 +72,8 @@ def _value(value) -> str:
 
 
 def verdict_html(verdict: str, count: int | None = None) -> str:
-    """The verdict as a coloured badge with its symbol and words, and how many claims have it if `count` is given."""
+    """The verdict as a coloured badge with its symbol and words, and how many claims have it if
+    `count` is given."""
     symbol, words = VERDICTS[verdict]
     style = f"pb-verdict pb-{verdict.replace('_', '-')}"
     number = "" if count is None else f": {count}"
@@ -76,8 +84,8 @@ def claim_html(record: Mapping) -> str:
     """The box of a claim.
 
     Args:
-        record: as `Claim.to_dict` gives it; where the verdict is one on record, with the text `recorded` that says of
-            which run.
+        record: as `Claim.to_dict` gives it; where the verdict is one on record, with the text
+            `recorded` that says of which run.
     """
     text = {name: html.escape(str(value)) for name, value in record.items() if value is not None}
     rows = [("Paper", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
@@ -92,34 +100,44 @@ def claim_html(record: Mapping) -> str:
         f'<section class="{style}" aria-label="Claim: {text["key"]}">'
         f'<p class="pb-statement">{text["statement"]}</p><dl>{body}'
         f"<dt>Verdict</dt><dd>{verdict_html(record['verdict'])}</dd></dl>"
-        + (f'<p class="pb-protocol pb-recorded">{text["recorded"]}</p>' if "recorded" in text else "")
+        + (
+            f'<p class="pb-protocol pb-recorded">{text["recorded"]}</p>'
+            if "recorded" in text
+            else ""
+        )
         + (f'<p class="pb-protocol">{line}</p>' if line else "")
         + "</section>"
     )
 
 
 def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = None) -> str:
-    """Result rows as a table that scrolls in its own box where the page is narrow, over the protocol.
+    """Result rows as a table that scrolls in its own box where the page is narrow, over the
+    protocol.
 
-    The column `first`, if given, comes before the known ones. A value that has `__html__` is HTML already. Rows with a
-    true `machine_busy` lack times; the line of the protocol says so once.
+    The column `first`, if given, comes before the known ones. A value that has `__html__` is HTML
+    already. Rows with a true `machine_busy` lack times; the line of the protocol says so once.
     """
     columns = sorted(_columns(rows), key=lambda name: name != first)
     head = "".join(
         f'<th scope="col"{_style(*(row.get(name) for row in rows))}>{html.escape(_heading(name))}</th>'
         for name in columns
     )
-    body = "".join("<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>"
+        for row in rows
+    )
     line = " · ".join(filter(None, [protocol_line(protocol), *_busy(rows)]))
     return (
         '<div class="pb-scroll" tabindex="0" role="region" aria-label="Results">'
-        f'<table class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"<table "
+        f'class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         f'<p class="pb-protocol">{html.escape(line)}</p>'
     )
 
 
 def results_text(rows: list[Mapping]) -> str:
-    """Result rows as aligned plain text. If rows lack times, a last line says that the machine was busy."""
+    """Result rows as aligned plain text. If rows lack times, a last line says that the machine was
+    busy."""
     columns = _columns(rows)
     table = [
         [_heading(name) for name in columns],
@@ -143,7 +161,9 @@ def _columns(rows: list[Mapping]) -> list[str]:
         present.pop("method", None)
     if len({row["parameters"] for row in rows if row.get("parameters")}) == 1:
         present = {name: None for name in present if name not in _OF_SIZE}
-    return [name for name in _COLUMNS if name in present] + [name for name in present if name not in _COLUMNS]
+    return [name for name in _COLUMNS if name in present] + [
+        name for name in present if name not in _COLUMNS
+    ]
 
 
 def _heading(name: str) -> str:
@@ -189,7 +209,8 @@ class _Bundle:
 
 
 def display_bundle(data: dict[str, Any]) -> None:
-    """Show `data`, MIME type -> content, as one output of the notebook; elsewhere print its `text/plain`."""
+    """Show `data`, MIME type -> content, as one output of the notebook; elsewhere print its
+    `text/plain`."""
     try:
         from IPython.display import display
     except ImportError:

@@ -1,9 +1,10 @@
-"""One budget for a whole model: its expected size under masks on key-value heads, neurons and hidden channels, and the
-binary masks that meet it.
+"""One budget for a whole model: its expected size under masks on key-value heads, neurons and
+hidden channels, and the binary masks that meet it.
 
-Guo et al., Compresso (arXiv 2310.05015); microsoft/Moonlit at 348a402, `Compresso/models/l0_module.py`, which forms the
-outer product of all masks in half precision. It factors: every weight of a block has the hidden channels on one side,
-so that the size is a product of two sums, here in float32.
+Guo et al., Compresso (arXiv 2310.05015); microsoft/Moonlit at 348a402,
+`Compresso/models/l0_module.py`, which forms the outer product of all masks in half precision. It
+factors: every weight of a block has the hidden channels on one side, so that the size is a product
+    of two sums, here in float32.
 """
 
 import math
@@ -27,23 +28,29 @@ class SizeBudget:
         sparsity: fraction of the block parameters that shall go.
 
     Raises:
-        UserError: blocks that differ, heads that cannot go, or a sparsity beyond what can go while a key-value head and
-            a neuron of every block stay.
+        UserError: blocks that differ, heads that cannot go, or a sparsity beyond what can go while
+            a key-value head and a neuron of every block stay.
     """
 
     def __init__(self, model: nn.Module, sparsity: float):
         check_shape(model, {})
-        inside, total = every_sublayers(model), block_parameters(model)
+        inside = every_sublayers(model)
+        total = block_parameters(model)
         check_heads(inside[0])
         self.sparsity = sparsity
         self.groups = dict(zip(("heads", "neurons"), inside[0].group_sizes(), strict=True))
-        of_blocks = self.groups["heads"] * inside[0].kv_heads + self.groups["neurons"] * inside[0].neurons
-        self.total, self.rest = total, total - len(inside) * of_blocks  # the rest: norms, biases of outputs
-        self._step, self._width = inside[0].heads, model.config.hidden_size
+        of_blocks = (
+            self.groups["heads"] * inside[0].kv_heads + self.groups["neurons"] * inside[0].neurons
+        )
+        self.total = total  # the rest: norms, biases of outputs
+        self.rest = total - len(inside) * of_blocks
+        self._step = inside[0].heads
+        self._width = model.config.hidden_size
         most = 1 - (self.rest + len(inside) * sum(self.groups.values())) / total
         if sparsity > most:
             raise UserError(
-                f"sparsity {sparsity} would take the last head or neuron of a block; use {math.floor(most * 1e4) / 1e4}"
+                f"sparsity {sparsity} would take the last head or neuron of a block; use "
+                f"{math.floor(most * 1e4) / 1e4}"
                 " or less"
             )
 
@@ -51,11 +58,13 @@ class SizeBudget:
         """Fraction of the block parameters that is gone, `[]`.
 
         Args:
-            kept: axis -> probability that an entry stays, or a bool mask; `heads [L, K]` and `neurons [L, m]`, and
-                `hidden [d]` unless all of it stays.
+            kept: axis -> probability that an entry stays, or a bool mask; `heads [L, K]` and
+                `neurons [L, m]`, and `hidden [d]` unless all of it stays.
         """
         inside = self.rest / self.total + sum(
-            size / self.total * kept[axis].sum(dtype=torch.promote_types(kept[axis].dtype, torch.float32))
+            size
+            / self.total
+            * kept[axis].sum(dtype=torch.promote_types(kept[axis].dtype, torch.float32))
             for axis, size in self.groups.items()
         )
         return 1 - (kept["hidden"].to(inside.dtype).mean() * inside if "hidden" in kept else inside)
@@ -63,25 +72,34 @@ class SizeBudget:
     def choose(self, log_alpha: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Bool masks that meet the sparsity to half a neuron, by one order for the whole model.
 
-        Hidden channels come first: as many stay as are expected to, to the nearest number that divides among heads, or
-        more where their going alone would exceed the budget. Then heads and neurons of all blocks go from the lowest
-        `log_alpha` up; one that is too large for what is left of the budget is passed over. Of equal ones, as at the
-        limits, heads go first, then what has the lowest index in its block, so that no block is favoured. The highest
-        head and neuron of every block stay.
+        Hidden channels come first: as many stay as are expected to, to the nearest number that
+        divides among heads, or more where their going alone would exceed the budget. Then heads and
+        neurons of all blocks go from the lowest `log_alpha` up; one that is too large for what is
+        left of the budget is passed over. Of equal ones, as at the limits, heads go first, then
+        what has the lowest index in its block, so that no block is favoured. The highest head and
+        neuron of every block stay.
 
         Args:
             log_alpha: axis -> float, as for `removed`.
         """
-        share, masks = 1.0, {}
+        share = 1.0
+        masks = {}
         if "hidden" in log_alpha:
             least = math.ceil((1 - self.sparsity) * self._width / self._step - 1e-9)
             expected = round(hard_concrete.expected_size(log_alpha["hidden"]).item() / self._step)
             count = self._step * min(max(expected, least), self._width // self._step)
-            share, masks["hidden"] = count / self._width, hard_concrete.keep(log_alpha["hidden"], count)
-        left = self.total * (1 - (1 - self.sparsity) / share)  # to remove, in parameters of full width
+            share, masks["hidden"] = (
+                count / self._width,
+                hard_concrete.keep(log_alpha["hidden"], count),
+            )
+        # to remove, in parameters of full width
+        left = self.total * (1 - (1 - self.sparsity) / share)
         axes = {axis: log_alpha[axis] for axis in self.groups}
-        order = torch.cat([x.masked_fill(hard_concrete.keep(x, 1), torch.inf).T.flatten() for x in axes.values()])
-        heads, gone = axes["heads"].numel(), []
+        order = torch.cat(
+            [x.masked_fill(hard_concrete.keep(x, 1), torch.inf).T.flatten() for x in axes.values()]
+        )
+        heads = axes["heads"].numel()
+        gone = []
         for unit in order.sort(stable=True).indices[: int(order.isfinite().sum())].tolist():
             size = self.groups["heads" if unit < heads else "neurons"]
             if size <= left + self.groups["neurons"] / 2:

@@ -1,4 +1,5 @@
-"""Which modules of the library a piece of code can reach: parsed from their sources, never imported.
+"""Which modules of the library a piece of code can reach: parsed from their sources, never
+imported.
 
 The hash of what a notebook or a cached measurement depends on is made from this. Modules are parsed
 once in a process and again only when a file of the library has changed.
@@ -13,7 +14,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 
-# Lookup tables of the library. Their entries count where code names them, not as text of their module.
+# Lookup tables of the library. Their entries count where code names them, not as text of their
+# module.
 _EXPORTS = "EXPORTS"
 _REGISTRY = "REGISTRY"
 
@@ -22,7 +24,8 @@ _LOADED: dict[Path, tuple[str, "SourceGraph"]] = {}
 
 
 def source_graph(package: Path = PACKAGE) -> "SourceGraph":
-    """The graph of the package as its files are now; parsed again only if one of them has changed."""
+    """The graph of the package as its files are now; parsed again only if one of them has
+    changed."""
     signature = source_signature(package)
     known = _LOADED.get(package)
     if known is None or known[0] != signature:
@@ -41,7 +44,8 @@ def source_signature(package: Path = PACKAGE) -> str:
 
 
 class SourceGraph:
-    """The modules of a package under their dotted names, and which of them a piece of code can reach."""
+    """The modules of a package under their dotted names, and which of them a piece of code can
+    reach."""
 
     def __init__(self, package: Path):
         self.name = package.name
@@ -50,9 +54,7 @@ class SourceGraph:
             parts = path.relative_to(package.parent).with_suffix("").parts
             is_package = parts[-1] == "__init__"
             self.files[".".join(parts[:-1] if is_package else parts)] = path
-        self.sources = {
-            name: path.read_text(encoding="utf-8") for name, path in self.files.items()
-        }
+        self.sources = {name: path.read_text(encoding="utf-8") for name, path in self.files.items()}
         self.trees = {name: parse(source) for name, source in self.sources.items()}
         exports = self._table(self.name, _EXPORTS)
         self.exports = {name: f"{self.name}.{module}" for name, module in exports.items()}
@@ -73,7 +75,8 @@ class SourceGraph:
         return "".join(lines)
 
     def reach(self, code: Iterable[str], parameters: Mapping[str, Any]) -> set[str]:
-        """The modules that the cells `code` can run, and those of the methods named in the parameters.
+        """The modules that the cells `code` can run, and those of the methods named in the
+        parameters.
 
         A cell that is no plain Python (a magic, a syntax error) reaches every module.
         """
@@ -155,7 +158,8 @@ class SourceGraph:
                 yield item.asname or item.name, f"{node.module}.{item.name}"
 
     def _imports(self, module: str) -> list[str]:
-        """The package's modules that a module imports, in any scope, and the packages around them."""
+        """The package's modules that a module imports, in any scope, and the packages around
+        them."""
         if module not in self._known_imports:
             inside = [n for n in self._imported_names(module) if n.split(".")[0] == self.name]
             self._known_imports[module] = [

@@ -45,8 +45,10 @@ class Speedup:
         probability that at most j of n fair coins show heads. Fewer than six rounds cannot reach
         95 %; the interval is then that of the lowest and highest.
         """
-        ordered, rounds = sorted(self.ratios), len(self.ratios)
-        left_out, tail = 0, 1 + rounds  # number of outcomes with at most one head
+        ordered = sorted(self.ratios)
+        rounds = len(self.ratios)
+        left_out = 0  # number of outcomes with at most one head
+        tail = 1 + rounds
         while 2 * tail <= 0.05 * 2**rounds:
             left_out += 1
             tail += math.comb(rounds, left_out + 1)

@@ -29,15 +29,18 @@ def count_blocks(total: int, blocks: int | None, sparsity: float | None, most: i
     """
     count = blocks if blocks is not None else int(total * sparsity + 1e-9)
     if count < 1:
-        raise UserError(f"sparsity {sparsity} is less than one of {total} blocks; the nearest is blocks=1")
+        raise UserError(
+            f"sparsity {sparsity} is less than one of {total} blocks; the nearest is blocks=1"
+        )
     if count > most:
         raise UserError(f"{count} of {total} blocks cannot go; the nearest is blocks={most}")
     return count
 
 
 def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]:
-    """How many key-value heads and neurons go from each of the `blocks` (alike) at a fraction `ratio`, rounded as in
-    the official code of LLM-Pruner: rows that stay are rounded down, and the heads that go then are too.
+    """How many key-value heads and neurons go from each of the `blocks` (alike) at a fraction
+    `ratio`, rounded as in the official code of LLM-Pruner: rows that stay are rounded down, and the
+    heads that go then are too.
 
     Raises:
         UserError: no blocks, less than one unit, or all of them.
@@ -48,8 +51,10 @@ def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]
     neurons = parts.neurons - int(parts.neurons * (1 - ratio) + 1e-9)
     if not heads + neurons or heads == parts.kv_heads or neurons == parts.neurons:
         raise UserError(
-            f"ratio {ratio} of {parts.kv_heads} key-value heads and {parts.neurons} neurons takes {heads} and "
-            f"{neurons}; the nearest that takes some and leaves some are {1 / parts.neurons:.2g} to "
+            f"ratio {ratio} of {parts.kv_heads} key-value heads and {parts.neurons} neurons "
+            f"takes {heads} and "
+            f"{neurons}; the nearest that takes some and leaves some are "
+            f"{1 / parts.neurons:.2g} to "
             f"{min(1 - 1 / parts.neurons, 1 - 1 / rows) - 0.001:.3f}"
         )
     return heads, neurons
@@ -58,28 +63,37 @@ def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]
 def units_of_sparsity(
     model: nn.Module, blocks: Sequence[nn.Module], sparsity: float, heads: bool = True
 ) -> tuple[int, int]:
-    """How many key-value heads and neurons go from each of the `blocks` (alike), so that the fraction `sparsity` of the
-    parameters of all blocks of the model goes: the same fraction of both, heads rounded down (none without `heads`)
-    and neurons so that the sum is met to the nearest.
+    """How many key-value heads and neurons go from each of the `blocks` (alike), so that the
+    fraction `sparsity` of the parameters of all blocks of the model goes: the same fraction of
+    both, heads rounded down (none without `heads`) and neurons so that the sum is met to the
+    nearest.
 
     Raises:
         UserError: no blocks, or more or less than they can give; the nearest possible is named.
     """
-    parts, total = _first(blocks), block_parameters(model) / len(blocks)
+    parts = _first(blocks)
+    total = block_parameters(model) / len(blocks)
     of_head, of_neuron = parts.group_sizes()
     need = sparsity * total
     share = need / (parts.kv_heads * of_head + parts.neurons * of_neuron)
-    spare, neurons_most = parts.kv_heads - 1 if heads else 0, (parts.neurons - 1) * of_neuron
-    least = math.ceil((need - neurons_most - of_neuron / 2) / of_head)  # heads that neurons cannot make up for
+    spare = parts.kv_heads - 1 if heads else 0
+    neurons_most = (parts.neurons - 1) * of_neuron
+    # heads that neurons cannot make up for
+    least = math.ceil((need - neurons_most - of_neuron / 2) / of_head)
     gone = min(max(int(share * parts.kv_heads + 1e-9), least), spare)
     neurons = round((need - gone * of_head) / of_neuron)
     if not gone + neurons or not 0 <= neurons < parts.neurons:
-        possible = (of_neuron, spare * of_head + neurons_most, gone * of_head or of_neuron,
-                    max(gone - 1, 0) * of_head + neurons_most)  # fmt: skip
+        possible = (
+            of_neuron,
+            spare * of_head + neurons_most,
+            gone * of_head or of_neuron,
+            max(gone - 1, 0) * of_head + neurons_most,
+        )
         nearest = min(possible, key=lambda size: abs(size - need))
         rounded = (math.ceil if nearest == of_neuron else math.floor)(nearest / total * 1e4) / 1e4
         raise UserError(
-            f"sparsity {sparsity} cannot be met by {'heads and ' * heads}neurons of {len(blocks)} blocks, of which one "
+            f"sparsity {sparsity} cannot be met by {'heads and ' * heads}neurons of "
+            f"{len(blocks)} blocks, of which one "
             f"each stays; the nearest is {rounded:.4f}"
         )
     return gone, neurons
@@ -95,42 +109,51 @@ def _first(blocks: Sequence[nn.Module]) -> Sublayers:
 
 
 def highest(scores: torch.Tensor, left: int) -> list[int]:
-    """The `left` units of highest score in ascending order; of equal ones the lowest index goes first."""
+    """The `left` units of highest score in ascending order; of equal ones the lowest index goes
+    first."""
     return sorted(scores.sort(stable=True).indices[len(scores) - left :].tolist())
 
 
 def count_channels(config, sparsity: float) -> int:
-    """How many hidden channels stay when the fraction `sparsity` goes, to the nearest multiple of the heads.
+    """How many hidden channels stay when the fraction `sparsity` goes, to the nearest multiple of
+    the heads.
 
     Raises:
         UserError: all of them, or none; the nearest possible is named.
     """
-    width, heads = config.hidden_size, config.num_attention_heads
+    width = config.hidden_size
+    heads = config.num_attention_heads
     left = round(width * (1 - sparsity) / heads) * heads
     if not 0 < left < width:
         nearest = heads / width if left else 1 - heads / width
         raise UserError(
-            f"sparsity {sparsity} of {width} hidden channels, {heads} at a time: the nearest is {nearest:.4f}"
+            f"sparsity {sparsity} of {width} hidden channels, {heads} at a time: the nearest is "
+            f"{nearest:.4f}"
         )
     return left
 
 
-def candidates(model, sparsity: float, axes: Mapping[str, Sequence[int]], tolerance: float = 0.05) -> list[dict]:
-    """The shapes that lose the fraction `sparsity` of the block parameters, within `tolerance` of what is left.
+def candidates(
+    model, sparsity: float, axes: Mapping[str, Sequence[int]], tolerance: float = 0.05
+) -> list[dict]:
+    """The shapes that lose the fraction `sparsity` of the block parameters, within `tolerance` of
+    what is left.
 
     Args:
         axes: sizes to try of `neurons`, `heads`, `hidden` and `blocks`; what is not named stays.
 
     Returns:
-        Shapes, as options of `methods.Minitron`, with their share of block parameters `gone`, closest first.
+        Shapes, as options of `methods.Minitron`, with their share of block parameters `gone`,
+        closest first.
 
     Raises:
-        UserError: an axis that is none, a shape that `methods.Minitron` does not take, or one that the architecture's
-            configuration cannot say.
+        UserError: an axis that is none, a shape that `methods.Minitron` does not take, or one that
+            the architecture's configuration cannot say.
     """
     if unknown := set(axes) - set(AXES):
         raise UserError(f"axes {', '.join(sorted(unknown))} are unknown; use {', '.join(AXES)}")
-    total, found = block_parameters(model), []
+    total = block_parameters(model)
+    found = []
     for sizes in itertools.product(*axes.values()):
         shape = dict(zip(axes, sizes, strict=True))
         check_sizes(model, shape)
@@ -141,16 +164,29 @@ def candidates(model, sparsity: float, axes: Mapping[str, Sequence[int]], tolera
 
 
 def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
-    """Raise a `UserError` unless `sizes` of some `AXES` can be what stays of the model, all blocks alike."""
-    stack, config = find_stack(model)[1], model.config
+    """Raise a `UserError` unless `sizes` of some `AXES` can be what stays of the model, all blocks
+    alike."""
+    stack = find_stack(model)[1]
+    config = model.config
     parts = _first(stack) if {"neurons", "heads"} & set(sizes) else sublayers(stack[0])
-    has = {"neurons": parts.neurons, "heads": parts.heads, "hidden": config.hidden_size, "blocks": len(stack)}
+    has = {
+        "neurons": parts.neurons,
+        "heads": parts.heads,
+        "hidden": config.hidden_size,
+        "blocks": len(stack),
+    }
     for axis, size in sizes.items():
         if not 1 <= size <= has[axis]:
             raise UserError(f"{axis} {size} of {has[axis]} cannot stay; use 1 to {has[axis]}")
     if (heads := sizes.get("heads")) and heads % parts.kv_heads:
         nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
-        raise UserError(f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: {nearest}")
+        raise UserError(
+            f"heads {heads} do not divide "
+            f"among "
+            f"{parts.kv_heads} "
+            f"key-value heads; "
+            f"nearest: {nearest}"
+        )
     if "heads" in sizes:
         check_heads(parts)
     if "hidden" in sizes:
@@ -160,13 +196,22 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
 
 
 def _parameters_of(model: nn.Module, shape: Mapping[str, int]) -> int:
-    """Block parameters of a model like this one, but of that shape: those of one block without memory, times blocks."""
-    fields = {"neurons": "ffn_dim" if hasattr(model.config, "ffn_dim") else "intermediate_size",
-              "heads": "num_attention_heads", "hidden": "hidden_size"}  # fmt: skip
+    """Block parameters of a model like this one, but of that shape: those of one block without
+    memory, times blocks."""
+    fields = {
+        "neurons": "ffn_dim" if hasattr(model.config, "ffn_dim") else "intermediate_size",
+        "heads": "num_attention_heads",
+        "hidden": "hidden_size",
+    }
     small = _one_block(model, {fields[axis]: shape[axis] for axis in fields.keys() & shape.keys()})
     _, stack = find_stack(model)
-    if hasattr(model.config, WIDTHS) or sublayers(find_stack(small)[1][0]).head_dim != sublayers(stack[0]).head_dim:
-        raise UserError(f"the configuration of {type(model).__name__} cannot say {dict(shape)} of this model")
+    if (
+        hasattr(model.config, WIDTHS)
+        or sublayers(find_stack(small)[1][0]).head_dim != sublayers(stack[0]).head_dim
+    ):
+        raise UserError(
+            f"the configuration of {type(model).__name__} cannot say {dict(shape)} of this model"
+        )
     return block_parameters(small) * shape.get("blocks", len(stack))
 
 
@@ -181,10 +226,11 @@ def _one_block(model: nn.Module, fields: Mapping[str, int]) -> nn.Module:
 
 
 def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
-    """Drop whole decoder blocks in place: what entered a removed block now enters the next one that is left.
+    """Drop whole decoder blocks in place: what entered a removed block now enters the next one that
+    is left.
 
-    The configuration and the blocks are renumbered (the key-value cache goes by `layer_idx`), so that the result saves
-    as an ordinary folder of the same architecture and generates with a cache.
+    The configuration and the blocks are renumbered (the key-value cache goes by `layer_idx`), so
+    that the result saves as an ordinary folder of the same architecture and generates with a cache.
 
     Args:
         indices: blocks by number from 0, in any order.
@@ -193,7 +239,8 @@ def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
         UserError: a number that is no block, or none would be left.
     """
     _, stack = find_stack(model)
-    count, gone = len(stack), sorted(set(indices))
+    count = len(stack)
+    gone = sorted(set(indices))
     if wrong := [index for index in gone if not 0 <= index < count]:
         raise UserError(f"block {wrong[0]} does not exist; the model has blocks 0 to {count - 1}")
     if len(gone) == count:
@@ -214,18 +261,24 @@ def remove_blocks(model: nn.Module, indices: Iterable[int]) -> None:
 
 
 def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
-    """Leave the hidden channels `kept` of the whole model, in place: embeddings, norms, all projections and the head
-    (tied ones stay tied).
+    """Leave the hidden channels `kept` of the whole model, in place: embeddings, norms, all
+    projections and the head (tied ones stay tied).
 
     Raises:
-        UserError: an architecture whose configuration ties the size of heads or a scale to the width, channels that do
-            not exist, or a number of them that its configuration does not take.
+        UserError: an architecture whose configuration ties the size of heads or a scale to the
+            width, channels that do not exist, or a number of them that its configuration does not
+            take.
     """
-    config, embedding, head = model.config, model.get_input_embeddings(), model.get_output_embeddings()
+    config = model.config
+    embedding = model.get_input_embeddings()
+    head = model.get_output_embeddings()
     _check_narrowable(model)
-    width, index = config.hidden_size, sorted(set(kept))
+    width = config.hidden_size
+    index = sorted(set(kept))
     if not index or index[0] < 0 or index[-1] >= width:
-        raise UserError(f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}")
+        raise UserError(
+            f"hidden channels must be some of 0 to {width - 1}, not {index[:1]}..{index[-1:]}"
+        )
     check_channels(len(index), _heads(model))
     tied = head is not None and head.weight is embedding.weight
     inside = every_sublayers(model)
@@ -246,24 +299,50 @@ def keep_channels(model: nn.Module, kept: Iterable[int]) -> None:
 
 
 def _check_narrowable(model: nn.Module) -> None:
-    config, embedding = model.config, model.get_input_embeddings()
+    config = model.config
+    embedding = model.get_input_embeddings()
     if getattr(config, "head_dim", None) is None or embedding.embedding_dim != config.hidden_size:
-        raise UserError(f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim")
-    if hasattr(embedding, "embed_scale"):  # Gemma's is the root of the width: once reloaded, it would be another
-        raise UserError(f"{type(model).__name__} cannot lose hidden channels: their number scales its embeddings")
+        raise UserError(
+            f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim"
+        )
+    # Gemma's is the root of the width: once reloaded, it would be another
+    if hasattr(embedding, "embed_scale"):
+        raise UserError(
+            f"{type(model).__name__} "
+            f"cannot lose hidden "
+            f"channels: "
+            f"their number "
+            f"scales its "
+            f"embeddings"
+        )
     if not norms(model):  # OLMo's know their width from the configuration alone
-        raise UserError(f"{type(model).__name__} cannot lose hidden channels: its norms have no weights to cut")
+        raise UserError(
+            f"{type(model).__name__} cannot lose hidden channels: its norms have no weights to cut"
+        )
     narrower = config.hidden_size - config.num_attention_heads
     if narrower > 0 and _attention_of(model, narrower) != _attention_of(model, config.hidden_size):
-        raise UserError(f"{type(model).__name__} cannot lose hidden channels: the size of its heads follows from them")
+        raise UserError(
+            f"{type(model).__name__} "
+            f"cannot lose hidden "
+            f"channels: the "
+            f"size of its "
+            f"heads follows "
+            f"from them"
+        )
 
 
 def _attention_of(model: nn.Module, hidden: int) -> tuple:
-    """What the configuration makes of attention at so many hidden channels: sizes, all but theirs, and the scale."""
+    """What the configuration makes of attention at so many hidden channels: sizes, all but theirs,
+    and the scale."""
     parts = sublayers(find_stack(_one_block(model, {"hidden_size": hidden}))[1][0])
     sizes = parts.head_dim, parts.query.out_features, parts.key.out_features, parts.out.in_features
     linears = {parts.query, parts.key, parts.value, parts.out}
-    others = [x.shape for m in parts.attention.modules() if m not in linears for x in m.parameters(recurse=False)]
+    others = [
+        x.shape
+        for m in parts.attention.modules()
+        if m not in linears
+        for x in m.parameters(recurse=False)
+    ]
     return sizes, others, getattr(parts.attention, "scaling", None)
 
 
@@ -278,16 +357,20 @@ def norms(model: nn.Module) -> list[nn.Module]:
     width = model.config.hidden_size
     inside = {module for parts in every_sublayers(model) for module in parts.attention.modules()}
     return [  # those inside attention are over the channels of a head
-        module for module in model.modules()
-        if module not in inside and getattr(getattr(module, "weight", None), "shape", None) == (width,)
-    ]  # fmt: skip
+        module
+        for module in model.modules()
+        if module not in inside
+        and getattr(getattr(module, "weight", None), "shape", None) == (width,)
+    ]
 
 
 def check_channels(count: int, heads: int) -> None:
-    """Raise a `UserError` unless `count` hidden channels are a multiple of the heads, which configurations ask for."""
+    """Raise a `UserError` unless `count` hidden channels are a multiple of the heads, which
+    configurations ask for."""
     if count % heads:
         nearest = max(1, round(count / heads)) * heads
         raise UserError(
-            f"{count} hidden channels do not divide among {heads} heads, which the configuration asks for; the nearest "
+            f"{count} hidden channels do not divide among {heads} heads, which the "
+            f"configuration asks for; the nearest "
             f"is {nearest}"
         )

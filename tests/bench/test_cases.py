@@ -1,4 +1,5 @@
-"""The real cases on small shapes: every implementation that a CPU has is right, and gets what it asks for."""
+"""The real cases on small shapes: every implementation that a CPU has is right, and gets what it
+asks for."""
 
 from dataclasses import replace
 
@@ -26,18 +27,28 @@ from prunebook.bench.measure import measure
 from prunebook.bench.record import CONTROL, OWN
 from prunebook.kernels.bitmap import pack_bitmap
 
-ON_CUDA = {"torch 2:4, cuSPARSELt", "torch 2:4, CUTLASS", "dense FP8", "torch's 4x4 tile kernel",
-           "torch.topk and to_sparse_semi_structured", "dense int8", "torch CSR, cuSPARSE"}  # fmt: skip
+ON_CUDA = {
+    "torch 2:4, cuSPARSELt",
+    "torch 2:4, CUTLASS",
+    "dense FP8",
+    "torch's 4x4 tile kernel",
+    "torch.topk and to_sparse_semi_structured",
+    "dense int8",
+    "torch CSR, cuSPARSE",
+}
 
 
 def without_kernels(case):
-    """The case with its public calls alone: tests/kernels has an interpreted pass over a layer, which takes 15 s."""
+    """The case with its public calls alone: tests/kernels has an interpreted pass over a layer,
+    which takes 15 s."""
     return replace(case, providers=[replace(provider, device=None) for provider in case.providers])
 
 
 def without_compiled(case):
     """The case without what takes a compiler."""
-    return replace(case, providers=[provider for provider in case.providers if "compiled" not in provider.name])
+    return replace(
+        case, providers=[provider for provider in case.providers if "compiled" not in provider.name]
+    )
 
 
 SMALL = [
@@ -67,7 +78,9 @@ SMALL = [
 def test_who_runs_on_a_cpu_is_right(case):
     rows = measure(case, FakeTimer(), 0, RUN)
     found = {row.name: (row.status, row.reason) for row in rows}
-    assert {name for name, (status, _) in found.items() if status == "missing"} == set(found) & ON_CUDA
+    assert {name for name, (status, _) in found.items() if status == "missing"} == set(
+        found
+    ) & ON_CUDA
     assert {status for status, _ in found.values()} <= {"timed", "missing"}, found
 
 
@@ -75,7 +88,9 @@ def test_every_case_has_a_key_of_its_own_and_ours_first():
     cases = all_cases()
     assert len({case.key for case in cases}) == len(cases)
     assert {case.providers[0].name for case in cases} == {"prunebook"}
-    assert all(len({provider.name for provider in case.providers}) == len(case.providers) for case in cases)
+    assert all(
+        len({provider.name for provider in case.providers}) == len(case.providers) for case in cases
+    )
     assert all(case.work.bytes > 0 and type(case.rank) is int for case in cases)
 
 
@@ -83,15 +98,21 @@ def test_no_other_form_of_ours_is_a_rival_and_nothing_is_let_through_uncompared(
     providers = [provider for case in all_cases() for provider in case.providers]
     roles = {provider.name: provider.role for provider in providers if provider.name != "prunebook"}
     assert {name for name, role in roles.items() if role == CONTROL} == {
-        "torch's 4x4 tile kernel", "the factor alone", "the forward passes alone",
-        "scaled_dot_product_attention alone", "mass without noise",
-    }  # fmt: skip
-    assert {name for name, role in roles.items() if role == OWN} == {n for n in roles if n.startswith("prunebook")}
+        "torch's 4x4 tile kernel",
+        "the factor alone",
+        "the forward passes alone",
+        "scaled_dot_product_attention alone",
+        "mass without noise",
+    }
+    assert {name for name, role in roles.items() if role == OWN} == {
+        n for n in roles if n.startswith("prunebook")
+    }
     assert all(provider.allowed is None or provider.allowed < 1e3 for provider in providers)
 
 
 def test_a_bitmap_takes_the_bytes_that_its_floor_counts():
-    rows, columns = 6, 1040
+    rows = 6
+    columns = 1040
     case = matmul_unstructured.case(1, rows, columns, 0.7, rank=1)
     packed = pack_bitmap(case.make(torch.Generator().manual_seed(0))["weight"])
     assert case.work.bytes == packed.nbytes + 2 * (rows + columns)
@@ -113,7 +134,9 @@ def test_a_call_that_converts_its_weight_is_not_captured():
 
 
 def test_a_drawn_model_asks_no_generator_but_its_own():
-    case = one_shot.case(1, 1, 8, {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4})
+    case = one_shot.case(
+        1, 1, 8, {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    )
     before = torch.get_rng_state()
     first, second = (case.make(torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -124,5 +147,10 @@ def test_a_drawn_model_asks_no_generator_but_its_own():
 
 def test_the_headlines_of_all_families_come_before_any_detail():
     headlines = [case for case in all_cases() if case.rank == 0]
-    assert {case.kernel for case in headlines} >= {"select-rows", "n-of-m", "product-2-4", "sparsegpt"}
+    assert {case.kernel for case in headlines} >= {
+        "select-rows",
+        "n-of-m",
+        "product-2-4",
+        "sparsegpt",
+    }
     assert sum(case.seconds for case in headlines) < 300

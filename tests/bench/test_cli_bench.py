@@ -26,7 +26,8 @@ def test_without_cuda_it_is_one_line_and_code_2(book):
     result = call()
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        f"prunebook: bench kernels needs a CUDA GPU, and torch {torch.__version__} sees none; run it on one"
+        f"prunebook: bench kernels needs a CUDA GPU, and torch {torch.__version__} sees none; "
+        f"run it on one"
     ]
     assert result.stdout == ""
     assert not (book / "benchmarks").exists()

@@ -6,7 +6,8 @@ from kernels.compiling import compile_apart, needs_triton
 
 MOST_SHARED = 232_448  # bytes that a program may have on an H100
 
-# Of each family the case of most tokens that dispatch gives to a kernel, and of those the largest weight.
+# Of each family the case of most tokens that dispatch gives to a kernel, and of those the largest
+# weight.
 CODE = """
 import json, torch
 from prunebook.bench.cases import attention_mass, matmul_2_4, matmul_unstructured, ternary
@@ -61,6 +62,10 @@ print(json.dumps([(one.name, one.shared) for one in found]))
 def test_compiled_for_hopper_every_tile_fits_the_shared_memory():
     found = json.loads(compile_apart(CODE).splitlines()[-1])
     assert {name for name, shared in found if shared} >= {
-        "_tile_kernel", "_bitmap_tile_kernel", "_ternary_kernel", "_lse_kernel", "_mass_kernel",
-    }  # fmt: skip
+        "_tile_kernel",
+        "_bitmap_tile_kernel",
+        "_ternary_kernel",
+        "_lse_kernel",
+        "_mass_kernel",
+    }
     assert max(shared for _, shared in found) <= MOST_SHARED, found

@@ -35,9 +35,12 @@ def cuda(monkeypatch):
     """CUDA's events, graphs and synchronisation, none of which does anything."""
     streams = ["the current one"]
     stand_ins = {
-        "Event": Event, "CUDAGraph": Graph, "synchronize": lambda: None, "current_stream": lambda: streams[-1],
+        "Event": Event,
+        "CUDAGraph": Graph,
+        "synchronize": lambda: None,
+        "current_stream": lambda: streams[-1],
         "set_stream": streams.append,
-    }  # fmt: skip
+    }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
@@ -50,7 +53,8 @@ def stage(provider, written=("x",), size=10):
 
 
 def test_samples_see_operands_as_they_were_and_a_cleared_cache(cuda):
-    seen, made = [], []
+    seen = []
+    made = []
 
     def device(operands):
         seen.append(operands["x"].clone())
@@ -60,7 +64,9 @@ def test_samples_see_operands_as_they_were_and_a_cleared_cache(cuda):
         made.append(operands["x"])
         return operands
 
-    ready = stage(Provider("ours", lambda operands: seen.append("call"), device=device, prepare=prepare))
+    ready = stage(
+        Provider("ours", lambda operands: seen.append("call"), device=device, prepare=prepare)
+    )
     ready._cleared.fill_(1)
     assert ready.device() == pytest.approx(600)
     assert ready._cleared.sum() == 0
@@ -74,7 +80,9 @@ def test_samples_see_operands_as_they_were_and_a_cleared_cache(cuda):
 
 def test_a_graph_calls_once_for_each_of_many_copies(cuda):
     addresses = []
-    ready = stage(Provider("ours", lambda operands: addresses.append(operands["x"].data_ptr())), size=50)
+    ready = stage(
+        Provider("ours", lambda operands: addresses.append(operands["x"].data_ptr())), size=50
+    )
     ready.capture(1000)
     assert (ready.mode, ready.copies) == ("graph", 5)  # of 200 bytes each
     assert len(set(addresses[-5:])) == 5
@@ -120,7 +128,13 @@ def test_no_cache_holds_what_a_graph_rotates_over():
 def timer():
     timer = object.__new__(gpu.GpuTimer)
     timer.properties = SimpleNamespace(
-        name="Fake GPU", major=9, minor=0, multi_processor_count=132, total_memory=80, L2_cache_size=50, uuid="ab-c"
+        name="Fake GPU",
+        major=9,
+        minor=0,
+        multi_processor_count=132,
+        total_memory=80,
+        L2_cache_size=50,
+        uuid="ab-c",
     )
     return timer
 
@@ -135,9 +149,13 @@ def test_the_machine_and_its_clocks(timer, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", run)
     assert timer.machine() == {
-        "device": "Fake GPU", "capability": "9.0", "multiprocessors": 132, "memory_bytes": 80, "l2_bytes": 50,
+        "device": "Fake GPU",
+        "capability": "9.0",
+        "multiprocessors": 132,
+        "memory_bytes": 80,
+        "l2_bytes": 50,
         "driver": "580.1",
-    }  # fmt: skip
+    }
     assert timer.clocks() == {"sm_mhz": 1980, "memory_mhz": 2619, "watts": 412.5}
     assert asked[0][-2:] == ["-i", "GPU-ab-c"]
 

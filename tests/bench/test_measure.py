@@ -40,8 +40,10 @@ def test_a_row_has_times_rates_and_shares():
 
 
 def test_rounds_count_all_copies_of_a_graph():
-    graph, eager = (measure(case(), FakeTimer({"ours": 1e3, "torch": 1e3}, uncapturable), 0, RUN)[0]
-                    for uncapturable in ((), ("ours", "torch")))  # fmt: skip
+    graph, eager = (
+        measure(case(), FakeTimer({"ours": 1e3, "torch": 1e3}, uncapturable), 0, RUN)[0]
+        for uncapturable in ((), ("ours", "torch"))
+    )
     assert (graph.rounds, eager.rounds) == (33, 50)  # of 6 and of 1 ms each
 
 
@@ -55,7 +57,9 @@ def test_samples_of_device_and_wall_are_interleaved():
 
 def test_a_wrong_kernel_is_never_timed_nor_is_anyone_beside_it():
     timer = FakeTimer()
-    ours, rival = measure(case(providers=[Provider("ours", wrong), Provider("torch", doubled)]), timer, 0, RUN)
+    ours, rival = measure(
+        case(providers=[Provider("ours", wrong), Provider("torch", doubled)]), timer, 0, RUN
+    )
     assert (ours.status, ours.error, ours.device) == ("wrong", pytest.approx(0.5), None)
     assert ours.reason == "error 0.5 is above 0"
     assert (rival.status, rival.reason) == ("untimed", "ours is not right")
@@ -65,7 +69,10 @@ def test_a_wrong_kernel_is_never_timed_nor_is_anyone_beside_it():
 def test_a_form_for_the_device_that_is_wrong_is_not_timed_either():
     timer = FakeTimer()
     ours, _ = measure(
-        case(providers=[Provider("ours", doubled, device=wrong), Provider("torch", doubled)]), timer, 0, RUN
+        case(providers=[Provider("ours", doubled, device=wrong), Provider("torch", doubled)]),
+        timer,
+        0,
+        RUN,
     )
     assert ours.status == "wrong"
     assert timed_names(timer) == set()
@@ -80,13 +87,20 @@ def test_not_a_number_is_wrong():
 def test_baselines_that_are_wrong_missing_or_failing_leave_the_others():
     timer = FakeTimer()
     providers = [
-        Provider("ours", doubled), Provider("wrong", wrong), Provider("lacking", doubled, prepare=lacking),
-        Provider("failing", raises), Provider("loose", wrong, allowed=0.6, note="rounds"),
-    ]  # fmt: skip
+        Provider("ours", doubled),
+        Provider("wrong", wrong),
+        Provider("lacking", doubled, prepare=lacking),
+        Provider("failing", raises),
+        Provider("loose", wrong, allowed=0.6, note="rounds"),
+    ]
     rows = {row.name: row for row in measure(case(providers=providers), timer, 0, RUN)}
     assert {name: row.status for name, row in rows.items()} == {
-        "ours": "timed", "wrong": "wrong", "lacking": "missing", "failing": "failed", "loose": "timed",
-    }  # fmt: skip
+        "ours": "timed",
+        "wrong": "wrong",
+        "lacking": "missing",
+        "failing": "failed",
+        "loose": "timed",
+    }
     assert rows["lacking"].reason == "torch has no cuSPARSELt here"
     assert rows["failing"].reason == "RuntimeError: out of memory"
     assert rows["loose"].note == "rounds"
@@ -110,7 +124,8 @@ def test_whatever_a_graph_can_hold_is_timed_in_one(us, uncapturable, captures, m
 
 
 def test_what_a_graph_could_not_hold_is_freed_before_it_is_staged_again(monkeypatch):
-    alive, seen = [], []
+    alive = []
+    seen = []
 
     class Watched(FakeStage):
         def __init__(self, *arguments):
@@ -123,21 +138,30 @@ def test_what_a_graph_could_not_hold_is_freed_before_it_is_staged_again(monkeypa
     measure(case(providers=[Provider("ours", doubled)]), timer, 0, RUN)
     assert seen == [[], []]
     assert [asked for asked in timer.asked if asked[0] != "device"][:3] == [
-        ("stage", "ours", True), ("release",), ("stage", "ours", False),
-    ]  # fmt: skip
+        ("stage", "ours", True),
+        ("release",),
+        ("stage", "ours", False),
+    ]
 
 
 def test_controls_are_called_and_timed_but_compared_with_nothing():
     control = Provider("floor", lambda operands: None, role=CONTROL)
-    rows = measure(case(providers=[Provider("ours", doubled), control, Provider("form", doubled, role=OWN)]),
-                   FakeTimer(), 0, RUN)  # fmt: skip
+    rows = measure(
+        case(providers=[Provider("ours", doubled), control, Provider("form", doubled, role=OWN)]),
+        FakeTimer(),
+        0,
+        RUN,
+    )
     assert [(row.role, row.status, row.error, row.allowed) for row in rows] == [
-        (OWN, "timed", 0, 0), (CONTROL, "timed", None, None), (OWN, "timed", 0, 0),
-    ]  # fmt: skip
+        (OWN, "timed", 0, 0),
+        (CONTROL, "timed", None, None),
+        (OWN, "timed", 0, 0),
+    ]
 
 
 def failing_after(calls, timer=None):
-    """A time that is told `calls` times, then fails, and takes the device with it if it is given."""
+    """A time that is told `calls` times, then fails, and takes the device with it if it is
+    given."""
     left = [calls]
 
     def time():

@@ -1,4 +1,5 @@
-"""A call as a whole: the order of importance, the budget, the file after each case, and what is known already."""
+"""A call as a whole: the order of importance, the budget, the file after each case, and what is
+known already."""
 
 import json
 
@@ -17,7 +18,9 @@ from prunebook.errors import UserError
 
 def go(root, cases, timer=None, budget=1000.0, step=1.0):
     lines = []
-    return bench_kernels(root, cases, timer or FakeTimer(), budget, tell=lines.append, clock=FakeClock(step)), lines
+    return bench_kernels(
+        root, cases, timer or FakeTimer(), budget, tell=lines.append, clock=FakeClock(step)
+    ), lines
 
 
 def test_the_most_important_come_first_and_only_names_kernels():
@@ -38,8 +41,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert (run.copy_gb_s, run.seed, run.machine["device"]) == (3000.0, 0, "Fake GPU 1")
     assert run.versions["torch"]
     assert run.seconds == done.run.seconds > 0
-    assert lines == ["Fake GPU 1: copy 3,000 GB/s, bfloat16 product 800 TFLOP/s", "double size=4: timed",
-                     "double size=5: timed"]  # fmt: skip
+    assert lines == [
+        "Fake GPU 1: copy 3,000 GB/s, bfloat16 product 800 TFLOP/s",
+        "double size=4: timed",
+        "double size=5: timed",
+    ]
 
 
 def test_what_does_not_fit_the_budget_is_left_out_with_the_reason(tmp_path):
@@ -47,7 +53,9 @@ def test_what_does_not_fit_the_budget_is_left_out_with_the_reason(tmp_path):
     assert list(done.measured) == ["double size=4", "double size=6"]
     assert done.run.left_out == {"double size=5": "takes up to 90 s, 57 s are left"}
     assert read_record(done.path).runs[done.run.id].left_out == done.run.left_out
-    assert "left out: double size=5: takes up to 90 s" in summary(done.record, done.measured, done.run)
+    assert "left out: double size=5: takes up to 90 s" in summary(
+        done.record, done.measured, done.run
+    )
     done, _ = go(tmp_path / "other", [case(size=4)], budget=0.5)
     assert done.run.left_out == {"double size=4": "takes up to 5 s, 0 s are left"}
     assert not done.path.exists()
@@ -57,7 +65,8 @@ def test_a_broken_off_run_keeps_what_it_measured_and_the_next_goes_on(tmp_path):
     def interrupted(operands):
         raise KeyboardInterrupt
 
-    first, second = case(size=4), case(size=5)
+    first = case(size=4)
+    second = case(size=5)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, [first, case(size=5, providers=[Provider("ours", interrupted)])])
     (path,) = (tmp_path / "benchmarks/results").iterdir()  # and no temporary file
@@ -68,7 +77,8 @@ def test_a_broken_off_run_keeps_what_it_measured_and_the_next_goes_on(tmp_path):
 
 
 def test_other_sources_measure_again_and_keep_the_rest_under_their_run(tmp_path, monkeypatch):
-    first, second = case(size=4), case(size=5)
+    first = case(size=4)
+    second = case(size=5)
     before, _ = go(tmp_path, [first, second])
     monkeypatch.setattr(running, "source_hash", lambda: "changed")
     monkeypatch.setattr(running, "_now", lambda: "2026-11-28T00:00:00+00:00")
@@ -87,8 +97,10 @@ def test_wrong_and_failed_are_told(tmp_path):
     broken = case("broken", providers=[Provider("ours", lambda operands: operands["y"])])
     done, lines = go(tmp_path, [case("bad", providers=[wrong]), absent, broken])
     assert [(key, row.status) for key, row in done.wrong] == [
-        ("bad size=8", "wrong"), ("absent size=8", "wrong"), ("broken size=8", "failed"),
-    ]  # fmt: skip
+        ("bad size=8", "wrong"),
+        ("absent size=8", "wrong"),
+        ("broken size=8", "failed"),
+    ]
     assert lines[1].startswith("bad size=8: error")
     again, _ = go(tmp_path, [case("bad")])
     assert again.measured == ("bad size=8",)  # what was not timed is not known
@@ -120,8 +132,9 @@ def test_after_a_device_is_lost_while_sampling_nothing_is_tried_and_all_is_told(
     assert [row.status for _, row in done.wrong] == ["failed"]
     assert read_record(done.path) == done.record
     assert summary(done.record, done.measured, done.run).splitlines() == [
-        "failed: double size=4: ours: sampling torch: illegal memory access", f"left out: double size=5: {at}",
-    ]  # fmt: skip
+        "failed: double size=4: ours: sampling torch: illegal memory access",
+        f"left out: double size=5: {at}",
+    ]
 
 
 def test_a_device_that_is_lost_after_a_case_keeps_its_times(tmp_path):
@@ -132,16 +145,22 @@ def test_a_device_that_is_lost_after_a_case_keeps_its_times(tmp_path):
     done, _ = go(tmp_path, [case(size=4), case(size=5)], Losing())
     assert done.record.cases["double size=4"].ours.status == "timed"
     at = "the device was lost after double size=4: illegal memory access"
-    assert read_record(done.path).runs[done.run.id].left_out == done.run.left_out == {"double size=5": at}
+    assert (
+        read_record(done.path).runs[done.run.id].left_out
+        == done.run.left_out
+        == {"double size=5": at}
+    )
 
 
 def test_the_table_has_a_losing_row():
     work = Work(48_000_000)
     record = Record()
     missing = timed("cuSPARSELt", 1.0, work, status="missing", reason="not built in", device=None)
-    ours, sort = timed("prunebook", 20.0, work), timed("sort", 900.0, work)
+    ours = timed("prunebook", 20.0, work)
+    sort = timed("sort", 900.0, work)
     win = measured("select-rows", {"rows": 8}, work, ours, sort, missing)
-    ours, cublas = timed("prunebook", 1234.5, work), timed("cuBLAS", 617.25, work)
+    ours = timed("prunebook", 1234.5, work)
+    cublas = timed("cuBLAS", 617.25, work)
     half = timed("half of it", 500.0, work, role="control")
     lose = measured("product-2-4", {"tokens": 4096}, work, ours, cublas, half)
     record.put(win, RUN)
@@ -178,11 +197,20 @@ def test_where_modes_are_mixed_wall_times_are_compared_and_the_table_says_so():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.update(version=2), r"kind and version \('prunebook-kernels', 2\) are not"),
+        (
+            lambda content: content.update(version=2),
+            r"kind and version \('prunebook-kernels', 2\) are not",
+        ),
         (lambda content: content["cases"][0].update(run="none"), "is no readable record: KeyError"),
         (lambda content: content["cases"][0].update(rows=[]), "is no readable record: IndexError"),
-        (lambda content: content["cases"][0]["rows"][0].update(status="fine"), "status 'fine' is not one of timed, wr"),
-        (lambda content: content["cases"][0]["rows"][0].update(role="x"), "role 'x' is not one of rival, own, control"),
+        (
+            lambda content: content["cases"][0]["rows"][0].update(status="fine"),
+            "status 'fine' is not one of timed, wr",
+        ),
+        (
+            lambda content: content["cases"][0]["rows"][0].update(role="x"),
+            "role 'x' is not one of rival, own, control",
+        ),
         (lambda content: content["runs"][0].pop("seed"), "is no readable record: TypeError"),
     ],
 )

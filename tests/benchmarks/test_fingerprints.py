@@ -1,4 +1,5 @@
-"""Fingerprints: what is told to differ, what must be in the tables, and that they repeat themselves."""
+"""Fingerprints: what is told to differ, what must be in the tables, and that they repeat
+themselves."""
 
 import dataclasses
 
@@ -77,6 +78,7 @@ def test_times_are_left_out_of_tables():
 
 
 def test_options_that_change_nothing_are_named():
-    same, other = {"weights": "a"}, {"weights": "b"}
+    same = {"weights": "a"}
+    other = {"weights": "b"}
     found = {"method x": same, "method x seed=1": same, "method x rank=2": other, "page x": same}
     assert fingerprints.without_effect(found) == ["no effect: method x seed=1"]

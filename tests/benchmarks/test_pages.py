@@ -92,8 +92,10 @@ def test_an_inner_label_takes_its_time_off_the_outer_one(now):
     now.seconds = 10
     assert clock.categories() == {"other": 3, "pruning": 3, "measuring": 4}
     assert clock.functions() == {
-        "pruning": {"outer": 3}, "measuring": {"inner": 4}, "other": {"page": 3},
-    }  # fmt: skip
+        "pruning": {"outer": 3},
+        "measuring": {"inner": 4},
+        "other": {"page": 3},
+    }
     assert clock.calls == {"outer": 1, "inner": 1}
 
 

@@ -27,20 +27,31 @@ pb.not_testable("k3", "It is cheaper", paper="9", source="Figure 1", reason="no 
 
 def record(slug: str, **fields) -> dict:
     return {
-        "slug": slug, "title": f"The {slug} paper_of * stars", "short": slug.title(),
-        "authors": ["A. Author", "B. Bee"], "year": 2024,
-        "venue": {"name": "ICLR", "year": 2024, "kind": "conference"}, "arxiv": "2306.11695",
+        "slug": slug,
+        "title": f"The {slug} paper_of * stars",
+        "short": slug.title(),
+        "authors": ["A. Author", "B. Bee"],
+        "year": 2024,
+        "venue": {"name": "ICLR", "year": 2024, "kind": "conference"},
+        "arxiv": "2306.11695",
         "openreview": "PxoFut3dWW",
         "code": {"url": "https://example.org/code", "license": "MIT", "official": True},
         "links": [{"label": "Blog", "url": "https://example.org/blog"}],
         "takeaway": f"What {slug} does, < 1% of it.",
         "tags": {
-            "type": {"values": ["Unstructured"]}, "criteria": {"values": ["Wanda", "Other"]},
-            "budget": {"values": ["Sparsity"], "detail": "layer"}, "data": {"values": ["Calibration"]},
-            "retrain": {"values": ["Without"]}, "weight": {"values": ["Frozen"]},
+            "type": {"values": ["Unstructured"]},
+            "criteria": {"values": ["Wanda", "Other"]},
+            "budget": {"values": ["Sparsity"], "detail": "layer"},
+            "data": {"values": ["Calibration"]},
+            "retrain": {"values": ["Without"]},
+            "weight": {"values": ["Frozen"]},
         },
-        "runs_in": [], "challenge": f"note-{slug}", "added": datetime.date(2026, 11, 23), "method": "wanda", **fields,
-    }  # fmt: skip
+        "runs_in": [],
+        "challenge": f"note-{slug}",
+        "added": datetime.date(2026, 11, 23),
+        "method": "wanda",
+        **fields,
+    }
 
 
 def notebook(slug: str, *code: str, **fields) -> nbformat.NotebookNode:

@@ -31,14 +31,25 @@ from .small_book import CLAIMS, SHOWN, write_sources
 # every facet's page, with the label and heading of each of its values
 CONCEPTS = {
     file: f"# {facet.title()} of pruning\n\n"
-    + "".join(f"({concept_anchor(facet, value)})=\n## {value}\n\nText.\n\n" for value in VOCABULARY[facet])
+    + "".join(
+        f"({concept_anchor(facet, value)})=\n## {value}\n\nText.\n\n" for value in VOCABULARY[facet]
+    )
     for facet, file in CONCEPT_PAGES.items()
 }
-PAGES = ["papers/alpha", "papers/later", "concepts/why", "concepts/details/idle", "challenge/challenge", "scoreboard"]
+PAGES = [
+    "papers/alpha",
+    "papers/later",
+    "concepts/why",
+    "concepts/details/idle",
+    "challenge/challenge",
+    "scoreboard",
+]
 TOC = {
     "format": "jb-book",
     "root": "index",
-    "chapters": [{"file": name} for name in [*PAGES, *(name.removesuffix(".md") for name in CONCEPTS)]],
+    "chapters": [
+        {"file": name} for name in [*PAGES, *(name.removesuffix(".md") for name in CONCEPTS)]
+    ],
 }
 WHY = f"""\
 ---
@@ -115,7 +126,9 @@ def test_from_notebooks_to_pages(book, capfd):
     assert '<img alt="../_images/' in why
     assert '<table class="pb-results">' in why
     assert "with profile full in" in why
-    assert re.search(r'href="../papers/later.html">.*?Later.*?</a>, ICLR 2024 <em>\(not run yet\)</em>', why)
+    assert re.search(
+        r'href="../papers/later.html">.*?Later.*?</a>, ICLR 2024 <em>\(not run yet\)</em>', why
+    )
     assert "noise" not in why
     assert 'href="criteria.html#wanda"' in why
     assert 'href="why.html#a-figure"' in (html / "concepts" / "types.html").read_text()
@@ -143,7 +156,9 @@ def test_from_notebooks_to_pages(book, capfd):
         build_site(root)
     assert "criteria-wanda" in (root / "_build" / "build.log").read_text()
     assert (html / "index.html").stat().st_mtime_ns == stamp
-    assert not [path.name for path in (root / "_build").iterdir() if path.name.startswith(".sphinx")]
+    assert not [
+        path.name for path in (root / "_build").iterdir() if path.name.startswith(".sphinx")
+    ]
 
 
 def test_a_quick_run_shows_verdicts_of_the_record_and_judges_nothing(book):
@@ -152,7 +167,11 @@ def test_a_quick_run_shows_verdicts_of_the_record_and_judges_nothing(book):
     run_notebooks(book.root)
     (alpha,) = read_published(book.root)
     assert (alpha.judges, alpha.record) == (False, None)
-    assert [claim["verdict"] for claim in alpha.claims] == ["not_judged", "not_judged", "not_testable"]
+    assert [claim["verdict"] for claim in alpha.claims] == [
+        "not_judged",
+        "not_judged",
+        "not_testable",
+    ]
     assert alpha.judged_results == []
     run_notebooks(book.root, profile="full")
     record_runs(book.root, read_published(book.root), "full")
@@ -195,9 +214,13 @@ OUTPUT = '<div class="cell_output docutils"><div>{}</div></div>'
 
 
 def test_a_good_site_has_no_problems(site):
-    body = OUTPUT.format('<img src="data:x"><table></table><section class="pb-claim pb-holds"></section>')
+    body = OUTPUT.format(
+        '<img src="data:x"><table></table><section class="pb-claim pb-holds"></section>'
+    )
     html = site(
-        index='<a href="b%20c.html#x">b</a> <a href="#">top</a> <a href="https://example.org/z">out</a>'
+        index='<a href="b%20c.html#x">b</a> '
+        '<a href="#">top</a> '
+        '<a href="https://example.org/z">out</a>'
         '<a href="mailto:x@y">m</a>',
         **{"b c": f'<p id="x"></p><a href="#x">x</a>{body}'},
     )
@@ -264,7 +287,8 @@ def test_serve(tmp_path):
 
 
 def test_the_books_own_profiles_and_contents():
-    """Every notebook is in the table of contents; each that runs has the parameters that the profiles give it."""
+    """Every notebook is in the table of contents; each that runs has the parameters that the
+    profiles give it."""
     root = Path(__file__).parents[2]
     profiles = load_profiles(root)
     assert list(profiles) == ["quick", "book", "full", "gpu"]
@@ -274,4 +298,5 @@ def test_the_books_own_profiles_and_contents():
         if runnable.is_text or not runnable.implemented:
             continue
         for profile in profiles:
-            parameters_of(root, profile, runnable.name, assigned_parameters(runnable.read()))  # or it raises
+            # or it raises
+            parameters_of(root, profile, runnable.name, assigned_parameters(runnable.read()))

@@ -12,7 +12,12 @@ def git(folder, *arguments, day="2026-01-01"):
         "GIT_AUTHOR_DATE": f"{day}T12:00:00Z",
         "PATH": "/usr/bin:/bin",
     }
-    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, env=environment)
+    subprocess.run(
+        ["git", "-C", folder, *identity, *arguments],
+        check=True,
+        capture_output=True,
+        env=environment,
+    )
 
 
 def test_a_file_has_the_day_of_its_last_commit(tmp_path):

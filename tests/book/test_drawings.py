@@ -29,11 +29,18 @@ def words(axis):
 
 
 def test_granularity_draws_masks_and_missing_blocks():
-    masks = {"any": HALF, "all kept": np.ones((2, 4), dtype=bool), "a row": np.array([[True] * 4, [False] * 4])}
+    masks = {
+        "any": HALF,
+        "all kept": np.ones((2, 4), dtype=bool),
+        "a row": np.array([[True] * 4, [False] * 4]),
+    }
     figure = drawings.granularity(WEIGHT, masks, blocks=[True, False, True, True])
     assert [axis.get_title() for axis in figure.axes] == [
-        "any\n50% zero", "all kept\n0% zero", "a row\n50% zero", "whole blocks (depth)\n25% gone",
-    ]  # fmt: skip
+        "any\n50% zero",
+        "all kept\n0% zero",
+        "a row\n50% zero",
+        "whole blocks (depth)\n25% gone",
+    ]
     assert [len(boxes(axis, EMPTY)) for axis in figure.axes] == [4, 0, 4, 1]
     gone = boxes(figure.axes[3], EMPTY)[0]
     assert gone.get_y() == pytest.approx(-2.85)  # the second block from the bottom
@@ -43,7 +50,9 @@ def test_granularity_refuses_other_shapes():
     with pytest.raises(UserError, match=r"^masks holds 1 entries; this drawing needs 3$"):
         drawings.granularity(WEIGHT, {"any": HALF}, [True])
     masks = {"a": HALF, "b": HALF, "c": HALF.T}
-    with pytest.raises(UserError, match=r"^mask 'c' has shape \(4, 2\); it must be that of the weight, \(2, 4\)$"):
+    with pytest.raises(
+        UserError, match=r"^mask 'c' has shape \(4, 2\); it must be that of the weight, \(2, 4\)$"
+    ):
         drawings.granularity(WEIGHT, masks, [True])
 
 
@@ -59,20 +68,30 @@ def test_codes_are_places_in_the_group():
     (axis,) = drawings.n_of_m_row(row, mask, m=4).axes
     codes = [text for text in words(axis) if set(text) <= {"0", "1"} and len(text) == 2]
     assert codes == ["01", "10", "00", "11"]
-    assert [words(axis).count(text) for text in ("0.5", "0.6", "0.9", "-0.8", "0")] == [2, 2, 2, 2, 4]
+    assert [words(axis).count(text) for text in ("0.5", "0.6", "0.9", "-0.8", "0")] == [
+        2,
+        2,
+        2,
+        2,
+        4,
+    ]
     assert len(boxes(axis, ORANGE)) == 4
 
 
 @pytest.mark.parametrize("kept", [[1, 1, 0, 0, 1, 0, 0, 0], [1, 1, 0, 0, 1, 1]])
 def test_a_mask_that_is_not_n_of_m_is_refused(kept):
-    with pytest.raises(UserError, match="does not keep the same number of weights in each group of 4"):
+    with pytest.raises(
+        UserError, match="does not keep the same number of weights in each group of 4"
+    ):
         drawings.n_of_m_row(np.ones(len(kept)), np.array(kept, dtype=bool), m=4)
 
 
 def test_groups_are_framed_and_rows_counted():
     layers = [WEIGHT, WEIGHT]
     rows = np.array([[True] * 4, [False] * 4])
-    figure = drawings.comparison_groups(layers, {"row": [HALF, HALF], "layer": [rows, HALF], "model": [rows, rows]})
+    figure = drawings.comparison_groups(
+        layers, {"row": [HALF, HALF], "layer": [rows, HALF], "model": [rows, rows]}
+    )
     frames = [[box for box in boxes(axis) if not box.get_fill()] for axis in figure.axes]
     assert [len(of_axis) for of_axis in frames] == [4, 2, 1]
     assert [frame.get_height() for frame in (frames[0][0], frames[1][0], frames[2][0])] == [1, 2, 5]
@@ -83,7 +102,9 @@ def test_groups_are_framed_and_rows_counted():
 
 
 def held(logits, budget, window):
-    return [np.flatnonzero(row).tolist() for row in drawings.cached_positions(logits, budget, window)]
+    return [
+        np.flatnonzero(row).tolist() for row in drawings.cached_positions(logits, budget, window)
+    ]
 
 
 def test_a_window_keeps_the_newest():
@@ -91,7 +112,13 @@ def test_a_window_keeps_the_newest():
 
 
 def test_equal_attention_favours_the_oldest():
-    assert held(np.zeros((5, 5)), budget=3, window=1) == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 4]]
+    assert held(np.zeros((5, 5)), budget=3, window=1) == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 1, 3],
+        [0, 1, 4],
+    ]
 
 
 def test_a_heavy_hitter_stays_and_what_left_does_not_return():
@@ -124,22 +151,36 @@ def test_cache_colours_tell_newest_older_and_gone():
 def test_merging_fills_zeros_and_masking_restores_them():
     figure = drawings.lora_merge(WEIGHT * HALF, B=np.ones((2, 1)), A=np.full((1, 4), 0.5))
     assert [axis.get_title() for axis in figure.axes] == [
-        "W\n4 of 8 zero", "B and A, rank 1\n6 trained", "W + BA\n0 of 8 zero", "mask ⊙ (W + BA)\n4 of 8 zero",
-    ]  # fmt: skip
-    with pytest.raises(UserError, match=r"^B A has shape \(2, 3\); it must be that of the weight, \(2, 4\)$"):
+        "W\n4 of 8 zero",
+        "B and A, rank 1\n6 trained",
+        "W + BA\n0 of 8 zero",
+        "mask ⊙ (W + BA)\n4 of 8 zero",
+    ]
+    with pytest.raises(
+        UserError, match=r"^B A has shape \(2, 3\); it must be that of the weight, \(2, 4\)$"
+    ):
         drawings.lora_merge(WEIGHT, B=np.ones((2, 1)), A=np.ones((1, 3)))
 
 
 def test_errors_of_the_two_weight_case():
     figure = drawings.obs_update([[2, 1], [1, 2]], [1, 3], updated=[0, 3.5])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["first weight zero", "trained: error 0", "removed: error 2", "updated: error 1.5"]
-    with pytest.raises(UserError, match=r"^updated \[1.0, 3.0\] keeps the first weight; its first entry must be 0$"):
+    assert labels == [
+        "first weight zero",
+        "trained: error 0",
+        "removed: error 2",
+        "updated: error 1.5",
+    ]
+    with pytest.raises(
+        UserError, match=r"^updated \[1.0, 3.0\] keeps the first weight; its first entry must be 0$"
+    ):
         drawings.obs_update([[2, 1], [1, 2]], [1, 3], updated=[1.0, 3.0])
 
 
 def test_the_svg_is_whole_and_the_same_each_time():
-    first, second = (drawings.obs_update([[2, 1], [1, 2]], [1, 3], [0, 3.5])._repr_svg_() for _ in range(2))
+    first, second = (
+        drawings.obs_update([[2, 1], [1, 2]], [1, 3], [0, 3.5])._repr_svg_() for _ in range(2)
+    )
     assert first == second
     assert ElementTree.fromstring(first).tag.endswith("svg")
 

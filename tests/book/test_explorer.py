@@ -25,7 +25,14 @@ def papers(book):
     execution = Execution(book.root, "key", "ci", 1.0, "2026-11-23", {})
     claims = [{"verdict": verdict} for verdict in ("fails", "holds", "fails")]
     return [
-        Published(paper, notebook(paper.slug), execution, True, claims if paper.slug == "alpha" else [], [])
+        Published(
+            paper,
+            notebook(paper.slug),
+            execution,
+            True,
+            claims if paper.slug == "alpha" else [],
+            [],
+        )
         for paper in read_papers(book.root)
     ]
 
@@ -33,10 +40,18 @@ def papers(book):
 def test_facets_of_a_paper(papers):
     alpha, later = papers
     assert facets_of(alpha) == {
-        "type": ["Unstructured"], "criteria": ["Wanda", "Other"], "budget": ["Sparsity"], "data": ["Calibration"],
-        "retrain": ["Without"], "weight": ["Frozen"], "year": ["2024"], "venue": ["ICLR"], "kind": ["conference"],
-        "runs": ["runs"], "verdict": ["holds", "fails"],
-    }  # fmt: skip
+        "type": ["Unstructured"],
+        "criteria": ["Wanda", "Other"],
+        "budget": ["Sparsity"],
+        "data": ["Calibration"],
+        "retrain": ["Without"],
+        "weight": ["Frozen"],
+        "year": ["2024"],
+        "venue": ["ICLR"],
+        "kind": ["conference"],
+        "runs": ["runs"],
+        "verdict": ["holds", "fails"],
+    }
     assert facets_of(later)["runs"] == ["not run yet"]
     assert facets_of(later)["kind"] == ["preprint"]
     assert facets_of(later)["verdict"] == []
@@ -46,7 +61,9 @@ def test_rows(papers):
     text = explorer(papers)
     assert "\n\n" not in text
     alpha, later = re.findall(r"<tr role=\"row\" data-facets.*</tr>", text)
-    assert json.loads(html.unescape(re.search(r'data-facets="([^"]*)"', alpha)[1])) == facets_of(papers[0])
+    assert json.loads(html.unescape(re.search(r'data-facets="([^"]*)"', alpha)[1])) == facets_of(
+        papers[0]
+    )
     assert '<a class="pb-name" href="papers/alpha.html"><bdi>Alpha</bdi></a>' in alpha
     assert "<bdi>A &quot;&lt;b&gt;&quot; title</bdi>" in alpha
     assert "<span hidden><bdi>Ann O&#x27;Thor</bdi></span>" in alpha
@@ -70,7 +87,10 @@ class _Boxes(HTMLParser):
 
 def test_a_box_for_each_value_that_a_paper_has(papers):
     wanted = {
-        (name, value) for published in papers for name, values in facets_of(published).items() for value in values
+        (name, value)
+        for published in papers
+        for name, values in facets_of(published).items()
+        for value in values
     }
     found = _Boxes(explorer(papers)).found
     assert sorted(found) == sorted(wanted)
@@ -80,7 +100,9 @@ def test_a_box_for_each_value_that_a_paper_has(papers):
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_landing_page_needs_one_marker(book, papers, count):
     (book.root / "index.md").write_text("# T\n\n" + "<!-- papers -->\n\n" * count)
-    with pytest.raises(UserError, match=rf"index\.md: needs the marker <!-- papers --> once, has it {count} times"):
+    with pytest.raises(
+        UserError, match=rf"index\.md: needs the marker <!-- papers --> once, has it {count} times"
+    ):
         landing_page(book.root, papers)
 
 
@@ -99,5 +121,7 @@ def test_the_table_library_is_a_plain_script(tmp_path):
 
 def test_a_table_library_of_another_form_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(explorer_module, "_EXPORT", re.compile("nothing like this"))
-    with pytest.raises(UserError, match=r"itables 2\.\S+: dt_bundle\.js has no default export; install the version"):
+    with pytest.raises(
+        UserError, match=r"itables 2\.\S+: dt_bundle\.js has no default export; install the version"
+    ):
         write_scripts(tmp_path / "scripts")

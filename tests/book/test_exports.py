@@ -1,4 +1,5 @@
-"""Exports of a book with outcomes, the links that open notebooks elsewhere, and the copies that Colab opens."""
+"""Exports of a book with outcomes, the links that open notebooks elsewhere, and the copies that
+Colab opens."""
 
 import json
 from importlib.metadata import version
@@ -49,13 +50,26 @@ def test_an_execution_brings_verdicts_and_results(sources, tmp_path, current, st
     paper = next(paper for paper in read_papers(sources) if paper.slug == "alpha")
     run = Execution(paper.path, "key", "ci", 12.3, "2026-11-23", {"samples": 2})
     claims = [{"verdict": "holds"}, {"verdict": "fails"}, {"verdict": "holds"}]
-    results = [{"rows": [{"label": "dense"}], "protocol": {}, "versions": {}, "date": "2026-11-23", "commit": "c"}]
+    results = [
+        {
+            "rows": [{"label": "dense"}],
+            "protocol": {},
+            "versions": {},
+            "date": "2026-11-23",
+            "commit": "c",
+        }
+    ]
     published = Published(paper, notebook("alpha", "1"), run, current, claims, results)
     catalog, *_ = write_exports(sources, [published], tmp_path / "out")
     (entry,) = json.loads(catalog.read_text())["papers"]
     assert entry["state"] == state
     assert entry["verdicts"] == {"holds": 2, "fails": 1}
-    assert entry["run"] == {"profile": "ci", "date": "2026-11-23", "seconds": 12.3, "parameters": {"samples": 2}}
+    assert entry["run"] == {
+        "profile": "ci",
+        "date": "2026-11-23",
+        "seconds": 12.3,
+        "parameters": {"samples": 2},
+    }
     assert entry["results"] == results
     assert entry["measured_under"] == "ci"
 
@@ -63,9 +77,19 @@ def test_an_execution_brings_verdicts_and_results(sources, tmp_path, current, st
 def test_a_quick_run_brings_the_results_of_the_record(sources, tmp_path):
     paper = next(paper for paper in read_papers(sources) if paper.slug == "alpha")
     quick = Execution(paper.path, "key", "quick", 12.3, "2026-11-23", {"samples": 2})
-    results = [{"rows": [{"label": "dense"}], "protocol": {}, "versions": {}, "date": "2026-11-20", "commit": "c"}]
+    results = [
+        {
+            "rows": [{"label": "dense"}],
+            "protocol": {},
+            "versions": {},
+            "date": "2026-11-20",
+            "commit": "c",
+        }
+    ]
     record = Run("alpha", "Alpha", "book", results, [])
-    published = Published(paper, notebook("alpha", "1"), quick, True, [{"verdict": "holds"}], [], record)
+    published = Published(
+        paper, notebook("alpha", "1"), quick, True, [{"verdict": "holds"}], [], record
+    )
     catalog, *_ = write_exports(sources, [published], tmp_path / "out")
     (entry,) = json.loads(catalog.read_text())["papers"]
     assert entry["results"] == results
@@ -73,14 +97,17 @@ def test_a_quick_run_brings_the_results_of_the_record(sources, tmp_path):
 
 
 def test_exports_do_not_depend_on_the_day(sources, tmp_path):
-    first, second = ({path.name: path.read_bytes() for path in export(sources, tmp_path / name)} for name in "ab")
+    first, second = (
+        {path.name: path.read_bytes() for path in export(sources, tmp_path / name)} for name in "ab"
+    )
     assert first == second
 
 
 def test_buttons_lead_to_the_repository():
     assert buttons("wanda", ADDRESS) == (
         "[Open in Colab](<https://colab.research.google.com/github/a/b/blob/colab/wanda.ipynb>) · "
-        "[Open on Binder](<https://mybinder.org/v2/gh/a/b/trunk?urlpath=lab%2Ftree%2Fpapers%2Fwanda.ipynb>)"
+        "[Open on "
+        "Binder](<https://mybinder.org/v2/gh/a/b/trunk?urlpath=lab%2Ftree%2Fpapers%2Fwanda.ipynb>)"
     )
 
 
@@ -92,7 +119,8 @@ def test_the_copy_for_colab_installs_first_and_its_links_lead_to_the_site(source
     path = sources / "papers" / "alpha.ipynb"
     content = nbformat.read(path, 4)
     content.cells[2].source = (
-        "[a](../concepts/types.md#t) [b](later.ipynb) [c](https://y.org/x.md) [d](#here) [e](<../index.md>) "
+        "[a](../concepts/types.md#t) [b](later.ipynb) [c](https://y.org/x.md) [d](#here) "
+        "[e](<../index.md>) "
         "[f](/concepts/x.md) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
     )
     nbformat.write(content, path)
@@ -108,9 +136,12 @@ def test_the_copy_for_colab_installs_first_and_its_links_lead_to_the_site(source
         "from importlib.metadata import version",
         "from pathlib import Path",
         "",
-        'Path("kept.txt").write_text("".join(f"{name}=={version(name)}\\n" for name in ("numpy", "torch")))',
-        '%pip install --quiet -c kept.txt "prunebook @ git+https://github.com/a/b@trunk" matplotlib',
-        "%pip install --quiet --no-deps -r https://github.com/a/b/raw/trunk/requirements/embedded.txt",
+        'Path("kept.txt").write_text("".join(f"{name}=={version(name)}\\n" for name in '
+        '("numpy", "torch")))',
+        '%pip install --quiet -c kept.txt "prunebook @ git+https://github.com/a/b@trunk" '
+        "matplotlib",
+        "%pip install --quiet --no-deps -r "
+        "https://github.com/a/b/raw/trunk/requirements/embedded.txt",
     ]
     assert challenge.source == (
         "[a](https://x.org/book/concepts/types.html#t) [b](https://x.org/book/papers/later.html) "
@@ -125,13 +156,19 @@ def test_the_installation_keeps_what_colab_has(sources, tmp_path, monkeypatch):
     install = colab_notebook(paper_of(sources, "alpha"), ADDRESS).cells[1]
     python = [line for line in install.source.splitlines() if not line.startswith("%")]
     exec(compile("\n".join(python), "install", "exec"), {})
-    assert (tmp_path / "kept.txt").read_text() == f"numpy=={version('numpy')}\ntorch=={version('torch')}\n"
+    assert (
+        tmp_path / "kept.txt"
+    ).read_text() == f"numpy=={version('numpy')}\ntorch=={version('torch')}\n"
 
 
 def test_the_copy_of_a_paper_without_implementation_says_so(sources):
-    first, second = (colab_notebook(paper_of(sources, slug), ADDRESS).cells[1].source for slug in ("alpha", "later"))
+    first, second = (
+        colab_notebook(paper_of(sources, slug), ADDRESS).cells[1].source
+        for slug in ("alpha", "later")
+    )
     assert "no implementation" not in first
     assert second.splitlines()[1] == (
-        "# This paper has no implementation here yet: the library is for trying the methods of the others."
+        "# This paper has no implementation here yet: the library is for trying the methods of "
+        "the others."
     )
     assert second.splitlines()[2:] == first.splitlines()[1:]

@@ -1,4 +1,5 @@
-"""What does and what does not make a notebook run again, on a small library of the real one's shape."""
+"""What does and what does not make a notebook run again, on a small library of the real one's
+shape."""
 
 import subprocess
 import sys
@@ -69,12 +70,17 @@ def test_the_records_that_a_cell_names_count(tmp_path):
     (package / "__init__.py").write_text("")
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
-    naming = notebook("records('kernels-*.json')\nread(folder / 'scaling.json')\nprint('no record')")
+    naming = notebook(
+        "records('kernels-*.json')\nread(folder / 'scaling.json')\nprint('no record')"
+    )
     keys = {rerun_key(naming, {}, package)}
     for name, text, changes in (
-        ("kernels-a.json", "1", True), ("kernels-b.json", "1", True), ("kernels-b.json", "2", True),
-        ("scaling.json", "1", True), ("other.json", "1", False),
-    ):  # fmt: skip
+        ("kernels-a.json", "1", True),
+        ("kernels-b.json", "1", True),
+        ("kernels-b.json", "2", True),
+        ("scaling.json", "1", True),
+        ("other.json", "1", False),
+    ):
         (folder / name).write_text(text)
         key = rerun_key(naming, {}, package)
         assert (key not in keys) is changes, name

@@ -16,18 +16,45 @@ from .small_book import notebook
 
 DENSE = {"method": "dense", "label": "dense", "seed": None, "sparsity": 0.0, "perplexity": 20.0}
 DRAWS = [
-    {"method": "tiny", "label": "Tiny", "pattern": "50 %", "seed": 0, "sparsity": 0.5, "perplexity": 30.0, "size": 7},
-    {"method": "tiny", "label": "Tiny", "pattern": "50 %", "seed": 1, "sparsity": 0.5, "perplexity": 31.0, "size": 7},
+    {
+        "method": "tiny",
+        "label": "Tiny",
+        "pattern": "50 %",
+        "seed": 0,
+        "sparsity": 0.5,
+        "perplexity": 30.0,
+        "size": 7,
+    },
+    {
+        "method": "tiny",
+        "label": "Tiny",
+        "pattern": "50 %",
+        "seed": 1,
+        "sparsity": 0.5,
+        "perplexity": 31.0,
+        "size": 7,
+    },
 ]
 ALPHA = '<a href="papers/alpha.html">Alpha</a>'
-OTHER = {"method": "big", "label": "Big", "pattern": "70 %", "seed": 0, "sparsity": 0.7, "perplexity": 25.0}
+OTHER = {
+    "method": "big",
+    "label": "Big",
+    "pattern": "70 %",
+    "seed": 0,
+    "sparsity": 0.7,
+    "perplexity": 25.0,
+}
 
 
 def result(*rows, **protocol):
     shared = {"model": "m", "evaluation": "4 windows", "device": "one CPU"}
     return {
-        "rows": list(rows), "protocol": shared | protocol, "versions": {}, "date": "2026-11-23", "commit": "abc",
-    }  # fmt: skip
+        "rows": list(rows),
+        "protocol": shared | protocol,
+        "versions": {},
+        "date": "2026-11-23",
+        "commit": "abc",
+    }
 
 
 def published(book, *results):
@@ -65,7 +92,13 @@ def test_a_row_that_two_notebooks_measured_stands_once(book):
 
 
 def test_rows_of_another_device_join_the_table_and_those_of_another_text_do_not(book):
-    gpu = Run("beta", "Beta", "gpu", [result(OTHER, device="GPU"), result(DENSE, evaluation="9 windows")], [])
+    gpu = Run(
+        "beta",
+        "Beta",
+        "gpu",
+        [result(OTHER, device="GPU"), result(DENSE, evaluation="9 windows")],
+        [],
+    )
     text, _ = leaderboard([published(book, result(DENSE))], [gpu])
     assert text.count('<table class="pb-results">') == 2
     assert [row[1] for row in table(text)] == ["dense", "Big"]
@@ -84,7 +117,10 @@ def test_the_figure_is_drawn_from_the_rows_and_always_the_same(book):
 
 
 def test_rows_without_perplexity_have_a_table_and_no_figure(book):
-    rows = [{"method": "a", "label": "a", "sparsity": sparsity, "accuracy": 0.8} for sparsity in (0, 0.5, 0.8)]
+    rows = [
+        {"method": "a", "label": "a", "sparsity": sparsity, "accuracy": 0.8}
+        for sparsity in (0, 0.5, 0.8)
+    ]
     text, figures = leaderboard([published(book, result(*rows))], [])
     assert figures == {}
     assert "80.00%" in text
@@ -96,7 +132,9 @@ def test_before_any_run(book):
 
 
 def test_markup_in_a_row_is_text(book):
-    text, _ = leaderboard([published(book, result({**DENSE, "label": "<script>", "note": "a\n\n# b"}))], [])
+    text, _ = leaderboard(
+        [published(book, result({**DENSE, "label": "<script>", "note": "a\n\n# b"}))], []
+    )
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
     assert ">a # b</td>" in text
@@ -124,7 +162,10 @@ def test_only_runs_that_are_up_to_date_are_recorded(book):
     [
         ("{", "is no readable record"),
         (json.dumps({"kind": "prunebook-runs", "version": 2, "runs": []}), "version 2 is not 1"),
-        (json.dumps({"kind": "prunebook-runs", "version": 1, "runs": [{"slug": "a"}]}), "is no readable record"),
+        (
+            json.dumps({"kind": "prunebook-runs", "version": 1, "runs": [{"slug": "a"}]}),
+            "is no readable record",
+        ),
     ],
 )
 def test_an_unreadable_record_is_one_line(book, content, message):

@@ -12,7 +12,8 @@ GIB = 2**30
 
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
-    """A machine of 8 cores and 64 GiB; this process is in the group `a/b`, whose files the test writes."""
+    """A machine of 8 cores and 64 GiB; this process is in the group `a/b`, whose files the test
+    writes."""
     (tmp_path / "cgroup" / "a" / "b").mkdir(parents=True)
     (tmp_path / "self").write_text("1:name=systemd:/other\n0::/a/b\n")
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")

@@ -11,18 +11,35 @@ from prunebook.errors import UserError
 
 
 def row(label, level, seed, perplexity, method="wanda", **options):
-    return {"label": label, "method": method, "options": options, "level": level, "seed": seed,
-            "perplexity": perplexity, "date": "2026-11-24T10:00:00+00:00"}  # fmt: skip
+    return {
+        "label": label,
+        "method": method,
+        "options": options,
+        "level": level,
+        "seed": seed,
+        "perplexity": perplexity,
+        "date": "2026-11-24T10:00:00+00:00",
+    }
 
 
 ROWS = [
-    row("Wanda", "50 %", 0, 29.0), row("Wanda", "50 %", 1, 30.0), row("Wanda", "50 %", 2, 31.0),
-    row("Magnitude", "50 %", 0, 4000.4, "magnitude"), row("Wanda", "2:4", 0, 90.0), row("Wanda", "2:4", 1, 92.0),
-    row("Magnitude", "2:4", 0, 80.0, "magnitude"), row("OWL", "50 %", 0, 28.0, "owl", shots=1, by="row"),
+    row("Wanda", "50 %", 0, 29.0),
+    row("Wanda", "50 %", 1, 30.0),
+    row("Wanda", "50 %", 2, 31.0),
+    row("Magnitude", "50 %", 0, 4000.4, "magnitude"),
+    row("Wanda", "2:4", 0, 90.0),
+    row("Wanda", "2:4", 1, 92.0),
+    row("Magnitude", "2:4", 0, 80.0, "magnitude"),
+    row("OWL", "50 %", 0, 28.0, "owl", shots=1, by="row"),
     row("OWL", "50 %", 1, 28.5, "owl", shots=1, by="row"),
-]  # fmt: skip
-RECORD = {"kind": "prunebook-ordering", "version": 1, "dense": 17.12, "rows": ROWS,
-          "protocol": {"model": "m", "evaluation": "4 x 8 tokens", "seeds": 3}}  # fmt: skip
+]
+RECORD = {
+    "kind": "prunebook-ordering",
+    "version": 1,
+    "dense": 17.12,
+    "rows": ROWS,
+    "protocol": {"model": "m", "evaluation": "4 x 8 tokens", "seeds": 3},
+}
 
 
 def test_means_deviations_and_the_best_of_a_column():
@@ -35,7 +52,10 @@ def test_means_deviations_and_the_best_of_a_column():
         "| Magnitude | 4000 | **80.00** |",
         "| [OWL](papers/owl.ipynb) | **28.25 ± 0.35** | – |",
     ]
-    assert "model: m; evaluation: 4 x 8 tokens; seeds: 3. Dense: 17.12. Recorded on 2026-11-24." in text
+    assert (
+        "model: m; evaluation: 4 x 8 tokens; seeds: 3. Dense: 17.12. Recorded on 2026-11-24."
+        in text
+    )
     assert "not defined. Options beside the sparsity: OWL: shots 1, by row. model: m" in text
     assert "mean over 3 calibration draws" in text
     assert list(figures) == ["ordering.svg"]
@@ -45,7 +65,9 @@ def test_the_figure_names_methods_and_levels_and_is_the_same_each_time():
     _, figures = ordering(RECORD)
     svg = figures["ordering.svg"].decode()
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-    assert {"Wanda", "Magnitude", "OWL", "dense", "50 %", "2:4", "perplexity (log scale)"} <= set(texts)
+    assert {"Wanda", "Magnitude", "OWL", "dense", "50 %", "2:4", "perplexity (log scale)"} <= set(
+        texts
+    )
     assert ordering(RECORD)[1]["ordering.svg"].decode() == svg
 
 
@@ -66,7 +88,10 @@ def test_records_are_read_or_refused_in_one_line(tmp_path):
     for content, message in (
         ("{", "is no readable record"),
         ("[]", "is no readable record"),
-        (json.dumps(RECORD | {"version": 2}), r"kind and version \('prunebook-ordering', 2\) are not"),
+        (
+            json.dumps(RECORD | {"version": 2}),
+            r"kind and version \('prunebook-ordering', 2\) are not",
+        ),
     ):
         file.write_text(content)
         with pytest.raises(UserError, match=message) as caught:

@@ -21,16 +21,35 @@ from .small_book import notebook, write_sources
 
 ADDRESS = Address("https://book.example.org/b/", "https://github.com/some/book", "main")
 CLAIM = {
-    "key": "k", "statement": "It is <better>", "paper": "7.26", "source": "Table 2", "ours": "30.5",
-    "verdict": "holds", "protocol": {"model": "m"}, "reason": None, "gap": None,
-}  # fmt: skip
-NOT_TESTABLE = {**CLAIM, "verdict": "not_testable", "ours": None, "reason": "no device", "protocol": {}}
+    "key": "k",
+    "statement": "It is <better>",
+    "paper": "7.26",
+    "source": "Table 2",
+    "ours": "30.5",
+    "verdict": "holds",
+    "protocol": {"model": "m"},
+    "reason": None,
+    "gap": None,
+}
+NOT_TESTABLE = {
+    **CLAIM,
+    "verdict": "not_testable",
+    "ours": None,
+    "reason": "no device",
+    "protocol": {},
+}
 
 
 def results(*rows, model="m"):
     protocol = {"model": model, "device": "one CPU"}
     versions = {"torch": "2.13.0"}
-    return {"rows": list(rows), "protocol": protocol, "versions": versions, "date": "2026-11-23", "commit": "abc"}
+    return {
+        "rows": list(rows),
+        "protocol": protocol,
+        "versions": versions,
+        "date": "2026-11-23",
+        "commit": "abc",
+    }
 
 
 @pytest.fixture
@@ -59,12 +78,17 @@ def test_card(alpha):
         "[OpenReview](<https://openreview.net/forum?id=PxoFut3dWW>)",
         ":Code: [official](<https://example.org/code>) (MIT)\n",
         ":Links: [Blog](<https://example.org/blog>)\n",
-        "{bdg-ref-primary-line}`Wanda <criteria-wanda>` {bdg-ref-primary-line}`Other <criteria-other>`",
+        "{bdg-ref-primary-line}`Wanda <criteria-wanda>` {bdg-ref-primary-line}`Other "
+        "<criteria-other>`",
         "`Sparsity <budget-sparsity>` (layer)",
-        ':Claims: <span class="pb-verdict pb-holds"><span aria-hidden="true">✓</span> holds: 1</span> <span class=',
-        '<span class="pb-verdict pb-not-testable"><span aria-hidden="true">○</span> not testable here: 1</span>\n',
-        ":Notebook: [Open in Colab](<https://colab.research.google.com/github/some/book/blob/colab/alpha.ipynb>) · ",
-        ":Executed: profile ci\\, 2026\\-11\\-23\\, 12 s\\, one CPU\\, torch 2\\.13\\.0\\, commit abc\n",
+        ':Claims: <span class="pb-verdict pb-holds"><span aria-hidden="true">✓</span> holds: '
+        "1</span> <span class=",
+        '<span class="pb-verdict pb-not-testable"><span aria-hidden="true">○</span> not '
+        "testable here: 1</span>\n",
+        ":Notebook: [Open in "
+        "Colab](<https://colab.research.google.com/github/some/book/blob/colab/alpha.ipynb>) · ",
+        ":Executed: profile ci\\, 2026\\-11\\-23\\, 12 s\\, one CPU\\, torch 2\\.13\\.0\\, "
+        "commit abc\n",
         "{ref}`Challenges <note-alpha>`",
         "{download}`Download </_notebooks/alpha.ipynb>`",
         "{doc}`Scoreboard </scoreboard>`",
@@ -78,10 +102,15 @@ def test_card(alpha):
 
 def test_card_of_a_bare_record(book):
     book.add(
-        "alpha", arxiv=None, openreview=None, code=None, links=[], method=None,
+        "alpha",
+        arxiv=None,
+        openreview=None,
+        code=None,
+        links=[],
+        method=None,
         venue={"name": "ICML", "year": 2023, "kind": "workshop"},
         runs_in=[{"runtime": "vLLM", "status": "removed", "date": "2026-11-23", "note": "PR #3"}],
-    )  # fmt: skip
+    )
     path = book.root / "papers" / "alpha.ipynb"
     content = nbformat.read(path, 4)
     content.cells[0].source = content.cells[0].source.replace("'2026-11-23'", "2026-11-23")
@@ -96,12 +125,20 @@ def test_card_of_a_bare_record(book):
 
 
 def test_card_shows_what_the_list_said_and_why_it_changed(book):
-    changed = {"field": "tags.criteria", "listed": "Hessian <b>", "reason": "first order.", "source": "https://x.org/t"}
+    changed = {
+        "field": "tags.criteria",
+        "listed": "Hessian <b>",
+        "reason": "first order.",
+        "source": "https://x.org/t",
+    }
     venue = {"field": "venue", "listed": "Arxiv'24", "reason": "accepted since"}
     book.add("alpha", corrections=[changed, venue])
     text = card(read_published(book.root)[0], ADDRESS)
     assert "`Other <criteria-other>` *(listed as: Hessian \\<b\\>)*\n" in text
-    assert "\n  - criteria, listed as “Hessian \\<b\\>”: first order\\. [source](<https://x.org/t>)\n" in text
+    assert (
+        "\n  - criteria, listed as “Hessian \\<b\\>”: first order\\. [source](<https://x.org/t>)\n"
+        in text
+    )
     assert "\n  - venue, listed as “Arxiv\\'24”: accepted since\n" in text
     assert text.count("listed as:") == 1
 
@@ -115,8 +152,14 @@ def test_card_says_when_outputs_are_old_or_missing(alpha):
 
 def test_a_badge_for_each_verdict_in_the_order_of_all_pages():
     badges = claim_badges([{"verdict": word} for word in ("fails", "holds", "fails", "tie")])
-    words = [text.removesuffix("</span>").split("</span> ")[1] for text in badges.split(" <span class=")]
-    assert words == ["holds: 1", "tie (within two standard errors): 1", "does not hold at this scale: 2"]
+    words = [
+        text.removesuffix("</span>").split("</span> ")[1] for text in badges.split(" <span class=")
+    ]
+    assert words == [
+        "holds: 1",
+        "tie (within two standard errors): 1",
+        "does not hold at this scale: 2",
+    ]
     assert claim_badges([]) == ""
 
 
@@ -147,7 +190,9 @@ def test_page(alpha):
         v4.new_output("stream", name="stdout", text="kept"),
         v4.new_output("display_data", {CLAIM_MIME: CLAIM, **html}),
         v4.new_output("display_data", {RESULTS_MIME: {}, **html}),
-        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "w"}),
+        v4.new_output(
+            "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "w"}
+        ),
     ]
     cell.metadata["papermill"] = {"duration": 1}
     alpha.notebook.metadata["papermill"] = {"input_path": "/somewhere"}
@@ -174,7 +219,9 @@ def test_assemble(book, alpha):
     assert "(note-alpha)=" in (site / "challenge/challenge.md").read_text()
     assert (site / "_static" / "prunebook.css").is_file()
     assert (site / "_notebooks" / "alpha.ipynb").read_bytes() == alpha.paper.path.read_bytes()
-    assert nbformat.read(site / "papers" / "alpha.ipynb", 4).cells[1].source == card(alpha, read_address(book.root))
+    assert nbformat.read(site / "papers" / "alpha.ipynb", 4).cells[1].source == card(
+        alpha, read_address(book.root)
+    )
     (site / "left-over").write_text("")
     assemble(book.root, [alpha])
     assert not (site / "left-over").exists()
@@ -222,7 +269,10 @@ def test_papers_stand_in_the_contents_under_their_short_names(book):
         "parts": [
             {
                 "caption": "Papers",
-                "chapters": [{"file": "papers/alpha", "title": "Al: pha"}, {"file": "papers/other"}],
+                "chapters": [
+                    {"file": "papers/alpha", "title": "Al: pha"},
+                    {"file": "papers/other"},
+                ],
             }
         ],
     }

@@ -38,12 +38,22 @@ def statuses(summary):
 
 def test_run_skip_force_and_failure(book, capsys):
     """One scenario, because each start of a kernel takes a second."""
-    book.add("alpha", "import os, sys\nprint(model_name, samples, sys.executable, os.path.basename(os.getcwd()))")
-    book.add("beta", "print(samples, os.environ['OMP_NUM_THREADS'])".replace("os.", "__import__('os')."))
+    book.add(
+        "alpha",
+        "import os, sys\nprint(model_name, samples, sys.executable, os.path.basename(os.getcwd()))",
+    )
+    book.add(
+        "beta", "print(samples, os.environ['OMP_NUM_THREADS'])".replace("os.", "__import__('os').")
+    )
     book.add("broken", "print('before')", "# the cell that fails\nraise KeyError('no\\nway')")
     book.add("later", "print('never')", method=None)
     summary = run_notebooks(book.root, jobs=3)
-    assert statuses(summary) == {"alpha": "ran", "beta": "ran", "broken": "failed", "later": "not run yet"}
+    assert statuses(summary) == {
+        "alpha": "ran",
+        "beta": "ran",
+        "broken": "failed",
+        "later": "not run yet",
+    }
     assert outputs(book, "alpha").split() == ["quick-model", "2", sys.executable, "papers"]
     assert outputs(book, "beta").split() == ["5", str(max(1, usable_cores() // 3))]
 
@@ -99,11 +109,16 @@ def test_a_dead_kernel_is_a_failure(book):
 
 def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
     marker = book.root / "pid"
-    book.add("alpha", f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    book.add(
+        "alpha",
+        f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
+    )
     # A test run in the background hands an ignored SIGINT on to its children.
     code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += f"from prunebook.book.run import run_notebooks as r\nr({str(book.root)!r})"
-    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     kernel = _wait_for(lambda: marker.exists() and marker.read_text())
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=20) != 0
@@ -132,7 +147,10 @@ def test_two_runs_at_once_do_the_work_once(book):
     count = book.root / "count"
     book.add("alpha", f"import time\ntime.sleep(1)\nopen({str(count)!r}, 'a').write('x')")
     code = f"from prunebook.book.run import run_notebooks as r\nprint(r({str(book.root)!r}))"
-    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     texts = [run.communicate(timeout=60)[0] for run in runs]
     assert count.read_text() == "x"
     assert sorted("up to date" in text for text in texts) == [False, True]
@@ -179,10 +197,19 @@ def test_bad_profiles(book, text, message):
 
 def test_parameters_of_a_slug_override(book):
     both = {"model_name", "samples"}
-    assert parameters_of(book.root, "quick", "beta", both) == {"model_name": "quick-model", "samples": 5}
-    assert parameters_of(book.root, "quick", "alpha", both) == {"model_name": "quick-model", "samples": 2}
+    assert parameters_of(book.root, "quick", "beta", both) == {
+        "model_name": "quick-model",
+        "samples": 5,
+    }
+    assert parameters_of(book.root, "quick", "alpha", both) == {
+        "model_name": "quick-model",
+        "samples": 2,
+    }
     assert parameters_of(book.root, "quick", "alpha", {"samples", "other"}) == {"samples": 2}
-    with pytest.raises(UserError, match=r"quick\.beta\.samples is no parameter of the notebook; allowed: model_name"):
+    with pytest.raises(
+        UserError,
+        match=r"quick\.beta\.samples is no parameter of the notebook; allowed: model_name",
+    ):
         parameters_of(book.root, "quick", "beta", {"model_name"})
 
 
@@ -205,7 +232,8 @@ def test_an_unreadable_key_counts_as_not_executed(book, capsys):
 
 
 def test_a_process_that_ends_without_a_word(book, monkeypatch):
-    """Papermill's stand-in ends the process that imports it: the worker, or else the notebook's own."""
+    """Papermill's stand-in ends the process that imports it: the worker, or else the notebook's
+    own."""
     book.add("alpha", "1")
     environment = {**os.environ, "PYTHONPATH": str(book.root / "shadow")}
     (book.root / "shadow").mkdir()
@@ -229,11 +257,15 @@ def test_the_kernel_knows_its_profile(book):
 @pytest.mark.parametrize(
     ("profile", "cores", "memory", "gpu", "jobs"),
     [
-        ("quick", 2, 24, False, 2), ("quick", 2, 8, False, 1), ("quick", 1, 24, False, 1),
-        ("quick", 16, 128, False, 4), ("quick", 2, 2, False, 1), ("quick", 2, 24, True, 1),
+        ("quick", 2, 24, False, 2),
+        ("quick", 2, 8, False, 1),
+        ("quick", 1, 24, False, 1),
+        ("quick", 16, 128, False, 4),
+        ("quick", 2, 2, False, 1),
+        ("quick", 2, 24, True, 1),
         ("book", 2, 24, False, 1),
     ],
-)  # fmt: skip
+)
 def test_how_many_run_at_once(profile, cores, memory, gpu, jobs, monkeypatch, tmp_path):
     monkeypatch.setattr("prunebook.book.run.usable_cores", lambda: cores)
     monkeypatch.setattr("prunebook.book.run.usable_memory", lambda: memory * 2**30)
@@ -242,14 +274,21 @@ def test_how_many_run_at_once(profile, cores, memory, gpu, jobs, monkeypatch, tm
 
 
 def test_only_embedded_models_are_prepared():
-    pages = [{"model_name": "an-organisation/a-model"}, {"decoder_name": "smollm2-135m"}, {"samples": 3}]
+    pages = [
+        {"model_name": "an-organisation/a-model"},
+        {"decoder_name": "smollm2-135m"},
+        {"samples": 3},
+    ]
     assert _models_of(pages) == ["smollm2-135m"]
 
 
 def test_after_a_failure_nothing_more_starts_if_so_asked(book):
     book.add("alpha", "raise KeyError('no')", year=2026)
     book.add("beta", "1", year=2025)
-    assert statuses(run_notebooks(book.root, jobs=1, fail_fast=True)) == {"alpha": "failed", "beta": "not started"}
+    assert statuses(run_notebooks(book.root, jobs=1, fail_fast=True)) == {
+        "alpha": "failed",
+        "beta": "not started",
+    }
     assert statuses(run_notebooks(book.root)) == {"alpha": "failed", "beta": "ran"}
 
 
@@ -260,19 +299,30 @@ def test_only_pages_that_changes_since_a_revision_reach(book):
     with pytest.raises(UserError, match=r"git says: .*; give a revision of"):
         run_notebooks(book.root, since="HEAD")
     (book.root / "lib").unlink()
-    shutil.copytree(PACKAGE, book.root / "lib" / "prunebook", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        PACKAGE, book.root / "lib" / "prunebook", ignore=shutil.ignore_patterns("__pycache__")
+    )
     git = ["git", "-C", str(book.root), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *command], check=True)
-    assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "as in HEAD", "beta": "as in HEAD"}
+    assert statuses(run_notebooks(book.root, since="HEAD")) == {
+        "alpha": "as in HEAD",
+        "beta": "as in HEAD",
+    }
     book.add("beta", "2", year=2025)
-    assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "as in HEAD", "beta": "ran"}
+    assert statuses(run_notebooks(book.root, since="HEAD")) == {
+        "alpha": "as in HEAD",
+        "beta": "ran",
+    }
     subprocess.run([*git, "commit", "-qam", "second"], check=True)
     errors = book.root / "lib" / "prunebook" / "errors.py"
     errors.write_text(errors.read_text() + "# changed\n")
     subprocess.run([*git, "commit", "-qam", "third"], check=True)
     # The library that runs is the first one; at HEAD it is another, which only alpha reaches.
-    assert statuses(run_notebooks(book.root, since="HEAD")) == {"alpha": "ran", "beta": "as in HEAD"}
+    assert statuses(run_notebooks(book.root, since="HEAD")) == {
+        "alpha": "ran",
+        "beta": "as in HEAD",
+    }
     with pytest.raises(UserError, match=r"git says: .*no-such.*; give a revision of"):
         run_notebooks(book.root, since="no-such")
 
@@ -291,7 +341,8 @@ def test_modules_of_the_book_need_no_extra():
     """Only the run or the build itself may ask for the `book` extra."""
     code = (
         "import sys\n"
-        "extra = ('IPython', 'ipykernel', 'jupyter_client', 'matplotlib', 'myst_nb', 'papermill', 'sphinx',"
+        "extra = ('IPython', 'ipykernel', 'jupyter_client', 'matplotlib', 'myst_nb', "
+        "'papermill', 'sphinx',"
         " 'sphinx_external_toc')\n"
         "sys.modules.update(dict.fromkeys(extra))\n"
         "import prunebook.cli\n"

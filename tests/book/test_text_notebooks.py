@@ -53,7 +53,8 @@ The end, see [LoRA](details/LoRA.md#lora).
 
 @pytest.fixture
 def page(book):
-    """`page(text)` writes `concepts/why.md` into a book with a page beside it that is none to execute."""
+    """`page(text)` writes `concepts/why.md` into a book with a page beside it that is none to
+    execute."""
     write_sources(book.root)
 
     def write(text=PAGE, name="why"):
@@ -69,8 +70,20 @@ def test_reading(page, book):
     runnable = page()
     assert read_pages(book.root) == [runnable]
     notebook = runnable.read()
-    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code", "markdown", "code", "markdown"]
-    assert [cell.metadata.get("tags") for cell in notebook.cells] == [None, ["parameters"], None, ["hide-input"], None]
+    assert [cell.cell_type for cell in notebook.cells] == [
+        "markdown",
+        "code",
+        "markdown",
+        "code",
+        "markdown",
+    ]
+    assert [cell.metadata.get("tags") for cell in notebook.cells] == [
+        None,
+        ["parameters"],
+        None,
+        ["hide-input"],
+        None,
+    ]
     assert notebook.cells[1].source == "samples = 1\nwindows: int = 2"
     assert 'no = "cell"' in notebook.cells[2].source
     assert [place(notebook, index) for index in (1, 3)] == ["line 11", "line 25"]
@@ -92,8 +105,14 @@ def test_reading(page, book):
             PAGE.replace(":tags: [hide-input]", ":tags: hide-input"),
             r"why\.md: not a readable text notebook: 'hide-input' is not",
         ),
-        (PAGE.replace(":tags: [hide-input]", ":tags: [hide"), r"why\.md: not a readable text notebook: Code cell 3"),
-        (PAGE.replace(":tags: [hide-input]", ":load: none.py"), r"why\.md: not a readable text notebook: Can't read"),
+        (
+            PAGE.replace(":tags: [hide-input]", ":tags: [hide"),
+            r"why\.md: not a readable text notebook: Code cell 3",
+        ),
+        (
+            PAGE.replace(":tags: [hide-input]", ":load: none.py"),
+            r"why\.md: not a readable text notebook: Can't read",
+        ),
     ],
 )
 def test_unreadable_pages(page, book, text, message):
@@ -131,7 +150,9 @@ def test_run_skip_and_failure(page, book):
     assert "rerun: prunebook run concepts/details/broken --profile quick" in text
     folder = book.root / "_build" / "executed" / "quick" / "concepts"
     assert f"kept: {folder}/details/broken.failed.ipynb, broken.log" in text
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock") == [
+    assert sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
+    ) == [
         "broken.failed.ipynb",
         "broken.log",
         "why.ipynb",
@@ -140,7 +161,10 @@ def test_run_skip_and_failure(page, book):
     ]
     executed = nbformat.read(folder / "why.ipynb", 4)
     assert executed.cells[4].outputs[0].text == "2 7\n"
-    assert read_execution(book.root, "quick", "concepts/why").parameters == {"samples": 2, "windows": 7}
+    assert read_execution(book.root, "quick", "concepts/why").parameters == {
+        "samples": 2,
+        "windows": 7,
+    }
 
     page(PAGE.replace("html_theme.sidebar_secondary.remove: true", "other: 1"))
     (again,) = run_notebooks(book.root, ["concepts/why"]).outcomes
@@ -150,7 +174,9 @@ def test_run_skip_and_failure(page, book):
 def test_a_page_has_no_parameter_that_it_does_not_assign(page, book):
     runnable = page()
     profiles(book, **{"concepts/why": {"windws": 7}})
-    message = r"quick\.concepts/why\.windws is no parameter of the notebook; allowed: samples, windows$"
+    message = (
+        r"quick\.concepts/why\.windws is no parameter of the notebook; allowed: samples, windows$"
+    )
     with pytest.raises(UserError, match=message):
         current_key(book.root, "quick", runnable)
     profiles(book)
@@ -206,7 +232,9 @@ def test_lists_of_papers(book):
     assert fill_papers(TAGGED, "concepts/why.md", []) == TAGGED.replace(
         "<!-- papers: criteria-wanda -->\n", "\nNo paper of the book carries this tag yet.\n\n"
     )
-    message = r"^concepts/why\.md: <!-- papers: type-none --> names no tag; allowed: type-unstructured, "
+    message = (
+        r"^concepts/why\.md: <!-- papers: type-none --> names no tag; allowed: type-unstructured, "
+    )
     with pytest.raises(UserError, match=message):
         fill_papers("<!-- papers: type-none -->\n", "concepts/why.md", papers)
 
@@ -215,7 +243,10 @@ def test_lists_of_papers(book):
     ("text", "expected"),
     [
         ("[a](why.md)", "[a](why.ipynb)"),
-        ("[a](why.md#x) [b](./why.md) [c](<why.md>)", "[a](why.ipynb#x) [b](./why.ipynb) [c](<why.ipynb>)"),
+        (
+            "[a](why.md#x) [b](./why.md) [c](<why.md>)",
+            "[a](why.ipynb#x) [b](./why.ipynb) [c](<why.ipynb>)",
+        ),
         ("[a](../concepts/why.md 'title')", "[a](../concepts/why.ipynb 'title')"),
         ("[a](/concepts/why.md) [b](/why.md)", "[a](/concepts/why.ipynb) [b](/why.md)"),
         ("[a](details/w%68y.md)", "[a](details/w%68y.ipynb)"),
@@ -227,7 +258,10 @@ def test_lists_of_papers(book):
         ("```\n[a](why.md)\n```\n", None),
         ("~~~python\n[a](why.md)\n```\n[a](why.md)\n~~~\n", None),
         ("```{code-cell}\n[a](why.md)\n```\n", None),
-        ("```{note}\n[a](why.md)\n```\n[b](why.md)", "```{note}\n[a](why.ipynb)\n```\n[b](why.ipynb)"),
+        (
+            "```{note}\n[a](why.md)\n```\n[b](why.md)",
+            "```{note}\n[a](why.ipynb)\n```\n[b](why.ipynb)",
+        ),
         (
             "````{note}\n```python\n[a](why.md)\n```\n[b](why.md)\n````\n",
             "````{note}\n```python\n[a](why.md)\n```\n[b](why.ipynb)\n````\n",
@@ -250,10 +284,17 @@ def test_a_page_in_the_site(page, book):
     book.add("alpha", "1")
     page()
     (published,) = read_published_pages(book.root)
-    assert (published.name, published.execution, published.images, published.tables) == ("concepts/why", None, 0, 0)
+    assert (published.name, published.execution, published.images, published.tables) == (
+        "concepts/why",
+        None,
+        0,
+        0,
+    )
     papers = read_papers(book.root)
     notebook = text_page(published, papers)
-    assert notebook.cells[0].source.startswith("# Why numbers *differ*\n\n:::{note}\nThe code of this page has not")
+    assert notebook.cells[0].source.startswith(
+        "# Why numbers *differ*\n\n:::{note}\nThe code of this page has not"
+    )
     assert notebook.cells[0].source.endswith("\n:::\n\nText, [types](types.md).")
     assert "[Alpha](../papers/alpha.ipynb)" in notebook.cells[2].source
     assert dict(notebook.metadata) == {
@@ -275,7 +316,9 @@ def test_a_page_in_the_site(page, book):
     ran = replace(published, execution=EXECUTION, current=True)
     notebook = text_page(ran, papers)
     assert notebook.cells[0].source == "# Why numbers *differ*\n\nText, [types](types.md)."
-    line = '<p class="pb-changed">Executed on <time>2026-11-23</time> with profile book in 12 s.</p>'
+    line = (
+        '<p class="pb-changed">Executed on <time>2026-11-23</time> with profile book in 12 s.</p>'
+    )
     assert notebook.cells[-1].source == line
     assert notebook.cells[3].outputs == outputs[2:]
     assert (ran.images, ran.tables) == (1, 1)
@@ -296,7 +339,10 @@ def test_assembled_links_and_files(page, book):
     site = assemble(book.root, read_published(book.root), read_published_pages(book.root))
     assert not (site / "concepts" / "why.md").exists()
     assert (book.root / "concepts" / "why.md").read_text() == PAGE
-    assert "Text, [types](types.md)." in nbformat.read(site / "concepts" / "why.ipynb", 4).cells[0].source
+    assert (
+        "Text, [types](types.md)."
+        in nbformat.read(site / "concepts" / "why.ipynb", 4).cells[0].source
+    )
     assert (
         (site / "concepts/details/LoRA.md")
         .read_text()
@@ -315,5 +361,7 @@ def test_assembled_links_and_files(page, book):
 def test_a_page_without_a_title_is_refused(page, book, text):
     page(f"---\nkernelspec: {{name: python3, display_name: P}}\n---\n{text}")
     (published,) = read_published_pages(book.root)
-    with pytest.raises(UserError, match=r"^concepts/why\.md: must begin with its title, '# \.\.\.'$"):
+    with pytest.raises(
+        UserError, match=r"^concepts/why\.md: must begin with its title, '# \.\.\.'$"
+    ):
         text_page(published, [])

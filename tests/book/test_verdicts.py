@@ -7,17 +7,27 @@ from prunebook.book.verdicts import shown_claims, with_verdicts
 from prunebook.claims import CLAIM_MIME
 
 RESULT = {
-    "rows": [], "protocol": {"model": "m", "device": "one CPU"}, "versions": {}, "date": "2026-11-30",
+    "rows": [],
+    "protocol": {"model": "m", "device": "one CPU"},
+    "versions": {},
+    "date": "2026-11-30",
     "commit": "abc",
-}  # fmt: skip
+}
 ORIGIN = "Recorded on 2026-11-30 (profile book, one CPU, commit abc)."
 
 
 def claim(key, verdict, ours="1"):
     return {
-        "key": key, "statement": f"The {key}", "paper": "7", "source": "Table 1", "ours": ours,
-        "verdict": verdict, "protocol": {"windows": 2}, "reason": None, "gap": None,
-    }  # fmt: skip
+        "key": key,
+        "statement": f"The {key}",
+        "paper": "7",
+        "source": "Table 1",
+        "ours": ours,
+        "verdict": verdict,
+        "protocol": {"windows": 2},
+        "reason": None,
+        "gap": None,
+    }
 
 
 def run(*claims):
@@ -67,7 +77,8 @@ def test_boxes_of_a_page_show_the_verdicts_given():
     source = notebook(claim("a", "not_judged"), claim("b", "not_judged"))
     before = nbformat.writes(source)
     shown = shown_claims(
-        [claim("a", "not_judged"), claim("b", "not_judged")], run(claim("b", "fails"), claim("z", "tie"))
+        [claim("a", "not_judged"), claim("b", "not_judged")],
+        run(claim("b", "fails"), claim("z", "tie")),
     )
     page = with_verdicts(source, shown)
     assert nbformat.writes(source) == before

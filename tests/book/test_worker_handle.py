@@ -22,9 +22,12 @@ def run(tmp_path):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
         (tmp_path / f"{name}.ipynb").write_text(nbformat.writes(notebook))
         job = {
-            "input": str(tmp_path / f"{name}.ipynb"), "output": str(tmp_path / f"{name}.out.ipynb"),
-            "parameters": {}, "cwd": str(tmp_path), "log": str(tmp_path / f"{name}.log"),
-        }  # fmt: skip
+            "input": str(tmp_path / f"{name}.ipynb"),
+            "output": str(tmp_path / f"{name}.out.ipynb"),
+            "parameters": {},
+            "cwd": str(tmp_path),
+            "log": str(tmp_path / f"{name}.log"),
+        }
         cells = []
         ended = workers.execute(job, cells.append)
         outputs = []
@@ -65,7 +68,9 @@ def test_modules_are_imported_before_the_fork_and_a_missing_one_is_told(workers,
 
 @needs_fork
 def test_notebooks_of_one_worker_do_not_see_each_other(workers, run):
-    _, first, _ = run(workers, "import builtins\nbuiltins.mark = 1\nprint(__import__('os').getppid())")
+    _, first, _ = run(
+        workers, "import builtins\nbuiltins.mark = 1\nprint(__import__('os').getppid())"
+    )
     _, second, _ = run(workers, "import builtins\nprint(hasattr(builtins, 'mark'))")
     assert second == "False\n"
     assert int(first) != os.getpid()
@@ -73,7 +78,12 @@ def test_notebooks_of_one_worker_do_not_see_each_other(workers, run):
 
 def test_a_failing_cell_is_told_with_its_first_line(workers, run):
     ended, _, _ = run(workers, "# it fails\nraise ValueError('no\\nway')")
-    assert ended.failure == {"cell": 0, "line": "# it fails", "error": "ValueError", "message": "no"}
+    assert ended.failure == {
+        "cell": 0,
+        "line": "# it fails",
+        "error": "ValueError",
+        "message": "no",
+    }
 
 
 def test_a_long_message_is_cut_so_that_its_report_stays_whole(workers, run):

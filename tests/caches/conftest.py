@@ -5,7 +5,8 @@ import pytest
 
 @pytest.fixture
 def generate():
-    """`generate(model, ids, cache, new=12, **options)`: greedy tokens `[n, new]` after the prompt."""
+    """`generate(model, ids, cache, new=12, **options)`: greedy tokens `[n, new]` after the
+    prompt."""
 
     def run(model, ids, cache, new=12, **options):
         fixed = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "max_new_tokens": new}

@@ -1,4 +1,5 @@
-"""Caches in plain `generate`: equal to the plain cache with a full budget, to rows alone in a batch; refusals."""
+"""Caches in plain `generate`: equal to the plain cache with a full budget, to rows alone in a
+batch; refusals."""
 
 import functools
 
@@ -13,10 +14,13 @@ from prunebook.caches.attention import install
 from prunebook.errors import UserError
 
 CACHES = {
-    "h2o": H2OCache, "keyformer": functools.partial(KeyformerCache, new_tokens=12), "window": WindowCache,
-    "random": RandomCache, "average": functools.partial(H2OCache, average=True),
+    "h2o": H2OCache,
+    "keyformer": functools.partial(KeyformerCache, new_tokens=12),
+    "window": WindowCache,
+    "random": RandomCache,
+    "average": functools.partial(H2OCache, average=True),
     "sinks": functools.partial(WindowCache, sinks=2),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"])
@@ -32,7 +36,9 @@ def test_a_full_budget_is_the_plain_cache(make_model, generate, padded, family):
 @pytest.mark.parametrize("name", CACHES)
 def test_a_padded_row_is_the_row_alone(make_model, generate, padded, name):
     model, (ids, mask), make = make_model("llama"), padded, CACHES[name]
-    together, first, second = make(0.4), make(0.4), make(0.4)
+    together = make(0.4)
+    first = make(0.4)
+    second = make(0.4)
     both = generate(model, ids, together, attention_mask=mask)
     assert torch.equal(both[:1], generate(model, ids[:1], first))
     assert torch.equal(both[1:], generate(model, ids[1:, 7:], second))
@@ -44,8 +50,10 @@ def test_a_padded_row_is_the_row_alone(make_model, generate, padded, name):
 
 @pytest.mark.parametrize("name", CACHES)
 def test_under_autocast_values_are_narrower_than_keys(make_model, tokens, name):
-    """The rotary embedding gives float32 queries and keys there; a full budget is then the plain cache, too."""
-    model, found = make_model("llama"), []
+    """The rotary embedding gives float32 queries and keys there; a full budget is then the plain
+    cache, too."""
+    model = make_model("llama")
+    found = []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for cache in (CACHES[name](1.0), DynamicCache()):
             model(tokens[:, :12], past_key_values=cache)
@@ -56,7 +64,8 @@ def test_under_autocast_values_are_narrower_than_keys(make_model, tokens, name):
 @pytest.mark.parametrize("name", CACHES)
 def test_decoding_is_attention_masked_to_the_kept_tokens(make_model, tokens, name):
     """Nothing dropped, and a mask a head made from what the cache says it kept."""
-    model, cache = make_model("llama", num_hidden_layers=1), CACHES[name](0.5)
+    model = make_model("llama", num_hidden_layers=1)
+    cache = CACHES[name](0.5)
     with torch.no_grad():
         model(tokens[:, :12], past_key_values=cache)
         kept = cache.layers[0].positions.clone()
@@ -79,7 +88,9 @@ def test_beams_carry_their_own_tokens(make_model, generate, padded):
 
 
 def test_a_second_turn_is_reading_token_by_token(make_model, tokens):
-    model, whole, single = make_model("llama"), H2OCache(0.5), H2OCache(0.5)
+    model = make_model("llama")
+    whole = H2OCache(0.5)
+    single = H2OCache(0.5)
     with torch.no_grad():
         for cache in (whole, single):
             model(tokens[:, :8], past_key_values=cache)
@@ -104,7 +115,8 @@ def test_products_beyond_float16_are_the_plain_caches(make_model, generate, toke
     for block in model.model.layers:
         for linear in (block.self_attn.q_proj, block.self_attn.k_proj):
             linear.weight.data.mul_(150 / linear(torch.randn(64, linear.in_features).half()).std())
-    plain, pruned = DynamicCache(), H2OCache(1.0)
+    plain = DynamicCache()
+    pruned = H2OCache(1.0)
     for part in (tokens[:, :12], tokens[:, 12:13]):
         logits = [model(part, past_key_values=cache).logits for cache in (plain, pruned)]
         assert logits[0].isfinite().all()
@@ -127,7 +139,8 @@ def test_other_calls_are_unchanged(make_model, tokens):
 
 
 def test_a_wrapper_of_another_library_stays(make_model, tokens, generate):
-    model, calls = make_model("llama"), []
+    model = make_model("llama")
+    calls = []
     expected = generate(model, tokens, H2OCache(0.5))
     ours = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -145,7 +158,8 @@ def test_a_wrapper_of_another_library_stays(make_model, tokens, generate):
 
 
 def test_a_cache_can_be_used_again_after_reset(make_model, tokens, generate):
-    model, cache = make_model("llama"), H2OCache(0.5)
+    model = make_model("llama")
+    cache = H2OCache(0.5)
     first = generate(model, tokens, cache)
     cache.reset()
     assert torch.equal(generate(model, tokens, cache), first)
@@ -155,21 +169,31 @@ def test_attention_that_does_not_show_its_queries(make_model, tokens):
     model = make_model("llama")
     model.set_attn_implementation("eager")
     cache = H2OCache(0.5)
-    with pytest.raises(UserError, match="does not show its queries to the cache; use a decoder model with full causal"):
+    with pytest.raises(
+        UserError,
+        match="does not show its queries to the cache; use a decoder model with full causal",
+    ):
         model(tokens, past_key_values=cache)
     model.set_attn_implementation("sdpa")
-    assert model(tokens, past_key_values=cache).logits.shape[:2] == tokens.shape  # the refusal does not stick
+    # the refusal does not stick
+    assert model(tokens, past_key_values=cache).logits.shape[:2] == tokens.shape
 
 
 @pytest.mark.parametrize(
     ("family", "changes", "what"),
     [
         ("mistral", {}, "MistralAttention uses sliding_window"),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}, "uses sliding_window"),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
+            "uses sliding_window",
+        ),
     ],
 )
 def test_attention_over_a_part_of_the_tokens(make_model, tokens, family, changes, what):
-    with pytest.raises(UserError, match=f"{what}, which cannot be pruned; use a decoder model with full causal"):
+    with pytest.raises(
+        UserError, match=f"{what}, which cannot be pruned; use a decoder model with full causal"
+    ):
         make_model(family, **changes)(tokens, past_key_values=WindowCache(0.5))
 
 
@@ -177,7 +201,9 @@ def test_encoders(make_model, tokens):
     model = make_model("llama")
     for block in model.model.layers:
         block.self_attn.is_causal = False
-    with pytest.raises(UserError, match="LlamaAttention uses encoder attention, which cannot be pruned"):
+    with pytest.raises(
+        UserError, match="LlamaAttention uses encoder attention, which cannot be pruned"
+    ):
         model(tokens, past_key_values=H2OCache(0.5))
 
 
@@ -193,5 +219,7 @@ def test_masks_that_are_not_causal(make_model, tokens):
 
 
 def test_too_small_a_share_of_a_short_prompt(make_model, tokens, generate):
-    with pytest.raises(UserError, match=r"budget 0.05 of a prompt of 16 tokens is less than one token"):
+    with pytest.raises(
+        UserError, match=r"budget 0.05 of a prompt of 16 tokens is less than one token"
+    ):
         generate(make_model("llama"), tokens, pb.caches.H2OCache(0.05))

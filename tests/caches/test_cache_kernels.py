@@ -1,4 +1,5 @@
-"""Caches by the kernels, in Triton's interpreter or on a GPU: the tokens that the torch path keeps, to the last one."""
+"""Caches by the kernels, in Triton's interpreter or on a GPU: the tokens that the torch path keeps,
+to the last one."""
 
 import functools
 
@@ -15,8 +16,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture
 def with_kernels(monkeypatch):
-    """`with_kernels(True or False)`: whether the dispatchers choose kernels from now on. The list that it gives back
-    gets the name of each kernel as it is launched."""
+    """`with_kernels(True or False)`: whether the dispatchers choose kernels from now on. The list
+    that it gives back gets the name of each kernel as it is launched."""
     launched = []
 
     def watch(module, name):
@@ -42,14 +43,20 @@ def with_kernels(monkeypatch):
 
 
 def drive(cache, batch, kv_heads, group, n, new, padded, seed):
-    """The kept positions of each row and KV head after the prompt and after each token, outputs, and final scores."""
+    """The kept positions of each row and KV head after the prompt and after each token, outputs,
+    and final scores."""
     generator = torch.Generator().manual_seed(seed)
     heads = (kv_heads * group, kv_heads, kv_heads)
-    drawn = [torch.randn(batch, n + new, h, 16, generator=generator).transpose(1, 2).to(DEVICE) * 1.5 for h in heads]
+    drawn = [
+        torch.randn(batch, n + new, h, 16, generator=generator).transpose(1, 2).to(DEVICE) * 1.5
+        for h in heads
+    ]
     valid = torch.ones(batch, n + new, dtype=torch.bool, device=DEVICE)
     if padded:
         valid[1, : n // 3] = valid[1, n // 2] = False
-    layer, sets, outputs = cache.layer_class_to_replicate(), [], []
+    layer = cache.layer_class_to_replicate()
+    sets = []
+    outputs = []
     layer.read_prompt(*(x[:, :, :n] for x in drawn), valid[:, :n], 0.25, 1)
     for t in range(n, n + new + 1):
         sets.append([[sorted(p[p >= 0].tolist()) for p in row] for row in layer.positions])
@@ -81,14 +88,18 @@ def test_the_same_tokens_are_kept(with_kernels, make, batch, kv_heads, group, n,
     assert layer.keys.shape == reference.keys.shape
 
 
-@pytest.mark.parametrize("make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=3)])
+@pytest.mark.parametrize(
+    "make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=3)]
+)
 def test_in_a_model(with_kernels, make_model, generate, padded, make):
-    """A generation with queries and keys as a model makes them: the same tokens written and kept. A window has no mass
-    to read from the prompt."""
+    """A generation with queries and keys as a model makes them: the same tokens written and kept. A
+    window has no mass to read from the prompt."""
     model, (ids, mask) = make_model("llama").to(DEVICE), (x.to(DEVICE) for x in padded)
-    written, kept = [], []
+    written = []
+    kept = []
     for kernels in (False, True):
-        launched, cache = with_kernels(kernels), make(0.4)
+        launched = with_kernels(kernels)
+        cache = make(0.4)
         written.append(generate(model, ids, cache, new=3, attention_mask=mask))
         kept.append([layer.positions for layer in cache.layers])
         layers = kernels * len(cache.layers)

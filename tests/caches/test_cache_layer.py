@@ -1,4 +1,5 @@
-"""A layer's kept tokens, scores and outputs against the papers' rules, computed directly from whole matrices."""
+"""A layer's kept tokens, scores and outputs against the papers' rules, computed directly from whole
+matrices."""
 
 import pytest
 import torch
@@ -22,26 +23,36 @@ def case(seed, batch, kv_heads, group, n, new):
     """Float64 queries, keys and values `[batch, heads, n + new, 4]`."""
     generator = torch.Generator().manual_seed(seed)
     heads = (kv_heads * group, kv_heads, kv_heads)
-    return [torch.randn(batch, h, n + new, 4, generator=generator, dtype=torch.float64) * 1.5 for h in heads]
+    return [
+        torch.randn(batch, h, n + new, 4, generator=generator, dtype=torch.float64) * 1.5
+        for h in heads
+    ]
 
 
 def drive(layer, query, keys, values, valid, n):
-    """The kept positions after the prompt and after each token, per row and KV head, and the outputs."""
-    kept = lambda: [[set(p[p >= 0].tolist()) for p in row] for row in layer.positions]  # noqa: E731
+    """The kept positions after the prompt and after each token, per row and KV head, and the
+    outputs."""
+    kept = lambda: [[set(p[p >= 0].tolist()) for p in row] for row in layer.positions]
     layer.read_prompt(query[:, :, :n], keys[:, :, :n], values[:, :, :n], valid[:, :n], SCALING, 2)
-    sets, outputs = [kept()], []
+    sets = [kept()]
+    outputs = []
     for t in range(n, query.shape[2]):
         now = (slice(None), slice(None), slice(t, t + 1))
-        outputs.append(layer.decode(query[now], keys[now], values[now], valid[:, t : t + 1], SCALING))
+        outputs.append(
+            layer.decode(query[now], keys[now], values[now], valid[:, t : t + 1], SCALING)
+        )
         sets.append(kept())
     return sets, torch.cat(outputs, 1) if outputs else None
 
 
 def direct(query, keys, values, n, total, recent, gain, average=False):
-    """The rule for one row and KV head, nothing dropped, evicted tokens masked: sets, outputs and scores.
+    """The rule for one row and KV head, nothing dropped, evicted tokens masked: sets, outputs and
+    scores.
 
     Args:
-        query: `[group, T, d]`. keys, values: `[T, d]`. gain: `(logits [group, tokens], query, tokens)` to their gains.
+        query: `[group, T, d]`.
+        keys, values: `[T, d]`.
+        gain: `(logits [group, tokens], query, tokens)` to their gains.
     """
     length = len(keys)
     logits = query @ keys.T * SCALING
@@ -54,7 +65,8 @@ def direct(query, keys, values, n, total, recent, gain, average=False):
         scores[: t + 1] += gain(logits[:, t, : t + 1], t, list(range(t + 1))).sum(0)
     others = sorted(range(max(n - recent, 0)), key=lambda j: compared(j, n))
     kept = sorted(set(range(n)) - set(others[: max(n - total, 0)]))
-    sets, outputs = [set(kept)], []
+    sets = [set(kept)]
+    outputs = []
     for t in range(n, length):
         kept.append(t)
         masked = torch.full_like(logits[:, t], -torch.inf)
@@ -87,16 +99,27 @@ def keyformer_gain(n, tau, steps, seed):
 @st.composite
 def layouts(draw):
     """Sizes, and which tokens of each row are padding, anywhere but never all of a prompt."""
-    batch, n, new = draw(st.integers(1, 3)), draw(st.integers(2, 14)), draw(st.integers(0, 10))
+    batch = draw(st.integers(1, 3))
+    n = draw(st.integers(2, 14))
+    new = draw(st.integers(0, 10))
     valid = torch.ones(batch, n + new, dtype=torch.bool)
     for row in range(batch):
         kind = draw(st.sampled_from(["whole", "left", "anywhere"]))
         if kind == "left":
             valid[row, : draw(st.integers(0, n - 1))] = False
         if kind == "anywhere":
-            valid[row] = torch.tensor(draw(st.lists(st.booleans(), min_size=n + new, max_size=n + new)))
+            valid[row] = torch.tensor(
+                draw(st.lists(st.booleans(), min_size=n + new, max_size=n + new))
+            )
             valid[row, draw(st.integers(0, n - 1))] = True
-    sizes = draw(st.integers(0, 10**6)), batch, draw(st.integers(1, 2)), draw(st.integers(1, 3)), n, new
+    sizes = (
+        draw(st.integers(0, 10**6)),
+        batch,
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 3)),
+        n,
+        new,
+    )
     return sizes, valid, draw(st.integers(1, 12)), draw(st.floats(0, 1))
 
 
@@ -106,7 +129,8 @@ def test_kept_tokens_and_outputs_are_those_of_the_rule(layout, rule):
     sizes, valid, budget, recent = layout
     _, batch, kv_heads, group, n, _ = sizes
     query, keys, values = case(*sizes)
-    keyformer, average = rule == "keyformer", rule == "average"
+    keyformer = rule == "keyformer"
+    average = rule == "average"
     cache = H2OCache(budget, recent, average=average)
     if keyformer:
         cache = KeyformerCache(budget, recent, tau=(0.5, 2.0), new_tokens=4, seed=11)
@@ -114,19 +138,28 @@ def test_kept_tokens_and_outputs_are_those_of_the_rule(layout, rule):
     layer = make_layer(cache)
     sets, outputs = drive(layer, query, keys, values, valid, n)
     for row in range(batch):
-        real, length = valid[row], int(valid[row, :n].sum())
+        real = valid[row]
+        length = int(valid[row, :n].sum())
         gain = keyformer_gain(length, (0.5, 2.0), 4, 11) if keyformer else h2o_gain
         for head in range(kv_heads):
             of_group = slice(head * group, (head + 1) * group)
             expected, wanted, scores = direct(
-                query[row, of_group, real], keys[row, head, real], values[row, head, real], length, total, window,
-                gain(head), average,
-            )  # fmt: skip
+                query[row, of_group, real],
+                keys[row, head, real],
+                values[row, head, real],
+                length,
+                total,
+                window,
+                gain(head),
+                average,
+            )
             seen = [0, *real[n:].cumsum(0).tolist()]
             assert [s[row][head] for s in sets] == [expected[count] for count in seen]
             held = layer.positions[row, head] >= 0
             positions = layer.positions[row, head, held]
-            torch.testing.assert_close(layer.scores[row, head, held], scores[positions], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                layer.scores[row, head, held], scores[positions], rtol=1e-9, atol=1e-9
+            )
             if wanted:
                 found = outputs[row, real[n:]].unflatten(1, (kv_heads, group))[:, head]
                 torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-9, atol=1e-9)
@@ -143,7 +176,9 @@ def test_fractions_are_of_each_row_s_own_prompt():
 
 def test_equal_logits_keep_the_first_and_the_last():
     query, keys, values = case(0, 1, 2, 2, 12, 8)
-    sets, _ = drive(make_layer(H2OCache(6, recent=2)), query * 0, keys, values, torch.ones(1, 20).bool(), 12)
+    sets, _ = drive(
+        make_layer(H2OCache(6, recent=2)), query * 0, keys, values, torch.ones(1, 20).bool(), 12
+    )
     for t, kept in enumerate(sets, 12):
         assert kept[0] == [{0, 1, 2, 3, t - 2, t - 1}] * 2
 
@@ -163,14 +198,19 @@ def test_a_window_is_the_newest_tokens():
 
 
 def test_random_caches_hold_a_uniform_sample_of_the_past():
-    heads, n, new = 4000, 10, 6
+    heads = 4000
+    n = 10
+    new = 6
     query, keys, values = (torch.zeros(1, heads, n + new, 1) for _ in range(3))
     layer = make_layer(RandomCache(6, recent=2, seed=5))
     sets, _ = drive(layer, query, keys, values, torch.ones(1, n + new).bool(), n)
     for t, kept in ((n, sets[0][0]), (n + new, sets[-1][0])):
         shares = torch.tensor([sum(j in of_head for of_head in kept) / heads for j in range(t)])
         assert (shares[-2:] == 1).all()
-        torch.testing.assert_close(shares[:-2], torch.full((t - 2,), 4 / (t - 2)), atol=0.04, rtol=0)  # 5 sd
+        # 5 sd
+        torch.testing.assert_close(
+            shares[:-2], torch.full((t - 2,), 4 / (t - 2)), atol=0.04, rtol=0
+        )
 
 
 def test_memory_is_flat_in_decoding():
@@ -179,10 +219,15 @@ def test_memory_is_flat_in_decoding():
     valid = torch.ones(2, 56).bool()
 
     def size():
-        return sum(x.untyped_storage().nbytes() for x in vars(layer).values() if isinstance(x, torch.Tensor))
+        return sum(
+            x.untyped_storage().nbytes()
+            for x in vars(layer).values()
+            if isinstance(x, torch.Tensor)
+        )
 
     drive(layer, query[:, :, :17], keys[:, :, :17], values[:, :, :17], valid[:, :17], 16)
-    slots, before = layer.keys.data_ptr(), size()
+    slots = layer.keys.data_ptr()
+    before = size()
     assert layer.keys.shape[2] == 9  # the budget and one
     layer.decode(query[:, :, 17:], keys[:, :, 17:], values[:, :, 17:], valid[:, 17:], SCALING)
     assert (layer.keys.data_ptr(), size()) == (slots, before)
@@ -219,7 +264,8 @@ def test_rows_carry_all_that_is_known_about_them(how):
     query, keys, values = case(6, 3, 2, 2, 12, 8)
     valid = torch.ones(3, 20, dtype=torch.bool)
     valid[2, :6] = False
-    layer, other = make_layer(H2OCache(0.5)), make_layer(H2OCache(0.5))
+    layer = make_layer(H2OCache(0.5))
+    other = make_layer(H2OCache(0.5))
     drive(layer, query[:, :, :15], keys[:, :, :15], values[:, :, :15], valid[:, :15], 12)
     index = torch.tensor(rows)
     if how == "reorder":
@@ -228,11 +274,16 @@ def test_rows_carry_all_that_is_known_about_them(how):
         layer.batch_select_indices(index)
     else:
         layer.batch_repeat_interleave(2)
-    query, keys, values, valid = query[rows], keys[rows], values[rows], valid[rows]
+    query = query[rows]
+    keys = keys[rows]
+    values = values[rows]
+    valid = valid[rows]
     drive(other, query[:, :, :15], keys[:, :, :15], values[:, :, :15], valid[:, :15], 12)
     rest = (query[:, :, 15:], keys[:, :, 15:], values[:, :, 15:], valid[:, 15:], SCALING)
     torch.testing.assert_close(layer.decode(*rest), other.decode(*rest))
-    for mine, theirs in zip(layer.positions.flatten(0, 1), other.positions.flatten(0, 1), strict=True):
+    for mine, theirs in zip(
+        layer.positions.flatten(0, 1), other.positions.flatten(0, 1), strict=True
+    ):
         assert set(mine.tolist()) == set(theirs.tolist())
 
 

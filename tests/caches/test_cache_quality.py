@@ -1,4 +1,5 @@
-"""Quality under a budget: equal to reading token by token, and to the ordinary NLL without pruning."""
+"""Quality under a budget: equal to reading token by token, and to the ordinary NLL without
+pruning."""
 
 import math
 
@@ -15,7 +16,9 @@ from prunebook.errors import UserError
 def test_nll_is_that_of_token_by_token(make_model, tokens, monkeypatch, rows, logits_at_once):
     monkeypatch.setattr("prunebook.caches.quality._ROWS", rows)
     monkeypatch.setattr("prunebook.caches.quality._BATCH_TOKENS", logits_at_once)
-    model, cache, losses = make_model("llama"), H2OCache(4), []
+    model = make_model("llama")
+    cache = H2OCache(4)
+    losses = []
     found = measure(model, tokens, lambda: H2OCache(4), prompt=6)
     with torch.no_grad():
         logits = model(tokens[:, :6], past_key_values=cache).logits
@@ -24,15 +27,21 @@ def test_nll_is_that_of_token_by_token(make_model, tokens, monkeypatch, rows, lo
             logits = model(tokens[:, t : t + 1], past_key_values=cache).logits
     torch.testing.assert_close(found.nll, torch.stack(losses, 1).mean(1), atol=1e-5, rtol=1e-5)
     assert found.tokens == 70
-    assert perplexity(model, tokens, lambda: H2OCache(4), prompt=6) == pytest.approx(found.perplexity, rel=1e-6)
+    assert perplexity(model, tokens, lambda: H2OCache(4), prompt=6) == pytest.approx(
+        found.perplexity, rel=1e-6
+    )
 
 
 def test_without_pruning_it_is_the_ordinary_nll(make_model, tokens):
     model = make_model("llama")
     with torch.no_grad():
-        expected = F.cross_entropy(model(tokens).logits[:, 5:-1].mT, tokens[:, 6:], reduction="none").mean(1)
+        expected = F.cross_entropy(
+            model(tokens).logits[:, 5:-1].mT, tokens[:, 6:], reduction="none"
+        ).mean(1)
     for options in ((), (lambda: H2OCache(1.0),)):
-        torch.testing.assert_close(measure(model, tokens, *options, prompt=6).nll, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            measure(model, tokens, *options, prompt=6).nll, expected, atol=1e-5, rtol=1e-5
+        )
     pruned = measure(model, tokens, lambda: WindowCache(2), prompt=6).nll
     assert (pruned - expected).abs().min() > 1e-3
     everything = measure(model, tokens, prompt=1)
@@ -40,12 +49,16 @@ def test_without_pruning_it_is_the_ordinary_nll(make_model, tokens):
 
 
 def test_recall(make_model, tokens):
-    model, text, passage = make_model("llama"), tokens[0], tokens[1, :9]
+    model = make_model("llama")
+    text = tokens[0]
+    passage = tokens[1, :9]
     found = recall(model, text, passage, depth=0.25, cue=3)
     whole = torch.cat([text[:4], passage, text[4:], passage])[None]
     with torch.no_grad():
         logits = model(whole).logits[0, -7:-1]
-    assert found.log_probability == pytest.approx(-F.cross_entropy(logits, passage[3:]).item(), abs=1e-5)
+    assert found.log_probability == pytest.approx(
+        -F.cross_entropy(logits, passage[3:]).item(), abs=1e-5
+    )
     assert not found.reproduced
     pruned = recall(model, text, passage, lambda: WindowCache(4), depth=0.25, cue=3)
     assert abs(pruned.log_probability - found.log_probability) > 1e-3
@@ -61,15 +74,21 @@ def test_recall_of_what_is_most_probable(make_model, tokens):
 
 @pytest.mark.parametrize("prompt", [0, 16, -1])
 def test_bad_prompts(make_model, tokens, prompt):
-    with pytest.raises(UserError, match=f"prompt {prompt} is not allowed; use 1 to 15 tokens of each window"):
+    with pytest.raises(
+        UserError, match=f"prompt {prompt} is not allowed; use 1 to 15 tokens of each window"
+    ):
         measure(make_model("llama"), tokens, prompt=prompt)
 
 
 def test_bad_needles(make_model, tokens):
     model = make_model("llama")
-    with pytest.raises(UserError, match=r"depth 1.5 is not allowed; use a fraction of the text in \[0, 1\]"):
+    with pytest.raises(
+        UserError, match=r"depth 1.5 is not allowed; use a fraction of the text in \[0, 1\]"
+    ):
         recall(model, tokens[0], tokens[1], depth=1.5)
-    with pytest.raises(UserError, match=r"depth '0' is not allowed; use a fraction of the text in \[0, 1\]"):
+    with pytest.raises(
+        UserError, match=r"depth '0' is not allowed; use a fraction of the text in \[0, 1\]"
+    ):
         recall(model, tokens[0], tokens[1], depth="0")
     with pytest.raises(UserError, match=r"passage \[7, 16\] is not allowed; use tokens \[length\]"):
         recall(model, tokens[0], tokens)

@@ -11,13 +11,16 @@ from prunebook.kernels.attention_mass import attention_mass
 
 
 def drive(cache, logits, n):
-    """Kept positions after the prompt and after each token, for one head whose query t has `logits[t]` on the keys.
+    """Kept positions after the prompt and after each token, for one head whose query t has
+    `logits[t]` on the keys.
 
     Keys are unit vectors, so that a query's entries are its logits.
     """
-    layer, size = cache.layer_class_to_replicate(), len(logits)
+    layer = cache.layer_class_to_replicate()
+    size = len(logits)
     keys = torch.eye(size, dtype=torch.float64)[None, None]
-    query, ones = logits.double()[None, None], torch.ones(1, size, dtype=torch.bool)
+    query = logits.double()[None, None]
+    ones = torch.ones(1, size, dtype=torch.bool)
     layer.read_prompt(query[:, :, :n], keys[:, :, :n], keys[:, :, :n], ones[:, :n], 1.0, 0)
     kept = [sorted(j for j in layer.positions.flatten().tolist() if j >= 0)]
     for t in range(n, size):
@@ -33,16 +36,24 @@ def test_uniform_attention_gives_harmonic_numbers():
     sums = attention_mass(flat, flat, torch.arange(n)[None], 1.0)[0, 0]
     assert [round(sums[j - 1].item(), 2) for j in (1, 10, 100, 900)] == [7.49, 4.66, 2.31, 0.11]
     harmonic = torch.tensor([1 / t for t in range(1, n + 1)], dtype=torch.float64)
-    torch.testing.assert_close(sums.double(), harmonic.flip(0).cumsum(0).flip(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        sums.double(), harmonic.flip(0).cumsum(0).flip(0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_the_sum_prefers_the_old_and_the_mean_the_attended():
-    # Token 3 gets 1/4 of its own query and three quarters of the two after it; token 0 gets 1, 1/2, 1/3, 1/4 and less.
+    # Token 3 gets 1/4 of its own query and three quarters of the two after it; token 0 gets 1, 1/2,
+    # 1/3, 1/4 and less.
     logits = torch.zeros(6, 6)
     logits[4, 3] = logits[5, 3] = math.log(12)  # 12 of 16 and of 17
-    query, keys, positions = logits[None, None], torch.eye(6)[None, None], torch.arange(6)[None]
+    query = logits[None, None]
+    keys = torch.eye(6)[None, None]
+    positions = torch.arange(6)[None]
     sums = attention_mass(query, keys, positions, 1.0)
-    expected = [1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 16 + 1 / 17, 1 / 2 + 1 / 3 + 1 / 4 + 1 / 16 + 1 / 17]
+    expected = [
+        1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 16 + 1 / 17,
+        1 / 2 + 1 / 3 + 1 / 4 + 1 / 16 + 1 / 17,
+    ]
     torch.testing.assert_close(sums[0, 0, :2], torch.tensor(expected))
     assert drive(H2OCache(2, recent=1), logits, 6) == [[0, 5]]  # 2.2 against 1.7
     assert drive(H2OCache(2, recent=1, average=True), logits, 6) == [[3, 5]]  # 0.37 against 0.57

@@ -44,12 +44,15 @@ def test_temperatures():
 
 def test_a_constant_changes_nothing():
     logits = torch.randn(2, 2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(scored(logits + 3.7, new_tokens=8), scored(logits, new_tokens=8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scored(logits + 3.7, new_tokens=8), scored(logits, new_tokens=8), atol=1e-5, rtol=0
+    )
 
 
 def test_without_noise_and_temperature_it_is_h2o(make_model, tokens, generate):
     model = make_model("llama")
-    h2o, plain = H2OCache(0.5, 0.3), KeyformerCache(0.5, 0.3, tau=(1.0, 1.0), noise=False)
+    h2o = H2OCache(0.5, 0.3)
+    plain = KeyformerCache(0.5, 0.3, tau=(1.0, 1.0), noise=False)
     noisy = KeyformerCache(0.5, 0.3, new_tokens=12)
     expected = generate(model, tokens, h2o)
     assert torch.equal(generate(model, tokens, plain), expected)
@@ -57,11 +60,15 @@ def test_without_noise_and_temperature_it_is_h2o(make_model, tokens, generate):
     for a, b in zip(h2o.layers, plain.layers, strict=True):
         assert torch.equal(a.positions, b.positions)
         assert torch.equal(a.scores, b.scores)
-    assert any(not torch.equal(a.positions, b.positions) for a, b in zip(h2o.layers, noisy.layers, strict=True))
+    assert any(
+        not torch.equal(a.positions, b.positions)
+        for a, b in zip(h2o.layers, noisy.layers, strict=True)
+    )
 
 
 def test_the_seed_decides(make_model, tokens, generate):
-    model, kept = make_model("llama"), []
+    model = make_model("llama")
+    kept = []
     for seed in (1, 1, 2):
         cache = KeyformerCache(0.5, new_tokens=12, seed=seed)
         generate(model, tokens, cache)
@@ -73,10 +80,16 @@ def test_the_seed_decides(make_model, tokens, generate):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({}, r"tau \(1.0, 2.0\) needs new_tokens, the number of tokens to generate, as new_tokens=64"),
+        (
+            {},
+            r"tau \(1.0, 2.0\) needs new_tokens, the number of tokens to generate, as new_tokens=64",
+        ),
         ({"new_tokens": 0}, "new_tokens 0 is not allowed; use a whole number >= 1, as 64"),
         ({"tau": 1.0}, r"tau 1.0 is not allowed; use two temperatures, as \(1.0, 2.0\)"),
-        ({"tau": (0, 1), "new_tokens": 4}, r"tau \(0, 1\) is not allowed; use two temperatures of at least 0.01"),
+        (
+            {"tau": (0, 1), "new_tokens": 4},
+            r"tau \(0, 1\) is not allowed; use two temperatures of at least 0.01",
+        ),
         ({"new_tokens": 4, "noise": 1}, "noise 1 is not allowed; use True or False"),
         ({"new_tokens": 4, "seed": -1}, "seed -1 is not allowed; use a whole number >= 0"),
         ({"new_tokens": 4, "budget": 1.2}, "budget 1.2 is not allowed"),

@@ -19,7 +19,10 @@ def test_addresses_are_read_with_and_without_slashes(tmp_path):
     [
         ("", "_config.yml: html.baseurl None must be an address"),
         ("html: {baseurl: 'https://x.org'}", "_config.yml: repository.url None must be an address"),
-        ("html: {baseurl: 'javascript:x'}", "_config.yml: html.baseurl 'javascript:x' must be an address"),
+        (
+            "html: {baseurl: 'javascript:x'}",
+            "_config.yml: html.baseurl 'javascript:x' must be an address",
+        ),
         ("html: [", "_config.yml cannot be read"),
     ],
 )

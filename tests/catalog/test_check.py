@@ -26,8 +26,8 @@ def test_a_sound_book_has_no_problems(book):
     assert lines(book) == []
 
 
-# Cells of the sound notebook: 0 record, 1 title, 2 challenge, 3 method, 4 parameters, 5 source, 6 run,
-# 7 '## Why', 8 and 9 figure, 10 claims, 11 see-also.
+# Cells of the sound notebook: 0 record, 1 title, 2 challenge, 3 method, 4 parameters, 5 source, 6
+# run, 7 '## Why', 8 and 9 figure, 10 claims, 11 see-also.
 def no_title(cells):
     cells[1].source = "Wanda"
 
@@ -97,9 +97,37 @@ def drop(index):
         (wrong_order, [f"cell 6: 'source' comes after 'run'; the order is {ORDER}"]),
         (twice, ["2 cells tagged 'parameters'; one is allowed: join them, or take the tag off"]),
         (text_after_the_end, ["the cell tagged 'see-also' must be the last; move it to the end"]),
-        (drop(3), ["no cell tagged 'method'; add a markdown cell with this tag after the one tagged 'challenge'"]),
-        (drop(4), ["no cell tagged 'parameters'; add a code cell with this tag after the one tagged 'method'"]),
-        (drop(10), ["no cell tagged 'claims'; add a code cell with this tag after the one tagged 'figure'"]),
+        (
+            drop(3),
+            [
+                "no cell tagged 'method'; "
+                "add a markdown cell "
+                "with this tag "
+                "after the "
+                "one tagged "
+                "'challenge'"
+            ],
+        ),
+        (
+            drop(4),
+            [
+                "no cell tagged 'parameters'; "
+                "add a code cell "
+                "with this tag after "
+                "the one tagged "
+                "'method'"
+            ],
+        ),
+        (
+            drop(10),
+            [
+                "no cell tagged 'claims'; "
+                "add a code cell "
+                "with this tag after "
+                "the one tagged "
+                "'figure'"
+            ],
+        ),
         (drop(11), ["no cell tagged 'see-also'; add a markdown cell with this tag at the end"]),
         (drop(9), []),
     ],
@@ -116,7 +144,8 @@ def test_a_missing_challenge_note(book):
     del content.cells[2]
     write(book, record(), content)
     assert lines(book) == [
-        f"{WANDA}: no cell tagged 'challenge'; add a markdown cell with this tag after the one tagged 'record'",
+        f"{WANDA}: no cell tagged 'challenge'; add a markdown cell with this tag after the one "
+        f"tagged 'record'",
         f"challenge/challenge.md: {WANDA}: needs one cell tagged 'challenge', has 0",
     ]
 
@@ -148,7 +177,9 @@ def test_problems_of_all_files_come_together(book):
 
 def test_slug_unlike_the_file_name(book):
     write(book, {"slug": "scaling"}, notebook(record()))
-    assert lines(book) == ["papers/scaling.ipynb: paper.slug: 'wanda' must be the file's name, 'scaling'"]
+    assert lines(book) == [
+        "papers/scaling.ipynb: paper.slug: 'wanda' must be the file's name, 'scaling'"
+    ]
 
 
 def test_unknown_method(book):
@@ -173,7 +204,13 @@ def test_unreadable_table_of_contents(book):
 def test_challenge_anchors_are_unique(book):
     write(book, other_record(challenge="wanda-simple-2024"))
     found = lines(book)
-    assert found[0] == f"{WANDA}: paper.challenge: 'wanda-simple-2024' is already the anchor of papers/scaling.ipynb"
+    assert (
+        found[0] == f"{WANDA}: paper.challenge: "
+        f"'wanda-simple-2024' "
+        f"is already "
+        f"the anchor "
+        f"of papers/scaling.ipynb"
+    )
     assert lines(book, write=True) == [found[0]]
 
 
@@ -246,8 +283,12 @@ def test_one_paper_is_checked_alone(book):
 
 def test_one_paper_of_the_contents(book):
     (book / "_toc.yml").write_text("format: jb-book\nparts:\n- chapters:\n  - file: papers/ghost\n")
-    assert lines(book, "wanda") == ["_toc.yml: does not list papers/wanda; add the line `- file: papers/wanda`"]
-    assert lines(book, "scaling") == ["_toc.yml: does not list papers/scaling; add the line `- file: papers/scaling`"]
+    assert lines(book, "wanda") == [
+        "_toc.yml: does not list papers/wanda; add the line `- file: papers/wanda`"
+    ]
+    assert lines(book, "scaling") == [
+        "_toc.yml: does not list papers/scaling; add the line `- file: papers/scaling`"
+    ]
 
 
 def test_an_unknown_paper_is_refused(book):
@@ -258,9 +299,18 @@ def test_an_unknown_paper_is_refused(book):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"arxiv": "2306.11695"}, "paper.arxiv: '2306.11695' is already the arXiv id of papers/scaling.ipynb"),
-        ({"openreview": "PxoFut3dWW"}, "paper.openreview: 'PxoFut3dWW' is already the OpenReview id of "),
-        ({"challenge": "wanda-simple-2024"}, "paper.challenge: 'wanda-simple-2024' is already the anchor of "),
+        (
+            {"arxiv": "2306.11695"},
+            "paper.arxiv: '2306.11695' is already the arXiv id of papers/scaling.ipynb",
+        ),
+        (
+            {"openreview": "PxoFut3dWW"},
+            "paper.openreview: 'PxoFut3dWW' is already the OpenReview id of ",
+        ),
+        (
+            {"challenge": "wanda-simple-2024"},
+            "paper.challenge: 'wanda-simple-2024' is already the anchor of ",
+        ),
     ],
 )
 def test_ids_belong_to_one_paper(book, changes, message):
@@ -276,7 +326,9 @@ def in_record(field):
         "code.url": lambda url: {"code": {"url": url, "license": None, "official": True}},
         "links[0].url": lambda url: {"links": [{"label": "L", "url": url}]},
         "runs_in[0].source": lambda url: {
-            "runs_in": [{"runtime": "r", "status": "removed", "date": record()["added"], "source": url}]
+            "runs_in": [
+                {"runtime": "r", "status": "removed", "date": record()["added"], "source": url}
+            ]
         },
         "corrections[0].source": lambda url: {
             "corrections": [{"field": "title", "listed": "T", "reason": "R", "source": url}]
@@ -289,7 +341,9 @@ ARXIV = "must have the form https://arxiv.org/abs/2306.11695"
 OPENREVIEW = "must have the form https://openreview.net/forum?id=PxoFut3dWW"
 
 
-@pytest.mark.parametrize("field", ["code.url", "links[0].url", "runs_in[0].source", "corrections[0].source"])
+@pytest.mark.parametrize(
+    "field", ["code.url", "links[0].url", "runs_in[0].source", "corrections[0].source"]
+)
 @pytest.mark.parametrize(
     ("url", "fault"),
     [
@@ -323,7 +377,9 @@ def test_form_of_the_addresses_of_a_record(book, field, url, fault):
 )
 def test_no_address_of_a_record_twice(book, url, owner):
     write(book, record(links=[{"label": "Code", "url": url}]))
-    assert lines(book, "wanda") == [f"{WANDA}: paper.links[0].url: {url} is the address of {owner}; remove one"]
+    assert lines(book, "wanda") == [
+        f"{WANDA}: paper.links[0].url: {url} is the address of {owner}; remove one"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,8 +387,19 @@ def test_no_address_of_a_record_twice(book, url, owner):
     [
         ("[a](http://example.org)", "http://example.org must begin with https://"),
         ("[a](<https://arxiv.org/pdf/2403.03853>)", f"https://arxiv.org/pdf/2403.03853 {ARXIV}"),
-        ("[a](javascript:alert)", "javascript:alert must be an https address, or a file of the book"),
-        ("[a](wander.ipynb)", "link to wander.ipynb leads nowhere; papers are wanda.ipynb, pages ../concepts/types.md"),
+        (
+            "[a](javascript:alert)",
+            "javascript:alert must be an https address, or a file of the book",
+        ),
+        (
+            "[a](wander.ipynb)",
+            "link to wander.ipynb "
+            "leads nowhere; "
+            "papers "
+            "are wanda.ipynb, "
+            "pages "
+            "../concepts/types.md",
+        ),
         ("[a](scaling.ipynb) [b](../challenge/challenge.md#x) [c](#here)", None),
         ("`[a](nothing.md)` and $[x](y)$, $$[x](y)$$\n\n```\n[a](nothing.md)\n```", None),
     ],
@@ -345,7 +412,11 @@ def test_links_of_cells(book, text, fault):
 
 
 def test_places_to_be_filled_in(book):
-    changes = {"takeaway": "FILL-IN: a sentence", "code": "FILL-IN", "tags.type.values": ["FILL-IN: one of A, B"]}
+    changes = {
+        "takeaway": "FILL-IN: a sentence",
+        "code": "FILL-IN",
+        "tags.type.values": ["FILL-IN: one of A, B"],
+    }
     content = notebook(record(**changes))
     content.cells[2].source = "## Challenges\n\n- FILL-IN: **what** fails, with its number\n"
     content.cells[10].source = 'pb.claim(\n    paper="FILL-IN: the numbers",\n)'
@@ -355,7 +426,8 @@ def test_places_to_be_filled_in(book):
         f"{WANDA}: paper.code: replace FILL-IN with what belongs here",
         f"{WANDA}: paper.tags.type.values[0]: replace FILL-IN with one of A, B",
         f"{WANDA}: paper.takeaway: replace FILL-IN with a sentence",
-        f"{WANDA}: cell 2 (challenge), line 3: replace FILL-IN with **what** fails, with its number",
+        f"{WANDA}: cell 2 (challenge), line 3: replace FILL-IN with **what** fails, with its "
+        f"number",
         f"{WANDA}: cell 10 (claims), line 2: replace FILL-IN with the numbers",
     ]
     assert (book / "README.md").read_text() == readme
@@ -369,7 +441,8 @@ def test_a_draft_with_a_valid_record_keeps_the_tables_waiting(book):
 
 
 def test_source_and_test_of_a_method(book):
-    source, test = book / "lib/prunebook/methods/wanda.py", book / "tests/methods/test_wanda.py"
+    source = book / "lib/prunebook/methods/wanda.py"
+    test = book / "tests/methods/test_wanda.py"
     source.write_text('"""FILL-IN: an idea."""\n\n\nclass Wander:\n    pass\n')
     test.write_text('expected = "FILL-IN: a matrix"\n')
     assert lines(book, "wanda") == [
@@ -381,7 +454,12 @@ def test_source_and_test_of_a_method(book):
     source.unlink()
     test.write_text("def")
     missing, broken = lines(book, "wanda")
-    assert missing == "lib/prunebook/methods/wanda.py: is missing: method 'wanda' needs its source and its test"
+    assert (
+        missing == "lib/prunebook/methods/wanda.py: is missing: "
+        "method 'wanda' needs "
+        "its source "
+        "and its test"
+    )
     assert broken.startswith("tests/methods/test_wanda.py: cannot be read: ")
 
 
@@ -390,7 +468,9 @@ def test_a_cache_implements_a_paper(book):
     allowed = "allowed: magnitude, wanda, null"
     assert f"{WANDA}: paper.method: 'h2o' is no method; {allowed}" in lines(book, "wanda")
     (book / "lib/prunebook/caches").mkdir()
-    (book / "lib/prunebook/caches/__init__.py").write_text('REGISTRY = {"h2o": ("heavy", "H2OCache")}\n')
+    (book / "lib/prunebook/caches/__init__.py").write_text(
+        'REGISTRY = {"h2o": ("heavy", "H2OCache")}\n'
+    )
     assert lines(book, "wanda") == [
         "lib/prunebook/caches/heavy.py: is missing: method 'h2o' needs its source and its test",
         "tests/caches/test_heavy.py: is missing: method 'h2o' needs its source and its test",
@@ -407,13 +487,21 @@ def test_a_cache_implements_a_paper(book):
 
 def test_this_library_s_caches_are_known_where_a_book_has_no_library(tmp_path):
     found = read_registry(tmp_path)
-    assert found["h2o"] == ("H2OCache", Path("lib/prunebook/caches/h2o.py"), Path("tests/caches/test_h2o.py"))
+    assert found["h2o"] == (
+        "H2OCache",
+        Path("lib/prunebook/caches/h2o.py"),
+        Path("tests/caches/test_h2o.py"),
+    )
     assert found["wanda"].source == Path("lib/prunebook/methods/wanda.py")
-    assert {*method_names()} == {name for name, entry in found.items() if entry.source.parent.name == "methods"}
+    assert {*method_names()} == {
+        name for name, entry in found.items() if entry.source.parent.name == "methods"
+    }
 
 
 def test_a_name_in_two_rooms(book):
     (book / "lib/prunebook/caches").mkdir()
-    (book / "lib/prunebook/caches/__init__.py").write_text('REGISTRY = {"wanda": ("heavy", "H2OCache")}\n')
+    (book / "lib/prunebook/caches/__init__.py").write_text(
+        'REGISTRY = {"wanda": ("heavy", "H2OCache")}\n'
+    )
     with pytest.raises(UserError, match="'wanda' is registered in another room already"):
         check(book)

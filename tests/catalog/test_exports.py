@@ -20,7 +20,12 @@ NOT_RUN = {"state": "not run yet", "verdicts": {}, "run": None, "results": []}
 EXECUTED = {
     "state": "executed",
     "verdicts": {"holds": 3, "not_testable": 1},
-    "run": {"profile": "ci", "date": "2026-11-22", "seconds": 12.5, "parameters": {"samples": 2, "device": "auto"}},
+    "run": {
+        "profile": "ci",
+        "date": "2026-11-22",
+        "seconds": 12.5,
+        "parameters": {"samples": 2, "device": "auto"},
+    },
     "results": [
         {
             "rows": [{"label": "dense", "seed": None, "perplexity": 20.5}],
@@ -47,7 +52,13 @@ def files():
 
 
 def test_the_names_are_fixed(files):
-    assert sorted(files) == ["catalog.json", "catalog.schema.json", "feed.xml", "references.bib", "sitemap.xml"]
+    assert sorted(files) == [
+        "catalog.json",
+        "catalog.schema.json",
+        "feed.xml",
+        "references.bib",
+        "sitemap.xml",
+    ]
 
 
 def test_the_catalogue_has_the_records_and_their_outcome(files):
@@ -103,13 +114,25 @@ def entry(**changes):
 @pytest.mark.parametrize(
     ("venue", "kind", "field"),
     [
-        ({"name": "ICLR", "year": 2024, "kind": "conference"}, "inproceedings", ("booktitle", "ICLR")),
-        ({"name": "A Workshop", "year": 2024, "kind": "workshop"}, "inproceedings", ("booktitle", "A Workshop")),
+        (
+            {"name": "ICLR", "year": 2024, "kind": "conference"},
+            "inproceedings",
+            ("booktitle", "ICLR"),
+        ),
+        (
+            {"name": "A Workshop", "year": 2024, "kind": "workshop"},
+            "inproceedings",
+            ("booktitle", "A Workshop"),
+        ),
         ({"name": "TMLR", "year": 2024, "kind": "journal"}, "article", ("journal", "TMLR")),
         ({"name": "arXiv", "year": 2024, "kind": "preprint"}, "misc", ("howpublished", "arXiv")),
-        ({"name": "ICLR", "year": 2024, "kind": "submission"}, "unpublished", ("note", "Submitted to ICLR")),
+        (
+            {"name": "ICLR", "year": 2024, "kind": "submission"},
+            "unpublished",
+            ("note", "Submitted to ICLR"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_type_of_an_entry_follows_its_venue(venue, kind, field):
     found = entry(venue=venue, year=2023)
     assert found.type == kind
@@ -139,7 +162,10 @@ def test_an_entry_without_arxiv_has_the_reviews_address():
         ("The 2023 Plan", "The 2023 Plan"),
         ("50% & $x_1$ #2", r"50\% \& \$x\_1\$ \#2"),
         ("Ünïcode ÜNÏ", "Ünïcode {ÜNÏ}"),
-        ("a { b\\c ~^ d", r"a \textbraceleft{} b\textbackslash{}c \textasciitilde{}\textasciicircum{} d"),
+        (
+            "a { b\\c ~^ d",
+            r"a \textbraceleft{} b\textbackslash{}c \textasciitilde{}\textasciicircum{} d",
+        ),
     ],
 )
 def test_a_title_keeps_its_capitals_and_is_no_markup(title, expected):
@@ -167,7 +193,11 @@ def test_the_feed_lists_the_latest_first(files):
     assert oldest.title == "Wanda: A Simple and Effective Pruning Approach"
     assert oldest.summary == "Scores a weight by its size times the norm of its input."
     assert [author.name for author in oldest.authors] == ["Mingjie Sun", "Zhuang Liu"]
-    assert [tag.term for tag in oldest.tags][:3] == ["type=Unstructured", "type=Semi-structured", "criteria=Wanda"]
+    assert [tag.term for tag in oldest.tags][:3] == [
+        "type=Unstructured",
+        "type=Semi-structured",
+        "criteria=Wanda",
+    ]
 
 
 def test_papers_of_one_day_come_by_slug():
@@ -195,8 +225,13 @@ def test_a_hostile_record_stays_text():
     hostile = parsed(title=HOSTILE, takeaway=HOSTILE, authors=[HOSTILE])
     (item,) = feedparser.parse(feed(ADDRESS, "Book", [hostile])).entries
     assert item.summary_detail.type == "text/plain"
-    assert ET.fromstring(feed(ADDRESS, "Book", [hostile]).encode()).findtext("{*}entry/{*}summary") == hostile.takeaway
+    assert (
+        ET.fromstring(feed(ADDRESS, "Book", [hostile]).encode()).findtext("{*}entry/{*}summary")
+        == hostile.takeaway
+    )
     (found,) = parse_string(bibtex([hostile]), "bibtex").entries.values()
     assert r"\textbackslash{}input" in found.fields["title"]
-    content = render_exports(ADDRESS, [make_entry(hostile, ADDRESS, NOT_RUN)], ["index"])["catalog.json"]
+    content = render_exports(ADDRESS, [make_entry(hostile, ADDRESS, NOT_RUN)], ["index"])[
+        "catalog.json"
+    ]
     assert json.loads(content)["papers"][0]["title"] == hostile.title

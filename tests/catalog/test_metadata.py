@@ -32,7 +32,8 @@ ATOM = """\
 """
 EMPTY = '<feed xmlns="http://www.w3.org/2005/Atom"><title>ArXiv Query</title></feed>'
 ERROR = (
-    '<feed xmlns="http://www.w3.org/2005/Atom"><entry><id>http://arxiv.org/api/errors#incorrect_id</id>'
+    "<feed "
+    'xmlns="http://www.w3.org/2005/Atom"><entry><id>http://arxiv.org/api/errors#incorrect_id</id>'
     "<title>Error</title></entry></feed>"
 )
 NOTE = {
@@ -63,7 +64,8 @@ def server():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.asked, running.daemon_threads = [], True
+        running.asked = []
+        running.daemon_threads = True
         running.address = f"http://127.0.0.1:{running.server_port}/api?id="
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -86,7 +88,9 @@ def sends(body: str | bytes, status: int = 200):
 
 
 def fetch(server, identifier: str, timeout: float = 5) -> Metadata:
-    return fetch_metadata(identifier, arxiv=server.address, openreview=server.address, timeout=timeout)
+    return fetch_metadata(
+        identifier, arxiv=server.address, openreview=server.address, timeout=timeout
+    )
 
 
 def test_arxiv(server):
@@ -121,16 +125,32 @@ FILE = '<!DOCTYPE feed [<!ENTITY secret SYSTEM "file:///etc/hostname">]>'
         ("Rate exceeded.", "arXiv's answer is no feed: syntax error"),
         ("", "arXiv's answer is no feed: no element found"),
         (ATOM.replace("<entry>", f"{BOMB}<entry>"), "has a document type"),
-        (ATOM.replace("<feed", f"{BOMB}<feed", 1).replace("Mingjie Sun", "&b;"), "has a document type"),
-        (ATOM.replace("<feed", f"{FILE}<feed", 1).replace("Mingjie Sun", "&secret;"), "has a document type"),
-        (ATOM.replace("<feed", f"{FILE}<feed", 1).replace("UTF-8", "UTF-16").encode("utf-16"), "sent no text"),
-        (ATOM.replace("<title>A Simple and Effective Pruning Approach", "<title>").replace(
-            "  for Large Language Models", ""), "lacks the title, authors or year of 2306.11695"),
-        (ATOM.replace("<name>", "<nom>").replace("</name>", "</nom>"), "lacks the title, authors or year"),
+        (
+            ATOM.replace("<feed", f"{BOMB}<feed", 1).replace("Mingjie Sun", "&b;"),
+            "has a document type",
+        ),
+        (
+            ATOM.replace("<feed", f"{FILE}<feed", 1).replace("Mingjie Sun", "&secret;"),
+            "has a document type",
+        ),
+        (
+            ATOM.replace("<feed", f"{FILE}<feed", 1).replace("UTF-8", "UTF-16").encode("utf-16"),
+            "sent no text",
+        ),
+        (
+            ATOM.replace("<title>A Simple and Effective Pruning Approach", "<title>").replace(
+                "  for Large Language Models", ""
+            ),
+            "lacks the title, authors or year of 2306.11695",
+        ),
+        (
+            ATOM.replace("<name>", "<nom>").replace("</name>", "</nom>"),
+            "lacks the title, authors or year",
+        ),
         (ATOM.replace("2023-06", "when"), "lacks the title, authors or year"),
         ("x" * 1_000_001, "sent more than 1000000 bytes"),
     ],
-)  # fmt: skip
+)
 def test_answers_of_arxiv_that_cannot_be_read(server, body, message):
     server.answer = sends(body)
     with pytest.raises(NoAnswerError, match=message) as caught:
@@ -141,7 +161,11 @@ def test_answers_of_arxiv_that_cannot_be_read(server, body, message):
 def test_openreview(server):
     server.answer = sends(json.dumps({"notes": [NOTE], "count": 1}))
     assert fetch(server, "PxoFut3dWW") == Metadata(
-        "A Simple and Effective Pruning Approach", ("Mingjie Sun", "Zhuang Liu"), 2024, "ICLR", "conference"
+        "A Simple and Effective Pruning Approach",
+        ("Mingjie Sun", "Zhuang Liu"),
+        2024,
+        "ICLR",
+        "conference",
     )
     assert server.asked == ["/api?id=PxoFut3dWW"]
 
@@ -182,7 +206,10 @@ LACKS = "OpenReview's answer lacks the title or authors of PxoFut3dWW"
         ('{"notes": ["x"]}', LACKS),
         ('{"notes": [{"content": {"title": {"value": "T"}}}]}', LACKS),
         ('{"notes": [{"content": {"title": {"value": 3}, "authors": {"value": ["A"]}}}]}', LACKS),
-        ('{"notes": [{"content": {"title": {"value": "T"}, "authors": {"value": [null]}}}]}', LACKS),
+        (
+            '{"notes": [{"content": {"title": {"value": "T"}, "authors": {"value": [null]}}}]}',
+            LACKS,
+        ),
     ],
 )
 def test_answers_of_openreview_that_cannot_be_read(server, body, message):
@@ -220,6 +247,8 @@ def drips(request):
 def test_no_full_answer_in_time(server, answer):
     server.answer = answer
     began = time.monotonic()
-    with pytest.raises(NoAnswerError, match=r"cannot be reached: .*(timed out|no full answer within 0.3 s)"):
+    with pytest.raises(
+        NoAnswerError, match=r"cannot be reached: .*(timed out|no full answer within 0.3 s)"
+    ):
         fetch(server, "2306.11695", timeout=0.3)
     assert time.monotonic() - began < 1.5

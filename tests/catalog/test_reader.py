@@ -29,13 +29,19 @@ def test_find_root_climbs(book, monkeypatch):
 
 def test_find_root_needs_both_marks(tmp_path):
     (tmp_path / "papers").mkdir()
-    with pytest.raises(UserError, match=r"or above it: a book's folder holds papers/ and _toc\.yml$"):
+    with pytest.raises(
+        UserError, match=r"or above it: a book's folder holds papers/ and _toc\.yml$"
+    ):
         find_root(tmp_path)
 
 
 def test_read_paper(book):
     paper = read_paper(book / "papers" / "wanda.ipynb")
-    assert (paper.slug, paper.path.name, paper.record.venue.name) == ("wanda", "wanda.ipynb", "ICLR")
+    assert (paper.slug, paper.path.name, paper.record.venue.name) == (
+        "wanda",
+        "wanda.ipynb",
+        "ICLR",
+    )
 
 
 def test_front_matter_may_stand_between_dashes(book):
@@ -64,7 +70,12 @@ def test_papers_come_latest_year_first_then_by_title_then_by_slug(book):
         (b'{"nbformat": 3}', "papers/bad.ipynb: not a readable notebook: needs nbformat 4"),
         (
             json.dumps(
-                {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "raw"}]}
+                {
+                    "nbformat": 4,
+                    "nbformat_minor": 5,
+                    "metadata": {},
+                    "cells": [{"cell_type": "raw"}],
+                }
             ).encode(),
             "papers/bad.ipynb: not a readable notebook: cells.0: ",
         ),
@@ -103,7 +114,9 @@ def test_missing_record(book, cells):
 
 def test_bad_yaml(book):
     path = write(
-        book, {"slug": "none"}, new_notebook(cells=[cell("record", "paper:\n  a: [1\n  b: 2", new_raw_cell)])
+        book,
+        {"slug": "none"},
+        new_notebook(cells=[cell("record", "paper:\n  a: [1\n  b: 2", new_raw_cell)]),
     )
     assert read_error(path) == (
         "papers/none.ipynb: the record is no valid YAML: expected ',' or ']', but got ':' in line 3"
@@ -112,7 +125,9 @@ def test_bad_yaml(book):
 
 def test_slug_must_be_the_file_name(book):
     path = write(book, {"slug": "none"}, notebook(record()))
-    assert read_error(path) == "papers/none.ipynb: paper.slug: 'wanda' must be the file's name, 'none'"
+    assert (
+        read_error(path) == "papers/none.ipynb: paper.slug: 'wanda' must be the file's name, 'none'"
+    )
 
 
 def test_cell_sources(book):
@@ -125,7 +140,9 @@ def test_challenge_note(book):
     assert challenge_note(book / "papers" / "wanda.ipynb") == "## Challenge\n\nLimits of Wanda."
     content = notebook(record())
     del content.cells[2]
-    with pytest.raises(UserError, match=r"^papers/wanda.ipynb: needs one cell tagged 'challenge', has 0$"):
+    with pytest.raises(
+        UserError, match=r"^papers/wanda.ipynb: needs one cell tagged 'challenge', has 0$"
+    ):
         challenge_note(write(book, record(), content))
 
 

@@ -24,9 +24,13 @@ from .tiny_book import REGISTRY, other_record, write
 
 PROJECT = Path(__file__).parents[2]
 TAGS = {
-    "type": ["Unstructured", "Semi-structured"], "criteria": ["Other"], "budget": ["Sparsity"],
-    "data": ["Calibration"], "retrain": ["Without"], "weight": ["Frozen"],
-}  # fmt: skip
+    "type": ["Unstructured", "Semi-structured"],
+    "criteria": ["Other"],
+    "budget": ["Sparsity"],
+    "data": ["Calibration"],
+    "retrain": ["Without"],
+    "weight": ["Frozen"],
+}
 
 
 def draft(**changes) -> Draft:
@@ -49,7 +53,10 @@ def snapshot(root) -> dict:
 
 
 def cells(book, slug="short-gpt") -> dict:
-    return {cell.id: cell for cell in nbformat.read(book / "papers" / f"{slug}.ipynb", as_version=4).cells}
+    return {
+        cell.id: cell
+        for cell in nbformat.read(book / "papers" / f"{slug}.ipynb", as_version=4).cells
+    }
 
 
 def fill_in(book, slug="short-gpt") -> None:
@@ -73,7 +80,15 @@ def problems(book, *names) -> list[str]:
 
 def make_pages(book):
     """The pages that the template links to."""
-    for name in ("types", "criteria", "budget", "data", "finetune", "weight_update", "other_concepts"):
+    for name in (
+        "types",
+        "criteria",
+        "budget",
+        "data",
+        "finetune",
+        "weight_update",
+        "other_concepts",
+    ):
         (book / "concepts").mkdir(exist_ok=True)
         (book / "concepts" / f"{name}.md").write_text(f"# {name}\n")
 
@@ -83,12 +98,18 @@ def test_record_only(book):
     before = snapshot(book)
     written = [str(path) for path in new_paper(book, draft(), record_only=True)]
     assert written == ["papers/short-gpt.ipynb", "_toc.yml"]
-    assert {str(path) for path in snapshot(book).items() ^ before.items() for path in path[:1]} == set(written)
+    assert {
+        str(path) for path in snapshot(book).items() ^ before.items() for path in path[:1]
+    } == set(written)
     assert list(cells(book)) == ["record", "title", "challenge", "method", "see-also"]
     fill_in(book)
     assert problems(book, "short-gpt") == []
     record = read_paper(book / "papers/short-gpt.ipynb").record
-    assert (record.title, record.short, record.year) == ("ShortGPT: Layers are Redundant", "ShortGPT", 2025)
+    assert (record.title, record.short, record.year) == (
+        "ShortGPT: Layers are Redundant",
+        "ShortGPT",
+        2025,
+    )
     assert record.authors == ["Xin Men", "Mingyu Xu", "Qingyu Zhang"]
     assert record.venue.model_dump() == {"name": "ACL", "year": 2025, "kind": "conference"}
     assert (record.arxiv, record.openreview, record.method) == ("2403.03853", None, None)
@@ -103,23 +124,55 @@ def test_every_place_of_a_fresh_record_is_named(book):
     found = [line.removeprefix("papers/short-gpt.ipynb: ") for line in problems(book, "short-gpt")]
     facets = ("criteria", "budget", "data", "retrain", "weight")
     assert [line.partition(": replace FILL-IN with ")[0] for line in found] == [
-        "paper.code", "paper.takeaway", *(f"paper.tags.{facet}.values[0]" for facet in facets), "cell 1, line 3",
-        "cell 2 (challenge), line 3", "cell 2 (challenge), line 4", "cell 3 (method), line 3",
-        "cell 3 (method), line 5", "cell 4 (see-also), line 3",
-    ]  # fmt: skip
-    assert found[3].endswith("replace FILL-IN with one or more of Sparsity, Layer Numbers, Parameter, FLOPs")
+        "paper.code",
+        "paper.takeaway",
+        *(f"paper.tags.{facet}.values[0]" for facet in facets),
+        "cell 1, line 3",
+        "cell 2 (challenge), line 3",
+        "cell 2 (challenge), line 4",
+        "cell 3 (method), line 3",
+        "cell 3 (method), line 5",
+        "cell 4 (see-also), line 3",
+    ]
+    assert found[3].endswith(
+        "replace FILL-IN with one or more of Sparsity, Layer Numbers, Parameter, FLOPs"
+    )
 
 
 def test_with_a_method(book):
     make_pages(book)
     written = [str(path) for path in new_paper(book, draft(tags=TAGS), record_only=False)]
-    source, test = "lib/prunebook/methods/short_gpt.py", "tests/methods/test_short_gpt.py"
-    assert written == ["papers/short-gpt.ipynb", "_toc.yml", source, test, "lib/prunebook/methods/__init__.py"]
-    assert method_names(book / "lib/prunebook/methods/__init__.py") == ["magnitude", "short-gpt", "wanda"]
+    source = "lib/prunebook/methods/short_gpt.py"
+    test = "tests/methods/test_short_gpt.py"
+    assert written == [
+        "papers/short-gpt.ipynb",
+        "_toc.yml",
+        source,
+        test,
+        "lib/prunebook/methods/__init__.py",
+    ]
+    assert method_names(book / "lib/prunebook/methods/__init__.py") == [
+        "magnitude",
+        "short-gpt",
+        "wanda",
+    ]
     assert [cell.metadata.get("tags", []) for cell in cells(book).values()] == [
-        ["record"], [], ["challenge"], ["method"], ["parameters"], [], ["source"], [], ["run"], ["run"], [],
-        ["figure"], [], ["claims"], ["see-also"],
-    ]  # fmt: skip
+        ["record"],
+        [],
+        ["challenge"],
+        ["method"],
+        ["parameters"],
+        [],
+        ["source"],
+        [],
+        ["run"],
+        ["run"],
+        [],
+        ["figure"],
+        [],
+        ["claims"],
+        ["see-also"],
+    ]
     text = (book / source).read_text()
     assert "Men et al., ShortGPT: Layers are Redundant (arXiv 2403.03853)" in text
     assert '"type": ["Unstructured", "Semi-structured"],' in text
@@ -147,16 +200,29 @@ def test_a_method_for_a_paper_without_one(book):
     assert [cell.source for cell in after[1:4]] == [cell.source for cell in before[1:4]]
     assert after[-1].source == before[-1].source
     assert [cell.id for cell in after[4:-1]] == [
-        "parameters", "source-heading", "source", "run-heading", "run-load", "run-compare", "figure-heading",
-        "figure", "claims-heading", "claims",
-    ]  # fmt: skip
+        "parameters",
+        "source-heading",
+        "source",
+        "run-heading",
+        "run-load",
+        "run-compare",
+        "figure-heading",
+        "figure",
+        "claims-heading",
+        "claims",
+    ]
     assert all(MARK in line for line in problems(book, "scaling"))
-    for slug, message in [("scaling", "scaling has a method already: scaling"), ("ghost", "unknown paper 'ghost'; ")]:
+    for slug, message in [
+        ("scaling", "scaling has a method already: scaling"),
+        ("ghost", "unknown paper 'ghost'; "),
+    ]:
         with pytest.raises(UserError, match=f"^{message}"):
             add_method(book, slug)
 
 
-def test_a_method_as_generated_prunes_once_its_score_is_written(book, make_model, tokens, monkeypatch):
+def test_a_method_as_generated_prunes_once_its_score_is_written(
+    book, make_model, tokens, monkeypatch
+):
     """The skeleton with Wanda's score is Wanda."""
     import torch
 
@@ -170,7 +236,8 @@ def test_a_method_as_generated_prunes_once_its_score_is_written(book, make_model
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     monkeypatch.setitem(methods.REGISTRY, "short-gpt", ("short_gpt", "ShortGPT"))
-    ours, theirs = make_model("llama"), make_model("llama")
+    ours = make_model("llama")
+    theirs = make_model("llama")
     with pytest.raises(NotImplementedError, match="FILL-IN: the score of the paper"):
         methods.prune(ours, "short-gpt", sparsity=0.5, calibration=tokens)
     monkeypatch.setattr(module, "short_gpt_score", lambda weight, norm: weight.abs().float() * norm)
@@ -187,12 +254,17 @@ def test_a_method_as_generated_prunes_once_its_score_is_written(book, make_model
         module.ShortGPT(sparsity=0.5, scope="model")
 
 
-LONG = "On the Very Surprising and Perhaps Unreasonable Effectiveness of an Extremely Long Title that Has No Colon" * 2
+LONG = (
+    "On the Very Surprising and Perhaps Unreasonable Effectiveness of an Extremely Long Title "
+    "that Has No Colon" * 2
+)
 
 
 @pytest.mark.parametrize("title", ["ShortGPT: Layers", LONG, 'A "quoted" title \\ with """ quotes'])
 def test_what_is_generated_is_in_order_for_ruff(book, title):
-    ruff = shutil.which("ruff", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    ruff = shutil.which(
+        "ruff", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    )
     new_paper(book, draft(title=title), record_only=False)
     (book / "ruff.toml").write_text(
         f'extend = "{PROJECT}/pyproject.toml"\n[lint.isort]\nknown-first-party = ["prunebook"]\n'
@@ -213,14 +285,25 @@ def test_titles_and_names_of_strangers_are_text(book):
     heading = cells(book)["title"].source.splitlines()[0]
     assert "<script>" not in heading
     assert "[comment]" not in heading
-    assert ast.get_docstring(ast.parse((book / "lib/prunebook/methods/short_gpt.py").read_text())) is not None
+    assert (
+        ast.get_docstring(ast.parse((book / "lib/prunebook/methods/short_gpt.py").read_text()))
+        is not None
+    )
 
 
 def test_texts_are_on_one_line(book):
-    new_paper(book, draft(title="ShortGPT:\n  Layers", authors=["Xin\tMen"], venue=" ACL "), record_only=True)
+    new_paper(
+        book,
+        draft(title="ShortGPT:\n  Layers", authors=["Xin\tMen"], venue=" ACL "),
+        record_only=True,
+    )
     fill_in(book)
     record = read_paper(book / "papers/short-gpt.ipynb").record
-    assert (record.title, record.authors, record.venue.name) == ("ShortGPT: Layers", ["Xin Men"], "ACL")
+    assert (record.title, record.authors, record.venue.name) == (
+        "ShortGPT: Layers",
+        ["Xin Men"],
+        "ACL",
+    )
 
 
 def test_openreview(book):
@@ -234,7 +317,10 @@ def test_openreview(book):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"identifier": "2403.3853x"}, "'2403.3853x' is no id of a paper; allowed: an arXiv id without version, as "),
+        (
+            {"identifier": "2403.3853x"},
+            "'2403.3853x' is no id of a paper; allowed: an arXiv id without version, as ",
+        ),
         ({"identifier": "2403.03853v2"}, "'2403.03853v2' is no id"),
         ({"identifier": "240303853"}, "'240303853' is no id"),
         ({"identifier": "../../etc"}, "'../../etc' is no id"),
@@ -245,7 +331,10 @@ def test_openreview(book):
         ({"slug": "a\n"}, r"slug 'a\\n' must be"),
         ({"slug": "wanda"}, "papers/wanda.ipynb exists already; choose another --slug"),
         ({"slug": "magnitude"}, "method 'magnitude' exists already; choose another --slug"),
-        ({"slug": "engine"}, "lib/prunebook/methods/engine.py exists already; choose another --slug"),
+        (
+            {"slug": "engine"},
+            "lib/prunebook/methods/engine.py exists already; choose another --slug",
+        ),
         ({"slug": "2of4"}, "slug '2of4' cannot name a Python module; begin it with a letter"),
         ({"slug": "lambda"}, "slug 'lambda' cannot name a Python module"),
         (
@@ -253,7 +342,10 @@ def test_openreview(book):
             "class name 'Wanda' is taken in lib/prunebook/methods; choose another with --short",
         ),
         ({"title": " "}, "the record: paper.title: must not be empty"),
-        ({"title": "a\u202eb"}, r"the record: paper.title: .* holds the invisible character U\+202E"),
+        (
+            {"title": "a\u202eb"},
+            r"the record: paper.title: .* holds the invisible character U\+202E",
+        ),
         ({"authors": []}, "the record: paper.authors: must not be empty"),
         ({"year": 1066}, "the record: paper.year: 1066 must be greater than or equal to 1980"),
         ({"kind": "poster"}, "the record: paper.venue.kind: 'poster' is not allowed; allowed: "),
@@ -270,9 +362,15 @@ def test_refusals_change_nothing(book, changes, message):
 
 def test_a_method_needs_a_clone(book):
     shutil.rmtree(book / "lib")
-    with pytest.raises(UserError, match=r"^no library at .*: a method needs a clone of the repository; try --record"):
+    with pytest.raises(
+        UserError,
+        match=r"^no library at .*: a method needs a clone of the repository; try --record",
+    ):
         check_new(book, "2403.03853", "short-gpt", record_only=False)
-    assert [paper.slug for paper in check_new(book, "2403.03853", "short-gpt", True)] == ["wanda", "scaling"]
+    assert [paper.slug for paper in check_new(book, "2403.03853", "short-gpt", True)] == [
+        "wanda",
+        "scaling",
+    ]
 
 
 def test_a_broken_record_elsewhere_is_named(book):
@@ -283,7 +381,9 @@ def test_a_broken_record_elsewhere_is_named(book):
 
 @pytest.mark.parametrize("fails_at", range(5))
 def test_a_failure_while_files_get_their_names_is_undone(book, monkeypatch, fails_at):
-    before, real, calls = snapshot(book), os.replace, []
+    before = snapshot(book)
+    real = os.replace
+    calls = []
 
     def replace(source, target):
         if str(source).endswith(".new"):
@@ -306,7 +406,9 @@ def test_a_full_disk_changes_nothing(book, full_disk):
     assert snapshot(book) == before
 
 
-CONTENTS = "parts:\n- chapters:\n  - file: papers/a  # first\n  - file: papers/b\n  - file: concepts/x\n"
+CONTENTS = (
+    "parts:\n- chapters:\n  - file: papers/a  # first\n  - file: papers/b\n  - file: concepts/x\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +426,10 @@ def test_place_in_the_contents(later, expected):
     ("text", "message"),
     [
         ("chapters: [{file: papers/a}]\n", "lists no paper as `- file: papers/<slug>`"),
-        ("- file: papers/a\n  sections:\n  - file: concepts/b\n", "papers must stand in lines of their own"),
+        (
+            "- file: papers/a\n  sections:\n  - file: concepts/b\n",
+            "papers must stand in lines of their own",
+        ),
         ("a: [", "cannot be read: "),
     ],
 )
@@ -343,7 +448,10 @@ def test_contents_without_a_place(text, message):
 )
 def test_registry_stays_sorted(name, class_name, exported):
     values = {}
-    exec(with_method(REGISTRY, name, name, class_name).replace("from .engine import prune", ""), values)
+    exec(
+        with_method(REGISTRY, name, name, class_name).replace("from .engine import prune", ""),
+        values,
+    )
     assert list(values["REGISTRY"]) == sorted(["magnitude", "wanda", name])
     assert values["REGISTRY"][name] == (name, class_name)
     assert values["__all__"] == exported

@@ -36,13 +36,18 @@ def test_heading_does_not_repeat_the_short_name():
     assert parse_record(other_record(), "x").heading == "Scaling: Laws"
 
 
-TYPES = "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'Head/Neuron', 'Other'"
+TYPES = (
+    "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'Head/Neuron', 'Other'"
+)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"slug": "Wanda 1"}, "slug: 'Wanda 1' must be lower-case letters, digits and single dashes"),
+        (
+            {"slug": "Wanda 1"},
+            "slug: 'Wanda 1' must be lower-case letters, digits and single dashes",
+        ),
         ({"title": "  "}, "title: must not be empty"),
         ({"title": 3}, "title: 3 must be text (quote it)"),
         ({"authors": []}, "authors: must not be empty"),
@@ -59,51 +64,98 @@ TYPES = "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'H
         ({"arxiv": 2306.11695}, "arxiv: 2306.11695 must be text (quote it)"),
         ({"arxiv": "v1"}, "arxiv: 'v1' must be an arXiv id like 2306.11695"),
         ({"openreview": "a b"}, "openreview: 'a b' must be an OpenReview forum id like PxoFut3dWW"),
-        ({"code.url": "git@x"},
-         "code.url: 'git@x' must be an address that starts with http:// or https://, without quotes or brackets"),
+        (
+            {"code.url": "git@x"},
+            "code.url: 'git@x' must be an address that starts with http:// or https://, without "
+            "quotes or brackets",
+        ),
         ({"code.official": "yes"}, "code.official: 'yes' must be true or false"),
         ({"links": [{"url": "https://x.org", "label": ""}]}, "links[0].label: must not be empty"),
-        ({"links": [{"label": "x", "url": "https://x", "at": 1}]},
-         "links[0].at: unknown field; allowed: label, url"),
-        ({"stars": 5}, "stars: unknown field; allowed: slug, title, short, authors, year, venue, arxiv, "
-         "openreview, code, links, takeaway, tags, runs_in, challenge, added, corrections, method"),
-        ({"tags.kind": {}},
-         "tags.kind: unknown field; allowed: type, criteria, budget, data, retrain, weight"),
+        (
+            {"links": [{"label": "x", "url": "https://x", "at": 1}]},
+            "links[0].at: unknown field; allowed: label, url",
+        ),
+        (
+            {"stars": 5},
+            "stars: unknown field; "
+            "allowed: "
+            "slug, title, "
+            "short, authors, "
+            "year, venue, arxiv, "
+            "openreview, code, links, takeaway, tags, runs_in, challenge, added, corrections, "
+            "method",
+        ),
+        (
+            {"tags.kind": {}},
+            "tags.kind: unknown field; allowed: type, criteria, budget, data, retrain, weight",
+        ),
         ({"tags.type.note": "x"}, "tags.type.note: unknown field; allowed: values, detail"),
         ({"tags.type": "Other"}, "tags.type: 'Other' must be a mapping of fields"),
-        ({"tags.type.values": ["Dense"]}, f"tags.type.values[0]: 'Dense' is not allowed; allowed: {TYPES}"),
+        (
+            {"tags.type.values": ["Dense"]},
+            f"tags.type.values[0]: 'Dense' is not allowed; allowed: {TYPES}",
+        ),
         ({"tags.type.values": []}, "tags.type.values: must not be empty"),
         (
             {"tags.type.values": ["Other", "Other"]},
             "tags.type.values: ['Other', 'Other'] has a value twice",
         ),
         (
-            {"runs_in": [{"runtime": "vllm", "status": "maybe", "date": datetime.date(2026, 1, 2)}]},
+            {
+                "runs_in": [
+                    {"runtime": "vllm", "status": "maybe", "date": datetime.date(2026, 1, 2)}
+                ]
+            },
             "runs_in[0].status: 'maybe' is not allowed; allowed: 'tested', 'documented', 'removed'",
         ),
         (
             {"runs_in": [{"runtime": "vllm", "status": "tested", "date": "today"}]},
             "runs_in[0].date: 'today' must be a date, YYYY-MM-DD",
         ),
-        ({"challenge": "Wanda_2024"},
-         "challenge: 'Wanda_2024' must be lower-case letters, digits and single dashes"),
-        ({"links": [{"label": "x", "url": "javascript:alert(1)"}]},
-         "links[0].url: 'javascript:alert(1)' must be an address that starts with http:// or https://, "
-         "without quotes or brackets"),
-        ({"code.url": "https://x.org/>)<script>"},
-         "code.url: 'https://x.org/>)<script>' must be an address that starts with http:// or https://, "
-         "without quotes or brackets"),
-        ({"title": "a\u202eb"}, "title: 'a\\u202eb' holds the invisible character U+202E; remove it"),
-        ({"authors": ["A", "b\u2066"]},
-         "authors: ['A', 'b\\u2066'] holds the invisible character U+2066; remove it"),
-        ({"tags.data.detail": "a\x1bb"}, "tags.data.detail: 'a\\x1bb' holds the invisible character U+001B; remove it"),
-        ({"takeaway": "a\uffffb"}, "takeaway: 'a\\uffffb' holds the invisible character U+FFFF; remove it"),
+        (
+            {"challenge": "Wanda_2024"},
+            "challenge: 'Wanda_2024' must be lower-case letters, digits and single dashes",
+        ),
+        (
+            {"links": [{"label": "x", "url": "javascript:alert(1)"}]},
+            "links[0].url: 'javascript:alert(1)' must be an address that starts with http:// or "
+            "https://, "
+            "without quotes or brackets",
+        ),
+        (
+            {"code.url": "https://x.org/>)<script>"},
+            "code.url: 'https://x.org/>)<script>' must be an address that starts with http:// or "
+            "https://, "
+            "without quotes or brackets",
+        ),
+        (
+            {"title": "a\u202eb"},
+            "title: 'a\\u202eb' holds the invisible character U+202E; remove it",
+        ),
+        (
+            {"authors": ["A", "b\u2066"]},
+            "authors: ['A', 'b\\u2066'] holds the invisible character U+2066; remove it",
+        ),
+        (
+            {"tags.data.detail": "a\x1bb"},
+            "tags.data.detail: 'a\\x1bb' holds the invisible character U+001B; remove it",
+        ),
+        (
+            {"takeaway": "a\uffffb"},
+            "takeaway: 'a\\uffffb' holds the invisible character U+FFFF; remove it",
+        ),
         ({"added": "soon"}, "added: 'soon' must be a date, YYYY-MM-DD"),
-        ({"corrections": [{"field": "tags.size", "listed": "x", "reason": "y"}]},
-         "corrections[0].field: 'tags.size' must be title, venue, code, links or a tag field as tags.type"),
-        ({"corrections": [{"field": "tags.type", "listed": "x"}]}, "corrections[0].reason: missing"),
+        (
+            {"corrections": [{"field": "tags.size", "listed": "x", "reason": "y"}]},
+            "corrections[0].field: 'tags.size' must be title, venue, code, links or a tag field as "
+            "tags.type",
+        ),
+        (
+            {"corrections": [{"field": "tags.type", "listed": "x"}]},
+            "corrections[0].reason: missing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_field_gives_one_line(changes, message):
     with pytest.raises(RecordError) as caught:
         parse_record(record(**changes), "papers/wanda.ipynb")
@@ -157,15 +209,20 @@ def test_concept_anchor(facet, value, anchor):
 
 
 def test_concept_anchors_are_unique_and_every_facet_has_a_page():
-    anchors = [concept_anchor(facet, value) for facet, values in VOCABULARY.items() for value in values]
+    anchors = [
+        concept_anchor(facet, value) for facet, values in VOCABULARY.items() for value in values
+    ]
     assert len(set(anchors)) == len(anchors) == 34
     assert list(CONCEPT_PAGES) == list(VOCABULARY)
 
 
 def test_unknown_facet_and_value():
     with pytest.raises(
-        UserError, match=r"^unknown facet 'kind'; allowed: type, criteria, budget, data, retrain, weight$"
+        UserError,
+        match=r"^unknown facet 'kind'; allowed: type, criteria, budget, data, retrain, weight$",
     ):
         concept_anchor("kind", "Other")
-    with pytest.raises(UserError, match=r"^unknown weight value 'frozen'; allowed: Frozen, Update, Other$"):
+    with pytest.raises(
+        UserError, match=r"^unknown weight value 'frozen'; allowed: Frozen, Update, Other$"
+    ):
         concept_anchor("weight", "frozen")

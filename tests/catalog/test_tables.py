@@ -16,14 +16,17 @@ TAGS = (
     "Weight: [Frozen](concepts/weight_update.md#weight-frozen)"
 )
 WANDA = (
-    "| [A Simple and Effective Pruning Approach](https://arxiv.org/abs/2306.11695) <br> *ICLR 2024* <br> "
+    "| [A Simple and Effective Pruning Approach](https://arxiv.org/abs/2306.11695) <br> *ICLR "
+    "2024* <br> "
     f"Scores a weight by its size times the norm of its input. | {TAGS} | "
     "[Challenge](challenge/challenge.md#wanda-simple-2024) <br> "
     "[Reviews](https://openreview.net/forum?id=PxoFut3dWW) <br> [Blog](https://example.org/blog) | "
-    "[official](https://github.com/locuslab/wanda) (MIT) <br> [notebook](papers/wanda.ipynb): runs |"
+    "[official](https://github.com/locuslab/wanda) (MIT) <br> [notebook](papers/wanda.ipynb): "
+    "runs |"
 )
 SCALING = (
-    "| Scaling: Laws <br> *ICLR 2024* <br> Scores a weight by its size times the norm of its input. | "
+    "| Scaling: Laws <br> *ICLR 2024* <br> Scores a weight by its size times the norm of its "
+    "input. | "
     f"{TAGS} | [Challenge](challenge/challenge.md#scaling-2023) | "
     "no code <br> [notebook](papers/scaling.ipynb): not run yet |"
 )
@@ -50,9 +53,13 @@ def test_no_papers_leave_the_markers():
     assert papers_table(text, []) == "<!-- papers:begin -->\n\n<!-- papers:end -->"
 
 
-@pytest.mark.parametrize("text", ["", "<!-- papers:begin -->", "<!-- papers:end --><!-- papers:begin -->"])
+@pytest.mark.parametrize(
+    "text", ["", "<!-- papers:begin -->", "<!-- papers:end --><!-- papers:begin -->"]
+)
 def test_missing_markers(text):
-    with pytest.raises(UserError, match=r"^README\.md: needs the markers <!-- papers:begin --> and "):
+    with pytest.raises(
+        UserError, match=r"^README\.md: needs the markers <!-- papers:begin --> and "
+    ):
         papers_table(text, [])
     with pytest.raises(
         UserError, match=r"^challenge/challenge\.md: needs the markers <!-- notes:begin --> and "
@@ -78,10 +85,14 @@ def test_special_characters_cannot_break_the_row():
     [
         ({"venue.kind": "submission"}, "*ICLR 2024 (submission)*"),
         ({"code.official": False}, "[community](https://github.com/locuslab/wanda) (MIT)"),
-        ({"code.license": None}, "[official](https://github.com/locuslab/wanda) (no licence stated)"),
+        (
+            {"code.license": None},
+            "[official](https://github.com/locuslab/wanda) (no licence stated)",
+        ),
         (
             {"arxiv": None},
-            "| [A Simple and Effective Pruning Approach](https://openreview.net/forum?id=PxoFut3dWW)",
+            "| [A Simple and Effective Pruning "
+            "Approach](https://openreview.net/forum?id=PxoFut3dWW)",
         ),
     ],
 )

@@ -16,10 +16,18 @@ HAND = torch.tensor([[3.0, -1.0], [-2.0, 2.0]])[..., None]  # two samples, two t
 
 @pytest.mark.parametrize(
     ("batch", "sequence", "expected"),
-    [("l2", "mean", math.sqrt(8)), ("l2", "l2", math.sqrt(18)), ("mean", "mean", 2), ("mean", "l2",
-     (math.sqrt(10) + math.sqrt(8)) / 2), ("mean", "var", 4), ("var", "mean", 0), ("var", "var", 0), ("l2", "var",
-     math.sqrt(32)), ("var", "l2", ((math.sqrt(10) - math.sqrt(8)) / 2) ** 2)],
-)  # fmt: skip
+    [
+        ("l2", "mean", math.sqrt(8)),
+        ("l2", "l2", math.sqrt(18)),
+        ("mean", "mean", 2),
+        ("mean", "l2", (math.sqrt(10) + math.sqrt(8)) / 2),
+        ("mean", "var", 4),
+        ("var", "mean", 0),
+        ("var", "var", 0),
+        ("l2", "var", math.sqrt(32)),
+        ("var", "l2", ((math.sqrt(10) - math.sqrt(8)) / 2) ** 2),
+    ],
+)
 def test_two_samples_by_hand(batch, sequence, expected):
     together, apart = (Aggregated(1, 1, batch, sequence) for _ in range(2))
     together.update(HAND)
@@ -51,7 +59,8 @@ def by_hooks(model, tokens):
 
 
 def aggregate(values, batch, sequence):
-    """The paper's formulas, in float64, over tokens and then samples of `values [n, tokens, units]`."""
+    """The paper's formulas, in float64, over tokens and then samples of `values [n, tokens,
+    units]`."""
     formulas = {
         "mean": lambda x, dim: x.abs().mean(dim),
         "l2": lambda x, dim: x.square().sum(dim).sqrt(),
@@ -81,10 +90,13 @@ def test_scores_equal_those_from_plain_hooks(make_model, tokens, batch, sequence
         torch.testing.assert_close(token.neurons[index], of_neurons, rtol=1e-4, atol=1e-6)
         for norm in ("input_layernorm", "post_attention_layernorm"):
             hidden = hidden + aggregate(seen[f"{name}.{norm}"][1], batch, sequence)
-        before, after = seen[name][0][0], seen[name][1]
+        before = seen[name][0][0]
+        after = seen[name][1]
         after = after[0] if isinstance(after, tuple) else after
         dots = (before * after).sum(-1) / before.norm(dim=-1) / after.norm(dim=-1)
-        assert token.influence[index].item() == pytest.approx(1 - dots.double().mean().item(), abs=1e-6)
+        assert token.influence[index].item() == pytest.approx(
+            1 - dots.double().mean().item(), abs=1e-6
+        )
     torch.testing.assert_close(token.hidden, hidden, rtol=1e-4, atol=1e-6)
 
 
@@ -98,7 +110,8 @@ def every(found):
 
 
 def test_scores_do_not_depend_on_how_windows_are_batched(make_model, tokens, monkeypatch):
-    model, found = make_model("qwen3"), []
+    model = make_model("qwen3")
+    found = []
     for windows in (1, 3, 7):
         monkeypatch.setitem(blocks._BATCH_TOKENS, "cpu", windows * tokens.shape[1])
         found.append(every(activation_importance(model, tokens)))
@@ -108,8 +121,10 @@ def test_scores_do_not_depend_on_how_windows_are_batched(make_model, tokens, mon
 
 def test_permuted_neurons_and_heads_have_permuted_scores(make_model, tokens):
     model = make_model("llama", num_attention_heads=6, hidden_size=36)
-    before, changed = activation_importance(model, tokens), copy.deepcopy(model)
-    neurons, heads = torch.randperm(48), [2, 0, 1, 3, 5, 4]  # three of them read one key-value head
+    before = activation_importance(model, tokens)
+    changed = copy.deepcopy(model)
+    neurons = torch.randperm(48)  # three of them read one key-value head
+    heads = [2, 0, 1, 3, 5, 4]
     channels = torch.tensor([head * 8 + i for head in heads for i in range(8)])
     for block in find_stack(changed)[1]:
         parts = sublayers(block)
@@ -121,21 +136,37 @@ def test_permuted_neurons_and_heads_have_permuted_scores(make_model, tokens):
     torch.testing.assert_close(logits(changed, tokens), logits(model, tokens), rtol=1e-4, atol=1e-4)
     after = activation_importance(changed, tokens)
     for index in range(3):
-        torch.testing.assert_close(after.neurons[index], before.neurons[index][neurons], rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(after.heads[index], before.heads[index][heads], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            after.neurons[index], before.neurons[index][neurons], rtol=1e-4, atol=1e-6
+        )
+        torch.testing.assert_close(
+            after.heads[index], before.heads[index][heads], rtol=1e-4, atol=1e-6
+        )
     torch.testing.assert_close(after.hidden, before.hidden, rtol=1e-4, atol=1e-6)
 
 
 def test_permuted_channels_have_permuted_scores(make_model, tokens):
     model = make_model("llama", tie_word_embeddings=False)
-    before, order, wanted = activation_importance(model, tokens), torch.randperm(32), logits(model, tokens)
+    before = activation_importance(model, tokens)
+    order = torch.randperm(32)
+    wanted = logits(model, tokens)
     for name, parameter in model.named_parameters():
         dims = [dim for dim, size in enumerate(parameter.shape) if size == 32]
-        reads = name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight"))
+        reads = name.endswith(
+            (
+                "q_proj.weight",
+                "k_proj.weight",
+                "v_proj.weight",
+                "gate_proj.weight",
+                "up_proj.weight",
+            )
+        )
         dim = 1 if reads or "embed" in name or "lm_head" in name else dims[0]
         parameter.data = parameter.data.index_select(dim, order)
     torch.testing.assert_close(logits(model, tokens), wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(activation_importance(model, tokens).hidden, before.hidden[order], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        activation_importance(model, tokens).hidden, before.hidden[order], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_nearly_equal_samples_have_no_variance_below_zero():
@@ -146,7 +177,9 @@ def test_nearly_equal_samples_have_no_variance_below_zero():
     assert 0 <= found.scores("channels").min() <= found.scores("channels").max() < 1e-12
 
 
-@pytest.mark.parametrize(("block", "message"), [(1, "calibration activations of"), (2, "the residual stream holds")])
+@pytest.mark.parametrize(
+    ("block", "message"), [(1, "calibration activations of"), (2, "the residual stream holds")]
+)
 def test_infinite_activations_are_refused(make_model, tokens, block, message):
     model = make_model("llama")
     model.model.layers[block].mlp.down_proj.weight.data[0, 0] = float("inf")
@@ -155,5 +188,7 @@ def test_infinite_activations_are_refused(make_model, tokens, block, message):
 
 
 def test_other_architectures_are_refused(make_model, tokens):
-    with pytest.raises(UserError, match="GPT2Block has no heads and neurons that can be told apart"):
+    with pytest.raises(
+        UserError, match="GPT2Block has no heads and neurons that can be told apart"
+    ):
         activation_importance(make_model("gpt2"), tokens)

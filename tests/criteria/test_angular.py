@@ -1,4 +1,5 @@
-"""Angles between states of the residual stream: by hand, against a double loop, and where they are taken."""
+"""Angles between states of the residual stream: by hand, against a double loop, and where they are
+taken."""
 
 import math
 
@@ -11,11 +12,17 @@ from prunebook.errors import UserError
 
 def test_angles_by_hand():
     states = torch.tensor([[[1.0, 0]], [[1, math.sqrt(3)]], [[0, 5]], [[-2, 0]]])
-    expected = torch.tensor([[0, 1 / 3, 1 / 2, 1], [0, 0, 1 / 6, 2 / 3], [0, 0, 0, 1 / 2], [0, 0, 0, 0]])
+    expected = torch.tensor(
+        [[0, 1 / 3, 1 / 2, 1], [0, 0, 1 / 6, 2 / 3], [0, 0, 0, 1 / 2], [0, 0, 0, 0]]
+    )
     expected = (expected + expected.T).double()
     torch.testing.assert_close(angular_distances(states), expected, atol=1e-7, rtol=0)
-    torch.testing.assert_close(angular_distances(states * torch.tensor([3.0, 0.1, 7, 2]).view(4, 1, 1)), expected,
-                               atol=1e-7, rtol=0)  # fmt: skip
+    torch.testing.assert_close(
+        angular_distances(states * torch.tensor([3.0, 0.1, 7, 2]).view(4, 1, 1)),
+        expected,
+        atol=1e-7,
+        rtol=0,
+    )
 
 
 def test_it_is_the_mean_of_angles_over_windows():
@@ -23,8 +30,12 @@ def test_it_is_the_mean_of_angles_over_windows():
     found = angular_distances(states)
     for low in range(5):
         for high in range(5):
-            cosines = torch.cosine_similarity(states[low].double(), states[high].double(), dim=-1).clamp(-1, 1)
-            assert found[low, high].item() == pytest.approx((cosines.arccos() / math.pi).mean().item(), abs=1e-7)
+            cosines = torch.cosine_similarity(
+                states[low].double(), states[high].double(), dim=-1
+            ).clamp(-1, 1)
+            assert found[low, high].item() == pytest.approx(
+                (cosines.arccos() / math.pi).mean().item(), abs=1e-7
+            )
     assert torch.equal(found.diagonal(), torch.zeros(5, dtype=torch.float64))
 
 
@@ -46,10 +57,17 @@ def test_states_are_the_residual_stream_before_the_final_norm(make_model, tokens
     model = make_model(family)
     stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
     seen = []
-    handles = [block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1])) for block in stack]
-    handles.append(stack[-1].register_forward_hook(
-        lambda _, inputs, output: seen.append((output[0] if isinstance(output, tuple) else output)[:, -1])
-    ))  # fmt: skip
+    handles = [
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1]))
+        for block in stack
+    ]
+    handles.append(
+        stack[-1].register_forward_hook(
+            lambda _, inputs, output: seen.append(
+                (output[0] if isinstance(output, tuple) else output)[:, -1]
+            )
+        )
+    )
     with torch.no_grad():
         model(input_ids=tokens)
     for handle in handles:

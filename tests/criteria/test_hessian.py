@@ -18,7 +18,9 @@ def hessian_of(*batches: torch.Tensor) -> torch.Tensor:
 
 def random_inputs(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator) @ torch.randn(shape[-1], shape[-1], generator=generator)
+    return torch.randn(*shape, generator=generator) @ torch.randn(
+        shape[-1], shape[-1], generator=generator
+    )
 
 
 def positive_definite(width, seed=0):
@@ -27,7 +29,8 @@ def positive_definite(width, seed=0):
 
 
 def test_by_hand():
-    x = torch.tensor([[[1.0, 2], [0, 1]], [[3, 0], [0, 0]]])  # X^T X = [[10, 2], [2, 5]], two sequences
+    # X^T X = [[10, 2], [2, 5]], two sequences
+    x = torch.tensor([[[1.0, 2], [0, 1]], [[3, 0], [0, 0]]])
     assert hessian_of(x).tolist() == [[10, 2], [2, 5]]
     assert hessian_of(x[0]).tolist() == [[2, 4], [4, 10]]  # one sequence: 2/1 X^T X
 
@@ -44,7 +47,10 @@ def test_streaming_equals_the_product_in_float64(width):
 
 
 def test_half_precision_inputs_are_multiplied_in_float32():
-    assert hessian_of(torch.full((1, 4, 2), 1000.0, dtype=torch.float16)).tolist() == [[8e6, 8e6], [8e6, 8e6]]
+    assert hessian_of(torch.full((1, 4, 2), 1000.0, dtype=torch.float16)).tolist() == [
+        [8e6, 8e6],
+        [8e6, 8e6],
+    ]
 
 
 @pytest.mark.parametrize("width", [5, 300])
@@ -74,14 +80,18 @@ def test_factor_of_the_inverse_in_float64(damping):
     assert torch.equal(U, U.triu())
     assert (U.diagonal() > 0).all()
     torch.testing.assert_close(U.T @ U, torch.linalg.inv(damped), rtol=1e-9, atol=1e-10)
-    torch.testing.assert_close(U, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(
+        U, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True), rtol=1e-8, atol=1e-9
+    )
 
 
 def test_squared_diagonal_is_that_of_the_inverse_of_what_remains():
     H = positive_definite(12)
     U = inverse_factor(H, 0)
     for j in range(12):
-        assert U[j, j].item() ** 2 == pytest.approx(torch.linalg.inv(H[j:, j:])[0, 0].item(), rel=1e-10)
+        assert U[j, j].item() ** 2 == pytest.approx(
+            torch.linalg.inv(H[j:, j:])[0, 0].item(), rel=1e-10
+        )
 
 
 def test_factor_leaves_the_matrix_alone():
@@ -91,16 +101,22 @@ def test_factor_leaves_the_matrix_alone():
     assert torch.equal(H, before)
 
 
-@pytest.mark.parametrize("matrix", [[[1.0, 1], [1, 1]], [[1.0, 2], [2, 1]], [[1.0, float("nan")], [float("nan"), 1]]])
+@pytest.mark.parametrize(
+    "matrix", [[[1.0, 1], [1, 1]], [[1.0, 2], [2, 1]], [[1.0, float("nan")], [float("nan"), 1]]]
+)
 def test_a_matrix_that_is_not_positive_definite_is_refused(matrix):
-    with pytest.raises(UserError, match=r"Hessian \[2, 2\] is not positive definite with damping 0"):
+    with pytest.raises(
+        UserError, match=r"Hessian \[2, 2\] is not positive definite with damping 0"
+    ):
         inverse_factor(torch.tensor(matrix), 0)
 
 
 def test_damping_makes_a_singular_matrix_usable():
     # ones + 0.5 I has the inverse 2 I - 0.8 ones.
     U = inverse_factor(torch.ones(2, 2, dtype=torch.float64), 0.5)
-    torch.testing.assert_close(U.T @ U, torch.tensor([[1.2, -0.8], [-0.8, 1.2]], dtype=torch.float64))
+    torch.testing.assert_close(
+        U.T @ U, torch.tensor([[1.2, -0.8], [-0.8, 1.2]], dtype=torch.float64)
+    )
 
 
 def test_score_by_hand():

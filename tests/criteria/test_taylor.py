@@ -24,7 +24,8 @@ def loss_of(model, batch):
 
 
 def by_autograd(model, tokens):
-    """Name -> weight, gradient of the mean loss, and mean over windows of the squared gradient, in float64."""
+    """Name -> weight, gradient of the mean loss, and mean over windows of the squared gradient, in
+    float64."""
     wide = copy.deepcopy(model).double()
     loss_of(wide, tokens).backward()
     whole = {name: p.grad.clone() for name, p in wide.named_parameters()}
@@ -46,14 +47,21 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize(("family", "criterion", "channels"), [
-    *(("llama", criterion, channels) for criterion in EXPECTED for channels in (False, True)),
-    *((family, "mix", False) for family in FAMILIES[1:]), ("opt", "element1", True),
-])  # fmt: skip
-def test_saliences_are_those_of_autograd(make_model, tokens, family, criterion, channels, monkeypatch):
+@pytest.mark.parametrize(
+    ("family", "criterion", "channels"),
+    [
+        *(("llama", criterion, channels) for criterion in EXPECTED for channels in (False, True)),
+        *((family, "mix", False) for family in FAMILIES[1:]),
+        ("opt", "element1", True),
+    ],
+)
+def test_saliences_are_those_of_autograd(
+    make_model, tokens, family, criterion, channels, monkeypatch
+):
     monkeypatch.setattr("prunebook.gradients._TOKENS", {"cpu": 32})  # two windows a pass
     model = make_model(family)
-    found, expected = saliences(model, tokens, criterion, channels=channels), by_autograd(model, tokens)
+    found = saliences(model, tokens, criterion, channels=channels)
+    expected = by_autograd(model, tokens)
     inside = {id(p) for block in find_stack(model)[1] for p in block.parameters()}
     for name, p in model.named_parameters():
         if criterion != "l2" and not channels and id(p) not in inside:
@@ -80,7 +88,9 @@ def test_after_a_fault_too(make_model, tokens):
     model = make_model("llama")
     frozen = model.lm_head.weight.requires_grad_(False)
     model.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("nan")
-    with pytest.raises(UserError, match="calibration gradients hold NaN or infinity; use a wider dtype"):
+    with pytest.raises(
+        UserError, match="calibration gradients hold NaN or infinity; use a wider dtype"
+    ):
         saliences(model, tokens, "element1")
     assert not frozen.requires_grad
     assert all(p.grad is None for p in model.parameters())
@@ -93,14 +103,18 @@ def test_after_a_fault_too(make_model, tokens):
 @pytest.mark.parametrize(("family", "step"), [("llama", 1e-2), ("qwen3", 1e-2), ("opt", 1e-5)])
 def test_a_small_step_changes_the_loss_as_first_order_says(make_model, tokens, family, step):
     model = make_model(family).double()
-    salience, parts = saliences(model, tokens, "vector"), parts_of(model)[1]
+    salience = saliences(model, tokens, "vector")
+    parts = parts_of(model)[1]
     size = parts.head_dim
     shares = [
-        (parts.first[0].weight, slice(5, 6)), (parts.last.weight, (slice(None), 7)),
-        (parts.query.weight, slice(size, 2 * size)), (parts.out.weight, (slice(None), slice(0, size))),
-    ]  # fmt: skip
+        (parts.first[0].weight, slice(5, 6)),
+        (parts.last.weight, (slice(None), 7)),
+        (parts.query.weight, slice(size, 2 * size)),
+        (parts.out.weight, (slice(None), slice(0, size))),
+    ]
     for weight, share in shares:
-        change, eps = [], step
+        change = []
+        eps = step
         for sign in (1, -1):
             original = weight.detach().clone()
             with torch.no_grad():
@@ -115,7 +129,8 @@ def test_a_small_step_changes_the_loss_as_first_order_says(make_model, tokens, f
 
 @pytest.mark.parametrize("criterion", list(EXPECTED))
 def test_scores_follow_neurons_and_groups_that_change_places(make_model, tokens, criterion):
-    model, moved = make_model("llama"), make_model("llama")
+    model = make_model("llama")
+    moved = make_model("llama")
     order = torch.randperm(48, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         for parts in parts_of(moved):
@@ -125,7 +140,8 @@ def test_scores_follow_neurons_and_groups_that_change_places(make_model, tokens,
             for linear in (parts.query, parts.key, parts.value):
                 linear.weight.copy_(linear.weight.unflatten(0, (2, -1)).flip(0).flatten(0, 1))
             parts.out.weight.copy_(parts.out.weight.unflatten(1, (2, -1)).flip(1).flatten(1))
-    salience, other = saliences(model, tokens, criterion), saliences(moved, tokens, criterion)
+    salience = saliences(model, tokens, criterion)
+    other = saliences(moved, tokens, criterion)
     for here, there in zip(parts_of(model), parts_of(moved), strict=True):
         heads, neurons = unit_scores(here, salience, criterion)
         heads_moved, neurons_moved = unit_scores(there, other, criterion)
@@ -147,14 +163,21 @@ def test_a_dead_neuron_scores_nothing(make_model, tokens, criterion):
 
 
 def by_hand():
-    """Sublayers of width 2 with 4 query heads of 2 channels, 2 key-value heads and 3 neurons; salience of each row or
-    column `x` is `(x, -x / 2)`."""
+    """Sublayers of width 2 with 4 query heads of 2 channels, 2 key-value heads and 3 neurons;
+    salience of each row or column `x` is `(x, -x / 2)`."""
     import transformers
 
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=4, hidden_size=4, intermediate_size=3, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=2,
-    ))  # fmt: skip
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=4,
+            hidden_size=4,
+            intermediate_size=3,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=2,
+        )
+    )
     parts = parts_of(model)[0]
     pair = torch.tensor([1.0, -0.5, 0, 0])
 
@@ -162,24 +185,31 @@ def by_hand():
         return torch.tensor(values, dtype=torch.float32)[:, None] * pair
 
     salience = {
-        parts.query.weight: rows(1, 2, 3, 4, 5, 6, 7, 8), parts.key.weight: rows(10, 20, 30, 40),
-        parts.value.weight: rows(1, 1, 2, 2), parts.out.weight: rows(0, 1, 0, 2, 0, 3, 0, 4).T,
-        parts.first[0].weight: rows(1, -2, 3), parts.first[1].weight: rows(4, 5, 6),
+        parts.query.weight: rows(1, 2, 3, 4, 5, 6, 7, 8),
+        parts.key.weight: rows(10, 20, 30, 40),
+        parts.value.weight: rows(1, 1, 2, 2),
+        parts.out.weight: rows(0, 1, 0, 2, 0, 3, 0, 4).T,
+        parts.first[0].weight: rows(1, -2, 3),
+        parts.first[1].weight: rows(4, 5, 6),
         parts.last.weight: rows(-7, 0, 9).T,
-    }  # fmt: skip
+    }
     return parts, salience
 
 
-# Per channel of a group, contiguous: queries 4 6 12 14 (heads 0+1, 2+3), out 0 3 0 7; strided: 6 8 10 12, 0 4 0 6.
-@pytest.mark.parametrize(("aggregation", "credit", "heads", "neurons"), [
-    ("sum", "contiguous", [45.0, 107.0], [12.0, 7.0, 18.0]),
-    ("sum", "strided", [6 + 8 + 30 + 2 + 4, 10 + 12 + 70 + 4 + 6], [12.0, 7.0, 18.0]),
-    ("max", "contiguous", [30.0, 70.0], [7.0, 5.0, 9.0]),
-    ("last", "contiguous", [3.0, 7.0], [7.0, 0.0, 9.0]),
-    ("last", "strided", [4.0, 6.0], [7.0, 0.0, 9.0]),
-    ("prod", "contiguous", [6 * 20 * 1 * 3, 14 * 40 * 2 * 7], [28.0, 0.0, 162.0]),
-    ("prod", "strided", [8 * 20 * 1 * 4, 12 * 40 * 2 * 6], [28.0, 0.0, 162.0]),
-])  # fmt: skip
+# Per channel of a group, contiguous: queries 4 6 12 14 (heads 0+1, 2+3), out 0 3 0 7; strided: 6 8
+# 10 12, 0 4 0 6.
+@pytest.mark.parametrize(
+    ("aggregation", "credit", "heads", "neurons"),
+    [
+        ("sum", "contiguous", [45.0, 107.0], [12.0, 7.0, 18.0]),
+        ("sum", "strided", [6 + 8 + 30 + 2 + 4, 10 + 12 + 70 + 4 + 6], [12.0, 7.0, 18.0]),
+        ("max", "contiguous", [30.0, 70.0], [7.0, 5.0, 9.0]),
+        ("last", "contiguous", [3.0, 7.0], [7.0, 0.0, 9.0]),
+        ("last", "strided", [4.0, 6.0], [7.0, 0.0, 9.0]),
+        ("prod", "contiguous", [6 * 20 * 1 * 3, 14 * 40 * 2 * 7], [28.0, 0.0, 162.0]),
+        ("prod", "strided", [8 * 20 * 1 * 4, 12 * 40 * 2 * 6], [28.0, 0.0, 162.0]),
+    ],
+)
 @pytest.mark.parametrize(("criterion", "factor"), [("vector", 0.5), ("element1", 1.5)])
 def test_scores_by_hand(criterion, factor, aggregation, credit, heads, neurons):
     parts, salience = by_hand()
@@ -193,14 +223,18 @@ def test_credit_makes_no_difference_where_every_head_has_its_own_keys(make_model
     model = make_model("llama", num_key_value_heads=4)
     salience = saliences(model, tokens, "mix")
     for parts in parts_of(model):
-        one, other = (unit_scores(parts, salience, "mix", credit=credit)[0] for credit in ("contiguous", "strided"))
+        one, other = (
+            unit_scores(parts, salience, "mix", credit=credit)[0]
+            for credit in ("contiguous", "strided")
+        )
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("criterion", ["vector", "element1"])
 def test_hidden_channels_are_scored_by_all_that_touch_them(make_model, tokens, criterion, tied):
-    model = make_model("qwen3", head_dim=32, tie_word_embeddings=tied)  # its q_norm is as wide as the model
+    # its q_norm is as wide as the model
+    model = make_model("qwen3", head_dim=32, tie_word_embeddings=tied)
     weights = by_autograd(model, tokens)
     expected = torch.zeros(32, dtype=torch.float64)
     for name, (w, g, _) in weights.items():
@@ -210,7 +244,8 @@ def test_hidden_channels_are_scored_by_all_that_touch_them(make_model, tokens, c
         if "norm" in name:
             expected += s.abs()
             continue
-        side = 1 if any(part in name for part in ("o_proj", "down_proj")) else 0  # summed over the other side
+        # summed over the other side
+        side = 1 if any(part in name for part in ("o_proj", "down_proj")) else 0
         expected += s.sum(side).abs() if criterion == "vector" else s.abs().sum(side)
     found = channel_scores(model, saliences(model, tokens, criterion, channels=True), criterion)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
@@ -235,7 +270,9 @@ def test_narrow_weights_do_not_tie(make_model, tokens):
 def test_squares_of_small_gradients_do_not_vanish_in_float16(make_model, tokens):
     model = make_model("llama", initializer_range=0.02)
     wide = unit_scores(parts_of(model)[0], saliences(model, tokens, "element2"), "element2")[1]
-    narrow = unit_scores(parts_of(model.half())[0], saliences(model, tokens, "element2"), "element2")[1]
+    narrow = unit_scores(
+        parts_of(model.half())[0], saliences(model, tokens, "element2"), "element2"
+    )[1]
     assert wide.max() < 1e-6  # below what float16 holds
     torch.testing.assert_close(narrow, wide, rtol=0.1, atol=0)
 
@@ -251,4 +288,6 @@ def test_uneven_blocks_are_scored_too(make_model, tokens):
 
 def test_the_loss_is_the_mean_over_predicted_tokens(make_model, tokens):
     model = make_model("llama")
-    assert next_token_loss(model, tokens).item() == pytest.approx(loss_of(model.double(), tokens).item(), rel=1e-5)
+    assert next_token_loss(model, tokens).item() == pytest.approx(
+        loss_of(model.double(), tokens).item(), rel=1e-5
+    )

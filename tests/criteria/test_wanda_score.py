@@ -22,7 +22,9 @@ def norm_of(*batches: torch.Tensor) -> torch.Tensor:
 def random_case(seed=0, rows=6, columns=20, tokens=50):
     generator = torch.Generator().manual_seed(seed)
     scale = torch.rand(columns, generator=generator) * 5
-    return torch.randn(rows, columns, generator=generator), torch.randn(tokens, columns, generator=generator) * scale
+    return torch.randn(rows, columns, generator=generator), torch.randn(
+        tokens, columns, generator=generator
+    ) * scale
 
 
 def mask(weight, inputs):
@@ -43,7 +45,8 @@ def test_score_is_float32_whatever_the_weights_are():
 
 
 def test_norm_by_hand():
-    # Two sequences of two tokens: sums of squares 9+16+0+0 = 25 and 0+1+4+4 = 9, over two sequences.
+    # Two sequences of two tokens: sums of squares 9+16+0+0 = 25 and 0+1+4+4 = 9, over two
+    # sequences.
     inputs = torch.tensor([[[3.0, 0], [4, 1]], [[0, 2], [0, -2]]])
     assert norm_of(inputs).tolist() == pytest.approx([12.5**0.5, 4.5**0.5])
     assert norm_of(inputs[0]).tolist() == pytest.approx([5, 1])
@@ -93,7 +96,9 @@ def test_equal_norms_give_the_magnitude_mask_of_each_row():
 
 def test_norms_matter():
     weight, inputs = random_case()
-    assert not torch.equal(mask(weight, inputs), keep_mask(magnitude_score(weight), Unstructured(0.5)))
+    assert not torch.equal(
+        mask(weight, inputs), keep_mask(magnitude_score(weight), Unstructured(0.5))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

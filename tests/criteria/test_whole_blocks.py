@@ -1,4 +1,5 @@
-"""Scores of whole blocks: against models that lack the block, by autograd, and for blocks that do nothing."""
+"""Scores of whole blocks: against models that lack the block, by autograd, and for blocks that do
+nothing."""
 
 import copy
 import math
@@ -25,13 +26,17 @@ def test_the_perplexity_score_is_that_of_the_model_without_the_block(make_model,
     for index in range(3):
         cut = make_model(family)
         remove_blocks(cut, [index])
-        assert scores[index].item() == pytest.approx(perplexity(cut, tokens, precision="exact"), rel=1e-6)
+        assert scores[index].item() == pytest.approx(
+            perplexity(cut, tokens, precision="exact"), rel=1e-6
+        )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_the_blocks_before_a_block_compute_once(make_model, tokens, monkeypatch):
-    monkeypatch.setattr("prunebook.evaluate._BATCH_TOKENS", 32)  # two windows a pass, so that the order of states tells
-    model, calls = make_model("llama"), []
+    # two windows a pass, so that the order of states tells
+    monkeypatch.setattr("prunebook.evaluate._BATCH_TOKENS", 32)
+    model = make_model("llama")
+    calls = []
     together = perplexity_scores(model, tokens)
     for index, block in enumerate(model.model.layers):
         block.register_forward_hook(lambda *_, index=index: calls.append(index))
@@ -56,7 +61,8 @@ def test_a_block_that_adds_nothing_costs_nothing(make_model, tokens):
     model.model.layers[1].mlp.down_proj.weight.data.zero_()
     dense = perplexity(model, tokens, precision="exact")
     assert perplexity_scores(model, tokens)[1].item() == pytest.approx(dense, rel=1e-6)
-    assert taylor_scores(model, tokens)[1].item() == 0  # w is 0 where the gradient is not, and the other way round
+    # w is 0 where the gradient is not, and the other way round
+    assert taylor_scores(model, tokens)[1].item() == 0
 
 
 def test_what_is_not_finite_is_never_the_cheapest(make_model, tokens):
@@ -70,16 +76,21 @@ def test_what_is_not_finite_is_never_the_cheapest(make_model, tokens):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_magnitude_counts_every_parameter_once(make_model, family):
     model = make_model(family)
-    expected = [sum(p.abs().sum().item() for p in block.module.parameters()) for block in find_blocks(model)]
+    expected = [
+        sum(p.abs().sum().item() for p in block.module.parameters()) for block in find_blocks(model)
+    ]
     assert magnitude_scores(model).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_taylor_score_is_of_the_gradient_of_the_whole_text(make_model, tokens, family, monkeypatch):
+def test_the_taylor_score_is_of_the_gradient_of_the_whole_text(
+    make_model, tokens, family, monkeypatch
+):
     model = make_model(family)
     next_token_loss(model, tokens).backward()
     expected = [
-        sum((p * p.grad).abs().sum().item() for p in block.module.parameters()) for block in find_blocks(model)
+        sum((p * p.grad).abs().sum().item() for p in block.module.parameters())
+        for block in find_blocks(model)
     ]
     model.zero_grad()
     monkeypatch.setattr("prunebook.gradients._TOKENS", {"cpu": 32})  # two windows a pass
@@ -87,12 +98,16 @@ def test_the_taylor_score_is_of_the_gradient_of_the_whole_text(make_model, token
     assert taylor_scores(model, tokens).tolist() == pytest.approx(expected, rel=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not frozen.requires_grad
-    assert all(parameter.requires_grad for parameter in model.parameters() if parameter is not frozen)
+    assert all(
+        parameter.requires_grad for parameter in model.parameters() if parameter is not frozen
+    )
 
 
 def test_bad_input_is_one_line(make_model, tokens):
     model = make_model("llama")
-    with pytest.raises(UserError, match=r"windows of at least 2 tokens to predict one, not \[7, 1\]"):
+    with pytest.raises(
+        UserError, match=r"windows of at least 2 tokens to predict one, not \[7, 1\]"
+    ):
         taylor_scores(model, tokens[:, :1])
     model.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("inf")
     with pytest.raises(UserError, match="gradients hold NaN or infinity"):

@@ -1,7 +1,8 @@
 """Compiles kernels for a GPU that is not there, exactly as their launchers call them.
 
-Inside `compiled_for()` a launch compiles its kernel for the given architecture, from the arguments' types and values,
-and runs nothing; what was compiled is collected. It needs a process in which Triton does not interpret.
+Inside `compiled_for()` a launch compiles its kernel for the given architecture, from the arguments'
+types and values, and runs nothing; what was compiled is collected. It needs a process in which
+Triton does not interpret.
 """
 
 import atexit
@@ -30,7 +31,8 @@ needs_triton = pytest.mark.skipif(triton is None, reason="Triton is not installe
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel for one set of arguments: registers a thread, bytes of stack a thread (spills) and of shared memory."""
+    """A kernel for one set of arguments: registers a thread, bytes of stack a thread (spills) and
+    of shared memory."""
 
     name: str
     registers: int
@@ -63,13 +65,16 @@ def compiled_for(arch: int = HOPPER):
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    found, launch = [], JITFunction.run
+    found = []
+    launch = JITFunction.run
 
     def compile_only(self, *args, grid, warmup, **options):
         kernel = launch(self, *args, grid=grid, warmup=True, **options)
         registers, stack = _usage(kernel.asm["cubin"])
         found.append(
-            Compiled(kernel.metadata.name, registers, stack, kernel.metadata.shared, kernel.asm["ptx"])
+            Compiled(
+                kernel.metadata.name, registers, stack, kernel.metadata.shared, kernel.asm["ptx"]
+            )
         )
         return kernel
 
@@ -87,12 +92,15 @@ def _usage(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
     return tuple(int(re.search(rf"\b{what}:(\d+)", text)[1]) for what in ("REG", "STACK"))
 
 
 def compile_apart(code: str) -> str:
-    """What `code` prints in a process that compiles instead of interpreting; `compiled_for` is imported there.
+    """What `code` prints in a process that compiles instead of interpreting; `compiled_for` is
+    imported there.
 
     That process is started once, since its imports take seconds, and runs the code of all calls:
     what one call changes in a module stays changed for the next.
@@ -116,19 +124,27 @@ def _compiling_process() -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", "import compiling; compiling.serve()"]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parent
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent,
     )
     atexit.register(process.communicate)  # closes its input, which ends it
     return process
 
 
 def serve() -> None:
-    """Run each line of standard input, code as JSON, and answer what it printed and its traceback, None without one."""
-    # Output of other programs, such as the assembler, goes to standard error, so that no answer is mixed with it.
+    """Run each line of standard input, code as JSON, and answer what it printed and its traceback,
+    None without one."""
+    # Output of other programs, such as the assembler, goes to standard error, so that no answer is
+    # mixed with it.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
-        printed, failure = io.StringIO(), None
+        printed = io.StringIO()
+        failure = None
         try:
             with redirect_stdout(printed):
                 exec(json.loads(line), {"compiled_for": compiled_for})

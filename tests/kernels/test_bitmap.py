@@ -1,4 +1,5 @@
-"""Bitmap weights: the layout, exact round trips in torch and by the kernel, and what cannot be packed."""
+"""Bitmap weights: the layout, exact round trips in torch and by the kernel, and what cannot be
+packed."""
 
 import dataclasses
 import re
@@ -32,7 +33,9 @@ def sparse(rows, width, share, dtype=torch.float32, seed=0):
 
 def same_bits(a, b):
     narrow = torch.int16 if a.dtype.itemsize == 2 else torch.int32
-    return a.dtype == b.dtype and torch.equal(a.contiguous().view(narrow), b.contiguous().view(narrow))
+    return a.dtype == b.dtype and torch.equal(
+        a.contiguous().view(narrow), b.contiguous().view(narrow)
+    )
 
 
 def test_the_layout_by_hand():
@@ -53,21 +56,29 @@ def test_the_layout_by_hand():
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.integers(0, 5), st.one_of(st.integers(0, 20), st.integers(0, 1600)), st.sampled_from([0, 0.01, 0.3, 0.6, 1]),
-    st.sampled_from(DTYPES), st.integers(0, 10**6),
-)  # fmt: skip
+    st.integers(0, 5),
+    st.one_of(st.integers(0, 20), st.integers(0, 1600)),
+    st.sampled_from([0, 0.01, 0.3, 0.6, 1]),
+    st.sampled_from(DTYPES),
+    st.integers(0, 10**6),
+)
 def test_the_round_trip_is_exact(rows, width, share, dtype, seed):
     weight = sparse(rows, width, share, dtype, seed)
     packed = pack_bitmap(weight)
     assert same_bits(unpack_bitmap(packed), weight)
     again = pack_bitmap(unpack_bitmap(packed))
-    assert all(torch.equal(getattr(packed, name), getattr(again, name)) for name in ("values", "bits", "starts"))
+    assert all(
+        torch.equal(getattr(packed, name), getattr(again, name))
+        for name in ("values", "bits", "starts")
+    )
 
 
 def special(dtype):
     """Zeros of both signs, subnormals, infinities, NaN with a payload; and what is left of them."""
     small = torch.finfo(dtype).smallest_normal / 4
-    weight = torch.tensor([[-0.0, 0.0, small, -small, float("inf"), -float("inf"), float("nan"), -0.0, 1.0]] * 2)
+    weight = torch.tensor(
+        [[-0.0, 0.0, small, -small, float("inf"), -float("inf"), float("nan"), -0.0, 1.0]] * 2
+    )
     weight = weight.to(dtype).to(DEVICE)
     bits = weight.view(torch.int16 if dtype.itemsize == 2 else torch.int32)
     bits[1, 6] += 1
@@ -94,7 +105,9 @@ def launched(packed):
 
 @needs_triton
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "width", "share"), [(1, 1, 1), (5, 37, 0.5), (2, 576, 0.2), (1, 1101, 1), (3, 9, 0)])
+@pytest.mark.parametrize(
+    ("rows", "width", "share"), [(1, 1, 1), (5, 37, 0.5), (2, 576, 0.2), (1, 1101, 1), (3, 9, 0)]
+)
 def test_the_kernel_unpacks_bit_by_bit(rows, width, share, dtype):
     weight = sparse(rows, width, share, dtype)
     packed = pack_bitmap(weight)
@@ -107,7 +120,10 @@ def test_any_strides_are_packed_and_unpacked():
     weight = sparse(30, 7, 0.5)
     packed = pack_bitmap(weight.T)
     assert torch.equal(unpack_bitmap(packed), weight.T)
-    apart = {name: getattr(packed, name).repeat_interleave(2, dim=-1)[..., ::2] for name in ("values", "bits")}
+    apart = {
+        name: getattr(packed, name).repeat_interleave(2, dim=-1)[..., ::2]
+        for name in ("values", "bits")
+    }
     apart["starts"] = packed.starts.repeat_interleave(2, dim=1)[:, ::2]
     packed = dataclasses.replace(packed, **apart)
     assert not packed.bits.is_contiguous()
@@ -116,7 +132,8 @@ def test_any_strides_are_packed_and_unpacked():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kept", "bits"), [(torch.bfloat16, 2, 9.0625), (torch.bfloat16, 5, 4.2625), (torch.float32, 2, 17.0625)]
+    ("dtype", "kept", "bits"),
+    [(torch.bfloat16, 2, 9.0625), (torch.bfloat16, 5, 4.2625), (torch.float32, 2, 17.0625)],
 )
 def test_bits_a_weight(dtype, kept, bits):
     weight = torch.zeros(4, 5120, dtype=dtype)
@@ -133,16 +150,34 @@ def example(**changes):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pack_bitmap(torch.ones(4)), "weight is torch.float32 [4]; use a matrix [out, in] of float32, float16"),
-        (lambda: pack_bitmap(torch.ones(4, 4).double()), "weight is torch.float64 [4, 4]; use a matrix"),
-        (lambda: unpack_bitmap(example(values=torch.ones(2, 16))), "values are [2, 16]; a bitmap has them in one row"),
-        (lambda: unpack_bitmap(example(width=17)), "bits are torch.uint8 [2, 2]; a weight [2, 17] needs torch.uint8"),
-        (lambda: unpack_bitmap(example(bits=torch.ones(2, 2))), "bits are torch.float32 [2, 2]; a weight [2, 12]"),
+        (
+            lambda: pack_bitmap(torch.ones(4)),
+            "weight is torch.float32 [4]; use a matrix [out, in] of float32, float16",
+        ),
+        (
+            lambda: pack_bitmap(torch.ones(4, 4).double()),
+            "weight is torch.float64 [4, 4]; use a matrix",
+        ),
+        (
+            lambda: unpack_bitmap(example(values=torch.ones(2, 16))),
+            "values are [2, 16]; a bitmap has them in one row",
+        ),
+        (
+            lambda: unpack_bitmap(example(width=17)),
+            "bits are torch.uint8 [2, 2]; a weight [2, 17] needs torch.uint8",
+        ),
+        (
+            lambda: unpack_bitmap(example(bits=torch.ones(2, 2))),
+            "bits are torch.float32 [2, 2]; a weight [2, 12]",
+        ),
         (
             lambda: unpack_bitmap(example(starts=torch.zeros(2, 1).long())),
             "starts are torch.int64 [2, 1]; a weight [2, 12] needs torch.int32 [2, 1]",
         ),
-        (lambda: unpack_bitmap(example(starts=torch.zeros(1, 1).int())), "starts are torch.int32 [1, 1]; a weight"),
+        (
+            lambda: unpack_bitmap(example(starts=torch.zeros(1, 1).int())),
+            "starts are torch.int32 [1, 1]; a weight",
+        ),
         (
             lambda: unpack_bitmap_reference(example(values=torch.ones(24))),
             "bits ask for 32 values with the filling; there are 24",

@@ -1,4 +1,5 @@
-"""Compaction of slots: by hand, rows bit by bit, and attention over them; references, and kernels interpreted."""
+"""Compaction of slots: by hand, rows bit by bit, and attention over them; references, and kernels
+interpreted."""
 
 import json
 import re
@@ -34,7 +35,8 @@ def several_blocks_in_memory_that_is_nan_before(monkeypatch):
 
 
 def keep_of(kind, slots):
-    """Bool `[2, 3, slots]`: heads keep different rows, and in most kinds different numbers of them."""
+    """Bool `[2, 3, slots]`: heads keep different rows, and in most kinds different numbers of
+    them."""
     draw = torch.rand(2, 3, slots, generator=torch.Generator().manual_seed(slots))
     place = torch.arange(slots).expand(2, 3, slots)
     share = torch.tensor([[0.1, 0.5, 0.9], [0.3, 0.0, 1.0]])[..., None]
@@ -51,13 +53,18 @@ def keep_of(kind, slots):
 
 
 def rows_of(slots, width=5):
-    """Keys as a model has them, bits that are NaN or subnormal among them; values; positions; scores."""
+    """Keys as a model has them, bits that are NaN or subnormal among them; values; positions;
+    scores."""
     generator = torch.Generator().manual_seed(slots + width)
-    keys = torch.randint(-(2**15), 2**15, (2, slots, 3, width), generator=generator, dtype=torch.int16)
+    keys = torch.randint(
+        -(2**15), 2**15, (2, slots, 3, width), generator=generator, dtype=torch.int16
+    )
     values = torch.randn(2, 3, slots, width, generator=generator).half()
     positions = torch.arange(slots).repeat(2, 3, 1)
     scores = torch.rand(2, 3, slots, generator=generator)
-    return [x.to(DEVICE) for x in (keys.view(torch.bfloat16).transpose(1, 2), values, positions, scores)]
+    return [
+        x.to(DEVICE) for x in (keys.view(torch.bfloat16).transpose(1, 2), values, positions, scores)
+    ]
 
 
 def bits(x):
@@ -85,8 +92,10 @@ def test_rows_are_taken_by_hand(take):
 @pytest.mark.parametrize("kind", KEEPS)
 @pytest.mark.parametrize("slots", [1, 32, 37])
 def test_in_place(fill, kind, slots):
-    """The rows of each head are those that were kept, bit by bit and together; no row moves that need not."""
-    keep, before = keep_of(kind, slots), rows_of(slots)
+    """The rows of each head are those that were kept, bit by bit and together; no row moves that
+    need not."""
+    keep = keep_of(kind, slots)
+    before = rows_of(slots)
     after = [x.clone() for x in before]  # `clone` keeps the strides
     addresses = [x.data_ptr() for x in after]
     kept = fill(keep, after)
@@ -95,7 +104,8 @@ def test_in_place(fill, kind, slots):
     assert [x.data_ptr() for x in after] == addresses
     for row in range(2):
         for head in range(3):
-            n, survivors = int(kept[row, head]), keep[row, head].nonzero()[:, 0]
+            n = int(kept[row, head])
+            survivors = keep[row, head].nonzero()[:, 0]
             slot_of = after[2][row, head]
             assert sorted(slot_of[:n].tolist()) == survivors.tolist()
             stay = survivors[survivors < n]
@@ -109,7 +119,8 @@ def test_in_place(fill, kind, slots):
 @pytest.mark.parametrize("kind", KEEPS)
 @pytest.mark.parametrize(("slots", "taken"), [(1, 1), (37, 38), (32, 9)])
 def test_in_order(take, kind, slots, taken):
-    keep, before = keep_of(kind, slots), rows_of(slots)
+    keep = keep_of(kind, slots)
+    before = rows_of(slots)
     copies = [x.clone() for x in before]
     after = take(keep, taken, before)
     for old, copy, new in zip(before, copies, after, strict=True):
@@ -126,21 +137,29 @@ def test_in_order(take, kind, slots, taken):
 
 @needs_triton
 def test_attention_is_that_of_the_rows_kept():
-    """Both ways, to within what another order of sums costs; heads keep different rows, as many each."""
+    """Both ways, to within what another order of sums costs; heads keep different rows, as many
+    each."""
     generator = torch.Generator().manual_seed(0)
-    keys, values, query = (torch.randn(2, 3, size, 16, generator=generator).to(DEVICE) for size in (65, 65, 4))
+    keys, values, query = (
+        torch.randn(2, 3, size, 16, generator=generator).to(DEVICE) for size in (65, 65, 4)
+    )
     keep = torch.zeros(2, 3, 65, dtype=torch.bool, device=DEVICE)
-    keep.scatter_(2, torch.rand(2, 3, 65, generator=generator).argsort(-1)[..., :30].to(DEVICE), True)
+    keep.scatter_(
+        2, torch.rand(2, 3, 65, generator=generator).argsort(-1)[..., :30].to(DEVICE), True
+    )
     expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=keep[:, :, None])
     taken = launch_take_kept(keep, 30, [keys, values])
     launch_fill_holes(keep, [keys, values])
     for k, v in (taken, (keys[:, :, :30], values[:, :, :30])):
-        torch.testing.assert_close(F.scaled_dot_product_attention(query, k, v), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            F.scaled_dot_product_attention(query, k, v), expected, rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8), (2, 3, 0), (2, 0, 8)])
 def test_nothing_there(shape):
-    keep, rows = torch.zeros(shape, dtype=torch.bool), torch.ones(*shape, 4)
+    keep = torch.zeros(shape, dtype=torch.bool)
+    rows = torch.ones(*shape, 4)
     assert fill_holes(keep, [rows]).shape == shape[:2]
     assert take_kept(keep, 5, [rows])[0].shape == (*shape[:2], 5, 4)
     assert not take_kept(keep, 5, [rows])[0].any()
@@ -150,10 +169,26 @@ def test_nothing_there(shape):
 @pytest.mark.parametrize(
     ("keep", "tensor", "message"),
     [
-        (torch.ones(2, 8).bool(), torch.ones(2, 8), "keep is torch.bool [2, 8]; use torch.bool [batch, heads, slots]"),
-        (torch.ones(1, 2, 8), torch.ones(1, 2, 8), "keep is torch.float32 [1, 2, 8]; use torch.bool"),
-        (torch.ones(1, 2, 8).bool(), torch.ones(1, 2, 9, 4), "tensor 0 has shape [1, 2, 9, 4]; keep [1, 2, 8] needs"),
-        (torch.ones(1, 2, 8).bool(), torch.ones(2, 8), "tensor 0 has shape [2, 8]; keep [1, 2, 8] needs [1, 2, 8] and"),
+        (
+            torch.ones(2, 8).bool(),
+            torch.ones(2, 8),
+            "keep is torch.bool [2, 8]; use torch.bool [batch, heads, slots]",
+        ),
+        (
+            torch.ones(1, 2, 8),
+            torch.ones(1, 2, 8),
+            "keep is torch.float32 [1, 2, 8]; use torch.bool",
+        ),
+        (
+            torch.ones(1, 2, 8).bool(),
+            torch.ones(1, 2, 9, 4),
+            "tensor 0 has shape [1, 2, 9, 4]; keep [1, 2, 8] needs",
+        ),
+        (
+            torch.ones(1, 2, 8).bool(),
+            torch.ones(2, 8),
+            "tensor 0 has shape [2, 8]; keep [1, 2, 8] needs [1, 2, 8] and",
+        ),
     ],
 )
 def test_bad_arguments(compact, keep, tensor, message):
@@ -162,8 +197,11 @@ def test_bad_arguments(compact, keep, tensor, message):
 
 
 def test_rows_that_share_memory_and_negative_slots():
-    keep, shared = torch.ones(2, 3, 8, dtype=torch.bool), torch.ones(1, 3, 8).expand(2, 3, 8)
-    with pytest.raises(UserError, match="tensor 0 has rows that share memory; clone it to compact it in place"):
+    keep = torch.ones(2, 3, 8, dtype=torch.bool)
+    shared = torch.ones(1, 3, 8).expand(2, 3, 8)
+    with pytest.raises(
+        UserError, match="tensor 0 has rows that share memory; clone it to compact it in place"
+    ):
         fill_holes(keep, [shared])
     with pytest.raises(UserError, match="slots -1 is not allowed; use a number >= 0"):
         take_kept(keep, -1, [shared])

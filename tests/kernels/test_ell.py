@@ -13,13 +13,18 @@ from prunebook.kernels.ell import Ell, pack_ell, unpack_ell
 
 
 def test_the_layout_by_hand():
-    """Gaps of 2, 0 and 255; of 256 and 600, with zeros of delta 255 on the way; and an empty row."""
+    """Gaps of 2, 0 and 255; of 256 and 600, with zeros of delta 255 on the way; and an empty
+    row."""
     weight = torch.zeros(3, 900)
     weight[0, [2, 3, 259]] = torch.tensor([1.0, 2, 3])
     weight[1, [256, 857]] = torch.tensor([4.0, 5])
     packed = pack_ell(weight)
     assert packed.values.tolist() == [[1, 2, 3, 0, 0, 0, 0, 0], [0, 4, 0, 0, 5, 0, 0, 0], [0] * 8]
-    assert packed.deltas.tolist() == [[2, 0, 255, 0, 0, 0, 0, 0], [255, 0, 255, 255, 88, 0, 0, 0], [0] * 8]
+    assert packed.deltas.tolist() == [
+        [2, 0, 255, 0, 0, 0, 0, 0],
+        [255, 0, 255, 255, 88, 0, 0, 0],
+        [0] * 8,
+    ]
     assert packed.deltas.dtype == torch.uint8
     assert packed.shape == (3, 900)
     assert torch.equal(unpack_ell(packed), weight)
@@ -27,9 +32,12 @@ def test_the_layout_by_hand():
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.integers(0, 5), st.one_of(st.integers(0, 20), st.integers(0, 1600)), st.sampled_from([0, 0.002, 0.02, 0.3, 1]),
-    st.sampled_from(DTYPES), st.integers(0, 10**6),
-)  # fmt: skip
+    st.integers(0, 5),
+    st.one_of(st.integers(0, 20), st.integers(0, 1600)),
+    st.sampled_from([0, 0.002, 0.02, 0.3, 1]),
+    st.sampled_from(DTYPES),
+    st.integers(0, 10**6),
+)
 def test_the_round_trip_is_exact(rows, width, share, dtype, seed):
     weight = sparse(rows, width, share, dtype, seed)
     packed = pack_ell(weight)
@@ -71,7 +79,10 @@ def test_bits_a_weight(dtype, bits):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pack_ell(torch.ones(4)), "weight is torch.float32 [4]; use a matrix [out, in] of float32, float16 or"),
+        (
+            lambda: pack_ell(torch.ones(4)),
+            "weight is torch.float32 [4]; use a matrix [out, in] of float32, float16 or",
+        ),
         (
             lambda: unpack_ell(Ell(torch.ones(8), torch.ones(8).byte(), 9)),
             "values are [8]; use [out, n] with n a multiple of 8",

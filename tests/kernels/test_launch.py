@@ -56,7 +56,9 @@ def test_tensors_of_the_cpu_ask_for_no_device(entered):
     assert entered == []
 
 
-@pytest.mark.parametrize(("capability", "tiles"), [((8, 0), False), ((8, 9), False), ((9, 0), True), ((12, 0), False)])
+@pytest.mark.parametrize(
+    ("capability", "tiles"), [((8, 0), False), ((8, 9), False), ((9, 0), True), ((12, 0), False)]
+)
 def test_tiles_run_where_the_shared_memory_is(monkeypatch, capability, tiles):
     monkeypatch.setattr(launch, "triton", object())
     monkeypatch.setattr(launch.torch.cuda, "get_device_capability", lambda device: capability)
@@ -66,13 +68,29 @@ def test_tiles_run_where_the_shared_memory_is(monkeypatch, capability, tiles):
 
 
 def test_powers_of_two():
-    assert [next_power_of_2(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 1024, 2048]
+    assert [next_power_of_2(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [
+        1,
+        1,
+        2,
+        4,
+        4,
+        8,
+        1024,
+        1024,
+        2048,
+    ]
 
 
 @pytest.mark.parametrize(
     ("steps", "parts", "least", "split"),
-    [(10, 4, 1, (4, 3)), (10, 100, 1, (10, 1)), (10, 100, 2, (5, 2)), (10, 0, 1, (1, 10)), (1, 8, 2, (1, 1)),
-     (9, 4, 2, (3, 3))],
-)  # fmt: skip
+    [
+        (10, 4, 1, (4, 3)),
+        (10, 100, 1, (10, 1)),
+        (10, 100, 2, (5, 2)),
+        (10, 0, 1, (1, 10)),
+        (1, 8, 2, (1, 1)),
+        (9, 4, 2, (3, 3)),
+    ],
+)
 def test_steps_are_shared_out_with_none_left_empty(steps, parts, least, split):
     assert split_steps(steps, parts, least) == split

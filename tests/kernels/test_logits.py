@@ -1,4 +1,5 @@
-"""Logits beside a reference: worked by hand, against float64, and by the kernel in Triton's interpreter."""
+"""Logits beside a reference: worked by hand, against float64, and by the kernel in Triton's
+interpreter."""
 
 import json
 import math
@@ -12,7 +13,8 @@ from prunebook.errors import UserError
 from prunebook.kernels import logits as module
 from prunebook.kernels.logits import compare_logits, compare_logits_reference, launch_compare
 
-pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")  # of what is not chosen
+# of what is not chosen
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
 IMPLEMENTATIONS = [compare_logits_reference, pytest.param(launch_compare, marks=needs_triton)]
 
 
@@ -45,8 +47,11 @@ def test_close_to_float64(compare, dtype, vocabulary, scale):
     """Within 1e-4 nats, or 1e-6 of it where it is large; never below zero by more than rounding."""
     generator = torch.Generator().manual_seed(vocabulary)
     logits = torch.randn(5, vocabulary, generator=generator) * scale
-    reference = (logits + torch.randn(5, vocabulary, generator=generator) * scale**0.5).to(dtype).to(DEVICE)
-    targets, logits = torch.arange(5, device=DEVICE) % vocabulary, logits.to(dtype).to(DEVICE)
+    reference = (
+        (logits + torch.randn(5, vocabulary, generator=generator) * scale**0.5).to(dtype).to(DEVICE)
+    )
+    targets = torch.arange(5, device=DEVICE) % vocabulary
+    logits = logits.to(dtype).to(DEVICE)
     found, (nll, kl) = compare(logits, targets, reference), in_float64(logits, targets, reference)
     assert found.kl.tolist() == pytest.approx(kl.tolist(), rel=1e-6, abs=1e-5)
     assert found.nll.tolist() == pytest.approx(nll.tolist(), rel=1e-6, abs=1e-5)
@@ -60,7 +65,8 @@ def test_close_to_float64(compare, dtype, vocabulary, scale):
 @pytest.mark.parametrize("compare", IMPLEMENTATIONS)
 def test_equal_logits_diverge_by_exactly_nothing(compare):
     logits = (torch.randn(4, 50, generator=torch.Generator().manual_seed(0)) * 100).to(DEVICE)
-    logits[1, 3] = logits[1, 40] = logits[1].max() + 1  # in two tiles: the first counts, on both sides
+    # in two tiles: the first counts, on both sides
+    logits[1, 3] = logits[1, 40] = logits[1].max() + 1
     found = compare(logits, torch.zeros(4, dtype=torch.int64, device=DEVICE), logits.clone())
     assert found.kl.tolist() == [0] * 4
     assert found.agrees.all()
@@ -68,8 +74,10 @@ def test_equal_logits_diverge_by_exactly_nothing(compare):
 
 @pytest.mark.parametrize("compare", IMPLEMENTATIONS)
 def test_words_that_are_impossible(compare):
-    """Impossible for both: nothing. For the reference alone: finite. For the model alone: infinite."""
-    logits, reference = torch.zeros(3, 40, device=DEVICE), torch.zeros(3, 40, device=DEVICE)
+    """Impossible for both: nothing. For the reference alone: finite. For the model alone:
+    infinite."""
+    logits = torch.zeros(3, 40, device=DEVICE)
+    reference = torch.zeros(3, 40, device=DEVICE)
     logits[0, :20] = reference[0, :20] = reference[1, 5] = logits[2, 6] = -torch.inf
     found = compare(logits, torch.full((3,), 30, device=DEVICE), reference)
     assert found.kl.tolist() == pytest.approx([0, math.log(40 / 39), math.inf], abs=1e-6)
@@ -79,7 +87,8 @@ def test_words_that_are_impossible(compare):
 @pytest.mark.parametrize("compare", IMPLEMENTATIONS)
 def test_strided_logits_and_inputs_left_alone(compare):
     store = torch.randn(6, 80, generator=torch.Generator().manual_seed(3)).to(DEVICE)
-    before, targets = store.clone(), torch.tensor([[0, 20, 39, 3, 4, 5], [9] * 6], device=DEVICE).T[:, 0]
+    before = store.clone()
+    targets = torch.tensor([[0, 20, 39, 3, 4, 5], [9] * 6], device=DEVICE).T[:, 0]
     found = compare(store[:, ::2], targets, store[:, 1::2])
     nll, kl = in_float64(store[:, ::2], targets, store[:, 1::2])
     assert found.kl.tolist() == pytest.approx(kl.tolist(), rel=1e-5)
@@ -92,13 +101,16 @@ def test_tokens_without_a_target_cost_nothing(compare):
     logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     found = compare(logits, torch.tensor([4, -100, 7], device=DEVICE), None)
     expected = -logits.double().log_softmax(1)
-    assert found.nll.tolist() == pytest.approx([expected[0, 4].item(), 0, expected[2, 7].item()], rel=1e-6)
+    assert found.nll.tolist() == pytest.approx(
+        [expected[0, 4].item(), 0, expected[2, 7].item()], rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("compare", IMPLEMENTATIONS)
 def test_what_an_unlikely_word_weighed_is_forgotten(compare):
     """The first words are impossible for the model and all but impossible for the reference."""
-    logits, reference = torch.zeros(1, 40, device=DEVICE), torch.zeros(1, 40, device=DEVICE)
+    logits = torch.zeros(1, 40, device=DEVICE)
+    reference = torch.zeros(1, 40, device=DEVICE)
     logits[0, :16], reference[0, :16] = -torch.inf, -200
     found = compare(logits, torch.tensor([20], device=DEVICE), reference)
     assert found.kl.tolist() == pytest.approx([0], abs=1e-6)

@@ -45,20 +45,25 @@ def test_a_transposed_weight_is_written_where_it_stands():
 
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (1, 1)])
 def test_empty_and_single_weights(shape):
-    weight, keep = torch.ones(shape), torch.zeros(shape, dtype=torch.bool)
+    weight = torch.ones(shape)
+    keep = torch.zeros(shape, dtype=torch.bool)
     assert torch.equal(masking.masked_copy(weight, keep), torch.zeros(shape))
     assert masking.places_of(keep).tolist() == []
     assert masking.count_rows(keep).tolist() == [0] * shape[0]
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.int64])
-@pytest.mark.parametrize("relation", [operator.gt, operator.lt, operator.ge, operator.le, operator.eq, operator.ne])
+@pytest.mark.parametrize(
+    "relation", [operator.gt, operator.lt, operator.ge, operator.le, operator.eq, operator.ne]
+)
 def test_comparisons_are_those_of_torch(relation, dtype):
     left, _ = weight_and_mask(20, 30, 2, torch.float64)
     right, _ = weight_and_mask(20, 1, 3, torch.float64)
     if not dtype.is_floating_point:
-        left, right = left.nan_to_num(3.0, 9.0, -9.0), right.nan_to_num(3.0, 9.0, -9.0)
-    left, right = left.to(dtype), right.to(dtype)
+        left = left.nan_to_num(3.0, 9.0, -9.0)
+        right = right.nan_to_num(3.0, 9.0, -9.0)
+    left = left.to(dtype)
+    right = right.to(dtype)
     assert torch.equal(masking.mask_where(relation, left, right), relation(left, right))
     assert torch.equal(masking.mask_where(relation, left.T, 0), relation(left.T, 0))
 

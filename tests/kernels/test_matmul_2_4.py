@@ -26,7 +26,12 @@ def draw(rows, width, tokens, dtype, seed=0):
     weight[:, 4:8] = 0
     weight[rows // 2] = -0.0
     packed = select_n_of_m(weight, 2, 4, want="packed")
-    return random(tokens, width, seed=seed + 1, dtype=dtype), weight, packed, random(rows, seed=seed + 2, dtype=dtype)
+    return (
+        random(tokens, width, seed=seed + 1, dtype=dtype),
+        weight,
+        packed,
+        random(rows, seed=seed + 2, dtype=dtype),
+    )
 
 
 def launched(*arguments):
@@ -39,7 +44,8 @@ def launched(*arguments):
 
 
 def assert_as_exact_as_dense(found, x, weight, bias=None):
-    """At most twice the error of a dense product of the same dtype, or one unit in the last place of the largest
+    """At most twice the error of a dense product of the same dtype, or one unit in the last place
+    of the largest
     result: Triton's interpreter cuts bfloat16 off where a GPU rounds it."""
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     dense = (F.linear(x, weight, bias).double() - exact).abs().max()
@@ -53,7 +59,16 @@ def assert_as_exact_as_dense(found, x, weight, bias=None):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("rows", "width", "tokens"),
-    [(1, 4, 1), (5, 36, 1), (7, 20, 2), (3, 576, 3), (5, 1028, 4), (66, 60, 5), (3, 576, 17), (65, 300, 33)],
+    [
+        (1, 4, 1),
+        (5, 36, 1),
+        (7, 20, 2),
+        (3, 576, 3),
+        (5, 1028, 4),
+        (66, 60, 5),
+        (3, 576, 17),
+        (65, 300, 33),
+    ],
 )
 def test_products_are_as_exact_as_dense_ones(rows, width, tokens, dtype):
     x, weight, packed, bias = draw(rows, width, tokens, dtype, seed=rows)
@@ -83,8 +98,10 @@ def test_strides_do_not_matter(tokens):
 @needs_triton
 @pytest.mark.parametrize("tokens", [1, 16])
 def test_each_weight_meets_its_own_input(tokens):
-    """Of whole numbers every sum is exact: a wrong place or a wrong plane shows as a wrong number."""
-    width, rows = 144, 6
+    """Of whole numbers every sum is exact: a wrong place or a wrong plane shows as a wrong
+    number."""
+    width = 144
+    rows = 6
     packed = select_n_of_m(random(rows, width, seed=3), 2, 4, want="packed")
     values = torch.arange(packed.values.numel(), device=DEVICE).view_as(packed.values).float()
     packed = Packed(values, packed.codes, 2, 4)
@@ -122,7 +139,9 @@ def test_a_cpu_takes_the_reference_and_a_gpu_what_pays(monkeypatch):
         for tokens in (0, 1, 64, 65):
             linear_2_4(x[:tokens], packed, bias)
         linear_2_4(x[:1].requires_grad_(), packed, bias)
-    reference, kernel, many = "linear_2_4_reference", "launch_linear_2_4", "_linear_of_many"
+    reference = "linear_2_4_reference"
+    kernel = "launch_linear_2_4"
+    many = "_linear_of_many"
     assert asked == [reference] * 5 + [reference, kernel, kernel, many, reference]
 
 
@@ -130,7 +149,8 @@ def test_a_cpu_takes_the_reference_and_a_gpu_what_pays(monkeypatch):
 def test_many_tokens_meet_the_unpacked_weight(monkeypatch, tokens):
     monkeypatch.setattr(matmul_2_4, "DENSE_TOKENS", 10)
     monkeypatch.setattr(torch.backends.cusparselt, "is_available", lambda: True)
-    x, weight, packed, bias = draw(9, 44, tokens, torch.float32)  # no sparse tensor cores for float32: dense again
+    # no sparse tensor cores for float32: dense again
+    x, weight, packed, bias = draw(9, 44, tokens, torch.float32)
     assert torch.equal(matmul_2_4._linear_of_many(x, packed, bias), F.linear(x, weight, bias))
 
 
@@ -143,7 +163,8 @@ def test_gradients_go_to_the_input():
 def test_autocast_casts_as_it_does_for_a_linear():
     x, weight, packed, bias = draw(9, 44, 3, torch.float32)
     with torch.autocast(DEVICE, torch.bfloat16):
-        found, mixed = linear_2_4(x, packed, bias), linear_2_4(x.bfloat16(), packed, bias)
+        found = linear_2_4(x, packed, bias)
+        mixed = linear_2_4(x.bfloat16(), packed, bias)
         expected = F.linear(x, weight, bias)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected)
@@ -153,12 +174,27 @@ def test_autocast_casts_as_it_does_for_a_linear():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"packed": Packed(torch.ones(2, 4), torch.ones(2, 1).byte(), 4, 8)}, "packed is 4:8; linear_2_4 multiplies 2"),
-        ({"x": torch.ones(3, 12)}, "x is torch.float32 [3, 12]; a packed weight [5, 16] needs torch.float32 [..., 16]"),
-        ({"x": torch.ones(3, 16).half()}, "x is torch.float16 [3, 16]; a packed weight [5, 16] needs torch.float32"),
+        (
+            {"packed": Packed(torch.ones(2, 4), torch.ones(2, 1).byte(), 4, 8)},
+            "packed is 4:8; linear_2_4 multiplies 2",
+        ),
+        (
+            {"x": torch.ones(3, 12)},
+            "x is torch.float32 [3, 12]; a packed weight [5, 16] needs torch.float32 [..., 16]",
+        ),
+        (
+            {"x": torch.ones(3, 16).half()},
+            "x is torch.float16 [3, 16]; a packed weight [5, 16] needs torch.float32",
+        ),
         ({"x": torch.ones(())}, "x is torch.float32 []; a packed weight [5, 16] needs"),
-        ({"bias": torch.ones(1)}, "bias is torch.float32 [1]; a packed weight [5, 16] needs torch.float32 [5]"),
-        ({"bias": torch.ones(5).half()}, "bias is torch.float16 [5]; a packed weight [5, 16] needs torch.float32 [5]"),
+        (
+            {"bias": torch.ones(1)},
+            "bias is torch.float32 [1]; a packed weight [5, 16] needs torch.float32 [5]",
+        ),
+        (
+            {"bias": torch.ones(5).half()},
+            "bias is torch.float16 [5]; a packed weight [5, 16] needs torch.float32 [5]",
+        ),
         (
             {"packed": Packed(torch.ones(5, 8), torch.zeros(4, 1, dtype=torch.int16), 2, 4)},
             "codes are torch.int16 [4, 1]; a 2:4 weight [5, 16] needs torch.int16 [5, 1]",
@@ -195,5 +231,7 @@ for kernel in found:
     assert [kernel[0] for kernel in kernels] == names
     assert all(kernel[1] == "0" and int(kernel[2]) <= 168 for kernel in kernels)
     assert all(kernel[3:] == ["ld.global.v4", "fma.rn.f32"] for kernel in kernels[:2])
-    assert all(kernel[3:] == ["cp.async.cg", "wgmma.mma_async"] for kernel in (kernels[2], kernels[4]))
+    assert all(
+        kernel[3:] == ["cp.async.cg", "wgmma.mma_async"] for kernel in (kernels[2], kernels[4])
+    )
     assert "fma.rn.f32" in kernels[6]  # of float32, not of the ten bits of TF32

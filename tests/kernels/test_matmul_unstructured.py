@@ -1,4 +1,5 @@
-"""Products with weights stored without their zeros: kernels beside float64, odd sizes, and who is asked when."""
+"""Products with weights stored without their zeros: kernels beside float64, odd sizes, and who is
+asked when."""
 
 import dataclasses
 import re
@@ -29,7 +30,11 @@ def draw(rows, width, tokens, dtype, share=0.4, seed=0):
     weight[rows // 2] = -0.0
     if rows > 2:
         weight[-1] = random(width, seed=seed + 3, dtype=dtype)
-    return random(tokens, width, seed=seed + 1, dtype=dtype), weight, random(rows, seed=seed + 2, dtype=dtype)
+    return (
+        random(tokens, width, seed=seed + 1, dtype=dtype),
+        weight,
+        random(rows, seed=seed + 2, dtype=dtype),
+    )
 
 
 def launched(*arguments):
@@ -46,11 +51,20 @@ def launched(*arguments):
 @pytest.mark.parametrize(
     ("form", "rows", "width", "tokens"),
     [
-        ("bitmap", 1, 1, 1), ("bitmap", 5, 37, 2), ("bitmap", 3, 1101, 3), ("bitmap", 4, 576, 4), ("bitmap", 3, 44, 8),
-        ("bitmap", 66, 60, 5), ("bitmap", 3, 601, 17), ("bitmap", 2, 100, 33),
-        ("ell", 1, 1, 1), ("ell", 5, 37, 2), ("ell", 3, 1101, 3), ("ell", 4, 576, 4),
+        ("bitmap", 1, 1, 1),
+        ("bitmap", 5, 37, 2),
+        ("bitmap", 3, 1101, 3),
+        ("bitmap", 4, 576, 4),
+        ("bitmap", 3, 44, 8),
+        ("bitmap", 66, 60, 5),
+        ("bitmap", 3, 601, 17),
+        ("bitmap", 2, 100, 33),
+        ("ell", 1, 1, 1),
+        ("ell", 5, 37, 2),
+        ("ell", 3, 1101, 3),
+        ("ell", 4, 576, 4),
     ],
-)  # fmt: skip
+)
 def test_products_are_as_exact_as_dense_ones(form, rows, width, tokens, dtype):
     x, weight, bias = draw(rows, width, tokens, dtype, seed=rows)
     assert_as_exact_as_dense(launched(x, FORMS[form](weight), bias), x, weight, bias)
@@ -74,7 +88,9 @@ def test_strides_do_not_matter(form, tokens):
     packed = FORMS[form](weight)
     turned = x.T.contiguous().T
     parts = {name: one for name, one in vars(packed).items() if isinstance(one, torch.Tensor)}
-    apart = dataclasses.replace(packed, **{k: one.repeat_interleave(2, dim=-1)[..., ::2] for k, one in parts.items()})
+    apart = dataclasses.replace(
+        packed, **{k: one.repeat_interleave(2, dim=-1)[..., ::2] for k, one in parts.items()}
+    )
     assert not turned.is_contiguous()
     assert not apart.values.is_contiguous()
     assert torch.equal(launched(turned, apart, bias), launched(x, packed, bias))
@@ -85,7 +101,8 @@ def test_strides_do_not_matter(form, tokens):
 @pytest.mark.parametrize("share", [0.01, 0.5, 1])
 def test_each_weight_meets_its_own_input(form, tokens, share):
     """Of whole numbers every sum is exact: a wrong place shows as a wrong number."""
-    width, rows = 600, 3
+    width = 600
+    rows = 3
     weight = torch.arange(rows * width, device=DEVICE).view(rows, width).float() % 97 + 1
     weight[sparse(rows, width, share, seed=3) == 0] = 0
     x = torch.arange(tokens * width, device=DEVICE).view(tokens, width).float() % 64
@@ -107,7 +124,8 @@ def test_parts_of_k_are_added_in_the_same_order_every_time(monkeypatch, tokens):
 
 @needs_triton
 def test_infinite_inputs_reach_a_result_only_through_weights():
-    """An `Ell` skips zeros that they meet; what fills its rows up lies beyond the inputs or counts for nothing."""
+    """An `Ell` skips zeros that they meet; what fills its rows up lies beyond the inputs or counts
+    for nothing."""
     weight = torch.tensor([[1.0] * 6, [0.0, 0, 0, 0, 0, 2]], device=DEVICE)
     x = torch.tensor([[float("inf"), 1, 1, 1, 1, 1]], device=DEVICE)
     assert launched(x, pack_ell(weight)).tolist() == [[float("inf"), 2]]
@@ -125,15 +143,21 @@ def test_the_reference_is_the_dense_product(form, dtype):
 def test_a_cpu_takes_the_reference_and_a_gpu_what_pays(monkeypatch):
     asked = []
     for name in ("linear_unstructured_reference", "launch_linear_unstructured"):
-        monkeypatch.setattr(matmul_unstructured, name, lambda *_, name=name: asked.append(name.split("_")[0]))
+        monkeypatch.setattr(
+            matmul_unstructured, name, lambda *_, name=name: asked.append(name.split("_")[0])
+        )
     x, weight, bias = draw(8, 16, 65, torch.float32)
     for packed in (pack_bitmap(weight), pack_ell(weight)):
         for native in (False, True):
-            monkeypatch.setattr(matmul_unstructured, "runs_natively", lambda *_, native=native, **__: native)
+            monkeypatch.setattr(
+                matmul_unstructured, "runs_natively", lambda *_, native=native, **__: native
+            )
             for tokens in (0, 1, 4, 5, 64, 65):
                 linear_unstructured(x[:tokens], packed, bias)
             linear_unstructured(x[:1].detach().requires_grad_(), packed, bias)
-    cpu, kernel, other = ["linear"] * 7, "launch", "linear"
+    cpu = ["linear"] * 7
+    kernel = "launch"
+    other = "linear"
     bitmaps = [other, kernel, kernel, kernel, kernel, other, other]
     ells = [other, kernel, kernel, other, other, other, other]
     assert asked == cpu + bitmaps + cpu + ells
@@ -151,7 +175,8 @@ def test_autocast_casts_as_it_does_for_a_linear(form):
     x, weight, bias = draw(9, 43, 3, torch.float32)
     packed = FORMS[form](weight)
     with torch.autocast(DEVICE, torch.bfloat16):
-        found, mixed = linear_unstructured(x, packed, bias), linear_unstructured(x.bfloat16(), packed, bias)
+        found = linear_unstructured(x, packed, bias)
+        mixed = linear_unstructured(x.bfloat16(), packed, bias)
         expected = F.linear(x, weight, bias)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected)
@@ -161,13 +186,29 @@ def test_autocast_casts_as_it_does_for_a_linear(form):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.ones(3, 12)}, "x is torch.float32 [3, 12]; a packed weight [5, 16] needs torch.float32 [..., 16]"),
-        ({"x": torch.ones(3, 16).half()}, "x is torch.float16 [3, 16]; a packed weight [5, 16] needs torch.float32"),
-        ({"x": torch.ones(())}, "x is torch.float32 []; a packed weight [5, 16] needs"),
-        ({"bias": torch.ones(1)}, "bias is torch.float32 [1]; a packed weight [5, 16] needs torch.float32 [5]"),
-        ({"bias": torch.ones(5).half()}, "bias is torch.float16 [5]; a packed weight [5, 16] needs torch.float32 [5]"),
         (
-            {"packed": Bitmap(torch.ones(8), torch.zeros(5, 3).byte(), torch.zeros(5, 1).int(), 16)},
+            {"x": torch.ones(3, 12)},
+            "x is torch.float32 [3, 12]; a packed weight [5, 16] needs torch.float32 [..., 16]",
+        ),
+        (
+            {"x": torch.ones(3, 16).half()},
+            "x is torch.float16 [3, 16]; a packed weight [5, 16] needs torch.float32",
+        ),
+        ({"x": torch.ones(())}, "x is torch.float32 []; a packed weight [5, 16] needs"),
+        (
+            {"bias": torch.ones(1)},
+            "bias is torch.float32 [1]; a packed weight [5, 16] needs torch.float32 [5]",
+        ),
+        (
+            {"bias": torch.ones(5).half()},
+            "bias is torch.float16 [5]; a packed weight [5, 16] needs torch.float32 [5]",
+        ),
+        (
+            {
+                "packed": Bitmap(
+                    torch.ones(8), torch.zeros(5, 3).byte(), torch.zeros(5, 1).int(), 16
+                )
+            },
             "bits are torch.uint8 [5, 3]; a weight [5, 16] needs torch.uint8 [5, 2]",
         ),
         (
@@ -185,7 +226,8 @@ def test_bad_input_is_one_line(change, message):
 
 @needs_triton
 def test_kernels_compile_for_hopper_without_spills():
-    """Up to four tokens a thread waits for none beyond its warp, so that no kernel there has a barrier."""
+    """Up to four tokens a thread waits for none beyond its warp, so that no kernel there has a
+    barrier."""
     printed = compile_apart(
         """
 import torch
@@ -209,9 +251,14 @@ for kernel in found:
     )
     kernels = [line.split() for line in printed.splitlines()]
     tiles = ["_bitmap_tile_kernel", "_add_kernel"] * 3
-    assert [kernel[0] for kernel in kernels] == ["_bitmap_fma_kernel"] * 2 + tiles + ["_ell_kernel"] * 2
+    assert [kernel[0] for kernel in kernels] == ["_bitmap_fma_kernel"] * 2 + tiles + [
+        "_ell_kernel"
+    ] * 2
     assert all(kernel[1] == "0" and int(kernel[2]) <= 200 for kernel in kernels)
     assert all(kernel[3:] == ["ld.global.v4.b32", "fma.rn.f32"] for kernel in kernels[:2])
-    assert all(kernel[3:] == ["bar.sync", "cp.async.cg", "wgmma.mma_async"] for kernel in (kernels[2], kernels[4]))
+    assert all(
+        kernel[3:] == ["bar.sync", "cp.async.cg", "wgmma.mma_async"]
+        for kernel in (kernels[2], kernels[4])
+    )
     assert "fma.rn.f32" in kernels[6]  # of float32, not of the ten bits of TF32
     assert all(kernel[3:] == ["ld.global.v2.b32", "fma.rn.f32"] for kernel in kernels[8:])

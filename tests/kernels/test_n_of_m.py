@@ -1,4 +1,5 @@
-"""n:m selection: the kernel and its reference beside a stable sort, on ties, zeros, subnormals and strides."""
+"""n:m selection: the kernel and its reference beside a stable sort, on ties, zeros, subnormals and
+strides."""
 
 import re
 
@@ -9,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.errors import UserError
-from prunebook.kernels.n_of_m import keep_n_of_m, launch_n_of_m, select_n_of_m, select_n_of_m_reference
+from prunebook.kernels.n_of_m import (
+    keep_n_of_m,
+    launch_n_of_m,
+    select_n_of_m,
+    select_n_of_m_reference,
+)
 from prunebook.kernels.packed import pack_kept
 from prunebook.kernels.scores import Factors, factored_score
 from prunebook.kernels.selection import pack_bits
@@ -22,7 +28,8 @@ FORMS = ["magnitude", "wanda", "ria"]
 
 @pytest.fixture(autouse=True)
 def memory_that_was_never_written_is_nan():
-    torch.use_deterministic_algorithms(True, warn_only=True)  # torch.empty then fills with NaN, or the largest number
+    # torch.empty then fills with NaN, or the largest number
+    torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
 
@@ -32,14 +39,23 @@ def random(*shape, seed=0):
 
 
 def hard_weight(rows, groups, m, dtype, seed=0):
-    """Groups of five kinds: normal, ties, zeros of both signs, subnormals, and a few weights among zeros.
+    """Groups of five kinds: normal, ties, zeros of both signs, subnormals, and a few weights among
+    zeros.
 
     Triton's interpreter widens subnormals of bfloat16 wrongly; there they are small normal numbers.
     """
     weight = random(rows, groups, m, seed=seed)
     sign = weight.sign()
-    tiny = torch.finfo(dtype).smallest_normal * (1 if dtype == torch.bfloat16 and DEVICE == "cpu" else 1 / 8)
-    kinds = [weight, sign, 0 * sign, tiny * (4 * weight).round(), torch.where(weight > 0.8, weight, 0 * sign)]
+    tiny = torch.finfo(dtype).smallest_normal * (
+        1 if dtype == torch.bfloat16 and DEVICE == "cpu" else 1 / 8
+    )
+    kinds = [
+        weight,
+        sign,
+        0 * sign,
+        tiny * (4 * weight).round(),
+        torch.where(weight > 0.8, weight, 0 * sign),
+    ]
     for first, kind in enumerate(kinds):
         weight[:, first :: len(kinds)] = kind[:, first :: len(kinds)]
     return weight.flatten(1).to(dtype).to(DEVICE)
@@ -56,12 +72,18 @@ def make_factors(form, rows, width, seed=5):
 
 def by_sorting(scores, n, m):
     order = scores.unflatten(1, (-1, m)).argsort(dim=2, stable=True)
-    return torch.zeros(order.shape, dtype=torch.bool, device=DEVICE).scatter_(2, order[..., m - n :], True).flatten(1)
+    return (
+        torch.zeros(order.shape, dtype=torch.bool, device=DEVICE)
+        .scatter_(2, order[..., m - n :], True)
+        .flatten(1)
+    )
 
 
 def same_bits(a, b):
     narrow = torch.int16 if a.dtype.itemsize == 2 else torch.int32
-    return a.dtype == b.dtype and torch.equal(a.contiguous().view(narrow), b.contiguous().view(narrow))
+    return a.dtype == b.dtype and torch.equal(
+        a.contiguous().view(narrow), b.contiguous().view(narrow)
+    )
 
 
 def test_ties_go_from_the_left_by_hand():
@@ -73,7 +95,8 @@ def test_ties_go_from_the_left_by_hand():
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 9), st.data(), st.integers(0, 10**6))
 def test_the_rule_is_that_of_a_stable_sort_and_of_patterns(m, data, seed):
-    n, levels = data.draw(st.integers(1, m - 1)), data.draw(st.integers(1, 9))
+    n = data.draw(st.integers(1, m - 1))
+    levels = data.draw(st.integers(1, 9))
     scores = (levels * random(3, 4 * m, seed=seed)).round()
     keep = keep_n_of_m(scores, n, m)
     assert torch.equal(keep.to(DEVICE), by_sorting(scores.to(DEVICE), n, m))
@@ -84,12 +107,18 @@ def test_the_rule_is_that_of_a_stable_sort_and_of_patterns(m, data, seed):
 @pytest.mark.parametrize(
     ("pattern", "dtype", "form"),
     [((2, 4), dtype, form) for dtype in DTYPES for form in FORMS]
-    + [(pattern, *pair) for pattern in PATTERNS if pattern != (2, 4) for pair in zip(DTYPES, FORMS[::-1], strict=True)],
+    + [
+        (pattern, *pair)
+        for pattern in PATTERNS
+        if pattern != (2, 4)
+        for pair in zip(DTYPES, FORMS[::-1], strict=True)
+    ],
 )
 def test_the_kernel_is_equal_bit_by_bit(pattern, dtype, form):
     (n, m), rows = pattern, 2
     weight = hard_weight(rows, 7, m, dtype)
-    factors, before = make_factors(form, rows, 7 * m), weight.clone()
+    factors = make_factors(form, rows, 7 * m)
+    before = weight.clone()
     keep = by_sorting(factored_score(weight, factors), n, m)
     expected = pack_kept(weight, keep, n, m)
 
@@ -124,10 +153,13 @@ def test_odd_widths_and_several_programs_a_row(groups):
 
 
 @needs_triton
-@pytest.mark.parametrize("view", [lambda w: w.T, lambda w: w.T[:, :40], lambda w: w.T.contiguous()[::2, 4:44]])
+@pytest.mark.parametrize(
+    "view", [lambda w: w.T, lambda w: w.T[:, :40], lambda w: w.T.contiguous()[::2, 4:44]]
+)
 def test_strides_do_not_matter(view):
     base = hard_weight(48, 1, 4, torch.float32, seed=3)
-    weight, other = view(base), view(base.clone()).contiguous()
+    weight = view(base)
+    other = view(base.clone()).contiguous()
     outside = base.clone()
     view(outside).zero_()
     launch_n_of_m(weight, 2, 4, Factors(), True, None)
@@ -145,12 +177,21 @@ def test_scores_that_are_not_finite_are_refused(select, bad):
     weight = random(3, 8).to(DEVICE)
     weight[1, 6] = bad
     row = weight[1].clone()
-    with pytest.raises(UserError, match="scores of row 1 hold NaN or infinity; weights and calibration") as caught:
+    with pytest.raises(
+        UserError, match="scores of row 1 hold NaN or infinity; weights and calibration"
+    ) as caught:
         select(weight, 2, 4, Factors(), True, None)
     assert "\n" not in str(caught.value)
     assert same_bits(weight[1:2], row[None])
     with pytest.raises(UserError, match="scores of row 0 hold NaN or infinity"):
-        select(torch.full((1, 4), 3e38, device=DEVICE), 2, 4, Factors(torch.full((4,), 2.0, device=DEVICE)), True, None)
+        select(
+            torch.full((1, 4), 3e38, device=DEVICE),
+            2,
+            4,
+            Factors(torch.full((4,), 2.0, device=DEVICE)),
+            True,
+            None,
+        )
 
 
 @needs_triton
@@ -179,10 +220,19 @@ def test_the_weight_is_written_unless_it_is_not_to_be():
         ({"n": 4}, "pattern '4:4' is not allowed; n of m are kept, 0 < n < m, and m is 4, 8 or 16"),
         ({"n": 0}, "pattern '0:4' is not allowed"),
         ({"m": 5}, "pattern '2:5' is not allowed"),
-        ({"weight": torch.zeros(4)}, "weight is torch.float32 [4]; use a matrix [out, in] of a float dtype"),
+        (
+            {"weight": torch.zeros(4)},
+            "weight is torch.float32 [4]; use a matrix [out, in] of a float dtype",
+        ),
         ({"weight": torch.zeros(2, 4).int()}, "weight is torch.int32 [2, 4]; use a matrix"),
-        ({"weight": torch.zeros(2, 6)}, "weight has 6 inputs, which pattern 2:4 does not divide; use another one"),
-        ({"factors": Factors(torch.ones(3))}, "columns is torch.float32 [3]; a weight [2, 8] needs torch.float32 [8]"),
+        (
+            {"weight": torch.zeros(2, 6)},
+            "weight has 6 inputs, which pattern 2:4 does not divide; use another one",
+        ),
+        (
+            {"factors": Factors(torch.ones(3))},
+            "columns is torch.float32 [3]; a weight [2, 8] needs torch.float32 [8]",
+        ),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
@@ -211,7 +261,9 @@ for kernel in found:
     )
     kernels = [line.split() for line in printed.splitlines()]
     assert len(kernels) == 4
-    assert all(int(kernel[0]) <= 8 for kernel in kernels)  # a division keeps its return address there
+    # a division keeps its return address there
+    assert all(int(kernel[0]) <= 8 for kernel in kernels)
     assert all(int(kernel[1]) <= 168 for kernel in kernels)
-    assert [kernel[2] for kernel in kernels[:3]] == ["True"] * 3  # four weights of 16 bits in one load
+    # four weights of 16 bits in one load
+    assert [kernel[2] for kernel in kernels[:3]] == ["True"] * 3
     assert kernels[3][3] == "True"

@@ -28,11 +28,14 @@ def random(*shape, seed=0):
 
 def same_bits(a, b):
     narrow = torch.int16 if a.dtype.itemsize == 2 else torch.int32
-    return a.dtype == b.dtype and torch.equal(a.contiguous().view(narrow), b.contiguous().view(narrow))
+    return a.dtype == b.dtype and torch.equal(
+        a.contiguous().view(narrow), b.contiguous().view(narrow)
+    )
 
 
 def test_the_layout_of_2_4_by_hand():
-    """Places 0 and 1, 1 and 3, 2 and 3, 0 and 3 | 0 and 2: codes 0b0100, 0b1101, 0b1110, 0b1100 | 0b1000."""
+    """Places 0 and 1, 1 and 3, 2 and 3, 0 and 3 | 0 and 2: codes 0b0100, 0b1101, 0b1110, 0b1100 |
+    0b1000."""
     weight = torch.tensor([[1.0, 2, 0, 0, 0, 3, 0, 4, 0, 0, 5, 6, 7, 0, 0, 8, 9, 0, 10, 0]])
     packed = pack_n_of_m(weight, 2, 4)
     assert packed.values.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]
@@ -51,14 +54,20 @@ def test_the_layout_of_any_other_by_hand():
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from([(1, 4), (2, 4), (3, 4), (4, 8), (7, 8), (8, 16)]), st.integers(0, 5), st.integers(0, 9),
-    st.sampled_from(DTYPES), st.floats(0, 1), st.integers(0, 10**6),
-)  # fmt: skip
+    st.sampled_from([(1, 4), (2, 4), (3, 4), (4, 8), (7, 8), (8, 16)]),
+    st.integers(0, 5),
+    st.integers(0, 9),
+    st.sampled_from(DTYPES),
+    st.floats(0, 1),
+    st.integers(0, 10**6),
+)
 def test_the_round_trip_is_exact(pattern, rows, groups, dtype, zeros, seed):
     """Also where groups hold fewer than n other than zero, and where those zeros are negative."""
     n, m = pattern
     weight = random(rows, groups * m, seed=seed)
-    weight = torch.where(random(rows, groups * m, seed=seed + 1).sigmoid() < zeros, weight.sign() * 0.0, weight)
+    weight = torch.where(
+        random(rows, groups * m, seed=seed + 1).sigmoid() < zeros, weight.sign() * 0.0, weight
+    )
     weight = weight.to(dtype).to(DEVICE)
     packed = select_n_of_m(weight, n, m, want="packed")
     assert packed.values.shape == (rows, groups * n)
@@ -70,7 +79,9 @@ def test_the_round_trip_is_exact(pattern, rows, groups, dtype, zeros, seed):
 
 def test_negative_zeros_that_are_kept_stay_and_others_turn_positive():
     weight = torch.tensor([[-0.0, -0.0, -0.0, 5.0]])
-    assert unpack_n_of_m(pack_n_of_m(weight, 2, 4)).signbit().tolist() == [[False, False, True, False]]
+    assert unpack_n_of_m(pack_n_of_m(weight, 2, 4)).signbit().tolist() == [
+        [False, False, True, False]
+    ]
 
 
 @needs_triton
@@ -101,7 +112,9 @@ def test_any_strides_are_packed_and_unpacked():
     assert torch.equal(launch_unpack_2_4(Packed(*apart, 2, 4)), weight.T)
 
 
-@pytest.mark.parametrize(("pattern", "bits"), [((2, 4), 9), ((1, 4), 5), ((4, 8), 9), ((8, 16), 9), ((3, 4), 13)])
+@pytest.mark.parametrize(
+    ("pattern", "bits"), [((2, 4), 9), ((1, 4), 5), ((4, 8), 9), ((8, 16), 9), ((3, 4), 13)]
+)
 def test_bits_a_weight(pattern, bits):
     packed = select_n_of_m(random(4, 576).bfloat16(), *pattern, want="packed")
     assert 8 * (packed.values.nbytes + packed.codes.nbytes) == bits * 4 * 576
@@ -120,23 +133,33 @@ def test_whether_a_weight_is_n_of_m():
     [
         (
             lambda: pack_n_of_m(torch.ones(3, 8).tril(2), 2, 4),
-            "weight [3, 8] is not 2:4: 3 of 6 groups hold more than 2 weights other than 0; prune it with that pattern",
+            "weight [3, 8] is not 2:4: 3 of 6 groups hold more than 2 weights other than 0; "
+            "prune it with that pattern",
         ),
-        (lambda: pack_n_of_m(torch.ones(3, 6), 2, 4), "weight has 6 inputs, which pattern 2:4 does not divide"),
+        (
+            lambda: pack_n_of_m(torch.ones(3, 6), 2, 4),
+            "weight has 6 inputs, which pattern 2:4 does not divide",
+        ),
         (
             lambda: pack_n_of_m(torch.tensor([[float("nan"), 0, 0, 0]]), 2, 4),
             "scores of row 0 hold NaN or infinity",
         ),
         (
-            lambda: unpack_n_of_m(Packed(torch.ones(2, 18), torch.zeros(2, 2, dtype=torch.int16), 2, 4)),
+            lambda: unpack_n_of_m(
+                Packed(torch.ones(2, 18), torch.zeros(2, 2, dtype=torch.int16), 2, 4)
+            ),
             "codes are torch.int16 [2, 2]; a 2:4 weight [2, 36] needs torch.int16 [2, 3]",
         ),
         (
-            lambda: unpack_n_of_m(Packed(torch.ones(2, 4), torch.zeros(2, 1, dtype=torch.int32), 2, 4)),
+            lambda: unpack_n_of_m(
+                Packed(torch.ones(2, 4), torch.zeros(2, 1, dtype=torch.int32), 2, 4)
+            ),
             "codes are torch.int32 [2, 1]; a 2:4 weight [2, 8] needs torch.int16 [2, 1]",
         ),
         (
-            lambda: unpack_n_of_m(Packed(torch.ones(2, 4), torch.full((2, 1), 7, dtype=torch.uint8), 4, 8)),
+            lambda: unpack_n_of_m(
+                Packed(torch.ones(2, 4), torch.full((2, 1), 7, dtype=torch.uint8), 4, 8)
+            ),
             "codes keep 6 weights; the values hold 8",
         ),
         (
@@ -161,9 +184,12 @@ def test_bad_input_is_one_line(call, message):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="sparse tensor cores need a CUDA device")
 def test_torch_multiplies_the_same_on_sparse_tensor_cores():
-    weight, x = random(128, 256).half().cuda(), random(64, 256, seed=1).half().cuda()
+    weight = random(128, 256).half().cuda()
+    x = random(64, 256, seed=1).half().cuda()
     select_n_of_m(weight, 2, 4)
-    found = torch.nn.functional.linear(x, to_semi_structured(unpack_n_of_m(pack_n_of_m(weight, 2, 4))))
+    found = torch.nn.functional.linear(
+        x, to_semi_structured(unpack_n_of_m(pack_n_of_m(weight, 2, 4)))
+    )
     torch.testing.assert_close(found, x @ weight.T, rtol=1e-2, atol=1e-1)
     with pytest.raises(UserError, match=r"weight \[3, 4\] does not go on sparse tensor cores: "):
         to_semi_structured(weight[:3, :4])

@@ -1,4 +1,5 @@
-"""The kernels of selection against the rule, equal bit by bit, on a GPU or interpreted; compiled for one."""
+"""The kernels of selection against the rule, equal bit by bit, on a GPU or interpreted; compiled
+for one."""
 
 import json
 
@@ -18,7 +19,8 @@ pytestmark = needs_triton
 
 
 def random_weight(rows, width, dtype=torch.float32, seed=0):
-    """Rows of several kinds: normal, tied, all equal, zeros of both signs, subnormal, with huge and tiny values."""
+    """Rows of several kinds: normal, tied, all equal, zeros of both signs, subnormal, with huge and
+    tiny values."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(rows, width, generator=generator)
     kinds = (
@@ -30,7 +32,8 @@ def random_weight(rows, width, dtype=torch.float32, seed=0):
     )
     for index in range(1, rows):
         weight[index] = kinds[(index - 1) % len(kinds)](weight[index])
-    if dtype == torch.bfloat16 and DEVICE == "cpu":  # whose subnormals Triton's interpreter misreads, up to 3.9
+    # whose subnormals Triton's interpreter misreads, up to 3.9
+    if dtype == torch.bfloat16 and DEVICE == "cpu":
         weight[weight.abs() < torch.finfo(dtype).tiny] *= 0
     return weight.to(dtype).to(DEVICE)
 
@@ -40,7 +43,11 @@ def factors_of(weight, form, seed=1):
     columns = (torch.rand(weight.shape[1], generator=generator).round(decimals=1) + 0.1).to(DEVICE)
     sums = weight.abs().float().sum(0), weight.abs().float().sum(1)
     column_sums, row_sums = (one.masked_fill(one == 0, 1) for one in sums)
-    return {"magnitude": Factors(), "wanda": Factors(columns), "ria": Factors(columns, column_sums, row_sums)}[form]
+    return {
+        "magnitude": Factors(),
+        "wanda": Factors(columns),
+        "ria": Factors(columns, column_sums, row_sums),
+    }[form]
 
 
 def counts(number, *removed):
@@ -49,34 +56,47 @@ def counts(number, *removed):
 
 def assert_same(kernel, reference):
     for name in ("kept", "mask", "bits"):
-        ours, theirs = getattr(kernel, name), getattr(reference, name)
+        ours = getattr(kernel, name)
+        theirs = getattr(reference, name)
         assert (ours is None) == (theirs is None)
         assert ours is None or (ours.dtype == theirs.dtype and torch.equal(ours, theirs)), name
 
 
-@pytest.mark.parametrize(("form", "want"), [("magnitude", "mask"), ("wanda", None), ("ria", "bits")])
+@pytest.mark.parametrize(
+    ("form", "want"), [("magnitude", "mask"), ("wanda", None), ("ria", "bits")]
+)
 @pytest.mark.parametrize(
     ("rows", "width", "dtype"),
-    [(6, 63, torch.float32), (6, 576, torch.bfloat16), (6, 123, torch.float16), (1, 1536, torch.float32),
-     (7, 1, torch.float32), (2, 17, torch.bfloat16)],
-)  # fmt: skip
+    [
+        (6, 63, torch.float32),
+        (6, 576, torch.bfloat16),
+        (6, 123, torch.float16),
+        (1, 1536, torch.float32),
+        (7, 1, torch.float32),
+        (2, 17, torch.bfloat16),
+    ],
+)
 def test_rows(rows, width, dtype, form, want):
     weight = random_weight(rows, width, dtype)
     factors = factors_of(weight, form)
     removed = counts(rows, width // 2, width // 3, 1, width - 1, 0, width)
-    ours, theirs = weight.clone(), weight.clone()
+    ours = weight.clone()
+    theirs = weight.clone()
     kernel = launch_short(ours, removed, factors, width, True, want)
     assert_same(kernel, select_rows_reference(theirs, removed, factors, width, True, want))
     assert torch.equal(ours, theirs)
     assert torch.equal(kernel.kept.cpu(), width - removed)
 
 
-@pytest.mark.parametrize(("group", "want"), [(8, "bits"), (4, "bits"), (16, "mask"), (3, "mask"), (24, None)])
+@pytest.mark.parametrize(
+    ("group", "want"), [(8, "bits"), (4, "bits"), (16, "mask"), (3, "mask"), (24, None)]
+)
 def test_pieces_of_rows(group, want):
     weight = random_weight(3, 48)
     removed = counts(3 * 48 // group, group // 2, group, 0)
     factors = factors_of(weight, "ria")
-    ours, theirs = weight.clone(), weight.clone()
+    ours = weight.clone()
+    theirs = weight.clone()
     kernel = launch_short(ours, removed, factors, group, True, want)
     assert_same(kernel, select_rows_reference(theirs, removed, factors, group, True, want))
     assert torch.equal(ours, theirs)
@@ -84,7 +104,8 @@ def test_pieces_of_rows(group, want):
 
 @pytest.mark.parametrize("write", [True, False])
 def test_a_transposed_weight_is_written_where_it_is(write):
-    """Weights of Conv1D are views with long strides between inputs; what lies beside the view stays."""
+    """Weights of Conv1D are views with long strides between inputs; what lies beside the view
+    stays."""
     store = random_weight(40, 9).clone()
     for launch in (launch_short, lambda w, k, f, _, *how: launch_long([w], k, [f], *how)[0]):
         weight = store.clone()
@@ -97,14 +118,36 @@ def test_a_transposed_weight_is_written_where_it_is(write):
 
 
 def test_scores_of_any_sign_with_infinities():
-    scores = torch.tensor([[1.0, -0.0, 0.0, -5, torch.inf, -torch.inf, 3, 3, -5, 1e-45, -1e-45, torch.inf, -torch.inf]])
+    scores = torch.tensor(
+        [
+            [
+                1.0,
+                -0.0,
+                0.0,
+                -5,
+                torch.inf,
+                -torch.inf,
+                3,
+                3,
+                -5,
+                1e-45,
+                -1e-45,
+                torch.inf,
+                -torch.inf,
+            ]
+        ]
+    )
     scores = scores.to(DEVICE)
     for k in range(14):
         expected = keep_largest_reference(scores, k)
-        assert torch.equal(launch_short(scores, counts(1, k), None, 13, False, "mask").mask, expected)
+        assert torch.equal(
+            launch_short(scores, counts(1, k), None, 13, False, "mask").mask, expected
+        )
     for k in (0, 2, 5, 9, 13):
         expected = keep_largest_reference(scores, k)
-        assert torch.equal(launch_long([scores], counts(1, k), [None], False, "mask")[0].mask, expected)
+        assert torch.equal(
+            launch_long([scores], counts(1, k), [None], False, "mask")[0].mask, expected
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -118,21 +161,30 @@ def small_programs(monkeypatch):
 @pytest.mark.parametrize("share", [0, 0.3, 0.7, 1])
 def test_layers_together(form, share):
     """Ties across layers, a row that ends within a block, a layer of one weight, a strided one."""
-    layers = [random_weight(5, 23), random_weight(1, 1), random_weight(7, 4, torch.bfloat16).T, random_weight(2, 16)]
+    layers = [
+        random_weight(5, 23),
+        random_weight(1, 1),
+        random_weight(7, 4, torch.bfloat16).T,
+        random_weight(2, 16),
+    ]
     layers[3] = layers[3].round()
     factors = [factors_of(layer, form) for layer in layers]
     removed = torch.tensor([int(share * sum(layer.numel() for layer in layers))])
     ours, theirs = ([layer.clone() for layer in layers] for _ in range(2))
     kernel = launch_long(ours, removed, factors, True, "mask")
-    for one, other in zip(kernel, select_together_reference(theirs, removed, factors, True, "mask"), strict=True):
+    for one, other in zip(
+        kernel, select_together_reference(theirs, removed, factors, True, "mask"), strict=True
+    ):
         assert_same(one, other)
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_long_rows():
     weight = random_weight(6, 50)
-    factors, removed = factors_of(weight, "wanda"), counts(6, 25, 0, 50, 13, 49, 1)
-    ours, theirs = weight.clone(), weight.clone()
+    factors = factors_of(weight, "wanda")
+    removed = counts(6, 25, 0, 50, 13, 49, 1)
+    ours = weight.clone()
+    theirs = weight.clone()
     (kernel,) = launch_long([ours], removed, [factors], True, "bits")
     assert_same(kernel, select_rows_reference(theirs, removed, factors, 50, True, "bits"))
     assert torch.equal(ours, theirs)
@@ -151,7 +203,8 @@ def test_not_finite(value):
 
 
 def test_compiled_for_hopper_without_spilling():
-    """Only whole rows may need the stack, and little of it; subnormals are not flushed, and divisions are rounded."""
+    """Only whole rows may need the stack, and little of it; subnormals are not flushed, and
+    divisions are rounded."""
     printed = compile_apart(
         """
 import contextlib, json, torch

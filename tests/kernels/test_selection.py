@@ -1,4 +1,5 @@
-"""The rule of selection against a stable sort, masks in bits, and the functions that dispatch, on a CPU."""
+"""The rule of selection against a stable sort, masks in bits, and the functions that dispatch, on a
+CPU."""
 
 import math
 import re
@@ -15,7 +16,9 @@ from prunebook.kernels.select import keep_largest, select_rows, select_together
 from prunebook.kernels.selection import kth_smallest, pack_bits, unpack_bits
 
 # Many ties, both zeros, infinities and arbitrary values.
-SCORE = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, math.inf]) | st.floats(width=32, allow_nan=False)
+SCORE = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, math.inf]) | st.floats(
+    width=32, allow_nan=False
+)
 WEIGHT = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 2.0, 1e-42]) | st.floats(-1e3, 1e3, width=32)
 
 
@@ -28,7 +31,8 @@ def kept_by_sorting(rows: np.ndarray, removed: int) -> np.ndarray:
 
 @st.composite
 def matrix(draw, value=SCORE, most=24):
-    height, width = draw(st.integers(1, 3)), draw(st.integers(1, most))
+    height = draw(st.integers(1, 3))
+    width = draw(st.integers(1, most))
     values = draw(st.lists(value, min_size=height * width, max_size=height * width))
     return np.array(values, dtype=np.float32).reshape(height, width)
 
@@ -37,15 +41,23 @@ def matrix(draw, value=SCORE, most=24):
 @given(matrix(), st.data())
 def test_keep_largest_equals_a_stable_sort(rows, data):
     removed = data.draw(st.integers(0, rows.shape[1]))
-    assert np.array_equal(keep_largest(torch.from_numpy(rows), removed).numpy(), kept_by_sorting(rows, removed))
+    assert np.array_equal(
+        keep_largest(torch.from_numpy(rows), removed).numpy(), kept_by_sorting(rows, removed)
+    )
 
 
 @settings(max_examples=50, deadline=None)
 @given(matrix(), st.data())
 def test_each_row_can_have_a_count_of_its_own(rows, data):
-    removed = data.draw(st.lists(st.integers(0, rows.shape[1]), min_size=len(rows), max_size=len(rows)))
-    expected = np.concatenate([kept_by_sorting(row[None], k) for row, k in zip(rows, removed, strict=True)])
-    assert np.array_equal(keep_largest(torch.from_numpy(rows), torch.tensor(removed)).numpy(), expected)
+    removed = data.draw(
+        st.lists(st.integers(0, rows.shape[1]), min_size=len(rows), max_size=len(rows))
+    )
+    expected = np.concatenate(
+        [kept_by_sorting(row[None], k) for row, k in zip(rows, removed, strict=True)]
+    )
+    assert np.array_equal(
+        keep_largest(torch.from_numpy(rows), torch.tensor(removed)).numpy(), expected
+    )
 
 
 def test_kth_smallest_counts_from_one():
@@ -76,17 +88,27 @@ def test_bits_make_the_round_trip(rows, columns, seed):
 
 
 def test_bits_of_another_shape_are_refused():
-    with pytest.raises(UserError, match=re.escape("bits are torch.uint8 [2, 3]; 11 columns need torch.uint8 [out, 2]")):
+    with pytest.raises(
+        UserError,
+        match=re.escape("bits are torch.uint8 [2, 3]; 11 columns need torch.uint8 [out, 2]"),
+    ):
         unpack_bits(torch.zeros(2, 3, dtype=torch.uint8), 11)
 
 
 def test_scores_by_hand():
     weight = torch.tensor([[-1.0, 2, 0], [4, -0.5, 3]])
-    columns, p, q = torch.tensor([2.0, 1, 10]), torch.tensor([5.0, 2.5, 3]), torch.tensor([3.0, 7.5])
+    columns = torch.tensor([2.0, 1, 10])
+    p = torch.tensor([5.0, 2.5, 3])
+    q = torch.tensor([3.0, 7.5])
     assert factored_score(weight, Factors()).tolist() == [[1, 2, 0], [4, 0.5, 3]]
     assert factored_score(weight, Factors(columns)).tolist() == [[2, 2, 0], [8, 0.5, 30]]
-    expected = [[2 * (1 / 5 + 1 / 3), 2 / 2.5 + 2 / 3, 0], [2 * (4 / 5 + 4 / 7.5), 0.5 / 2.5 + 0.5 / 7.5, 10 * 1.4]]
-    assert torch.allclose(factored_score(weight, Factors(columns, p, q)), torch.tensor(expected), rtol=1e-6)
+    expected = [
+        [2 * (1 / 5 + 1 / 3), 2 / 2.5 + 2 / 3, 0],
+        [2 * (4 / 5 + 4 / 7.5), 0.5 / 2.5 + 0.5 / 7.5, 10 * 1.4],
+    ]
+    assert torch.allclose(
+        factored_score(weight, Factors(columns, p, q)), torch.tensor(expected), rtol=1e-6
+    )
 
 
 def test_a_selection_by_hand():
@@ -119,12 +141,16 @@ def test_layers_together_by_hand():
 @given(matrix(WEIGHT), st.data())
 def test_a_scaled_weight_keeps_what_a_stable_sort_keeps(values, data):
     width = values.shape[1]
-    columns = torch.tensor(data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=width, max_size=width)))
+    columns = torch.tensor(
+        data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=width, max_size=width))
+    )
     removed = data.draw(st.integers(0, width))
     weight = torch.from_numpy(values)
     expected = kept_by_sorting((weight.abs() * columns).numpy(), removed)
     before = weight.clone()
-    assert np.array_equal(select_rows(weight, removed, Factors(columns), want="mask").mask.numpy(), expected)
+    assert np.array_equal(
+        select_rows(weight, removed, Factors(columns), want="mask").mask.numpy(), expected
+    )
     assert torch.equal(weight, before.masked_fill(~torch.from_numpy(expected), 0))
 
 
@@ -137,11 +163,20 @@ def test_a_scaled_weight_keeps_what_a_stable_sort_keeps(values, data):
         ({"group": 4}, "group 4 does not divide the 6 inputs of the weight"),
         ({"group": 0}, "group 0 does not divide the 6 inputs of the weight"),
         ({"want": "mode"}, "want 'mode' is unknown; use 'mask', 'bits' or None"),
-        ({"factors": Factors(torch.ones(5))}, "columns is torch.float32 [5]; a weight [2, 6] needs"),
-        ({"factors": Factors(torch.ones(6).double())}, "columns is torch.float64 [6]; a weight [2, 6] needs"),
+        (
+            {"factors": Factors(torch.ones(5))},
+            "columns is torch.float32 [5]; a weight [2, 6] needs",
+        ),
+        (
+            {"factors": Factors(torch.ones(6).double())},
+            "columns is torch.float64 [6]; a weight [2, 6] needs",
+        ),
         ({"factors": Factors(torch.ones(6), torch.ones(6))}, "factors are incomplete; shares need"),
         ({"weight": torch.ones(6)}, "weight [6] cannot be scored; use a matrix [out, in]"),
-        ({"weight": torch.ones(2, 6, dtype=torch.int32)}, "weight is torch.int32; use a dtype of floating point"),
+        (
+            {"weight": torch.ones(2, 6, dtype=torch.int32)},
+            "weight is torch.int32; use a dtype of floating point",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -151,14 +186,23 @@ def test_bad_arguments(arguments, message):
 
 @pytest.mark.parametrize(
     ("value", "by"),
-    [(math.nan, "weight"), (math.inf, "weight"), (-math.inf, "weight"), (math.nan, "columns"), (math.inf, "columns")],
+    [
+        (math.nan, "weight"),
+        (math.inf, "weight"),
+        (-math.inf, "weight"),
+        (math.nan, "columns"),
+        (math.inf, "columns"),
+    ],
 )
 def test_scores_that_are_not_finite_are_refused(value, by):
-    weight, columns = torch.ones(3, 4), torch.ones(4)
+    weight = torch.ones(3, 4)
+    columns = torch.ones(4)
     ({"weight": weight[1], "columns": columns}[by])[2] = value
     before = weight.clone()
     row = 1 if by == "weight" else 0
-    with pytest.raises(UserError, match=f"scores of row {row} hold NaN or infinity; weights and calibration norms"):
+    with pytest.raises(
+        UserError, match=f"scores of row {row} hold NaN or infinity; weights and calibration norms"
+    ):
         select_rows(weight, 2, Factors(columns))
     with pytest.raises(UserError, match=r"^scores hold NaN or infinity"):
         select_together([weight], 2, [Factors(columns)])

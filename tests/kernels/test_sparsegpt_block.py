@@ -1,4 +1,5 @@
-"""SparseGPT's block sweep: reference and kernel by hand, beside a float64 loop, on ties, odd shapes and strides."""
+"""SparseGPT's block sweep: reference and kernel by hand, beside a float64 loop, on ties, odd shapes
+and strides."""
 
 import re
 
@@ -8,13 +9,19 @@ from compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import sparsegpt_block as module
-from prunebook.kernels.sparsegpt_block import launch_block, sparsegpt_block, sparsegpt_block_reference
+from prunebook.kernels.sparsegpt_block import (
+    launch_block,
+    sparsegpt_block,
+    sparsegpt_block_reference,
+)
 from prunebook.methods import sparsegpt as method
 from prunebook.methods.sparsegpt import sparsegpt_update
 from prunebook.patterns import NofM, Unstructured
 
 both = pytest.mark.parametrize(
-    "sweep", [sparsegpt_block_reference, pytest.param(launch_block, marks=needs_triton)], ids=["reference", "kernel"]
+    "sweep",
+    [sparsegpt_block_reference, pytest.param(launch_block, marks=needs_triton)],
+    ids=["reference", "kernel"],
 )
 PATTERNS = [(2, 4), (1, 4), (4, 8), (8, 16)]
 
@@ -27,9 +34,12 @@ def memory_that_was_never_written_is_nan():
 
 
 def problem(columns, rows, seed=0):
-    """W `[columns, rows]`, a mask of half of it, and U of correlated inputs, below its diagonal NaN."""
+    """W `[columns, rows]`, a mask of half of it, and U of correlated inputs, below its diagonal
+    NaN."""
     generator = torch.Generator().manual_seed(seed)
-    mixing = torch.eye(columns) + 0.5 * torch.randn(columns, columns, generator=generator) / columns**0.5
+    mixing = (
+        torch.eye(columns) + 0.5 * torch.randn(columns, columns, generator=generator) / columns**0.5
+    )
     inputs = (torch.randn(5 * columns + 5, columns, generator=generator) @ mixing).double()
     U = torch.linalg.cholesky(torch.linalg.inv(inputs.T @ inputs), upper=True).float()
     U[torch.ones_like(U, dtype=torch.bool).tril(-1)] = float("nan")
@@ -39,13 +49,19 @@ def problem(columns, rows, seed=0):
 
 def plain(W, keep, U, n_of_m=None):
     """Algorithm 1 in float64, every later column updated at once: `(W, keep, E)`."""
-    W, keep, U = W.double(), keep.clone(), U.triu().nan_to_num().double()
+    W = W.double()
+    keep = keep.clone()
+    U = U.triu().nan_to_num().double()
     E = torch.zeros_like(W)
     for j in range(len(W)):
         if n_of_m and j % n_of_m[1] == 0:
             n, m = n_of_m
-            order = (W[j : j + m] / U.diagonal()[j : j + m, None]).square().argsort(dim=0, stable=True)
-            keep[j : j + m] = torch.zeros_like(order, dtype=torch.bool).scatter_(0, order[m - n :], True)
+            order = (
+                (W[j : j + m] / U.diagonal()[j : j + m, None]).square().argsort(dim=0, stable=True)
+            )
+            keep[j : j + m] = torch.zeros_like(order, dtype=torch.bool).scatter_(
+                0, order[m - n :], True
+            )
         E[j] = torch.where(keep[j], 0, W[j] / U[j, j])
         W[j:] -= U[j, j:, None] * E[j]
         W[j, ~keep[j]] = 0
@@ -54,7 +70,8 @@ def plain(W, keep, U, n_of_m=None):
 
 def check(sweep, W, keep, U, n_of_m=None):
     """Sweep copies and compare with `plain`; returns new weight, mask and errors."""
-    new, mask = W.clone(), keep.clone()
+    new = W.clone()
+    mask = keep.clone()
     E = sweep(new, mask, U, n_of_m)
     expected, chosen, errors = plain(W, keep, U, n_of_m)
     assert torch.equal(mask, chosen)
@@ -69,7 +86,8 @@ def check(sweep, W, keep, U, n_of_m=None):
 def test_one_row_of_two_columns_by_hand(sweep):
     # H = [[2, 1], [1, 2]] has the inverse [[2, -1], [-1, 2]] / 3 = U^T U. The loss is 1.5 = e_0^2.
     U = torch.tensor([[(2 / 3) ** 0.5, -((1 / 6) ** 0.5)], [0, 0.5**0.5]], device=DEVICE)
-    W, keep = torch.tensor([[1.0], [3]], device=DEVICE), torch.tensor([[False], [True]], device=DEVICE)
+    W = torch.tensor([[1.0], [3]], device=DEVICE)
+    keep = torch.tensor([[False], [True]], device=DEVICE)
     E = sweep(W, keep, U, None)
     assert W.flatten().tolist() == [0, pytest.approx(3.5)]
     assert E.flatten().tolist() == [pytest.approx(1.5**0.5), 0]
@@ -80,7 +98,8 @@ def test_the_choice_sees_what_earlier_groups_changed(sweep):
     """1:2 of (1, 2 | 5, 4): 1 goes and lifts 4 to 6, so that 5 goes and not 4."""
     U = torch.eye(4, device=DEVICE)
     U[0, 3] = -2
-    W, keep = torch.tensor([[1.0], [2], [5], [4]], device=DEVICE), torch.ones(4, 1, dtype=torch.bool, device=DEVICE)
+    W = torch.tensor([[1.0], [2], [5], [4]], device=DEVICE)
+    keep = torch.ones(4, 1, dtype=torch.bool, device=DEVICE)
     E = sweep(W, keep, U, (1, 2))
     assert W.flatten().tolist() == [0, 2, 0, 6]
     assert E.flatten().tolist() == [1, 0, 5, 0]
@@ -88,7 +107,9 @@ def test_the_choice_sees_what_earlier_groups_changed(sweep):
 
 
 @both
-@pytest.mark.parametrize(("columns", "rows"), [(1, 1), (1, 40), (2, 3), (17, 33), (63, 7), (128, 1)])
+@pytest.mark.parametrize(
+    ("columns", "rows"), [(1, 1), (1, 40), (2, 3), (17, 33), (63, 7), (128, 1)]
+)
 def test_a_given_mask(sweep, columns, rows):
     check(sweep, *problem(columns, rows))
 
@@ -104,17 +125,21 @@ def test_a_chosen_mask(sweep, n_of_m, columns, rows):
 
 @both
 def test_a_full_block_of_weights_from_bfloat16(sweep):
-    """Masks agree but for rounding at near ties; the loss, tr(dW H dW^T) with H the inverse of U^T U, is the same."""
+    """Masks agree but for rounding at near ties; the loss, tr(dW H dW^T) with H the inverse of U^T
+    U, is the same."""
     W, keep, U = problem(128, 48)
     W = W.bfloat16().float()
-    new, mask = W.clone(), keep.clone()
+    new = W.clone()
+    mask = keep.clone()
     E = sweep(new, mask, U, (2, 4))
     expected, chosen, errors = plain(W, keep, U, (2, 4))
     assert (mask == chosen).double().mean() >= 0.999
     assert torch.equal(new == 0, ~mask)
     assert (~mask).sum() == 128 * 48 // 2
     inverse = torch.linalg.inv(U.triu().nan_to_num().double())
-    found, least = ((change.double().T @ inverse).square().sum() for change in (new - W, expected - W))
+    found, least = (
+        (change.double().T @ inverse).square().sum() for change in (new - W, expected - W)
+    )
     assert found.item() == pytest.approx(least.item(), rel=1e-3)
     assert E.double().square().sum().item() == pytest.approx(errors.square().sum().item(), rel=1e-3)
 
@@ -149,9 +174,13 @@ def test_rows_of_zeros_and_dead_columns(sweep, n_of_m):
 @pytest.mark.parametrize("n_of_m", [None, (4, 8)], ids=str)
 def test_strides_do_not_matter(sweep, n_of_m):
     W, keep, U = problem(24, 34)
-    expected, mask = W.clone(), keep.clone()
+    expected = W.clone()
+    mask = keep.clone()
     E = sweep(expected, mask, U, n_of_m)
-    views = torch.zeros(34, 48, device=DEVICE)[:, ::2].T, torch.zeros(24, 68, dtype=torch.bool, device=DEVICE)[:, ::2]
+    views = (
+        torch.zeros(34, 48, device=DEVICE)[:, ::2].T,
+        torch.zeros(24, 68, dtype=torch.bool, device=DEVICE)[:, ::2],
+    )
     views[0].copy_(W), views[1].copy_(keep)
     wide = torch.full((31, 29), float("nan"), device=DEVICE)
     wide[5:29, 5:] = U
@@ -174,7 +203,9 @@ def test_a_whole_layer_through_the_kernel(monkeypatch, pattern):
     """72 columns in blocks of 32: two and a quarter."""
     generator = torch.Generator().manual_seed(3)
     inputs, weight = (torch.randn(n, 72, generator=generator).to(DEVICE) for n in (500, 33))
-    expected, mask = sparsegpt_update(weight.cpu(), (inputs.T @ inputs).cpu(), pattern, block_size=32)
+    expected, mask = sparsegpt_update(
+        weight.cpu(), (inputs.T @ inputs).cpu(), pattern, block_size=32
+    )
     monkeypatch.setattr(method, "sparsegpt_block", launch_block)
     new, keep = sparsegpt_update(weight, inputs.T @ inputs, pattern, block_size=32)
     assert torch.equal(keep.cpu(), mask)
@@ -184,15 +215,21 @@ def test_a_whole_layer_through_the_kernel(monkeypatch, pattern):
 def test_what_runs_where(monkeypatch):
     calls = []
     monkeypatch.setattr(module, "launch_block", lambda *a: calls.append(("kernel", a[3])))
-    monkeypatch.setattr(module, "sparsegpt_block_reference", lambda *a: calls.append(("reference", a[3])))
+    monkeypatch.setattr(
+        module, "sparsegpt_block_reference", lambda *a: calls.append(("reference", a[3]))
+    )
     for native in (False, True):
         monkeypatch.setattr(module, "runs_natively", lambda *_, native=native, **__: native)
         for n_of_m in (None, (2, 4), (1, 3)):
             sparsegpt_block(*problem(12, 2), n_of_m)
     assert calls == [
-        ("reference", None), ("reference", (2, 4)), ("reference", (1, 3)),
-        ("kernel", None), ("kernel", (2, 4)), ("reference", (1, 3)),
-    ]  # fmt: skip
+        ("reference", None),
+        ("reference", (2, 4)),
+        ("reference", (1, 3)),
+        ("kernel", None),
+        ("kernel", (2, 4)),
+        ("reference", (1, 3)),
+    ]
 
 
 def test_any_m_has_the_reference():
@@ -202,17 +239,37 @@ def test_any_m_has_the_reference():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"W": torch.zeros(4, 3, dtype=torch.float64)}, "W is torch.float64 [4, 3]; use torch.float32 [columns, rows]"),
+        (
+            {"W": torch.zeros(4, 3, dtype=torch.float64)},
+            "W is torch.float64 [4, 3]; use torch.float32 [columns, rows]",
+        ),
         ({"W": torch.zeros(4)}, "W is torch.float32 [4]; use torch.float32 [columns, rows]"),
-        ({"keep": torch.ones(4, 3)}, "keep is torch.float32 [4, 3] on cpu; this W needs torch.bool [4, 3] on cpu"),
-        ({"U": torch.eye(3)}, "U is torch.float32 [3, 3] on cpu; this W needs torch.float32 [4, 4] on cpu"),
-        ({"U": torch.eye(4, device="meta")}, "U is torch.float32 [4, 4] on meta; this W needs torch.float32 [4, 4] on"),
-        ({"n_of_m": (2, 3)}, "n_of_m 2:3 is not allowed for 4 columns; use 0 < n < m, m a divisor of them"),
+        (
+            {"keep": torch.ones(4, 3)},
+            "keep is torch.float32 [4, 3] on cpu; this W needs torch.bool [4, 3] on cpu",
+        ),
+        (
+            {"U": torch.eye(3)},
+            "U is torch.float32 [3, 3] on cpu; this W needs torch.float32 [4, 4] on cpu",
+        ),
+        (
+            {"U": torch.eye(4, device="meta")},
+            "U is torch.float32 [4, 4] on meta; this W needs torch.float32 [4, 4] on",
+        ),
+        (
+            {"n_of_m": (2, 3)},
+            "n_of_m 2:3 is not allowed for 4 columns; use 0 < n < m, m a divisor of them",
+        ),
         ({"n_of_m": (4, 4)}, "n_of_m 4:4 is not allowed for 4 columns"),
     ],
 )
 def test_bad_input_is_one_line(change, message):
-    given = {"W": torch.zeros(4, 3), "keep": torch.ones(4, 3, dtype=torch.bool), "U": torch.eye(4), "n_of_m": None}
+    given = {
+        "W": torch.zeros(4, 3),
+        "keep": torch.ones(4, 3, dtype=torch.bool),
+        "U": torch.eye(4),
+        "n_of_m": None,
+    }
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         sparsegpt_block(**given | change)
     assert "\n" not in str(caught.value)
@@ -221,7 +278,8 @@ def test_bad_input_is_one_line(change, message):
 @pytest.mark.parametrize("pattern", [Unstructured(0.5, "layer"), NofM(2, 4)], ids=str)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_refused_once_a_layer(pattern, bad):
-    weight, H = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), 2 * torch.eye(8)
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    H = 2 * torch.eye(8)
     message = "weights or calibration inputs hold NaN or infinity; SparseGPT needs finite ones"
     weight[1, 7] = bad
     with pytest.raises(UserError, match=f"^{message}$"):

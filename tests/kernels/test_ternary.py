@@ -1,4 +1,5 @@
-"""Ternary codes in two bits: the layout, exact round trips, products that are whole numbers, and bad input."""
+"""Ternary codes in two bits: the layout, exact round trips, products that are whole numbers, and
+bad input."""
 
 import json
 import re
@@ -20,15 +21,20 @@ from prunebook.kernels.ternary import (
 
 
 def random_codes(rows, columns, seed=0):
-    return torch.randint(-1, 2, (rows, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
+    return torch.randint(
+        -1, 2, (rows, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.int8
+    )
 
 
 def random_x(*shape, seed=1):
-    return torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(torch.int8)
+    return torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(
+        torch.int8
+    )
 
 
 def test_the_layout_by_hand():
-    """-1, 0, 1, -1 | 1: digits 0, 1, 2, 0 with the first lowest are 0b00_10_01_00; what fills up is code 0, digit 1."""
+    """-1, 0, 1, -1 | 1: digits 0, 1, 2, 0 with the first lowest are 0b00_10_01_00; what fills up is
+    code 0, digit 1."""
     packed = pack_ternary(torch.tensor([[-1, 0, 1, -1, 1]]))
     assert packed.dtype == torch.uint8
     assert packed.tolist() == [[0b00_10_01_00, 0b01_01_01_10]]
@@ -36,7 +42,12 @@ def test_the_layout_by_hand():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 9), st.integers(0, 67), st.integers(0, 10**6), st.sampled_from([torch.int8, torch.float32]))
+@given(
+    st.integers(0, 9),
+    st.integers(0, 67),
+    st.integers(0, 10**6),
+    st.sampled_from([torch.int8, torch.float32]),
+)
 def test_the_round_trip_is_exact(rows, columns, seed, dtype):
     codes = random_codes(rows, columns, seed).to(dtype)
     packed = pack_ternary(codes)
@@ -64,9 +75,13 @@ def test_two_bits_a_weight(columns):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 63), st.integers(1, 7), st.integers(0, 10**6))
 def test_the_product_is_that_of_whole_numbers(rows, columns, tokens, seed):
-    codes, x = random_codes(rows, columns, seed), random_x(2, tokens, columns, seed=seed)
-    x_scale = 2.0 ** torch.randint(-3, 4, (2, tokens, 1), generator=torch.Generator().manual_seed(seed))
-    scale, bias = torch.tensor(0.5), torch.arange(rows).float()
+    codes = random_codes(rows, columns, seed)
+    x = random_x(2, tokens, columns, seed=seed)
+    x_scale = 2.0 ** torch.randint(
+        -3, 4, (2, tokens, 1), generator=torch.Generator().manual_seed(seed)
+    )
+    scale = torch.tensor(0.5)
+    bias = torch.arange(rows).float()
     found = ternary_linear(x, pack_ternary(codes), scale, x_scale, bias)
     sums = x.long() @ codes.long().T
     assert found.dtype == torch.float32
@@ -75,32 +90,48 @@ def test_the_product_is_that_of_whole_numbers(rows, columns, tokens, seed):
 
 
 def test_rows_can_have_scales_of_their_own():
-    """As weights that read one input and multiply as one, the packed rows of one below the other."""
-    first, second, x = random_codes(3, 20), random_codes(5, 20, seed=2), random_x(4, 20)
+    """As weights that read one input and multiply as one, the packed rows of one below the
+    other."""
+    first = random_codes(3, 20)
+    second = random_codes(5, 20, seed=2)
+    x = random_x(4, 20)
     x_scale = torch.tensor([[2.0], [0.5], [1.0], [4.0]])
     scale = torch.tensor([0.25] * 3 + [8.0] * 5)
-    together = ternary_linear(x, torch.cat([pack_ternary(first), pack_ternary(second)]), scale, x_scale)
+    together = ternary_linear(
+        x, torch.cat([pack_ternary(first), pack_ternary(second)]), scale, x_scale
+    )
     parts = (first, torch.tensor(0.25)), (second, torch.tensor(8.0))
     apart = [ternary_linear(x, pack_ternary(codes), one, x_scale) for codes, one in parts]
     assert torch.equal(together, torch.cat(apart, 1))
 
 
 def test_activations_of_floating_point():
-    codes, x = random_codes(6, 33), torch.randn(2, 5, 33, generator=torch.Generator().manual_seed(0)).bfloat16()
+    codes = random_codes(6, 33)
+    x = torch.randn(2, 5, 33, generator=torch.Generator().manual_seed(0)).bfloat16()
     found = ternary_linear(x, pack_ternary(codes), torch.tensor(0.5), bias=torch.ones(6))
     assert found.dtype == torch.float32
-    assert torch.allclose(found.double(), x.double() @ codes.double().T * 0.5 + 1, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(
+        found.double(), x.double() @ codes.double().T * 0.5 + 1, rtol=1e-5, atol=1e-5
+    )
 
 
 @needs_triton
-@pytest.mark.parametrize(("rows", "columns", "tokens"), [(5, 7, 1), (70, 300, 3), (64, 1100, 17), (1, 257, 2)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "tokens"), [(5, 7, 1), (70, 300, 3), (64, 1100, 17), (1, 257, 2)]
+)
 def test_the_kernel_sums_whole_numbers_exactly(rows, columns, tokens):
     """Split over K or not, widths that fill no byte; scales and bias rounded in the same order."""
-    codes, x = random_codes(rows, columns).to(DEVICE), random_x(tokens, columns).to(DEVICE)
-    packed, generator = pack_ternary(codes), torch.Generator().manual_seed(2)
+    codes = random_codes(rows, columns).to(DEVICE)
+    x = random_x(tokens, columns).to(DEVICE)
+    packed = pack_ternary(codes)
+    generator = torch.Generator().manual_seed(2)
     x_scale = (torch.rand(tokens, 1, generator=generator) + 0.1).to(DEVICE)
-    for scale, bias in ((torch.tensor(0.37), None), (torch.rand(rows), torch.randn(rows, generator=generator))):
-        scale, bias = scale.to(DEVICE), None if bias is None else bias.to(DEVICE)
+    for scale, bias in (
+        (torch.tensor(0.37), None),
+        (torch.rand(rows), torch.randn(rows, generator=generator)),
+    ):
+        scale = scale.to(DEVICE)
+        bias = None if bias is None else bias.to(DEVICE)
         expected = (x.cpu().long() @ codes.cpu().long().T).to(DEVICE).float() * (scale / x_scale)
         expected = expected if bias is None else expected + bias
         assert torch.equal(launch_ternary(x, packed, scale, x_scale, bias), expected)
@@ -137,15 +168,18 @@ print(json.dumps([(one.name, one.stack, "s32.s8.s8" in one.ptx, "f32.bf16.bf16" 
     )
     found = json.loads(printed.splitlines()[-1])
     assert [one for one in found if one[0] == "_ternary_kernel"] == [
-        ["_ternary_kernel", 0, True, False], ["_ternary_kernel", 0, False, True],
-    ] * 4  # fmt: skip
-    assert [one[1] for one in found if one[0] == "_add_kernel"] == [0] * 4  # 4,096 rows are few programs: K is split
+        ["_ternary_kernel", 0, True, False],
+        ["_ternary_kernel", 0, False, True],
+    ] * 4
+    # 4,096 rows are few programs: K is split
+    assert [one[1] for one in found if one[0] == "_add_kernel"] == [0] * 4
 
 
 def test_a_width_beyond_the_whole_numbers_of_float32_stays_exact():
     """2 ** 24 + 2 cannot be summed in float32 one by one: 131,073 times 128, less 126."""
     columns = 131_073
-    x, codes = torch.full((1, columns), -128, dtype=torch.int8), torch.full((1, columns), -1, dtype=torch.int8)
+    x = torch.full((1, columns), -128, dtype=torch.int8)
+    codes = torch.full((1, columns), -1, dtype=torch.int8)
     x[0, 0] = -1
     expected = 128 * (columns - 1) + 1
     found = ternary_linear(x, pack_ternary(codes), torch.ones(()), torch.ones(1, 1))
@@ -154,7 +188,8 @@ def test_a_width_beyond_the_whole_numbers_of_float32_stays_exact():
 
 
 def test_autocast_does_not_round_the_sums():
-    codes, x = random_codes(8, 60), random_x(5, 60)
+    codes = random_codes(8, 60)
+    x = random_x(5, 60)
     asked = x, pack_ternary(codes), torch.ones(()), torch.ones(5, 1)
     with torch.autocast("cpu", torch.bfloat16):
         found = ternary_linear(*asked)
@@ -164,10 +199,19 @@ def test_autocast_does_not_round_the_sums():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pack_ternary(torch.zeros(4)), "codes [4] cannot be packed; use a matrix [out, in]"),
-        (lambda: pack_ternary(torch.tensor([[0.0, 0.5]])), "codes hold values other than -1, 0 and 1; quantise"),
+        (
+            lambda: pack_ternary(torch.zeros(4)),
+            "codes [4] cannot be packed; use a matrix [out, in]",
+        ),
+        (
+            lambda: pack_ternary(torch.tensor([[0.0, 0.5]])),
+            "codes hold values other than -1, 0 and 1; quantise",
+        ),
         (lambda: pack_ternary(torch.tensor([[2]])), "codes hold values other than -1, 0 and 1"),
-        (lambda: pack_ternary(torch.tensor([[float("nan")]])), "codes hold values other than -1, 0 and 1"),
+        (
+            lambda: pack_ternary(torch.tensor([[float("nan")]])),
+            "codes hold values other than -1, 0 and 1",
+        ),
         (
             lambda: unpack_ternary(torch.zeros(2, 2, dtype=torch.uint8), 9),
             "packed is torch.uint8 [2, 2]; 9 columns need torch.uint8 [out, 3]",
@@ -177,25 +221,38 @@ def test_autocast_does_not_round_the_sums():
             "packed is torch.int8 [2, 2]; 8 columns need torch.uint8 [out, 2]",
         ),
         (
-            lambda: ternary_linear(torch.ones(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1)),
-            "x is torch.float32; use torch.int8 with an x_scale, as from absmax_int8, or floats without one",
+            lambda: ternary_linear(
+                torch.ones(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1)
+            ),
+            "x is torch.float32; use torch.int8 with an x_scale, as from absmax_int8, or floats "
+            "without one",
         ),
         (
-            lambda: ternary_linear(random_x(1, 5), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1, 1)),
+            lambda: ternary_linear(
+                random_x(1, 5), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1, 1)
+            ),
             "packed is torch.uint8 [2, 1]; 5 columns need torch.uint8 [out, 2]",
         ),
         (
-            lambda: ternary_linear(random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(3), torch.ones(1, 1)),
+            lambda: ternary_linear(
+                random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(3), torch.ones(1, 1)
+            ),
             "scale has shape [3]; 2 rows need [] or [2]",
         ),
         (
             lambda: ternary_linear(
-                random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(1, 1), torch.ones(1)
+                random_x(1, 4),
+                pack_ternary(random_codes(2, 4)),
+                torch.ones(()),
+                torch.ones(1, 1),
+                torch.ones(1),
             ),
             "bias has shape [1]; 2 rows need [2]",
         ),
         (
-            lambda: ternary_linear(random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(2, 1)),
+            lambda: ternary_linear(
+                random_x(1, 4), pack_ternary(random_codes(2, 4)), torch.ones(()), torch.ones(2, 1)
+            ),
             "x_scale has shape [2, 1]; x [1, 4] needs [1, 1]",
         ),
     ],

@@ -1,4 +1,5 @@
-"""Tiled-CSL: the layout by hand and against the official packer, exact round trips, bytes, products, banks, staging."""
+"""Tiled-CSL: the layout by hand and against the official packer, exact round trips, bytes,
+products, banks, staging."""
 
 import hashlib
 
@@ -9,21 +10,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.errors import UserError
-from prunebook.kernels.tiled_csl import TiledCSL, locations, pack_tiled_csl, tiled_csl_linear, unpack_tiled_csl
+from prunebook.kernels.tiled_csl import (
+    TiledCSL,
+    locations,
+    pack_tiled_csl,
+    tiled_csl_linear,
+    unpack_tiled_csl,
+)
 from prunebook.kernels.tiled_csl_staging import STAGED, bank_loads, staged
 
-# Of `official_example`, packed by `InitSparseMatrixA_API_NoReorder` and `InitSparseMatrixA_API` of flash-llm at commit
-# 1d2828a, compiled for a CPU: the first digits of the words' SHA-256, and the offsets.
+# Of `official_example`, packed by `InitSparseMatrixA_API_NoReorder` and `InitSparseMatrixA_API` of
+# flash-llm at commit 1d2828a, compiled for a CPU: the first digits of the words' SHA-256, and the
+# offsets.
 OFFICIAL_WORDS = {False: "6963364eced25780", True: "4ce4b0441e8d11a2"}
 OFFICIAL_OFFSETS = [0, 1126, 2187, 3314, 4106, 4834, 5628, 6089, 6487, 6947, 6947]
 
 
 def official_example():
-    """float16 `[384, 192]`, all its values distinct in a row; in each tile a multiple of four are not 0."""
+    """float16 `[384, 192]`, all its values distinct in a row; in each tile a multiple of four are
+    not 0."""
     row, column = torch.meshgrid(torch.arange(384), torch.arange(192), indexing="ij")
     four = column // 4
     kept = (31 * row + 17 * four + row * four) % 10 >= 4 + row // 128 * 2
-    return (1 + (7919 * row + 104729 * column) % 30011).where(kept, 0).to(torch.int16).view(torch.float16)
+    return (
+        (1 + (7919 * row + 104729 * column) % 30011)
+        .where(kept, 0)
+        .to(torch.int16)
+        .view(torch.float16)
+    )
 
 
 def sparse(rows, columns, sparsity, seed=0, dtype=torch.float16):
@@ -38,7 +52,8 @@ def parts(packed):
 
 
 def test_the_location_by_hand():
-    """Row 9, column 0 is 64 * 9 + 8 = 584: row 9 is row 1 of its eight, and swaps chunks 0 and 1."""
+    """Row 9, column 0 is 64 * 9 + 8 = 584: row 9 is row 1 of its eight, and swaps chunks 0 and
+    1."""
     weight = torch.zeros(128, 64, dtype=torch.float16)
     weight[9, 0] = 1.5
     packed = pack_tiled_csl(weight)
@@ -61,14 +76,22 @@ def test_locations_are_a_permutation_and_their_own_inverse():
 def test_the_words_are_those_of_the_official_packer(reorder):
     packed = pack_tiled_csl(official_example(), reorder)
     assert packed.offsets.tolist() == OFFICIAL_OFFSETS
-    assert hashlib.sha256(packed.words.numpy().tobytes()).hexdigest().startswith(OFFICIAL_WORDS[reorder])
+    assert (
+        hashlib.sha256(packed.words.numpy().tobytes())
+        .hexdigest()
+        .startswith(OFFICIAL_WORDS[reorder])
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 300), st.integers(1, 200), st.floats(0, 1), st.integers(0, 10**6), st.booleans(),
+    st.integers(1, 300),
+    st.integers(1, 200),
+    st.floats(0, 1),
+    st.integers(0, 10**6),
+    st.booleans(),
     st.sampled_from([torch.float16, torch.bfloat16]),
-)  # fmt: skip
+)
 def test_the_round_trip_is_exact(rows, columns, sparsity, seed, reorder, dtype):
     weight = sparse(rows, columns, sparsity, seed, dtype)
     packed = pack_tiled_csl(weight, reorder)
@@ -115,7 +138,9 @@ def test_zeros_fill_a_tile_up_to_a_multiple_of_four_at_places_that_are_zero(remo
     packed = pack_tiled_csl(weight)
     values, places = parts(packed)
     assert len(packed.words) == 8192  # the next multiple of four
-    assert sorted(places[values == 0].tolist()) == sorted(locations(torch.tensor([70, 700, 7000])[:removed]).tolist())
+    assert sorted(places[values == 0].tolist()) == sorted(
+        locations(torch.tensor([70, 700, 7000])[:removed]).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +158,9 @@ def test_rows_of_the_embedded_model_are_filled_up_with_empty_places(shape, tiles
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_product_is_that_of_the_masked_weight(shape, dtype):
     weight = sparse(200, 576, 0.6)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(
+        dtype
+    )
     found = tiled_csl_linear(x, pack_tiled_csl(weight))
     expected = F.linear(x, weight.to(dtype))
     torch.testing.assert_close(found, expected)
@@ -145,7 +172,9 @@ def test_reordering_keeps_the_words_and_parts_the_banks():
     start = 0
     for length in plain.lengths.tolist():
         of_tile = slice(start, start + length)
-        assert torch.equal(plain.words[of_tile].sort().values, reordered.words[of_tile].sort().values)
+        assert torch.equal(
+            plain.words[of_tile].sort().values, reordered.words[of_tile].sort().values
+        )
         start += length
     worst = [bank_loads(packed).amax(1) for packed in (plain, reordered)]
     assert worst[1].float().mean() < 1.3 < 2.5 < worst[0].float().mean()
@@ -161,7 +190,8 @@ def test_even_banks_have_no_conflict():
 
 
 def test_bank_loads_of_a_tile_in_the_order_of_places():
-    """Lane l has words 4 l to 4 l + 3, so a group takes every fourth column of two rows: 16 banks, two each."""
+    """Lane l has words 4 l to 4 l + 3, so a group takes every fourth column of two rows: 16 banks,
+    two each."""
     loads = bank_loads(pack_tiled_csl(torch.ones(128, 64, dtype=torch.float16), reorder=False))
     assert loads.shape == (256, 32)
     assert (loads.sum(1) == 32).all()
@@ -195,13 +225,18 @@ def test_a_tile_that_staging_does_not_hold_is_kept_and_can_be_cut():
 def test_other_weights_are_refused(weight, given):
     with pytest.raises(UserError) as error:
         pack_tiled_csl(weight)
-    assert str(error.value) == f"weight is {given}; Tiled-CSL holds a matrix [out, in] of float16 or bfloat16"
+    assert (
+        str(error.value)
+        == f"weight is {given}; Tiled-CSL holds a matrix [out, in] of float16 or bfloat16"
+    )
 
 
 @pytest.mark.parametrize("damage", ["words", "offsets", "order", "shape", "dtype"])
 def test_parts_that_do_not_fit_are_refused(damage):
     packed = pack_tiled_csl(sparse(256, 128, 0.5))
-    words, offsets, shape = packed.words, packed.offsets, packed.shape
+    words = packed.words
+    offsets = packed.offsets
+    shape = packed.shape
     if damage == "words":
         words = words[:-1]
     elif damage == "offsets":

@@ -19,11 +19,16 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def weights(model):
-    return {n: weight_of(x).clone() for block in find_blocks(model) for n, x in block.linears.items()}
+    return {
+        n: weight_of(x).clone() for block in find_blocks(model) for n, x in block.linears.items()
+    }
 
 
 def zeros(model):
-    return [sum(int((weight_of(x) == 0).sum()) for x in block.linears.values()) for block in find_blocks(model)]
+    return [
+        sum(int((weight_of(x) == 0).sum()) for x in block.linears.values())
+        for block in find_blocks(model)
+    ]
 
 
 def sizes(model):
@@ -42,9 +47,12 @@ def many_tokens():
 
 
 @every_family
-@pytest.mark.parametrize("options", [{}, {"exact": False}, {"granularity": "layer"}, {"reference": "pruned"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"exact": False}, {"granularity": "layer"}, {"reference": "pruned"}]
+)
 def test_without_training_it_is_wanda_at_one_half(make_model, tokens, family, options):
-    plain, untrained = make_model(family), make_model(family)
+    plain = make_model(family)
+    untrained = make_model(family)
     prune(plain, Wanda(sparsity=0.5), calibration=tokens)
     prune(untrained, Untrained(sparsity=0.5, **options), calibration=tokens)
     for name, weight in weights(plain).items():
@@ -53,13 +61,18 @@ def test_without_training_it_is_wanda_at_one_half(make_model, tokens, family, op
 
 @every_family
 @pytest.mark.parametrize(("granularity", "sparsity"), [("row", 0.43), ("layer", 0.6)])
-def test_the_global_count_is_met_exactly_and_block_by_block(make_model, many_tokens, family, granularity, sparsity):
-    model, before = make_model(family), weights(make_model(family))
+def test_the_global_count_is_met_exactly_and_block_by_block(
+    make_model, many_tokens, family, granularity, sparsity
+):
+    model = make_model(family)
+    before = weights(make_model(family))
     method = BESA(sparsity=sparsity, granularity=granularity)
     report = prune(model, method, calibration=many_tokens)
-    total, gone = 0, 0
+    total = 0
+    gone = 0
     for size, zero in zip(sizes(model), zeros(model), strict=True):
-        total, gone = total + size, gone + zero
+        total = total + size
+        gone = gone + zero
         assert gone == math.floor(total * sparsity + 1e-6)
     assert report.sparsity == gone / total
     assert report.pattern == f"{sparsity} per model"
@@ -67,7 +80,8 @@ def test_the_global_count_is_met_exactly_and_block_by_block(make_model, many_tok
     assert len({round(value, 3) for value in report.layers.values()}) > 3
     spreads = []
     for name, weight in weights(model).items():
-        assert torch.equal(weight, before[name] * (weight != 0)), name  # survivors keep their values
+        # survivors keep their values
+        assert torch.equal(weight, before[name] * (weight != 0)), name
         per_row = (weight == 0).sum(1)
         spreads.append(int(per_row.max() - per_row.min()))
     assert max(spreads) <= 1 if granularity == "layer" else max(spreads) > 1
@@ -84,7 +98,9 @@ def test_the_penalty_alone_comes_near_the_target(make_model, many_tokens):
 
 def test_a_high_sparsity_is_learned_without_the_sigmoid(make_model, many_tokens):
     method = BESA(sparsity=0.8, smooth=False, exact=False, epochs=2)
-    assert prune(make_model("llama"), method, calibration=many_tokens).sparsity == pytest.approx(0.8, abs=0.03)
+    assert prune(make_model("llama"), method, calibration=many_tokens).sparsity == pytest.approx(
+        0.8, abs=0.03
+    )
 
 
 def test_learned_rates_lower_the_error_of_the_block(make_model, many_tokens):
@@ -95,7 +111,9 @@ def test_learned_rates_lower_the_error_of_the_block(make_model, many_tokens):
         wanted = torch.cat([block.run(batch).detach() for batch in block.hidden.split(1)])
         prune(model, method, calibration=many_tokens)
         with torch.no_grad():
-            errors[label] = block_loss(torch.cat([block.run(batch) for batch in block.hidden.split(1)]), wanted)
+            errors[label] = block_loss(
+                torch.cat([block.run(batch) for batch in block.hidden.split(1)]), wanted
+            )
     assert errors["besa"] < 0.95 * errors["wanda"]
 
 
@@ -123,7 +141,8 @@ def test_the_reference_is_what_it_says(make_model, tokens, family, reference):
 
 @every_family
 def test_the_gradient_is_that_of_the_whole_block(make_model, tokens, family):
-    """Against autograd through a mask built weight by weight, and parameters that are really masked."""
+    """Against autograd through a mask built weight by weight, and parameters that are really
+    masked."""
     model = make_model(family)
     block = next(walk(model, tokens, batch_size=1))
     with torch.no_grad():
@@ -140,7 +159,9 @@ def test_the_gradient_is_that_of_the_whole_block(make_model, tokens, family):
     theta = learned.theta.detach().clone().requires_grad_()
     beta = theta.sigmoid().softmax(-1)
     p = torch.arange(100, -1, -1) / 100
-    built, removed, start = {}, 0, 0
+    built = {}
+    removed = 0
+    start = 0
     for name, weight in before.items():
         rows, width = weight.shape
         coefficients = beta[start : start + rows]
@@ -150,7 +171,8 @@ def test_the_gradient_is_that_of_the_whole_block(make_model, tokens, family):
         alpha = coefficients @ p
         hard = (order >= (alpha * width + 1e-3).floor()[:, None]).float()
         built[name] = weight * (hard - q.detach() + q)
-        removed, start = removed + alpha.sum() * width, start + rows
+        removed = removed + alpha.sum() * width
+        start = start + rows
     rate = removed / sum(weight.numel() for weight in before.values())
     loss = block_loss(block.run(block.hidden[:1], built), wanted) + 5 * ((rate - 0.4) / 0.4) ** 2
     (want,) = torch.autograd.grad(loss, theta)
@@ -158,7 +180,9 @@ def test_the_gradient_is_that_of_the_whole_block(make_model, tokens, family):
 
 
 @pytest.mark.parametrize("granularity", ["row", "layer"])
-def test_the_rest_of_the_model_and_its_gradients_are_left_alone(make_model, many_tokens, granularity):
+def test_the_rest_of_the_model_and_its_gradients_are_left_alone(
+    make_model, many_tokens, granularity
+):
     model = make_model("opt").requires_grad_(True)
     model.lm_head.weight.requires_grad_(False)
     flags = [parameter.requires_grad for parameter in model.parameters()]
@@ -167,14 +191,20 @@ def test_the_rest_of_the_model_and_its_gradients_are_left_alone(make_model, many
     prune(model, BESA(sparsity=0.5, granularity=granularity), calibration=many_tokens)
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])} == pruned
+    assert {
+        n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])
+    } == pruned
 
 
 def test_it_repeats_itself(make_model, many_tokens):
-    first, second = make_model("llama"), make_model("llama")
+    first = make_model("llama")
+    second = make_model("llama")
     for model in (first, second):
         prune(model, "besa", sparsity=0.5, calibration=many_tokens)
-    assert all(torch.equal(a, b) for a, b in zip(weights(first).values(), weights(second).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(first).values(), weights(second).values(), strict=True)
+    )
 
 
 def test_narrow_weights_stay_narrow_and_fast_passes_change_little(make_model, many_tokens):
@@ -190,38 +220,66 @@ def test_narrow_weights_stay_narrow_and_fast_passes_change_little(make_model, ma
     assert 0.85 < (masks[0] == masks[1]).float().mean() < 1
 
 
-def test_a_saved_model_has_equal_logits_and_the_same_zeros(make_model, tokens, word_tokenizer, tmp_path):
+def test_a_saved_model_has_equal_logits_and_the_same_zeros(
+    make_model, tokens, word_tokenizer, tmp_path
+):
     model = make_model("llama")
     prune(model, "besa", sparsity=0.45, calibration=tokens)
     save_model(model, word_tokenizer, tmp_path / "pruned")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "pruned").eval()
     with torch.no_grad():
         assert torch.equal(*(m(input_ids=tokens, use_cache=False).logits for m in (model, again)))
-    assert verify(again, Unstructured(0.45, "model")).sparsity == model.prunebook_reports[0].sparsity
+    assert (
+        verify(again, Unstructured(0.45, "model")).sparsity == model.prunebook_reports[0].sparsity
+    )
 
 
 def test_what_is_not_finite_is_named(make_model, tokens):
     model = make_model("llama")
     model.model.layers[0].mlp.down_proj.weight.data[3] = 3e38  # finite itself, its output is not
-    with pytest.raises(UserError, match="outputs of block 0 hold NaN or infinity; use a wider dtype"):
+    with pytest.raises(
+        UserError, match="outputs of block 0 hold NaN or infinity; use a wider dtype"
+    ):
         prune(model, "besa", sparsity=0.5, calibration=tokens)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"sparsity": None}, "sparsity None is not allowed"), ({"sparsity": 1.0}, "sparsity 1.0 is not allowed"),
-     ({"sparsity": 0}, r"sparsity 0 is not allowed for besa, which divides by it; use a number in \(0, 1\)"),
-     ({"sparsity": 0.7}, "sparsity 0.7 is out of reach: with the sigmoid every rate lies between 0.376 and 0.624; "
-                         "use smooth=False"),
-     ({"sparsity": 0.3}, "sparsity 0.3 is out of reach"),
-     ({"granularity": "column"}, "granularity 'column' is not allowed for besa; use 'row' or 'layer'"),
-     ({"reference": "teacher"}, "reference 'teacher' is not allowed for besa; use 'dense' or 'pruned'"),
-     ({"precision": "slow"}, "precision 'slow' is not allowed for besa; use 'exact' or 'fast'"),
-     ({"penalty": -1}, "penalty -1 is not allowed; use a number >= 0"),
-     ({"penalty": "5"}, "penalty '5' is not allowed"),
-     ({"epochs": 0}, "epochs 0 is not allowed; use a whole number >= 1"), ({"epochs": 1.5}, "epochs 1.5"),
-     ({"smooth": 1}, "smooth 1 is not allowed; use True or False"), ({"exact": None}, "exact None is not allowed")],
-)  # fmt: skip
+    [
+        ({"sparsity": None}, "sparsity None is not allowed"),
+        ({"sparsity": 1.0}, "sparsity 1.0 is not allowed"),
+        (
+            {"sparsity": 0},
+            r"sparsity 0 is not allowed for besa, which divides by it; use a number in \(0, 1\)",
+        ),
+        (
+            {"sparsity": 0.7},
+            "sparsity 0.7 is out of "
+            "reach: with "
+            "the sigmoid "
+            "every rate "
+            "lies between "
+            "0.376 and 0.624; "
+            "use smooth=False",
+        ),
+        ({"sparsity": 0.3}, "sparsity 0.3 is out of reach"),
+        (
+            {"granularity": "column"},
+            "granularity 'column' is not allowed for besa; use 'row' or 'layer'",
+        ),
+        (
+            {"reference": "teacher"},
+            "reference 'teacher' is not allowed for besa; use 'dense' or 'pruned'",
+        ),
+        ({"precision": "slow"}, "precision 'slow' is not allowed for besa; use 'exact' or 'fast'"),
+        ({"penalty": -1}, "penalty -1 is not allowed; use a number >= 0"),
+        ({"penalty": "5"}, "penalty '5' is not allowed"),
+        ({"epochs": 0}, "epochs 0 is not allowed; use a whole number >= 1"),
+        ({"epochs": 1.5}, "epochs 1.5"),
+        ({"smooth": 1}, "smooth 1 is not allowed; use True or False"),
+        ({"exact": None}, "exact None is not allowed"),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message) as caught:
         BESA(**{"sparsity": 0.5, **options})

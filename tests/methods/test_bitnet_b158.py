@@ -22,7 +22,8 @@ def logits(model, tokens):
 
 @pytest.fixture
 def ternary(make_model):
-    """A small ternary model after a few steps of training, so that its latent weights are its own."""
+    """A small ternary model after a few steps of training, so that its latent weights are its
+    own."""
     model = make_model("llama")
     prune(model, "bitnet-b158")
     text = torch.randint(100, (12, 16), generator=torch.Generator().manual_seed(3))
@@ -34,20 +35,32 @@ def ternary(make_model):
 def test_the_report_counts_the_zeros_that_are_computed_with(make_model, norm):
     model = make_model("llama")
     report = prune(model, "bitnet-b158", norm=norm)
-    weights = {name: module.weight for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    weights = {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, BitLinear)
+    }
     assert all((weight != 0).all() for weight in weights.values())  # latent ones are no zeros
-    zeros = {name: (absmean_ternary(weight)[0] == 0).sum().item() for name, weight in weights.items()}
+    zeros = {
+        name: (absmean_ternary(weight)[0] == 0).sum().item() for name, weight in weights.items()
+    }
     assert report.layers == {name: count / weights[name].numel() for name, count in zeros.items()}
-    assert report.sparsity == sum(zeros.values()) / sum(weight.numel() for weight in weights.values())
+    assert report.sparsity == sum(zeros.values()) / sum(
+        weight.numel() for weight in weights.values()
+    )
     assert 0.25 < report.sparsity < 0.37  # Gaussian weights: 0.31
-    assert (report.pattern, report.options) == ("ternary weights, 8-bit activations", {"norm": norm})
+    assert (report.pattern, report.options) == (
+        "ternary weights, 8-bit activations",
+        {"norm": norm},
+    )
     assert (report.reloads_with, report.calibration) == ("prunebook", None)
     assert model.prunebook_reports == [report]
 
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_embedding_head_and_last_norm_stay(make_model, norm):
-    model, before = make_model("llama", tie_word_embeddings=False), make_model("llama", tie_word_embeddings=False)
+    model = make_model("llama", tie_word_embeddings=False)
+    before = make_model("llama", tie_word_embeddings=False)
     prune(model, "bitnet-b158", norm=norm)
     assert type(model.lm_head) is torch.nn.Linear
     for name in ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"):
@@ -59,19 +72,29 @@ def test_embedding_head_and_last_norm_stay(make_model, norm):
 def test_it_learns_and_its_zeros_move(make_model):
     model = make_model("llama", initializer_range=0.1)
     share = prune(model, "bitnet-b158").sparsity
-    before = {name: module.weight.clone() for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    before = {
+        name: module.weight.clone()
+        for name, module in model.named_modules()
+        if isinstance(module, BitLinear)
+    }
     text = torch.randint(100, (2, 16), generator=torch.Generator().manual_seed(3)).repeat(60, 1)
-    training = Training(learning_rate=1e-2, second_rate=5e-3, weight_decay=0.1, warmup=2, batch=2, clip=1.0)
+    training = Training(
+        learning_rate=1e-2, second_rate=5e-3, weight_decay=0.1, warmup=2, batch=2, clip=1.0
+    )
     losses = full(model, text, training)
     assert losses[-1] < losses[0] - 1.5
-    assert not any(torch.equal(model.get_parameter(f"{name}.weight"), old) for name, old in before.items())
+    assert not any(
+        torch.equal(model.get_parameter(f"{name}.weight"), old) for name, old in before.items()
+    )
     counts = blocks.count_zeros(model).values()
     assert sum(zeros for zeros, _ in counts) / sum(size for _, size in counts) != share
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("norm", [True, False])
-def test_a_saved_model_reloads_with_equal_logits(make_model, word_tokenizer, tokens, tmp_path, norm, packed):
+def test_a_saved_model_reloads_with_equal_logits(
+    make_model, word_tokenizer, tokens, tmp_path, norm, packed
+):
     model = make_model("llama", rms_norm_eps=1e-3)
     prune(model, "bitnet-b158", norm=norm)
     if packed:
@@ -102,7 +125,9 @@ def test_a_damaged_entry_in_the_configuration_is_refused(make_model, word_tokeni
     folder = save_model(model, word_tokenizer, tmp_path / "model")
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"packed": false', '"dense": true'))
-    with pytest.raises(UserError, match=r"prunebook_ternary in config\.json must hold norm and packed") as caught:
+    with pytest.raises(
+        UserError, match=r"prunebook_ternary in config\.json must hold norm and packed"
+    ) as caught:
         load_model(folder, device="cpu")
     assert "\n" not in str(caught.value)
 
@@ -119,7 +144,8 @@ def test_two_bits_a_weight_and_a_scale_for_each_layer(make_model):
 
 
 def test_conversion_alone_costs_most_of_what_a_model_knows(make_model):
-    """A model that has learned its text by heart, made ternary, forgets it; trained on, it learns it again."""
+    """A model that has learned its text by heart, made ternary, forgets it; trained on, it learns
+    it again."""
     model = make_model("llama")
     text = torch.randint(100, (2, 16), generator=torch.Generator().manual_seed(3)).repeat(60, 1)
     learned = full(model, text, Training(learning_rate=1e-2, batch=2))[-1]
@@ -131,14 +157,18 @@ def test_conversion_alone_costs_most_of_what_a_model_knows(make_model):
 
 @pytest.mark.parametrize("value", [None, 1, "own"])
 def test_an_impossible_option(value):
-    with pytest.raises(UserError, match=re.escape(f"norm {value!r} is not allowed; use True or False")):
+    with pytest.raises(
+        UserError, match=re.escape(f"norm {value!r} is not allowed; use True or False")
+    ):
         BitNetB158(norm=value)
 
 
 def test_a_ternary_model_is_not_made_ternary_again(make_model):
     model = make_model("llama")
     prune(model, "bitnet-b158")
-    with pytest.raises(UserError, match="LlamaForCausalLM has ternary layers already; load the model again"):
+    with pytest.raises(
+        UserError, match="LlamaForCausalLM has ternary layers already; load the model again"
+    ):
         prune(model, "bitnet-b158")
 
 

@@ -1,4 +1,5 @@
-"""`compare`: every method on a copy of the model, every calibration draw, the same held-out windows."""
+"""`compare`: every method on a copy of the model, every calibration draw, the same held-out
+windows."""
 
 import math
 
@@ -27,7 +28,9 @@ def compared(make_model, cache, other_work):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     methods = {"by size": Magnitude(sparsity=0.5), "Wanda": Wanda(sparsity=0.25)}
     draws = [draw(seed) for seed in range(3)]
-    comparison = compare(model, methods, calibrations=draws, held_out=held_out, dense=dense, progress=False)
+    comparison = compare(
+        model, methods, calibrations=draws, held_out=held_out, dense=dense, progress=False
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not hasattr(model, "prunebook_reports")
     return model, held_out, dense, draws, comparison
@@ -57,8 +60,12 @@ def test_rows_are_one_a_trial_with_the_dense_model_first(compared):
     model, _, dense, _, comparison = compared
     rows = comparison.rows()
     assert [(row["label"], row["seed"]) for row in rows] == [
-        ("dense", None), ("by size", None), ("Wanda", 0), ("Wanda", 1), ("Wanda", 2),
-    ]  # fmt: skip
+        ("dense", None),
+        ("by size", None),
+        ("Wanda", 0),
+        ("Wanda", 1),
+        ("Wanda", 2),
+    ]
     assert rows[0]["perplexity"] == math.exp(dense.nll.mean().item())
     assert [row["sparsity"] for row in rows] == [0, 0.5, 0.25, 0.25, 0.25]
     linear_weights = 3 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 48)
@@ -72,7 +79,9 @@ def test_rows_are_one_a_trial_with_the_dense_model_first(compared):
     assert all(row["seconds"] > 0 and row["evaluation_tokens_per_second"] > 0 for row in rows[1:])
     assert not any(row["machine_busy"] for row in rows)
     costs = footprint(model, 16, speed=False)
-    assert {(row["flops"], row["kv_cache_bytes"]) for row in rows} == {(costs.flops, costs.kv_cache_bytes)}
+    assert {(row["flops"], row["kv_cache_bytes"]) for row in rows} == {
+        (costs.flops, costs.kv_cache_bytes)
+    }
     assert all(row["kl"] > 0 for row in rows[1:])
     assert comparison.mean("Wanda", "kl") == pytest.approx(np.mean([row["kl"] for row in rows[2:]]))
     assert [trial.seed for trial in comparison.of("Wanda")] == [0, 1, 2]
@@ -84,9 +93,13 @@ def test_what_other_work_disturbed_is_not_in_the_rows(make_model, cache, other_w
     # First draw: prune, footprint, evaluate. Second: prune, evaluate. Last: the dense footprint.
     other_work(1.0, 0.0, 0.0, 0.0, 1.0, 1.0)
     comparison = compare(
-        model, {"Wanda": Wanda(sparsity=0.5)}, calibrations=[draw(0), draw(1)], held_out=held_out,
-        dense=dense_baseline(model, held_out), progress=False,
-    )  # fmt: skip
+        model,
+        {"Wanda": Wanda(sparsity=0.5)},
+        calibrations=[draw(0), draw(1)],
+        held_out=held_out,
+        dense=dense_baseline(model, held_out),
+        progress=False,
+    )
     dense, first, second = comparison.rows()
     assert (dense["latency"], dense["tokens_per_second"]) == (None, None)
     assert first["seconds"] is None
@@ -107,9 +120,14 @@ def test_without_speed_no_latency_is_measured(make_model, cache, other_work):
     held_out = draw(99)
     other_work(0.0)
     comparison = compare(
-        model, {"m": Magnitude(sparsity=0.5)}, calibrations=[], held_out=held_out,
-        dense=dense_baseline(model, held_out), speed=False, progress=False,
-    )  # fmt: skip
+        model,
+        {"m": Magnitude(sparsity=0.5)},
+        calibrations=[],
+        held_out=held_out,
+        dense=dense_baseline(model, held_out),
+        speed=False,
+        progress=False,
+    )
     dense, pruned = comparison.rows()
     for row in (dense, pruned):
         assert (row["latency"], row["tokens_per_second"]) == (None, None)
@@ -130,11 +148,17 @@ def test_protocol_says_how_it_was_measured(compared):
 
 
 def test_methods_without_data_need_no_calibration(make_model, cache, other_work):
-    model, held_out = make_model("opt"), draw(5)
+    model = make_model("opt")
+    held_out = draw(5)
     other_work(0.0)
     dense = dense_baseline(model, held_out)
     comparison = compare(
-        model, {"m": Magnitude(sparsity=0.5)}, calibrations=[], held_out=held_out, dense=dense, progress=False
+        model,
+        {"m": Magnitude(sparsity=0.5)},
+        calibrations=[],
+        held_out=held_out,
+        dense=dense,
+        progress=False,
     )
     assert comparison.nll("m").shape == comparison.nll("dense").shape == (1, 4)
 
@@ -142,7 +166,9 @@ def test_methods_without_data_need_no_calibration(make_model, cache, other_work)
 def test_a_sweep_measures_what_a_comparison_measures(compared):
     model, held_out, _, draws, comparison = compared
     methods = {"by size": Magnitude(sparsity=0.5), "Wanda": Wanda(sparsity=0.25)}
-    swept = sweep(model, methods, calibration=draws[0], held_out=held_out, precision="exact", progress=False)
+    swept = sweep(
+        model, methods, calibration=draws[0], held_out=held_out, precision="exact", progress=False
+    )
     assert list(swept) == ["by size", "Wanda"]
     for label, nll in swept.items():
         np.testing.assert_array_equal(nll, comparison.nll(label)[:1])

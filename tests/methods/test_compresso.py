@@ -1,4 +1,5 @@
-"""Compresso: what is cut computes what was masked, the budget is met, the multipliers rise and fall, and bad input."""
+"""Compresso: what is cut computes what was masked, the budget is met, the multipliers rise and
+fall, and bad input."""
 
 import copy
 
@@ -15,7 +16,13 @@ from prunebook.structured_masks import cut, mask_shapes, masked
 from prunebook.structures import block_parameters
 from prunebook.sublayers import every_sublayers
 
-QUICK = {"sparsity": 0.3, "steps": 24, "learning_rate": 1e-2, "mask_rate": 1.0, "multiplier_rate": 10.0}
+QUICK = {
+    "sparsity": 0.3,
+    "steps": 24,
+    "learning_rate": 1e-2,
+    "mask_rate": 1.0,
+    "multiplier_rate": 10.0,
+}
 
 
 def logits(model, tokens):
@@ -35,9 +42,14 @@ def labelled(tokens):
 @pytest.mark.parametrize("hidden", [True, False])
 def test_what_is_cut_computes_what_was_masked(make_model, tokens, family, hidden):
     model = make_model(family)
-    before, weights = block_parameters(model), copy.deepcopy(model.state_dict())
+    before = block_parameters(model)
+    weights = copy.deepcopy(model.state_dict())
     found = Compresso(hidden=hidden, **QUICK).learn(model, tokens)
-    changed = {name.split(".")[-2] for name, x in model.state_dict().items() if not torch.equal(x, weights[name])}
+    changed = {
+        name.split(".")[-2]
+        for name, x in model.state_dict().items()
+        if not torch.equal(x, weights[name])
+    }
     assert changed == {"q_proj", "v_proj"}  # adapters are merged, all else is as it was
     assert set(model.state_dict()) == set(weights)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -47,7 +59,8 @@ def test_what_is_cut_computes_what_was_masked(make_model, tokens, family, hidden
     cut(model, found.masks)
     torch.testing.assert_close(logits(model, tokens), expected, rtol=1e-4, atol=1e-4)
     slack = SizeBudget(make_model(family), 0.3).groups["neurons"] / before / 2
-    if hidden and family in ("qwen2", "qwen3"):  # biases of queries and norms of heads do not go with channels
+    # biases of queries and norms of heads do not go with channels
+    if hidden and family in ("qwen2", "qwen3"):
         slack += 0.005
     assert 1 - block_parameters(model) / before == pytest.approx(0.3, abs=slack)
 
@@ -77,19 +90,23 @@ def test_adapters_alone_then_a_ramp_then_the_target(make_model, tokens):
 
 
 def test_multipliers_ascend(make_model, tokens):
-    found = Compresso(alone=0.0, ramp=0.5, **QUICK | {"steps": 40, "mask_rate": 2.0}).learn(make_model("llama"), tokens)
+    found = Compresso(alone=0.0, ramp=0.5, **QUICK | {"steps": 40, "mask_rate": 2.0}).learn(
+        make_model("llama"), tokens
+    )
     first, second = found.course.multipliers["size"].T
     beyond = found.course.removed["size"] - found.course.target["size"]
     assert (second.diff() >= 0).all()
     assert beyond[0] > 0  # nothing is wanted yet, and a little is removed
-    assert first[1] == pytest.approx(10.0, rel=1e-3)  # the rate, as always in the first step of Adam
+    # the rate, as always in the first step of Adam
+    assert first[1] == pytest.approx(10.0, rel=1e-3)
     assert (beyond[1:6] < 0).all()
     assert (first[2:8].diff() < 0).all()
     assert found.course.removed["size"][-1] == pytest.approx(0.3, abs=0.15)
 
 
 def test_labels_decide_what_is_learned(make_model, tokens, labelled):
-    whole, part = make_model("llama"), make_model("llama")
+    whole = make_model("llama")
+    part = make_model("llama")
     course = [Compresso(**QUICK).learn(m, x).course for m, x in ((whole, tokens), (part, labelled))]
     assert course[0].loss[0] != course[1].loss[0]
     everything = torch.stack([tokens, tokens], 2)
@@ -110,17 +127,30 @@ def test_the_same_seed_finds_the_same(make_model, tokens):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"sparsity": 0}, "sparsity 0 is not allowed"), ({"sparsity": "a"}, "sparsity 'a' is not allowed"),
-     ({"sparsity": 0.95}, r"sparsity 0\.95 would take the last head or neuron of a block; use 0\.\d+ or less"),
-     ({"steps": 0}, "steps 0 is not allowed; use a whole number >= 1"), ({"rank": 0}, "rank 0 is not allowed"),
-     ({"seed": -1}, "seed -1 is not allowed"), ({"batch": 1.5}, "batch 1.5 is not allowed"),
-     ({"learning_rate": -1}, "learning_rate -1 is not allowed"), ({"mask_rate": None}, "mask_rate None is not allowed"),
-     ({"alone": 0.6, "ramp": 0.6}, "alone 0.6 and ramp 0.6 are shares of the steps; use 1 or less together"),
-     ({"alone": 1, "ramp": 0}, "alone 1 and ramp 0 are shares"), ({"hidden": 1}, "hidden 1 is not allowed; use True"),
-     ({"precision": "half"}, "precision 'half' is not allowed for compresso"),
-     ({"batch": 8, "steps": None}, r"tokens \[0, 16\] make no step of 8 windows"),
-     ({"calibration": None}, "method 'compresso' needs calibration tokens")],
-)  # fmt: skip
+    [
+        ({"sparsity": 0}, "sparsity 0 is not allowed"),
+        ({"sparsity": "a"}, "sparsity 'a' is not allowed"),
+        (
+            {"sparsity": 0.95},
+            r"sparsity 0\.95 would take the last head or neuron of a block; use 0\.\d+ or less",
+        ),
+        ({"steps": 0}, "steps 0 is not allowed; use a whole number >= 1"),
+        ({"rank": 0}, "rank 0 is not allowed"),
+        ({"seed": -1}, "seed -1 is not allowed"),
+        ({"batch": 1.5}, "batch 1.5 is not allowed"),
+        ({"learning_rate": -1}, "learning_rate -1 is not allowed"),
+        ({"mask_rate": None}, "mask_rate None is not allowed"),
+        (
+            {"alone": 0.6, "ramp": 0.6},
+            "alone 0.6 and ramp 0.6 are shares of the steps; use 1 or less together",
+        ),
+        ({"alone": 1, "ramp": 0}, "alone 1 and ramp 0 are shares"),
+        ({"hidden": 1}, "hidden 1 is not allowed; use True"),
+        ({"precision": "half"}, "precision 'half' is not allowed for compresso"),
+        ({"batch": 8, "steps": None}, r"tokens \[0, 16\] make no step of 8 windows"),
+        ({"calibration": None}, "method 'compresso' needs calibration tokens"),
+    ],
+)
 def test_impossible_options_are_refused_and_nothing_changes(make_model, tokens, options, message):
     model = make_model("llama")
     before = logits(model, tokens)
@@ -132,10 +162,14 @@ def test_impossible_options_are_refused_and_nothing_changes(make_model, tokens, 
 
 @pytest.mark.parametrize(
     ("family", "options", "message"),
-    [("gpt2", {}, "GPT2Block has no heads and neurons that can be told apart"),
-     ("opt", {}, "OPTForCausalLM cannot lose hidden channels")],
-)  # fmt: skip
-def test_architectures_without_such_groups_are_refused(make_model, tokens, family, options, message):
+    [
+        ("gpt2", {}, "GPT2Block has no heads and neurons that can be told apart"),
+        ("opt", {}, "OPTForCausalLM cannot lose hidden channels"),
+    ],
+)
+def test_architectures_without_such_groups_are_refused(
+    make_model, tokens, family, options, message
+):
     model = make_model(family)
     before = logits(model, tokens)
     with pytest.raises(UserError, match=message):

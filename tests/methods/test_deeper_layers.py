@@ -13,7 +13,10 @@ from prunebook.structures import block_parameters, count_blocks
 def test_blocks_that_add_nothing_are_found(make_model, tokens):
     model = make_model("llama", num_hidden_layers=6)
     for index in (2, 3):
-        for linear in (model.model.layers[index].self_attn.o_proj, model.model.layers[index].mlp.down_proj):
+        for linear in (
+            model.model.layers[index].self_attn.o_proj,
+            model.model.layers[index].mlp.down_proj,
+        ):
             linear.weight.data.zero_()
     left = [block for i, block in enumerate(model.model.layers) if i not in (2, 3)]
     with torch.no_grad():
@@ -57,13 +60,18 @@ def test_named_blocks_go_without_data(make_model):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "give either blocks, as 6, or sparsity"), ({"blocks": 1, "sparsity": 0.5}, "give either blocks"),
-     ({"blocks": 0}, "blocks 0 is not allowed"), ({"blocks": 1.5}, "blocks 1.5 is not allowed"),
-     ({"sparsity": 1}, "sparsity 1 is not allowed"), ({"sparsity": 0}, "sparsity 0 is not allowed"),
-     ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is blocks=2"),
-     ({"sparsity": 0.2}, "sparsity 0.2 is less than one of 3 blocks; the nearest is blocks=1"),
-     ({"blocks": 1, "precision": "half"}, "precision 'half' is unknown")],
-)  # fmt: skip
+    [
+        ({}, "give either blocks, as 6, or sparsity"),
+        ({"blocks": 1, "sparsity": 0.5}, "give either blocks"),
+        ({"blocks": 0}, "blocks 0 is not allowed"),
+        ({"blocks": 1.5}, "blocks 1.5 is not allowed"),
+        ({"sparsity": 1}, "sparsity 1 is not allowed"),
+        ({"sparsity": 0}, "sparsity 0 is not allowed"),
+        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is blocks=2"),
+        ({"sparsity": 0.2}, "sparsity 0.2 is less than one of 3 blocks; the nearest is blocks=1"),
+        ({"blocks": 1, "precision": "half"}, "precision 'half' is unknown"),
+    ],
+)
 def test_impossible_options_are_refused(make_model, tokens, options, message):
     with pytest.raises(UserError, match=message):
         prune(make_model("llama"), "deeper-layers", calibration=tokens, **options)

@@ -15,11 +15,14 @@ from prunebook.patterns import Unstructured, keep_mask, verify
 from prunebook.swapping import refine_mask
 
 WEIGHT = torch.tensor([[0.5, -0.2, 0.3, -0.8, 0.9, -0.4]])
-INPUTS = torch.tensor([[2.0, 1, -3, 1, 2, 1]])  # one token: D is W times it, Wanda's score |D|, variances 0
+# one token: D is W times it, Wanda's score |D|, variances 0
+INPUTS = torch.tensor([[2.0, 1, -3, 1, 2, 1]])
 
 
 def masks(model):
-    return {name: weight_of(x) != 0 for block in find_blocks(model) for name, x in block.linears.items()}
+    return {
+        name: weight_of(x) != 0 for block in find_blocks(model) for name, x in block.linears.items()
+    }
 
 
 def pruned(make_model, tokens, method, family="llama", **named):
@@ -30,11 +33,16 @@ def pruned(make_model, tokens, method, family="llama", **named):
 
 def test_one_matrix_by_hand():
     def removed(**options):
-        return (DSnoT(sparsity=0.5, **options).prune_matrix(WEIGHT, INPUTS) == 0).nonzero()[:, 1].tolist()
+        return (
+            (DSnoT(sparsity=0.5, **options).prune_matrix(WEIGHT, INPUTS) == 0)
+            .nonzero()[:, 1]
+            .tolist()
+        )
 
     # D = (1, -0.2, -0.9, -0.8, 1.8, -0.4); Wanda removes 1, 3, 5 and leaves e = -1.4.
     assert removed(cycles=0) == [1, 3, 5]
-    # Without variance the one with the lowest D comes back: 3, for 0, so that e = 0.4; no pruned D is positive.
+    # Without variance the one with the lowest D comes back: 3, for 0, so that e = 0.4; no pruned D
+    # is positive.
     assert removed(power=0) == [0, 1, 5]
     # Inputs that never vary come first, in order: 1 for 0 (e = -0.2), then 3 for 4 (e = 2.4).
     assert removed() == [0, 4, 5]
@@ -49,9 +57,12 @@ def test_one_matrix_by_hand():
 
 @pytest.mark.parametrize(
     ("start", "same"),
-    [("wanda", Wanda(sparsity=0.5)), ("magnitude", Magnitude(sparsity=0.5, scope="row")),
-     ("ria", RIA(sparsity=0.5, scope="row"))],
-)  # fmt: skip
+    [
+        ("wanda", Wanda(sparsity=0.5)),
+        ("magnitude", Magnitude(sparsity=0.5, scope="row")),
+        ("ria", RIA(sparsity=0.5, scope="row")),
+    ],
+)
 def test_without_cycles_it_is_the_start(make_model, tokens, start, same):
     expected = pruned(make_model, tokens, same)
     found = pruned(make_model, tokens, DSnoT(sparsity=0.5, start=start, cycles=0))
@@ -81,9 +92,12 @@ def test_linears_left_out_keep_the_first_mask(make_model, tokens):
     start = pruned(make_model, tokens, Wanda(sparsity=0.5))
     found = pruned(make_model, tokens, DSnoT(sparsity=0.5, skip="mlp"))
     first = [name for name in start if ".layers.0." in name]
-    same = {name: torch.equal(start[name], found[name]) for name in first}  # later blocks see other inputs
+    # later blocks see other inputs
+    same = {name: torch.equal(start[name], found[name]) for name in first}
     assert same == {name: ".mlp." in name for name in first}
-    with pytest.raises(UserError, match=r"skip 'fc1' is in no linear's name; use a part of one, as model\.layers\."):
+    with pytest.raises(
+        UserError, match=r"skip 'fc1' is in no linear's name; use a part of one, as model\.layers\."
+    ):
         prune(make_model("llama"), "dsnot", sparsity=0.5, skip="fc1", calibration=tokens)
 
 
@@ -104,7 +118,9 @@ def test_the_blocks_give_the_masks_of_the_pure_function(make_model, tokens, go_o
 
 
 def test_pooled_and_within_differ(make_model, tokens):
-    methods = (DSnoT(sparsity=0.5, variance=variance, cycles=2) for variance in ("pooled", "within"))
+    methods = (
+        DSnoT(sparsity=0.5, variance=variance, cycles=2) for variance in ("pooled", "within")
+    )
     pooled, within = (pruned(make_model, tokens, method) for method in methods)
     assert not all(torch.equal(pooled[name], within[name]) for name in pooled)
 
@@ -120,7 +136,9 @@ def test_rows_keep_their_counts_under_an_allocation(make_model, tokens):
 
 
 @pytest.mark.parametrize("options", [{"sparsity": 0.6}, {"pattern": "2:4"}, {"pattern": "1:4"}])
-def test_the_saved_model_reloads_with_its_pattern(make_model, tokens, word_tokenizer, tmp_path, options):
+def test_the_saved_model_reloads_with_its_pattern(
+    make_model, tokens, word_tokenizer, tmp_path, options
+):
     model = make_model("llama")
     prune(model, "dsnot", calibration=tokens, **options)
     pattern = options.get("pattern") or Unstructured(0.6)
@@ -129,21 +147,31 @@ def test_the_saved_model_reloads_with_its_pattern(make_model, tokens, word_token
     reloaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "pruned").eval()
     assert verify(reloaded, pattern).holds
     with torch.no_grad():
-        assert torch.equal(*(m(input_ids=tokens, use_cache=False).logits for m in (model, reloaded)))
+        assert torch.equal(
+            *(m(input_ids=tokens, use_cache=False).logits for m in (model, reloaded))
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "give either"), ({"sparsity": 0.5, "start": "owl"}, "start 'owl' is unknown; use 'magnitude', 'ria',"),
-     ({"sparsity": 0.5, "variance": "all"}, "variance 'all' is unknown; use 'pooled', 'within'"),
-     ({"sparsity": 0.5, "cycles": -1}, "cycles -1 is not allowed"), ({"sparsity": 0.5, "cycles": 2.5}, "cycles 2.5"),
-     ({"sparsity": 0.5, "cycles": True}, "cycles True"), ({"sparsity": 0.5, "threshold": -1}, "threshold -1 is not"),
-     ({"sparsity": 0.5, "power": float("inf")}, "power inf is not allowed; use a number >= 0"),
-     ({"sparsity": 0.5, "power": float("nan")}, "power nan"), ({"sparsity": 0.5, "overshoot": 1}, "overshoot 1 is not"),
-     ({"sparsity": 0.5, "skip": ""}, "skip '' is not allowed"), ({"sparsity": 0.5, "skip": 3}, "skip 3 is not allowed"),
-     ({"sparsity": 0.5, "go_on": 1}, "go_on 1 is not"), ({"pattern": "2:4", "go_on": True}, "go_on is not allowed w"),
-     ({"pattern": Unstructured(0.5, "model")}, "scope 'model' is not allowed for dsnot")],
-)  # fmt: skip
+    [
+        ({}, "give either"),
+        ({"sparsity": 0.5, "start": "owl"}, "start 'owl' is unknown; use 'magnitude', 'ria',"),
+        ({"sparsity": 0.5, "variance": "all"}, "variance 'all' is unknown; use 'pooled', 'within'"),
+        ({"sparsity": 0.5, "cycles": -1}, "cycles -1 is not allowed"),
+        ({"sparsity": 0.5, "cycles": 2.5}, "cycles 2.5"),
+        ({"sparsity": 0.5, "cycles": True}, "cycles True"),
+        ({"sparsity": 0.5, "threshold": -1}, "threshold -1 is not"),
+        ({"sparsity": 0.5, "power": float("inf")}, "power inf is not allowed; use a number >= 0"),
+        ({"sparsity": 0.5, "power": float("nan")}, "power nan"),
+        ({"sparsity": 0.5, "overshoot": 1}, "overshoot 1 is not"),
+        ({"sparsity": 0.5, "skip": ""}, "skip '' is not allowed"),
+        ({"sparsity": 0.5, "skip": 3}, "skip 3 is not allowed"),
+        ({"sparsity": 0.5, "go_on": 1}, "go_on 1 is not"),
+        ({"pattern": "2:4", "go_on": True}, "go_on is not allowed w"),
+        ({"pattern": Unstructured(0.5, "model")}, "scope 'model' is not allowed for dsnot"),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message) as caught:
         DSnoT(**options)

@@ -1,4 +1,5 @@
-"""Gradual magnitude pruning: the ramp, masks after every step, exact counts, weights that return."""
+"""Gradual magnitude pruning: the ramp, masks after every step, exact counts, weights that
+return."""
 
 import itertools
 
@@ -15,7 +16,11 @@ from prunebook.patterns import count_removed, verify
 
 
 def linears(model):
-    return {name: weight_of(linear) for block in find_blocks(model) for name, linear in block.linears.items()}
+    return {
+        name: weight_of(linear)
+        for block in find_blocks(model)
+        for name, linear in block.linears.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +31,29 @@ def text():
 
 def test_the_ramp_by_hand():
     method = GradualMagnitude(sparsity=0.8, updates=5)
-    assert [method.ramp(step, 40) for step in (0, 10, 15, 20, 30, 40)] == [0, 0, 1 - 0.75**3, 1 - 0.5**3, 1, 1]
+    assert [method.ramp(step, 40) for step in (0, 10, 15, 20, 30, 40)] == [
+        0,
+        0,
+        1 - 0.75**3,
+        1 - 0.5**3,
+        1,
+        1,
+    ]
     assert [step for step in range(41) if method.chooses_at(step, 40)] == [14, 18, 22, 26, 30]
     fine = [method.ramp(step, 100000) for step in range(25000, 75000)]
     assert sum(fine) / len(fine) == pytest.approx(0.75, abs=1e-4)
-    assert sum(GradualMagnitude(sparsity=0.8, updates=50).chooses_at(step, 1000) for step in range(1001)) == 50
+    assert (
+        sum(
+            GradualMagnitude(sparsity=0.8, updates=50).chooses_at(step, 1000)
+            for step in range(1001)
+        )
+        == 50
+    )
 
 
-@pytest.mark.parametrize(("start", "end", "at"), [(0.5, 0.5, [20]), (1.0, 1.0, [40]), (0.0, 0.0, [0])])
+@pytest.mark.parametrize(
+    ("start", "end", "at"), [(0.5, 0.5, [20]), (1.0, 1.0, [40]), (0.0, 0.0, [0])]
+)
 def test_without_a_ramp_masks_are_chosen_once(start, end, at):
     method = GradualMagnitude(sparsity=0.5, start=start, end=end)
     assert [step for step in range(41) if method.chooses_at(step, 40)] == at
@@ -55,7 +75,8 @@ def test_one_matrix_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("family", "options"), [("llama", {}), ("gpt2", {"embeddings": True}), ("opt", {"start": 0.9, "end": 1})]
+    ("family", "options"),
+    [("llama", {}), ("gpt2", {"embeddings": True}), ("opt", {"start": 0.9, "end": 1})],
 )
 def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, options):
     model = make_model(family)
@@ -71,9 +92,13 @@ def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, o
 
 
 def test_the_embedding_of_a_wider_parent_keeps_as_many_weights(make_model, text):
-    narrow, wide = make_model("llama", hidden_size=16, head_dim=4), make_model("llama")
+    narrow = make_model("llama", hidden_size=16, head_dim=4)
+    wide = make_model("llama")
     prune(wide, "gradual-magnitude", sparsity=0.75, calibration=text, embeddings=True)
-    assert wide.get_input_embeddings().weight.count_nonzero() == narrow.get_input_embeddings().weight.numel()
+    assert (
+        wide.get_input_embeddings().weight.count_nonzero()
+        == narrow.get_input_embeddings().weight.numel()
+    )
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "1:4"])
@@ -87,10 +112,14 @@ def test_a_pattern_holds_in_the_end(make_model, text, pattern):
 def test_it_is_a_loop_that_masks_after_every_step(make_model, text):
     """The same, written out: one optimiser, masks chosen and applied behind it."""
     method = GradualMagnitude(sparsity=0.6, updates=4, batch=2, learning_rate=1e-2)
-    ours, other = make_model("llama"), make_model("llama")
+    ours = make_model("llama")
+    other = make_model("llama")
     method.prune(ours, text)
-    optimiser = torch.optim.AdamW(other.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0, fused=True)
-    schedule, removed = get_cosine_schedule_with_warmup(optimiser, 2, 20), {}
+    optimiser = torch.optim.AdamW(
+        other.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0, fused=True
+    )
+    schedule = get_cosine_schedule_with_warmup(optimiser, 2, 20)
+    removed = {}
     other.train()
     for step, batch in enumerate(text.split(2), 1):
         next_token_loss(other, batch).backward()
@@ -119,11 +148,23 @@ def test_a_weight_can_return(make_model, text, monkeypatch):
     original = GradualMagnitude.removed
     monkeypatch.setattr(GradualMagnitude, "removed", spy)
     model = make_model("llama", num_hidden_layers=1)
-    prune(model, "gradual-magnitude", sparsity=0.2, calibration=text, batch=1, updates=10, learning_rate=0.1)
+    prune(
+        model,
+        "gradual-magnitude",
+        sparsity=0.2,
+        calibration=text,
+        batch=1,
+        updates=10,
+        learning_rate=0.1,
+    )
     weights = list(linears(model).values())
     times = [chosen[i : i + len(weights)] for i in range(0, len(chosen), len(weights))]
     assert len(times) == 10
-    pairs = (pair for before, after in itertools.pairwise(times) for pair in zip(before, after, strict=True))
+    pairs = (
+        pair
+        for before, after in itertools.pairwise(times)
+        for pair in zip(before, after, strict=True)
+    )
     assert sum(int((before & ~after).sum()) for before, after in pairs) > 0
     for weight, gone in zip(weights, times[-1], strict=True):
         assert torch.equal(weight == 0, gone)

@@ -28,7 +28,9 @@ def unit_flops(model, length):
     return sum(
         count * flops
         for parts in parts_of(model)
-        for count, flops in zip((parts.kv_heads, parts.neurons), parts.group_flops(length), strict=True)
+        for count, flops in zip(
+            (parts.kv_heads, parts.neurons), parts.group_flops(length), strict=True
+        )
     )
 
 
@@ -46,7 +48,9 @@ def quadratic(scores, flops, budget):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=4), st.data())
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=4), st.data()
+)
 def test_prefix_sums_find_what_a_scan_finds(scores, data):
     tensors = [torch.tensor(of, dtype=torch.float64) for of in scores]
     flops = data.draw(st.lists(st.integers(1, 9), min_size=len(scores), max_size=len(scores)))
@@ -58,21 +62,29 @@ def test_prefix_sums_find_what_a_scan_finds(scores, data):
 def test_what_must_stay_and_does_not_fit_is_refused():
     scores = [torch.tensor([1.0, torch.inf]), torch.tensor([2.0, 3.0])]
     assert survivors(scores, [10, 1], 10) == [1]
-    with pytest.raises(UserError, match="9 FLOPs are less than what must stay; the nearest possible is 10"):
+    with pytest.raises(
+        UserError, match="9 FLOPs are less than what must stay; the nearest possible is 10"
+    ):
         survivors(scores, [10, 1], 9)
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.7])
-def test_the_budget_is_met_and_no_more_than_one_unit_a_sublayer_is_wasted(make_model, make_classifier, kind, sparsity):
+def test_the_budget_is_met_and_no_more_than_one_unit_a_sublayer_is_wasted(
+    make_model, make_classifier, kind, sparsity
+):
     model = make_classifier() if kind == "bert" else make_model(kind)
-    before, costs = unit_flops(model, 16), footprint(model, 16, speed=False).flops
+    before = unit_flops(model, 16)
+    costs = footprint(model, 16, speed=False).flops
     report = prune(model, "k-prune", sparsity=sparsity, calibration=text())
     left = unit_flops(model, 16)
     assert left <= (1 - sparsity) * before
-    most = max(parts_of(make_classifier() if kind == "bert" else make_model(kind))[0].group_flops(16))
+    most = max(
+        parts_of(make_classifier() if kind == "bert" else make_model(kind))[0].group_flops(16)
+    )
     assert left > (1 - sparsity) * before - most * 2
-    assert costs - footprint(model, 16, speed=False).flops == before - left  # the formula is what is measured
+    # the formula is what is measured
+    assert costs - footprint(model, 16, speed=False).flops == before - left
     assert report.pattern == f"heads and neurons, {sparsity} of their FLOPs"
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
@@ -98,7 +110,9 @@ def test_nothing_lacks_where_nothing_was_cut(make_model, make_classifier, tokens
 @torch.no_grad()
 def into_the_last_norm(step):
     seen = []
-    handle = step.module.output.LayerNorm.register_forward_pre_hook(lambda _, i: seen.append(i[0].flatten(0, 1)))
+    handle = step.module.output.LayerNorm.register_forward_pre_hook(
+        lambda _, i: seen.append(i[0].flatten(0, 1))
+    )
     step.module(step.hidden)
     handle.remove()
     return seen[0]
@@ -106,7 +120,8 @@ def into_the_last_norm(step):
 
 @pytest.mark.parametrize("kind", ["bert", "llama", "opt"])
 def test_what_lacks_is_the_difference_of_the_sums(make_model, make_classifier, tokens, kind):
-    """Independently: what flows into the norm after a sublayer (BERT), or along the stream (others)."""
+    """Independently: what flows into the norm after a sublayer (BERT), or along the stream
+    (others)."""
     teacher = make_classifier() if kind == "bert" else make_model(kind)
     model = copy.deepcopy(teacher)
     for parts in parts_of(model):
@@ -119,7 +134,8 @@ def test_what_lacks_is_the_difference_of_the_sums(make_model, make_classifier, t
             expected = into_the_last_norm(whole) - into_the_last_norm(step)
         else:
             runs = [
-                torch.cat([each.run(batch) for batch in each.hidden.split(each.batch_size)]) for each in (whole, step)
+                torch.cat([each.run(batch) for batch in each.hidden.split(each.batch_size)])
+                for each in (whole, step)
             ]
             expected = (runs[0] - runs[1]).flatten(0, 1)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -128,7 +144,8 @@ def test_what_lacks_is_the_difference_of_the_sums(make_model, make_classifier, t
 
 def test_a_refit_repairs_a_lost_twin_and_never_fits_worse():
     torch.manual_seed(0)
-    a, old = torch.randn(200, 6), torch.nn.Linear(6, 4)
+    a = torch.randn(200, 6)
+    old = torch.nn.Linear(6, 4)
     a[:, 5] = a[:, 2]  # twins
     target = old(a).detach()
     small = torch.nn.Linear(5, 4)
@@ -139,12 +156,16 @@ def test_a_refit_repairs_a_lost_twin_and_never_fits_worse():
         refit(small, [(a[:70, :5], lacking[:70]), (a[70:, :5], lacking[70:])], 1e-9)
     assert before > 1
     torch.testing.assert_close(small(a[:, :5]), target, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(small.weight[:, 2], old.weight[:, 2] + old.weight[:, 5], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        small.weight[:, 2], old.weight[:, 2] + old.weight[:, 5], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_refit_is_the_least_squares_solution():
     torch.manual_seed(1)
-    a, wanted, linear = torch.randn(50, 6), torch.randn(50, 3), torch.nn.Linear(6, 3)
+    a = torch.randn(50, 6)
+    wanted = torch.randn(50, 3)
+    linear = torch.nn.Linear(6, 3)
     lacking = wanted - linear(a).detach()
     with torch.no_grad():
         refit(linear, [(a, lacking)], 1e-12)
@@ -154,7 +175,8 @@ def test_a_refit_is_the_least_squares_solution():
 
 def test_one_massive_token_does_not_break_the_refit():
     torch.manual_seed(2)
-    a, linear = torch.randn(200, 12, dtype=torch.float64), torch.nn.Linear(12, 3)
+    a = torch.randn(200, 12, dtype=torch.float64)
+    linear = torch.nn.Linear(12, 3)
     a[7] *= 1e6  # float32 products would lose the rest behind it
     old = torch.nn.Linear(12, 3)
     a = a.float()
@@ -166,17 +188,25 @@ def test_one_massive_token_does_not_break_the_refit():
 
 def test_dependent_inputs_without_damping_are_refused_in_one_line():
     a = torch.ones(50, 3)
-    with pytest.raises(UserError, match="3 inputs of a sublayer to refit depend on each other, which damping 0 is too"):
+    with pytest.raises(
+        UserError,
+        match="3 inputs of a sublayer to refit depend on each other, which damping 0 is too",
+    ):
         refit(torch.nn.Linear(3, 2), [(a, a[:, :2])], 0.0)
 
 
 def test_activations_that_overflow_are_named(make_classifier, tokens):
     a = torch.full((5, 3), torch.inf)
-    with pytest.raises(UserError, match="activations of a sublayer to refit hold NaN or infinity; use a wider dtype"):
+    with pytest.raises(
+        UserError,
+        match="activations of a sublayer to refit hold NaN or infinity; use a wider dtype",
+    ):
         refit(torch.nn.Linear(3, 2), [(a, a[:, :2])], 1e-6)
     model = make_classifier()
     find_stack(model)[1][1].intermediate.dense.bias.data[3] = 1e38
-    with pytest.raises(UserError, match="calibration activations or gradients hold NaN or infinity"):
+    with pytest.raises(
+        UserError, match="calibration activations or gradients hold NaN or infinity"
+    ):
         prune(model, "k-prune", sparsity=0.5, calibration=text())
 
 
@@ -195,20 +225,30 @@ def test_tuning_brings_the_states_closer(make_model, make_classifier, kind):
         model = make_classifier() if kind == "bert" else make_model(kind)
         whole = copy.deepcopy(model)
         prune(model, "k-prune", sparsity=0.4, tune=tune, refresh=False, calibration=text(40))
-        states = [each(input_ids=text(40), output_hidden_states=True).hidden_states[-1] for each in (model, whole)]
+        states = [
+            each(input_ids=text(40), output_hidden_states=True).hidden_states[-1]
+            for each in (model, whole)
+        ]
         distances[tune] = (states[0] - states[1]).norm().item()
     assert distances[True] < 0.9 * distances[False]
 
 
 def test_predictions_and_states_decide_by_their_weights(make_classifier):
     left = []
-    for options in ({}, {"representational": 1e-12}, {"predictive": 0.0}, {"head_weight": 1e6}, {"refresh": False}):
+    for options in (
+        {},
+        {"representational": 1e-12},
+        {"predictive": 0.0},
+        {"head_weight": 1e6},
+        {"refresh": False},
+    ):
         model = make_classifier()
         prune(model, "k-prune", sparsity=0.5, calibration=text(), **options)
         left.append([(parts.heads, parts.neurons) for parts in parts_of(model)])
     assert left[0] != left[1]
     assert left[0] != left[2] or left[1] != left[2]
-    assert sum(heads for heads, _ in left[3]) > sum(heads for heads, _ in left[0])  # heads are dear now
+    # heads are dear now
+    assert sum(heads for heads, _ in left[3]) > sum(heads for heads, _ in left[0])
 
 
 def test_emptied_sublayers_run_save_and_reload(make_classifier, word_tokenizer, tokens, tmp_path):
@@ -246,7 +286,9 @@ def test_what_is_left_of_an_emptied_model_can_be_made_sparse(make_model, method)
         remove_neurons(sublayers(block))
     report = prune(model, method, sparsity=0.5, calibration=text())
     assert report.sparsity == pytest.approx(0.5, abs=0.01)
-    assert {name for name in report.layers if "down_proj" in name} == {"model.layers.2.mlp.down_proj"}
+    assert {name for name in report.layers if "down_proj" in name} == {
+        "model.layers.2.mlp.down_proj"
+    }
 
 
 def test_dropout_does_not_change_the_choice(make_classifier):
@@ -266,26 +308,44 @@ def test_dropout_does_not_change_the_choice(make_classifier):
 @pytest.mark.parametrize("kind", ["Gemma2", "Gemma3", "Granite", "Granite nearly"])
 def test_blocks_that_change_what_sublayers_add_are_refused_before_anything_is_cut(kind):
     shape = {
-        "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": None,
-    }  # fmt: skip
-    nearly, kind = kind == "Granite nearly", kind.split()[0]
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "pad_token_id": None,
+    }
+    nearly = kind == "Granite nearly"
+    kind = kind.split()[0]
     config = getattr(transformers, f"{kind}{'Text' * (kind == 'Gemma3')}Config")
     if kind == "Granite":  # nearly: what is added is small beside what is there
-        shape |= {"residual_multiplier": 0.9, "embedding_multiplier": 12} if nearly else {"residual_multiplier": 0.3}
+        shape |= (
+            {"residual_multiplier": 0.9, "embedding_multiplier": 12}
+            if nearly
+            else {"residual_multiplier": 0.3}
+        )
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config(**shape)).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(UserError, match=f"{kind}DecoderLayer norms or scales what its sublayers add, so that their"):
+    with pytest.raises(
+        UserError, match=f"{kind}DecoderLayer norms or scales what its sublayers add, so that their"
+    ):
         prune(model, "k-prune", sparsity=0.3, calibration=text())
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     prune(model, "k-prune", sparsity=0.3, tune=False, calibration=text())
 
 
-def test_decoders_keep_a_head_everywhere_and_generate_with_their_cache(make_model, word_tokenizer, tmp_path):
+def test_decoders_keep_a_head_everywhere_and_generate_with_their_cache(
+    make_model, word_tokenizer, tmp_path
+):
     model = make_model("llama")
     prune(model, "k-prune", sparsity=0.7, calibration=text())
-    assert all(parts.kv_heads >= 1 and parts.heads == 2 * parts.kv_heads for parts in parts_of(model))
+    assert all(
+        parts.kv_heads >= 1 and parts.heads == 2 * parts.kv_heads for parts in parts_of(model)
+    )
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
     asked = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
     pairs = [(one, cache) for one in (model, again) for cache in (True, False)]
@@ -299,8 +359,14 @@ def test_decoders_keep_a_head_everywhere_and_generate_with_their_cache(make_mode
         ({"sparsity": 1.0}, "sparsity 1.0 is not allowed; use a number in (0, 1), as 0.2"),
         ({}, "sparsity None is not allowed; use a number in (0, 1), as 0.2"),
         ({"sparsity": 0}, "sparsity 0 is not allowed; use a number in (0, 1), as 0.2"),
-        ({"sparsity": 0.5, "temperature": 0}, "temperature 0 is not allowed; use a number above 0, as 2.0"),
-        ({"sparsity": 0.5, "representational": 0}, "representational 0 is not allowed; use a number above 0, as"),
+        (
+            {"sparsity": 0.5, "temperature": 0},
+            "temperature 0 is not allowed; use a number above 0, as 2.0",
+        ),
+        (
+            {"sparsity": 0.5, "representational": 0},
+            "representational 0 is not allowed; use a number above 0, as",
+        ),
         ({"sparsity": 0.5, "damping": -1}, "damping -1 is not allowed"),
         ({"sparsity": 0.5, "tune": 1}, "tune 1 is not allowed; use True or False"),
         ({"sparsity": 0.5, "precision": "half"}, "precision 'half' is not allowed for k-prune"),
@@ -314,15 +380,34 @@ def test_impossible_options(options, message):
 @pytest.mark.parametrize(
     ("kind", "options", "windows", "message"),
     [
-        ("bert", {"sparsity": 0.9999}, 8, "FLOPs are less than one unit has; the nearest possible is 2048"),
-        ("llama", {"sparsity": 0.95}, 8, "FLOPs are less than what must stay; the nearest possible is"),
-        ("llama", {"sparsity": 0.5}, 2, "calibration of 32 tokens cannot refit 48 inputs; give at least as many"),
+        (
+            "bert",
+            {"sparsity": 0.9999},
+            8,
+            "FLOPs are less than one unit has; the nearest possible is 2048",
+        ),
+        (
+            "llama",
+            {"sparsity": 0.95},
+            8,
+            "FLOPs are less than what must stay; the nearest possible is",
+        ),
+        (
+            "llama",
+            {"sparsity": 0.5},
+            2,
+            "calibration of 32 tokens cannot refit 48 inputs; give at least as many",
+        ),
         ("gpt2", {"sparsity": 0.5}, 8, "GPT2Block has no heads and neurons that can be told apart"),
         ("body", {"sparsity": 0.5}, 8, "BertModel predicts nothing whose change could be measured"),
     ],
 )
-def test_what_a_model_does_not_allow_leaves_it_as_it_was(make_model, make_classifier, kind, options, windows, message):
-    model = {"bert": make_classifier, "body": lambda: make_classifier().bert}.get(kind, lambda: make_model(kind))()
+def test_what_a_model_does_not_allow_leaves_it_as_it_was(
+    make_model, make_classifier, kind, options, windows, message
+):
+    model = {"bert": make_classifier, "body": lambda: make_classifier().bert}.get(
+        kind, lambda: make_model(kind)
+    )()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         prune(model, "k-prune", calibration=text(windows), **options)

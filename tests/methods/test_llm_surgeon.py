@@ -1,4 +1,5 @@
-"""Shots over whole models: exact counts, what is dead, biases, baselines, and one shot beside a plain float64 loop."""
+"""Shots over whole models: exact counts, what is dead, biases, baselines, and one shot beside a
+plain float64 loop."""
 
 import math
 
@@ -29,7 +30,8 @@ def weights(model):
 
 @pytest.fixture
 def make_biased(make_model):
-    """Tiny models whose biases are not the zeros that they start with, which would count as dead columns."""
+    """Tiny models whose biases are not the zeros that they start with, which would count as dead
+    columns."""
 
     def make(family):
         model = make_model(family)
@@ -50,13 +52,16 @@ def loss(model, tokens):
 
 def factors(model, tokens):
     """`name -> (W with bias, G, A)` in float64, from one plain backward pass a window."""
-    seen, grads = {n: [] for n in linears(model)}, {n: [] for n in linears(model)}
+    seen = {n: [] for n in linears(model)}
+    grads = {n: [] for n in linears(model)}
 
     def keep(name):
         def hook(_, inputs, output):
             x = inputs[0].detach().flatten(0, -2).double()
             bias = linears(model)[name].bias
-            seen[name].append(x if bias is None else torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1))
+            seen[name].append(
+                x if bias is None else torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+            )
             output.register_hook(lambda g: grads[name].append(g.flatten(0, -2).double()))
 
         return hook
@@ -69,7 +74,8 @@ def factors(model, tokens):
         handle.remove()
     found = {}
     for name, linear in linears(model).items():
-        x, g = torch.cat(seen[name]), torch.cat(grads[name])
+        x = torch.cat(seen[name])
+        g = torch.cat(grads[name])
         W = weight_of(linear).double()
         if linear.bias is not None:
             W = torch.cat([W, linear.bias.detach().double()[:, None]], dim=1)
@@ -82,23 +88,38 @@ def inverse(M, damping):
     alive = (M.diagonal() > 0).nonzero().flatten()
     living = M[alive][:, alive]
     found = torch.zeros_like(M)
-    found[alive[:, None], alive] = torch.linalg.inv(living + damping * living.diagonal().mean() * torch.eye(len(alive)))
+    found[alive[:, None], alive] = torch.linalg.inv(
+        living + damping * living.diagonal().mean() * torch.eye(len(alive))
+    )
     return found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_entries_of_one_shot_are_those_of_a_plain_loop(make_biased, tokens, family):
-    model, reference = make_biased(family), make_biased(family)
-    expected, costs = {}, {}
+    model = make_biased(family)
+    reference = make_biased(family)
+    expected = {}
+    costs = {}
     for name, (W, G, A) in factors(reference, tokens).items():
-        Gi, Ai = inverse(G, 0.1), inverse(A, 0.1)
+        Gi = inverse(G, 0.1)
+        Ai = inverse(A, 0.1)
         width = weight_of(linears(reference)[name]).shape[1]
-        costs[name] = (W**2 / (2 * Gi.diagonal()[:, None] * Ai.diagonal()))[:, :width].nan_to_num(posinf=0)
+        costs[name] = (W**2 / (2 * Gi.diagonal()[:, None] * Ai.diagonal()))[:, :width].nan_to_num(
+            posinf=0
+        )
         expected[name] = W, Gi, Ai
     everything = torch.cat([cost.flatten() for cost in costs.values()])
     count = int(0.3 * len(everything))
     threshold = everything.sort().values[count - 1]
-    report = prune(model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=1, damping=0.1, max_correlate=40)
+    report = prune(
+        model,
+        "llm-surgeon",
+        calibration=tokens,
+        sparsity=0.3,
+        shots=1,
+        damping=0.1,
+        max_correlate=40,
+    )
     assert round(report.sparsity * len(everything)) == count
     for name, (W, Gi, Ai) in expected.items():
         removed = torch.zeros(W.shape, dtype=torch.bool)
@@ -112,8 +133,11 @@ def test_entries_of_one_shot_are_those_of_a_plain_loop(make_biased, tokens, fami
             if group and living[group].sum() + number > 40:
                 groups.append(group := [])
             group.append(row)
-        for rows in groups:  # one after the other, with the whole matrix G^-1 (x) A^-1 of the entries
-            r, c = (living & torch.isin(torch.arange(len(W)), torch.tensor(rows))[:, None]).nonzero(as_tuple=True)
+        # one after the other, with the whole matrix G^-1 (x) A^-1 of the entries
+        for rows in groups:
+            r, c = (living & torch.isin(torch.arange(len(W)), torch.tensor(rows))[:, None]).nonzero(
+                as_tuple=True
+            )
             if len(r):
                 K = Gi[r][:, r] * Ai[c][:, c]
                 V = torch.zeros_like(W)
@@ -123,34 +147,51 @@ def test_entries_of_one_shot_are_those_of_a_plain_loop(make_biased, tokens, fami
         width = weight_of(linear).shape[1]
         torch.testing.assert_close(weight_of(linear).double(), W[:, :width], rtol=1e-2, atol=1e-3)
         if linear.bias is not None:
-            torch.testing.assert_close(linear.bias.detach().double(), W[:, -1], rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(
+                linear.bias.detach().double(), W[:, -1], rtol=1e-2, atol=1e-3
+            )
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
 def test_rows_and_columns_of_one_shot_are_the_joint_optimum(make_biased, tokens, family):
-    model, reference = make_biased(family), make_biased(family)
-    prune(model, "llm-surgeon", calibration=tokens, sparsity=0.2, shots=1, damping=0.1, **STRUCTURED)
+    model = make_biased(family)
+    reference = make_biased(family)
+    prune(
+        model, "llm-surgeon", calibration=tokens, sparsity=0.2, shots=1, damping=0.1, **STRUCTURED
+    )
     chosen = 0
     for name, (W, G, A) in factors(reference, tokens).items():
         linear = linears(model)[name]
         zero = weight_of(linear) == 0
-        gone = zero.all(1) if linear.bias is None else zero.all(1) & (linear.bias == 0)  # all columns may go
-        rows, columns = gone.nonzero().flatten(), zero.all(0).nonzero().flatten()
+        # all columns may go
+        gone = zero.all(1) if linear.bias is None else zero.all(1) & (linear.bias == 0)
+        rows = gone.nonzero().flatten()
+        columns = zero.all(0).nonzero().flatten()
         chosen += len(rows) + len(columns)
-        Gi, Ai = inverse(G, 0.1), inverse(A, 0.1)
+        Gi = inverse(G, 0.1)
+        Ai = inverse(A, 0.1)
         W = W - Gi[:, rows] @ torch.linalg.pinv(Gi[rows][:, rows], hermitian=True) @ W[rows]
-        W = W - W[:, columns] @ torch.linalg.pinv(Ai[columns][:, columns], hermitian=True) @ Ai[columns]
+        W = (
+            W
+            - W[:, columns]
+            @ torch.linalg.pinv(Ai[columns][:, columns], hermitian=True)
+            @ Ai[columns]
+        )
         W[rows], W[:, columns] = 0, 0
         width = weight_of(linear).shape[1]
         torch.testing.assert_close(weight_of(linear).double(), W[:, :width], rtol=1e-2, atol=1e-3)
         if linear.bias is not None:
-            torch.testing.assert_close(linear.bias.detach().double(), W[:, -1], rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(
+                linear.bias.detach().double(), W[:, -1], rtol=1e-2, atol=1e-3
+            )
             assert (linear.bias[rows] == 0).all()
     assert chosen > 20
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("options", [{}, {"variant": "k-obd"}, {"variant": "l-obd"}, {"scope": "layer"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"variant": "k-obd"}, {"variant": "l-obd"}, {"scope": "layer"}]
+)
 def test_entries_meet_the_count_exactly(make_model, tokens, family, options):
     model = make_model(family)
     sizes = [linear.weight.numel() for linear in linears(model).values()]
@@ -180,7 +221,9 @@ def test_n_of_m_is_exact_after_the_last_shot(make_model, tokens, family, pattern
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_and_columns_are_whole_and_within_the_budget(make_model, tokens, family, scope):
     model = make_model(family)
-    report = prune(model, "llm-surgeon", calibration=tokens, sparsity=0.4, shots=2, scope=scope, **STRUCTURED)
+    report = prune(
+        model, "llm-surgeon", calibration=tokens, sparsity=0.4, shots=2, scope=scope, **STRUCTURED
+    )
     for name, linear in linears(model).items():
         zero = weight_of(linear) == 0
         assert torch.equal(zero, zero.all(1)[:, None] | zero.all(0)), name
@@ -213,16 +256,24 @@ def test_moments_taken_before_serve_many_runs(make_model, tokens, options):
     for _ in range(2):
         shared = make_model("llama")
         LLMSurgeon(sparsity=0.3, **{"shots": 1} | options).prune(shared, tokens, moments=moments)
-        assert all(torch.equal(shared.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
+        assert all(
+            torch.equal(shared.state_dict()[name], tensor)
+            for name, tensor in plain.state_dict().items()
+        )
 
 
 def test_dead_rows_and_columns_go_first_and_disturb_nothing(make_model, tokens):
     model = make_model("llama")
     mlp = model.model.layers[1].mlp
-    mlp.up_proj.weight.data[:20] = 0  # those inputs of down_proj are always zero, those of gate_proj have no gradient
+    # those inputs of down_proj are always zero, those of gate_proj have no gradient
+    mlp.up_proj.weight.data[:20] = 0
     prune(model, "llm-surgeon", calibration=tokens, sparsity=0.1, shots=1, **STRUCTURED)
     assert all(weight.isfinite().all() for weight in weights(model).values())
-    for weight, rows in ((mlp.up_proj.weight, True), (mlp.down_proj.weight.T, False), (mlp.gate_proj.weight, True)):
+    for weight, rows in (
+        (mlp.up_proj.weight, True),
+        (mlp.down_proj.weight.T, False),
+        (mlp.gate_proj.weight, True),
+    ):
         assert (weight[:20] == 0).all(), rows
 
 
@@ -235,7 +286,9 @@ def test_the_rest_of_the_model_and_its_gradients_are_left_alone(make_biased, tok
     prune(model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=1, **STRUCTURED)
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
-    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    changed = {
+        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
     assert changed <= allowed
     assert {name.rpartition(".")[2] for name in changed} == {"weight", "bias"}
 
@@ -253,7 +306,9 @@ def test_sparsity_zero_changes_nothing(make_model, tokens, options):
 def test_the_baselines_update_nothing(make_model, tokens, variant, options):
     model = make_model("llama")
     before = weights(model)
-    prune(model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=2, variant=variant, **options)
+    prune(
+        model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=2, variant=variant, **options
+    )
     for name, weight in weights(model).items():
         assert torch.equal(weight, before[name] * (weight != 0))
 
@@ -282,7 +337,9 @@ def test_narrow_weights_stay_narrow_and_fast_passes_change_little(make_model, to
     assert 0.97 < (masks[0] == masks[1]).float().mean() < 1
 
 
-def test_a_saved_model_has_equal_logits_and_the_same_zeros(make_model, tokens, word_tokenizer, tmp_path):
+def test_a_saved_model_has_equal_logits_and_the_same_zeros(
+    make_model, tokens, word_tokenizer, tmp_path
+):
     model = make_model("llama")
     prune(model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=1, **STRUCTURED)
     save_model(model, word_tokenizer, tmp_path / "pruned")
@@ -293,18 +350,32 @@ def test_a_saved_model_has_equal_logits_and_the_same_zeros(make_model, tokens, w
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"structure": "rows"}, "structure 'rows' is not allowed for llm-surgeon; use 'elements' or 'rows\\+columns'"),
-     ({"shots": 0}, "shots 0 is not allowed; use a whole number >= 1"),
-     ({"max_correlate": 1.5}, "max_correlate 1.5 is not allowed; use a whole number >= 1"),
-     ({"max_correlate": 0}, "max_correlate 0 is not allowed; use a whole number >= 1"),
-     ({"damping": "1e-2"}, "damping '1e-2' is not allowed; use a fraction >= 0"),
-     ({"damping": -1}, "damping -1 is not allowed"), ({"damping": None}, "damping None is not allowed"),
-     ({"variant": "obd"}, "variant 'obd' is not allowed"), ({"scope": "row"}, "scope 'row' is not allowed"),
-     ({"precision": "slow"}, "precision 'slow' is not allowed"), ({"sparsity": 1.0}, "sparsity 1.0"),
-     ({"sparsity": None}, "give either sparsity or pattern"),
-     ({"sparsity": None, "pattern": "2:4", **STRUCTURED}, "pattern 2:4 is not allowed for rows\\+columns"),
-     ({"sparsity": None, "pattern": Unstructured(0.5, "layer")}, "pattern 0.5 per layer is not allowed")],
-)  # fmt: skip
+    [
+        (
+            {"structure": "rows"},
+            "structure 'rows' is not allowed for llm-surgeon; use 'elements' or 'rows\\+columns'",
+        ),
+        ({"shots": 0}, "shots 0 is not allowed; use a whole number >= 1"),
+        ({"max_correlate": 1.5}, "max_correlate 1.5 is not allowed; use a whole number >= 1"),
+        ({"max_correlate": 0}, "max_correlate 0 is not allowed; use a whole number >= 1"),
+        ({"damping": "1e-2"}, "damping '1e-2' is not allowed; use a fraction >= 0"),
+        ({"damping": -1}, "damping -1 is not allowed"),
+        ({"damping": None}, "damping None is not allowed"),
+        ({"variant": "obd"}, "variant 'obd' is not allowed"),
+        ({"scope": "row"}, "scope 'row' is not allowed"),
+        ({"precision": "slow"}, "precision 'slow' is not allowed"),
+        ({"sparsity": 1.0}, "sparsity 1.0"),
+        ({"sparsity": None}, "give either sparsity or pattern"),
+        (
+            {"sparsity": None, "pattern": "2:4", **STRUCTURED},
+            "pattern 2:4 is not allowed for rows\\+columns",
+        ),
+        (
+            {"sparsity": None, "pattern": Unstructured(0.5, "layer")},
+            "pattern 0.5 per layer is not allowed",
+        ),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message) as caught:
         LLMSurgeon(**{"sparsity": 0.5, **options})
@@ -315,6 +386,8 @@ def test_activations_that_are_not_finite_are_named(make_model, tokens):
     model = make_model("llama")
     model.model.embed_tokens.weight.data[tokens[6, 3]] = float("nan")
     before = weights(model)
-    with pytest.raises(UserError, match=r"activations of model\.layers\.0\.self_attn\..* hold NaN or infinity"):
+    with pytest.raises(
+        UserError, match=r"activations of model\.layers\.0\.self_attn\..* hold NaN or infinity"
+    ):
         prune(model, "llm-surgeon", calibration=tokens, sparsity=0.5)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(model).items())

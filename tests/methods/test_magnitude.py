@@ -11,7 +11,11 @@ from prunebook.patterns import Unstructured, count_removed, verify
 
 
 def linears(model):
-    return {name: weight_of(linear) for block in find_blocks(model) for name, linear in block.linears.items()}
+    return {
+        name: weight_of(linear)
+        for block in find_blocks(model)
+        for name, linear in block.linears.items()
+    }
 
 
 def logits(model, tokens):
@@ -26,7 +30,10 @@ def test_one_matrix_by_hand():
         [-5, 1, 0, 4],
         [0, -0.5, 8, 9],
     ]
-    assert Magnitude(pattern="1:2").prune_matrix(weight).tolist() == [[-5, 0, 0, 4], [0, -0.5, 0, 9]]
+    assert Magnitude(pattern="1:2").prune_matrix(weight).tolist() == [
+        [-5, 0, 0, 4],
+        [0, -0.5, 0, 9],
+    ]
     assert weight[0, 1].item() == 1
 
 
@@ -54,7 +61,9 @@ def test_counts_of_every_scope_are_exact(make_model, family, scope):
     after = linears(model)
     if scope == "model":
         total = sum(weight.numel() for weight in after.values())
-        assert sum(int((weight == 0).sum()) for weight in after.values()) == count_removed(total, 0.37)
+        assert sum(int((weight == 0).sum()) for weight in after.values()) == count_removed(
+            total, 0.37
+        )
     for name, weight in after.items():
         zero = weight == 0
         if scope == "layer":
@@ -69,7 +78,8 @@ def test_counts_of_every_scope_are_exact(make_model, family, scope):
 
 
 def test_a_rescaling_that_changes_nothing_changes_the_global_mask(make_model, tokens):
-    model, rescaled = make_model("llama"), make_model("llama")
+    model = make_model("llama")
+    rescaled = make_model("llama")
     for block in rescaled.model.layers[:2]:
         block.mlp.up_proj.weight.data *= 8  # powers of two: exact
         block.mlp.down_proj.weight.data /= 8
@@ -97,9 +107,13 @@ def test_masks_are_nested(make_model):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "give either"), ({"sparsity": 1}, "sparsity 1 "), ({"sparsity": 0.5, "scope": "head"}, "scope 'head'"),
-     ({"pattern": "3:2"}, "pattern '3:2'")],
-)  # fmt: skip
+    [
+        ({}, "give either"),
+        ({"sparsity": 1}, "sparsity 1 "),
+        ({"sparsity": 0.5, "scope": "head"}, "scope 'head'"),
+        ({"pattern": "3:2"}, "pattern '3:2'"),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Magnitude(**options)

@@ -31,7 +31,9 @@ def test_what_is_no_number_is_refused(value):
 
 @pytest.mark.parametrize("value", [0, 1.0, True, None])
 def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(UserError, match=r"^shots .* is not allowed; use a whole number >= 1, as 5$"):
+    with pytest.raises(
+        UserError, match=r"^shots .* is not allowed; use a whole number >= 1, as 5$"
+    ):
         check_whole("shots", value, 1, ", as 5")
 
 
@@ -48,7 +50,10 @@ class Given:
 
 def test_one_of_two_options():
     check_one_of(Given(a=0.2, b=None), "a", "b")
-    for options, given in (({"a": None, "b": None}, "a=None, b=None"), ({"a": 1, "b": 2}, "a=1, b=2")):
+    for options, given in (
+        ({"a": None, "b": None}, "a=None, b=None"),
+        ({"a": 1, "b": 2}, "a=1, b=2"),
+    ):
         with pytest.raises(UserError, match=f"^give one of a, b, not {given}$"):
             check_one_of(Given(**options), "a", "b")
 
@@ -62,5 +67,7 @@ def test_choices():
 @pytest.mark.parametrize("value", [0, 1, 1.5, -0.2, float("nan"), True, None, "0.2"])
 def test_what_is_no_fraction_is_refused(value):
     check_fraction("share", 0.5)
-    with pytest.raises(UserError, match=r"^share .* is not allowed.*; use a number in \(0, 1\), as 0.2$"):
+    with pytest.raises(
+        UserError, match=r"^share .* is not allowed.*; use a number in \(0, 1\), as 0.2$"
+    ):
         check_fraction("share", value)

@@ -13,7 +13,11 @@ BASES = ("wanda", "sparsegpt", "magnitude", "ria")
 
 
 def sizes_of(model):
-    return {name: weight_of(x).numel() for block in find_blocks(model) for name, x in block.linears.items()}
+    return {
+        name: weight_of(x).numel()
+        for block in find_blocks(model)
+        for name, x in block.linears.items()
+    }
 
 
 @pytest.mark.parametrize("by", ["block", "linear"])
@@ -40,7 +44,8 @@ def test_blocks_with_more_outliers_lose_less(make_model, tokens):
 
 @pytest.mark.parametrize("base", BASES)
 def test_without_spread_it_is_the_plain_method(make_model, tokens, base):
-    plain, owl = make_model("llama"), make_model("llama")
+    plain = make_model("llama")
+    owl = make_model("llama")
     prune(plain, base, sparsity=0.5, calibration=tokens)
     prune(owl, "owl", sparsity=0.5, base=base, spread=0, calibration=tokens)
     for name, tensor in plain.state_dict().items():
@@ -54,7 +59,10 @@ def test_rounding_down_in_every_row_is_the_official_way(make_model, tokens):
     prune(model, method, calibration=tokens)
     for block in find_blocks(model):
         for name, linear in block.linears.items():
-            assert ((weight_of(linear) == 0).sum(1) == int(weight_of(linear).shape[1] * rates[name] + 1e-9)).all()
+            assert (
+                (weight_of(linear) == 0).sum(1)
+                == int(weight_of(linear).shape[1] * rates[name] + 1e-9)
+            ).all()
 
 
 def test_mixed_n_of_m_keeps_its_average(make_model, tokens):
@@ -63,7 +71,9 @@ def test_mixed_n_of_m_keeps_its_average(make_model, tokens):
     targets = method.targets(model, outliers(model, tokens, 2.0))
     rates = method.rates(model, outliers(model, tokens, 2.0))
     sizes = sizes_of(model)
-    assert sum(sizes[name] * pattern.n for name, pattern in targets.items()) == 4 * sum(sizes.values())
+    assert sum(sizes[name] * pattern.n for name, pattern in targets.items()) == 4 * sum(
+        sizes.values()
+    )
     assert all(abs(targets[name].n - 8 * (1 - rate)) < 1 for name, rate in rates.items())
     assert len({pattern.n for pattern in targets.values()}) > 1
     report = prune(model, method, calibration=tokens)
@@ -73,22 +83,36 @@ def test_mixed_n_of_m_keeps_its_average(make_model, tokens):
         for name, linear in block.linears.items():
             groups = (weight_of(linear) != 0).reshape(-1, 8).sum(1)
             assert (groups == targets[name].n).all()
-    assert OWL(pattern="4:8", spread=0).targets(model, outliers(model, tokens)) == dict.fromkeys(targets, NofM(4, 8))
+    assert OWL(pattern="4:8", spread=0).targets(model, outliers(model, tokens)) == dict.fromkeys(
+        targets, NofM(4, 8)
+    )
 
 
 def test_a_spread_that_empties_groups_is_refused(make_model, tokens):
-    with pytest.raises(UserError, match="spread leaves no weight of a group, or all 4; use a smaller spread for 2:4"):
-        prune(make_model("llama"), "owl", pattern="2:4", spread=3, multiplier=2.0, calibration=tokens)
+    with pytest.raises(
+        UserError,
+        match="spread leaves no weight of a group, or all 4; use a smaller spread for 2:4",
+    ):
+        prune(
+            make_model("llama"), "owl", pattern="2:4", spread=3, multiplier=2.0, calibration=tokens
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "give either"), ({"sparsity": 0.5, "multiplier": -1}, "multiplier -1 is not allowed"),
-     ({"sparsity": 0.5, "spread": "wide"}, "spread 'wide' is not allowed"),
-     ({"sparsity": 0.5, "by": "row"}, "by 'row' is unknown"), ({"sparsity": 0.5, "exact": 1}, "exact 1 is not allowed"),
-     ({"sparsity": 0.5, "base": "owls"}, "method 'owls' is unknown"),
-     ({"sparsity": 0.5, "base": "sparsegpt", "precision": "exact", "pattern": "2:4"}, "give either")],
-)  # fmt: skip
+    [
+        ({}, "give either"),
+        ({"sparsity": 0.5, "multiplier": -1}, "multiplier -1 is not allowed"),
+        ({"sparsity": 0.5, "spread": "wide"}, "spread 'wide' is not allowed"),
+        ({"sparsity": 0.5, "by": "row"}, "by 'row' is unknown"),
+        ({"sparsity": 0.5, "exact": 1}, "exact 1 is not allowed"),
+        ({"sparsity": 0.5, "base": "owls"}, "method 'owls' is unknown"),
+        (
+            {"sparsity": 0.5, "base": "sparsegpt", "precision": "exact", "pattern": "2:4"},
+            "give either",
+        ),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         OWL(**options)

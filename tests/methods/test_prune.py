@@ -18,7 +18,11 @@ target_id = {"ids": lambda target: str(next(iter(target.values())))}
 
 
 def linears(model):
-    return {name: weight_of(linear) for block in find_blocks(model) for name, linear in block.linears.items()}
+    return {
+        name: weight_of(linear)
+        for block in find_blocks(model)
+        for name, linear in block.linears.items()
+    }
 
 
 def logits(model, tokens):
@@ -35,7 +39,8 @@ def state(model):
 @pytest.mark.parametrize("method", METHODS)
 def test_zeros_are_exact_and_the_rest_is_untouched(make_model, tokens, method, family, target):
     model = make_model(family)
-    before, weights_before = state(model), {n: w.clone() for n, w in linears(model).items()}
+    before = state(model)
+    weights_before = {n: w.clone() for n, w in linears(model).items()}
     report = prune(model, method, calibration=tokens, **target)
     assert report.sparsity == 0.5
     assert report.layers == dict.fromkeys(weights_before, 0.5)
@@ -69,11 +74,22 @@ def test_unstructured_groups_are_those_of_the_method(make_model, tokens, family)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_name_and_object_do_the_same(make_model, tokens, method):
-    cls = {"magnitude": Magnitude, "wanda": Wanda, "ria": RIA, "dsnot": DSnoT, "sparsegpt": SparseGPT}[method]
-    by_name, by_object = make_model("llama"), make_model("llama")
+    cls = {
+        "magnitude": Magnitude,
+        "wanda": Wanda,
+        "ria": RIA,
+        "dsnot": DSnoT,
+        "sparsegpt": SparseGPT,
+    }[method]
+    by_name = make_model("llama")
+    by_object = make_model("llama")
     first = prune(by_name, method, calibration=tokens, sparsity=0.4)
     second = prune(by_object, cls(sparsity=0.4), calibration=tokens)
-    assert (first.method, first.options, first.pattern) == (second.method, second.options, second.pattern)
+    assert (first.method, first.options, first.pattern) == (
+        second.method,
+        second.options,
+        second.pattern,
+    )
     assert first.method == method
     for name, tensor in by_name.state_dict().items():
         assert torch.equal(tensor, by_object.state_dict()[name])
@@ -122,7 +138,12 @@ def test_report_says_what_happened(make_model, tokens):
     record = json.loads(json.dumps(report.to_dict()))
     assert record["method"] == "wanda"
     assert record["pattern"] == "2:4"
-    assert record["options"] == {"sparsity": None, "pattern": "2:4", "scope": "row", "precision": "exact"}
+    assert record["options"] == {
+        "sparsity": None,
+        "pattern": "2:4",
+        "scope": "row",
+        "precision": "exact",
+    }
     assert record["calibration"] == {"samples": 7, "length": 16}
     assert 0 < record["seconds"] < 60
     assert 1e6 < record["peak_memory"] < 1e11
@@ -145,7 +166,9 @@ def test_fast_precision_prunes_almost_the_same_weights(make_model, tokens):
     for precision in ("exact", "fast"):
         model = make_model("llama")
         prune(model, "wanda", calibration=tokens, sparsity=0.5, precision=precision)
-        masks[precision] = torch.cat([(weight == 0).flatten() for weight in linears(model).values()])
+        masks[precision] = torch.cat(
+            [(weight == 0).flatten() for weight in linears(model).values()]
+        )
     agreement = (masks["exact"] == masks["fast"]).float().mean()
     assert 0.97 < agreement < 1
 
@@ -155,8 +178,10 @@ def test_methods_are_listed():
     assert list(entries) == sorted(REGISTRY)
     papers = {name: entry["paper"] for name, entry in entries.items()}
     elsewhere = {
-        "gradual-magnitude": "sparse-scaling-laws", "magnitude": "essential-sparsity", "remove-blocks": "deeper-layers",
-    }  # fmt: skip
+        "gradual-magnitude": "sparse-scaling-laws",
+        "magnitude": "essential-sparsity",
+        "remove-blocks": "deeper-layers",
+    }
     assert papers == {name: elsewhere.get(name, name) for name in REGISTRY}
     assert entries["wanda"]["options"] == {
         "sparsity": None,
@@ -174,16 +199,39 @@ def test_methods_are_listed():
 
 @pytest.mark.parametrize(
     ("method", "options", "message"),
-    [("wonda", {"sparsity": 0.5}, "method 'wonda' is unknown; use " + ", ".join(sorted(REGISTRY))),
-     ("wanda", {"sparsity": 0.5, "damping": 1}, "method 'wanda' has no option damping; it has sparsity, pattern"),
-     (Wanda(sparsity=0.5), {"sparsity": 0.6}, r"options sparsity go into Wanda\(...\)"),
-     ("wanda", {"sparsity": 0.5, "calibration": None}, "method 'wanda' needs calibration tokens"),
-     ("wanda", {"sparsity": 0.5, "precision": "slow"}, "precision 'slow' is unknown"),
-     ("wanda", {}, "give either"), ("sparsegpt", {"pattern": "3:2"}, "pattern '3:2' is not allowed"),
-     ("wanda", {"sparsity": 0.5, "calibration": torch.full((2, 8), 100)}, "token id 100, outside the vocabulary"),
-     ("wanda", {"sparsity": 0.5, "calibration": torch.rand(2, 8)}, "calibration must be an int64 tensor"),
-     ("magnitude", {"pattern": "2:5"}, "has 32 inputs, which pattern 2:5 does not divide")],
-)  # fmt: skip
+    [
+        (
+            "wonda",
+            {"sparsity": 0.5},
+            "method 'wonda' is unknown; use " + ", ".join(sorted(REGISTRY)),
+        ),
+        (
+            "wanda",
+            {"sparsity": 0.5, "damping": 1},
+            "method 'wanda' has no option damping; it has sparsity, pattern",
+        ),
+        (Wanda(sparsity=0.5), {"sparsity": 0.6}, r"options sparsity go into Wanda\(...\)"),
+        (
+            "wanda",
+            {"sparsity": 0.5, "calibration": None},
+            "method 'wanda' needs calibration tokens",
+        ),
+        ("wanda", {"sparsity": 0.5, "precision": "slow"}, "precision 'slow' is unknown"),
+        ("wanda", {}, "give either"),
+        ("sparsegpt", {"pattern": "3:2"}, "pattern '3:2' is not allowed"),
+        (
+            "wanda",
+            {"sparsity": 0.5, "calibration": torch.full((2, 8), 100)},
+            "token id 100, outside the vocabulary",
+        ),
+        (
+            "wanda",
+            {"sparsity": 0.5, "calibration": torch.rand(2, 8)},
+            "calibration must be an int64 tensor",
+        ),
+        ("magnitude", {"pattern": "2:5"}, "has 32 inputs, which pattern 2:5 does not divide"),
+    ],
+)
 def test_bad_requests_are_refused_and_change_nothing(make_model, tokens, method, options, message):
     model = make_model("llama")
     before = state(model)
@@ -197,7 +245,9 @@ def test_bad_requests_are_refused_and_change_nothing(make_model, tokens, method,
 def test_a_width_that_does_not_divide_is_found_before_anything_changes(make_model, tokens, method):
     model = make_model("llama", intermediate_size=50)  # the attention's width 32 does divide
     before = state(model)
-    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.down_proj has 50 inputs, which pattern 2:4"):
+    with pytest.raises(
+        UserError, match=r"model\.layers\.0\.mlp\.down_proj has 50 inputs, which pattern 2:4"
+    ):
         prune(model, method, calibration=tokens, pattern="2:4")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -208,16 +258,22 @@ def test_weights_that_are_not_finite_are_named_before_anything_changes(make_mode
     model = make_model("llama")
     model.model.layers[2].mlp.down_proj.weight.data[3, 4] = value
     before = state(model)
-    with pytest.raises(UserError, match=r"weights of model\.layers\.2\.mlp\.down_proj hold NaN or infinity"):
+    with pytest.raises(
+        UserError, match=r"weights of model\.layers\.2\.mlp\.down_proj hold NaN or infinity"
+    ):
         prune(model, "magnitude", sparsity=0.5, **options)
-    assert all(torch.equal(t.nan_to_num(), before[n].nan_to_num()) for n, t in model.state_dict().items())
+    assert all(
+        torch.equal(t.nan_to_num(), before[n].nan_to_num()) for n, t in model.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("method", ["wanda", "ria", "dsnot", "sparsegpt", "owl", "besa"])
 def test_activations_that_are_not_finite_are_named(make_model, tokens, method):
     model = make_model("llama")
     model.model.embed_tokens.weight.data[tokens[6, 3]] = float("nan")
-    with pytest.raises(UserError, match=r"activations of model\.layers\.0\.self_attn\..* hold NaN or infinity"):
+    with pytest.raises(
+        UserError, match=r"activations of model\.layers\.0\.self_attn\..* hold NaN or infinity"
+    ):
         prune(model, method, calibration=tokens, sparsity=0.5)
 
 
@@ -227,7 +283,8 @@ def test_a_model_without_blocks_is_refused():
 
 
 def test_the_device_where_blocks_compute_can_be_named(make_model, tokens):
-    here, named = make_model("llama"), make_model("llama")
+    here = make_model("llama")
+    named = make_model("llama")
     prune(here, "sparsegpt", sparsity=0.5, calibration=tokens)
     prune(named, "sparsegpt", sparsity=0.5, calibration=tokens, device="cpu")
     for ours, theirs in zip(here.parameters(), named.parameters(), strict=True):

@@ -17,7 +17,8 @@ def logits(model, tokens):
 
 
 def test_one_matrix_by_hand():
-    weight, inputs = torch.tensor([[1.0, 2], [3, 4]]), torch.eye(2)
+    weight = torch.tensor([[1.0, 2], [3, 4]])
+    inputs = torch.eye(2)
     # RI = [[0.583, 1], [1.179, 1.238]]; norms are 1.
     assert RIA(sparsity=0.5).prune_matrix(weight, inputs).tolist() == [[0, 0], [3, 4]]
     assert RIA(sparsity=0.5, scope="row").prune_matrix(weight, inputs).tolist() == [[0, 2], [0, 4]]
@@ -31,13 +32,17 @@ def test_each_keeps_more_of_the_score_at_the_same_count():
     weight = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
     inputs = torch.eye(32)
     score = RIA(pattern="2:4").score(weight, torch.ones(32))
-    plain, each = (RIA(pattern="2:4", permute=p).prune_matrix(weight, inputs) != 0 for p in ("none", "each"))
+    plain, each = (
+        RIA(pattern="2:4", permute=p).prune_matrix(weight, inputs) != 0 for p in ("none", "each")
+    )
     assert plain.sum() == each.sum() == weight.numel() // 2
     assert score[each].sum() > score[plain].sum()
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_the_folded_model_is_saved_as_n_of_m_and_reloads(make_model, tokens, word_tokenizer, tmp_path, family):
+def test_the_folded_model_is_saved_as_n_of_m_and_reloads(
+    make_model, tokens, word_tokenizer, tmp_path, family
+):
     model = make_model(family)
     report = prune(model, "ria", pattern="2:4", permute="fold", calibration=tokens)
     assert report.pattern == "2:4"
@@ -68,12 +73,21 @@ def test_fold_refuses_an_unknown_architecture_before_anything_changes(make_model
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "give either"), ({"sparsity": 0.5, "exponent": -1}, "exponent -1 is not allowed"),
-     ({"sparsity": 0.5, "exponent": True}, "exponent True is not allowed"),
-     ({"sparsity": 0.5, "scope": "model"}, "scope 'model' is not allowed for ria"),
-     ({"sparsity": 0.5, "permute": "each"}, "permute 'each' orders inputs for n:m; give a pattern"),
-     ({"pattern": "2:4", "permute": "all"}, "permute 'all' is unknown; use 'none', 'each', 'fold'")],
-)  # fmt: skip
+    [
+        ({}, "give either"),
+        ({"sparsity": 0.5, "exponent": -1}, "exponent -1 is not allowed"),
+        ({"sparsity": 0.5, "exponent": True}, "exponent True is not allowed"),
+        ({"sparsity": 0.5, "scope": "model"}, "scope 'model' is not allowed for ria"),
+        (
+            {"sparsity": 0.5, "permute": "each"},
+            "permute 'each' orders inputs for n:m; give a pattern",
+        ),
+        (
+            {"pattern": "2:4", "permute": "all"},
+            "permute 'all' is unknown; use 'none', 'each', 'fold'",
+        ),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         RIA(**options)

@@ -15,7 +15,8 @@ def weights(model) -> list[torch.Tensor]:
 
 
 def test_scores_prune_as_their_factors_do(make_model, tokens):
-    by_scores, by_factors = make_model("llama"), make_model("llama")
+    by_scores = make_model("llama")
+    by_factors = make_model("llama")
     targets = uniform(by_scores, Unstructured(0.5))
     prune_by_score(by_scores, tokens, SCORES["wanda"], targets)
     prune_by_score(by_factors, tokens, wanda_factors, targets)
@@ -24,9 +25,13 @@ def test_scores_prune_as_their_factors_do(make_model, tokens):
 
 def test_a_score_need_not_look_at_magnitudes(make_model, tokens):
     """The lowest index has the lowest score: the left half of every row goes, and only that."""
-    model, dense = make_model("llama"), make_model("llama")
+    model = make_model("llama")
+    dense = make_model("llama")
     prune_by_score(
-        model, tokens, lambda weight, norm: norm.new_ones(weight.shape).cumsum(1), uniform(model, Unstructured(0.5))
+        model,
+        tokens,
+        lambda weight, norm: norm.new_ones(weight.shape).cumsum(1),
+        uniform(model, Unstructured(0.5)),
     )
     for pruned, before in zip(weights(model), weights(dense), strict=True):
         half = pruned.shape[1] // 2

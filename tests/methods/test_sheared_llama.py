@@ -1,4 +1,5 @@
-"""Sheared LLaMA: exactly the shape asked for, what was learned and how, what is trained, and bad input."""
+"""Sheared LLaMA: exactly the shape asked for, what was learned and how, what is trained, and bad
+input."""
 
 import copy
 import re
@@ -25,13 +26,18 @@ def logits(model, tokens):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_exactly_the_shape_asked_for_as_an_ordinary_model(make_model, word_tokenizer, tokens, tmp_path, family):
+def test_exactly_the_shape_asked_for_as_an_ordinary_model(
+    make_model, word_tokenizer, tokens, tmp_path, family
+):
     model = make_model(family)
     before = block_parameters(model)
     report = prune(model, "sheared-llama", **SHAPE, steps=5, calibration=tokens)
     assert {(x.heads, x.kv_heads, x.neurons) for x in every_sublayers(model)} == {(2, 1, 30)}
     assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 24)
-    assert (report.reloads_with, report.pattern) == ("transformers", "30 neurons, 2 heads, 24 hidden, 2 blocks")
+    assert (report.reloads_with, report.pattern) == (
+        "transformers",
+        "30 neurons, 2 heads, 24 hidden, 2 blocks",
+    )
     assert report.sparsity == 1 - block_parameters(model) / before
     save_model(model, word_tokenizer, tmp_path / "small")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small").eval()
@@ -41,9 +47,17 @@ def test_exactly_the_shape_asked_for_as_an_ordinary_model(make_model, word_token
 @pytest.mark.parametrize("axis", list(SHAPE))
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_masks_alone_leave_weights_and_cut_what_was_learned(make_model, tokens, axis, precision):
-    model, dense = make_model("llama"), make_model("llama")
+    model = make_model("llama")
+    dense = make_model("llama")
     option = {axis: SHAPE[axis]}
-    prune(model, "sheared-llama", **option, train_weights=False, precision=precision, calibration=tokens)
+    prune(
+        model,
+        "sheared-llama",
+        **option,
+        train_weights=False,
+        precision=precision,
+        calibration=tokens,
+    )
     learned = model.prunebook_learned
     assert list(learned.masks) == [axis]
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -51,7 +65,9 @@ def test_masks_alone_leave_weights_and_cut_what_was_learned(make_model, tokens, 
         wanted = logits(dense, tokens)
     torch.testing.assert_close(logits(model, tokens), wanted, atol=1e-4, rtol=0)
     cut(dense, learned.masks)
-    assert all(torch.equal(*pair) for pair in zip(dense.parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(dense.parameters(), model.parameters(), strict=True)
+    )
 
 
 def test_the_course_is_told_by_step(make_model, tokens):
@@ -62,17 +78,20 @@ def test_the_course_is_told_by_step(make_model, tokens):
     assert len(learned.loss) == 20
     assert set(learned.left) == set(SHAPE)
     for axis, size in SHAPE.items():
-        wanted, multipliers = learned.wanted[axis], learned.multipliers[axis]
+        wanted = learned.wanted[axis]
+        multipliers = learned.multipliers[axis]
         steps = torch.arange(20).clamp(max=10) / 10
         torch.testing.assert_close(wanted, full[axis] - (full[axis] - size) * steps)
-        assert learned.left[axis][0].item() == pytest.approx(full[axis] * (1 - 0.00201), rel=1e-3)  # on the clamp
+        # on the clamp
+        assert learned.left[axis][0].item() == pytest.approx(full[axis] * (1 - 0.00201), rel=1e-3)
         assert (learned.left[axis].diff() < 0).any()
         assert torch.equal(multipliers[0], torch.zeros(2))
         assert (multipliers[:, 1].diff() >= 0).all()
         assert multipliers[10, 0] < 0  # too little has gone so far
     dense = make_model("llama")
     first = next_token_loss(dense, tokens[:1]).item()
-    assert learned.loss[0].item() == pytest.approx(first, rel=0.2)  # nearly all masks are 1 at the start
+    # nearly all masks are 1 at the start
+    assert learned.loss[0].item() == pytest.approx(first, rel=0.2)
 
 
 def test_the_expected_size_settles_at_the_target(make_model, tokens):
@@ -87,14 +106,17 @@ def test_masks_find_what_adds_nothing(make_model, tokens):
     silent = torch.randperm(48, generator=torch.Generator().manual_seed(0))[:12]
     for parts in every_sublayers(model):
         parts.last.weight.data[:, silent] = 0
-    method = ShearedLLaMA(neurons=36, steps=60, mask_rate=0.1, multiplier_rate=0.03, train_weights=False)
+    method = ShearedLLaMA(
+        neurons=36, steps=60, mask_rate=0.1, multiplier_rate=0.03, train_weights=False
+    )
     found = ~method.learn(model, tokens[:2]).masks["neurons"]
     assert found[:, silent].float().mean() > 0.9  # a quarter by chance
 
 
 def test_the_same_seed_learns_the_same(make_model, tokens):
     found = [
-        ShearedLLaMA(neurons=30, steps=8, seed=seed).learn(make_model("llama"), tokens) for seed in (0, 0, 1)
+        ShearedLLaMA(neurons=30, steps=8, seed=seed).learn(make_model("llama"), tokens)
+        for seed in (0, 0, 1)
     ]
     assert torch.equal(found[0].loss, found[1].loss)
     assert torch.equal(found[0].masks["neurons"], found[1].masks["neurons"])
@@ -126,7 +148,10 @@ def test_steps_repeat_the_windows_or_take_one_pass(make_model, tokens):
         ({"heads": 2.5}, "heads 2.5 is not allowed; use a whole number >= 1"),
         ({"blocks": 2, "steps": 0}, "steps 0 is not allowed; use a whole number >= 1"),
         ({"blocks": 2, "mask_rate": -1}, "mask_rate -1 is not allowed; use a number >= 0"),
-        ({"blocks": 2, "ramp": 1.5}, "ramp 1.5 is not allowed; use a share of the steps from 0 to 1, as 0.2"),
+        (
+            {"blocks": 2, "ramp": 1.5},
+            "ramp 1.5 is not allowed; use a share of the steps from 0 to 1, as 0.2",
+        ),
         ({"blocks": 2, "train_weights": 1}, "train_weights 1 is not allowed; use True or False"),
         ({"blocks": 2, "precision": "low"}, "precision 'low' is not allowed for sheared-llama"),
     ],
@@ -143,12 +168,18 @@ def test_impossible_options(options, message):
         ("llama", {"heads": 3}, "heads 3 are no whole key-value heads, read by 2 each; nearest: 4"),
         ("llama", {"hidden": 30}, "30 hidden channels do not divide among 4 heads"),
         ("llama", {"hidden": 31, "heads": 2}, "31 hidden channels do not divide among 2 heads"),
-        ("llama", {"blocks": 2, "batch": 8}, "make no step of 8 windows of 2 tokens or more; give more"),
+        (
+            "llama",
+            {"blocks": 2, "batch": 8},
+            "make no step of 8 windows of 2 tokens or more; give more",
+        ),
         ("opt", {"hidden": 16}, "OPTForCausalLM cannot lose hidden channels"),
         ("gpt2", {"neurons": 10}, "GPT2Block has no heads and neurons that can be told apart"),
     ],
 )
-def test_what_a_model_does_not_allow_leaves_it_as_it_was(make_model, tokens, family, options, message):
+def test_what_a_model_does_not_allow_leaves_it_as_it_was(
+    make_model, tokens, family, options, message
+):
     model = make_model(family)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=re.escape(message)) as caught:

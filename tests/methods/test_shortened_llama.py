@@ -8,14 +8,19 @@ from prunebook.criteria.whole_blocks import magnitude_scores, perplexity_scores,
 from prunebook.errors import UserError
 from prunebook.methods import ShortenedLLaMA
 
-OF = {"perplexity": perplexity_scores, "taylor": taylor_scores, "magnitude": lambda model, _: magnitude_scores(model)}
+OF = {
+    "perplexity": perplexity_scores,
+    "taylor": taylor_scores,
+    "magnitude": lambda model, _: magnitude_scores(model),
+}
 
 
 @pytest.mark.parametrize("criterion", list(OF))
 @pytest.mark.parametrize("seed", range(3))
 def test_the_lowest_scores_go_from_anywhere(make_model, tokens, criterion, seed):
     model = make_model("llama", seed=seed, num_hidden_layers=6)
-    blocks, scores = list(model.model.layers), OF[criterion](model, tokens)
+    blocks = list(model.model.layers)
+    scores = OF[criterion](model, tokens)
     report = prune(model, "shortened-llama", blocks=3, criterion=criterion, calibration=tokens)
     left = sorted(scores.argsort()[3:].tolist())
     assert list(model.model.layers) == [blocks[index] for index in left]
@@ -48,12 +53,19 @@ def test_ties_go_lowest_index_first(make_model, tokens):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "give either blocks"), ({"blocks": 2, "criterion": "ppl"}, "criterion 'ppl' is not allowed for shortened-ll"),
-     ({"blocks": 1, "keep_first": -1}, "keep_first -1 is not allowed"), ({"blocks": 1, "keep_last": 0.5}, "keep_last"),
-     ({"blocks": 2, "keep_first": 1, "keep_last": 1}, "2 of 3 blocks cannot go; the nearest is blocks=1"),
-     ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is blocks=2"),
-     ({"blocks": 1, "precision": "half"}, "precision 'half' is not allowed")],
-)  # fmt: skip
+    [
+        ({}, "give either blocks"),
+        ({"blocks": 2, "criterion": "ppl"}, "criterion 'ppl' is not allowed for shortened-ll"),
+        ({"blocks": 1, "keep_first": -1}, "keep_first -1 is not allowed"),
+        ({"blocks": 1, "keep_last": 0.5}, "keep_last"),
+        (
+            {"blocks": 2, "keep_first": 1, "keep_last": 1},
+            "2 of 3 blocks cannot go; the nearest is blocks=1",
+        ),
+        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is blocks=2"),
+        ({"blocks": 1, "precision": "half"}, "precision 'half' is not allowed"),
+    ],
+)
 def test_impossible_options_are_refused(make_model, tokens, options, message):
     model = make_model("llama")
     with pytest.raises(UserError, match=message):

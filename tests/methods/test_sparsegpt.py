@@ -16,7 +16,9 @@ PATTERNS = [HALF, Unstructured(0.3, "layer"), NofM(2, 4), NofM(4, 8), NofM(1, 3)
 def problem(rows=12, columns=48, tokens=400, seed=0, mix=0.3):
     """Weight `[rows, columns]` and correlated inputs `[tokens, columns]`, float32."""
     generator = torch.Generator().manual_seed(seed)
-    mixing = torch.eye(columns) + mix * torch.randn(columns, columns, generator=generator) / columns**0.5
+    mixing = (
+        torch.eye(columns) + mix * torch.randn(columns, columns, generator=generator) / columns**0.5
+    )
     inputs = torch.randn(tokens, columns, generator=generator) @ mixing
     return torch.randn(rows, columns, generator=generator), inputs
 
@@ -27,7 +29,8 @@ def hessian(inputs):
 
 def reference(weight, H, pattern, damping, block_size):
     """Column by column in float64, every later column updated at once: `(new weight, removed)`."""
-    W, H = weight.double().clone(), H.double()
+    W = weight.double().clone()
+    H = H.double()
     H = H + damping * H.diagonal().mean() * torch.eye(len(H), dtype=torch.float64)
     U = torch.linalg.cholesky(torch.linalg.inv(H), upper=True)
     removed = torch.zeros(W.shape, dtype=torch.bool)
@@ -49,7 +52,8 @@ def reference(weight, H, pattern, damping, block_size):
 
 
 def test_two_columns_by_hand():
-    # Scores 1.5 and 18: the first weight goes; the second becomes 3 + H_01 / H_11 * 1 = 3.5, at loss 1.5.
+    # Scores 1.5 and 18: the first weight goes; the second becomes 3 + H_01 / H_11 * 1 = 3.5, at
+    # loss 1.5.
     H = torch.tensor([[2.0, 1], [1, 2]])
     new, keep = sparsegpt_update(torch.tensor([[1.0, 3]]), H, HALF, damping=0)
     assert keep.tolist() == [[False, True]]
@@ -60,7 +64,9 @@ def test_two_columns_by_hand():
 
 
 def test_the_last_column_has_nobody_to_help_it():
-    new, keep = sparsegpt_update(torch.tensor([[3.0, 1]]), torch.tensor([[2.0, 1], [1, 2]]), HALF, damping=0)
+    new, keep = sparsegpt_update(
+        torch.tensor([[3.0, 1]]), torch.tensor([[2.0, 1], [1, 2]]), HALF, damping=0
+    )
     assert keep.tolist() == [[True, False]]
     assert new.tolist() == [[3, 0]]
 
@@ -106,7 +112,8 @@ def test_removing_the_first_columns_is_least_squares_on_the_others():
     weight[:, :24] *= 1e-3 / weight[:, :24].abs()  # so small that the first half goes in every row
     new, keep = sparsegpt_update(weight, hessian(inputs), HALF, damping=0, block_size=48)
     assert torch.equal(keep, torch.arange(48).expand(12, 48) >= 24)
-    weight, inputs = weight.double(), inputs.double()
+    weight = weight.double()
+    inputs = inputs.double()
     exact = torch.linalg.lstsq(inputs[:, 24:], inputs @ weight.T).solution.T
     torch.testing.assert_close(new[:, 24:].double(), exact, rtol=1e-4, atol=1e-5)
 
@@ -158,7 +165,8 @@ def test_rows_may_be_permuted(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_siblings_are_solved_as_if_alone(pattern):
     first, inputs = problem()
-    second = problem(rows=5, seed=1)[0] * 100  # with a shared threshold, the first would lose everything
+    # with a shared threshold, the first would lose everything
+    second = problem(rows=5, seed=1)[0] * 100
     together = _update_siblings([first, second], hessian(inputs), [pattern] * 2, 0.01, 24)
     for weight, (new, keep) in zip([first, second], together, strict=True):
         alone, mask = sparsegpt_update(weight, hessian(inputs), pattern, 0.01, 24)
@@ -208,10 +216,15 @@ def test_bad_input_is_refused():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"damping": -0.1}, "damping -0.1 is not allowed"), ({"block_size": 0}, "block_size 0 is not allowed"),
-     ({"pattern": "4:8", "block_size": 100}, "use a positive multiple of 8"), ({}, "give either"),
-     ({"sparsity": 1.0}, "sparsity 1.0"), ({"sparsity": 0.5, "pattern": "2:4"}, "give either")],
-)  # fmt: skip
+    [
+        ({"damping": -0.1}, "damping -0.1 is not allowed"),
+        ({"block_size": 0}, "block_size 0 is not allowed"),
+        ({"pattern": "4:8", "block_size": 100}, "use a positive multiple of 8"),
+        ({}, "give either"),
+        ({"sparsity": 1.0}, "sparsity 1.0"),
+        ({"sparsity": 0.5, "pattern": "2:4"}, "give either"),
+    ],
+)
 def test_impossible_options_are_refused(options, message):
     if "damping" in options or options.get("block_size") == 0:
         options = {"sparsity": 0.5, **options}

@@ -33,7 +33,13 @@ def test_a_trial_is_made_once_and_comes_back_the_same(make_model, cache, other_w
     model = make_model("llama")
     dense = dense_baseline(model, TOKENS, "exact")
     methods = {"a": Wanda(sparsity=0.5), "b": Magnitude(sparsity=0.5)}
-    settings = {"calibrations": [TOKENS], "held_out": TOKENS, "dense": dense, "reuse": True, "progress": False}
+    settings = {
+        "calibrations": [TOKENS],
+        "held_out": TOKENS,
+        "dense": dense,
+        "reuse": True,
+        "progress": False,
+    }
     first = compare(model, methods, **settings)
     again = compare(model, {"c": Wanda(sparsity=0.5), "d": Magnitude(sparsity=0.5)}, **settings)
     assert pruned == ["Wanda", "Magnitude"]
@@ -52,9 +58,14 @@ def test_a_trial_whose_times_were_disturbed_is_not_kept(make_model, cache, other
     dense = dense_baseline(model, TOKENS, "exact")
     for _ in range(2):
         compare(
-            model, {"a": Magnitude(sparsity=0.5)}, calibrations=[], held_out=TOKENS, dense=dense, reuse=True,
+            model,
+            {"a": Magnitude(sparsity=0.5)},
+            calibrations=[],
+            held_out=TOKENS,
+            dense=dense,
+            reuse=True,
             progress=False,
-        )  # fmt: skip
+        )
     assert pruned == ["Magnitude", "Magnitude"]
 
 
@@ -76,8 +87,12 @@ def test_a_sweep_takes_what_a_comparison_has_measured(make_model, cache, other_w
     model = make_model("llama")
     shared = {"held_out": TOKENS, "reuse": True, "progress": False}
     dense = dense_baseline(model, TOKENS, "exact")
-    compared = compare(model, {"a": Wanda(sparsity=0.5)}, calibrations=[TOKENS], dense=dense, **shared)
-    swept = sweep(model, {"b": Wanda(sparsity=0.5)}, calibration=TOKENS, precision="exact", **shared)
+    compared = compare(
+        model, {"a": Wanda(sparsity=0.5)}, calibrations=[TOKENS], dense=dense, **shared
+    )
+    swept = sweep(
+        model, {"b": Wanda(sparsity=0.5)}, calibration=TOKENS, precision="exact", **shared
+    )
     assert pruned == ["Wanda"]
     assert (swept["b"] == compared.nll("a")).all()
 
@@ -100,7 +115,10 @@ def test_what_a_trial_depends_on_is_in_its_identity(make_model):
         trial_identity(of_model, wanda, TOKENS, TOKENS, {"precision": "fast"}),
     ]
     assert len({tuple(identity) for identity in identities}) == len(identities)
-    assert trial_identity(of_model, Wanda(sparsity=0.5), TOKENS.clone(), TOKENS, ASKED) == identities[0]
+    assert (
+        trial_identity(of_model, Wanda(sparsity=0.5), TOKENS.clone(), TOKENS, ASKED)
+        == identities[0]
+    )
 
 
 def test_code_that_a_method_reaches_is_in_its_identity(make_model, monkeypatch):
@@ -112,7 +130,9 @@ def test_code_that_a_method_reaches_is_in_its_identity(make_model, monkeypatch):
 
     before = [identity(Wanda(sparsity=0.5)), identity(SparseGPT(sparsity=0.5))]
     text = graph.text
-    monkeypatch.setattr(graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt"))
+    monkeypatch.setattr(
+        graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt")
+    )
     after = [identity(Wanda(sparsity=0.5)), identity(SparseGPT(sparsity=0.5))]
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)
 
@@ -127,7 +147,9 @@ def test_code_of_a_method_that_is_named_is_in_the_identity(make_model, monkeypat
 
     before = identities()
     text = graph.text
-    monkeypatch.setattr(graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt"))
+    monkeypatch.setattr(
+        graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt")
+    )
     after = identities()
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)
 

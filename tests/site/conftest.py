@@ -1,4 +1,5 @@
-"""The book's own pages, of this very commit, and a small hostile book, in a real headless Chromium."""
+"""The book's own pages, of this very commit, and a small hostile book, in a real headless
+Chromium."""
 
 import contextlib
 import http.server
@@ -17,8 +18,9 @@ from find_browser import browser_for_tests  # isort: skip
 from hostile import ROOT, hostile_site  # isort: skip
 
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-# The time of axe grows with the elements, whose colours depend on their classes alone. It sees three visible tokens of
-# each class of a page's code; of each table the first ten rows, and later ones with a class that is new on the page.
+# The time of axe grows with the elements, whose colours depend on their classes alone. It sees
+# three visible tokens of each class of a page's code; of each table the first ten rows, and later
+# ones with a class that is new on the page.
 _THIN_OUT = """() => {
     const tokens = {};
     for (const token of document.querySelectorAll("pre span[class]")) {
@@ -38,7 +40,8 @@ _browser_for_tests = cache(browser_for_tests)
 
 
 def pytest_runtest_setup(item):
-    """Without a browser, skip what needs one before its site is built: one line in the summary for all."""
+    """Without a browser, skip what needs one before its site is built: one line in the summary for
+    all."""
     if "browser" in item.fixturenames:
         path, reason = _browser_for_tests()
         if path is None:
@@ -47,19 +50,22 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def html():
-    """The folder of the book's site: built now unless `_build/html` has been built from exactly these sources."""
+    """The folder of the book's site: built now unless `_build/html` has been built from exactly
+    these sources."""
     return build_site(ROOT)
 
 
 @pytest.fixture(scope="session")
 def hostile_html(tmp_path_factory):
-    """The site of a small book: `alpha` with claims, `evil` by a stranger, `later` without implementation."""
+    """The site of a small book: `alpha` with claims, `evil` by a stranger, `later` without
+    implementation."""
     return hostile_site(tmp_path_factory.mktemp("hostile"))
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """A running browser of Chromium's kind; `pytest_runtest_setup` has made sure that there is one."""
+    """A running browser of Chromium's kind; `pytest_runtest_setup` has made sure that there is
+    one."""
     path, _ = _browser_for_tests()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -69,9 +75,11 @@ def browser():
 
 @pytest.fixture(scope="session")
 def context_of(browser):
-    """`context_of(width, **options)`: the one browsing context of those options; each more costs two seconds.
+    """`context_of(width, **options)`: the one browsing context of those options; each more costs
+    two seconds.
 
-    What one page stores, the next ones find: that is the theme, which its script sets anew at each load.
+    What one page stores, the next ones find: that is the theme, which its script sets anew at each
+    load.
     """
 
     @cache
@@ -83,16 +91,22 @@ def context_of(browser):
 
 @pytest.fixture
 def open_page(context_of):
-    """`open_page(address or file, width=1280, scheme="light", **context)`: a page that must stay without a fault."""
+    """`open_page(address or file, width=1280, scheme="light", **context)`: a page that must stay
+    without a fault."""
     with contextlib.ExitStack() as stack:
         faults = []
 
         def start(address, width=1280, scheme="light", **options) -> Page:
             page = context_of(width, color_scheme=scheme, **options).new_page()
             stack.callback(page.close)
-            page.on("console", lambda message: message.type == "error" and faults.append(message.text))
+            page.on(
+                "console", lambda message: message.type == "error" and faults.append(message.text)
+            )
             page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("requestfailed", lambda request: _is_fault(request) and faults.append(f"failed: {request.url}"))
+            page.on(
+                "requestfailed",
+                lambda request: _is_fault(request) and faults.append(f"failed: {request.url}"),
+            )
             page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
             page.goto(address.as_uri() if isinstance(address, Path) else address)
             return page
@@ -108,12 +122,15 @@ def _is_fault(request) -> bool:
 
 @pytest.fixture
 def violations():
-    """`violations(page, rules=None)`: axe-core's serious and critical ones, of those rules or of all, a line each."""
+    """`violations(page, rules=None)`: axe-core's serious and critical ones, of those rules or of
+    all, a line each."""
 
     def find(page: Page, rules: list[str] | None = None) -> list[str]:
         page.evaluate(_THIN_OUT)
         page.evaluate(_AXE.read_text(encoding="utf-8"))
-        options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
+        options = {"resultTypes": ["violations"], "preload": False} | (
+            {"runOnly": rules} if rules else {}
+        )
         found = page.evaluate("options => axe.run(options)", options)["violations"]
         return [
             f"{violation['id']}: {node['html']}"

@@ -11,9 +11,11 @@ from prunebook.book.run import run_notebooks
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
 
 ROOT = Path(__file__).parents[2]
-# what a stranger may write into a record: script, quotes, entities, letters that run from right to left
+# what a stranger may write into a record: script, quotes, entities, letters that run from right to
+# left
 HOSTILE = (
-    "\u200fשלום <script>hit()</script><img src=x onerror=\"hit()\"> &lt;img src=x onerror='hit()'&gt; \"'`{{x}} שלום"
+    '\u200fשלום <script>hit()</script><img src=x onerror="hit()"> &lt;img src=x '
+    "onerror='hit()'&gt; \"'`{{x}} שלום"
 )
 _HOSTILE_CLAIM = f"""\
 import prunebook as pb
@@ -22,13 +24,23 @@ pb.claim("h", {HOSTILE!r}, paper={HOSTILE!r}, source={HOSTILE!r}, ours={HOSTILE!
 
 
 def hostile_site(root: Path) -> Path:
-    """The site of the papers `alpha` with claims, `evil` by the stranger, and `later` without implementation."""
+    """The site of the papers `alpha` with claims, `evil` by the stranger, and `later` without
+    implementation."""
     book = Book(root)
     write_sources(root)
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
-    pages = ["papers/alpha", "papers/evil", "papers/later", "challenge/challenge", "scoreboard", "leaderboard"]
+    pages = [
+        "papers/alpha",
+        "papers/evil",
+        "papers/later",
+        "challenge/challenge",
+        "scoreboard",
+        "leaderboard",
+    ]
     for facet, page in CONCEPT_PAGES.items():
-        sections = [f"({concept_anchor(facet, value)})=\n## {value}\n\nText." for value in VOCABULARY[facet]]
+        sections = [
+            f"({concept_anchor(facet, value)})=\n## {value}\n\nText." for value in VOCABULARY[facet]
+        ]
         (root / page).write_text("\n\n".join([f"# {facet}", *sections, ""]))
         pages.append(page.removesuffix(".md"))
     toc = "".join(f"- file: {page}\n" for page in pages)
@@ -36,10 +48,16 @@ def hostile_site(root: Path) -> Path:
     book.add("alpha", SHOWN, CLAIMS)
     _tag_claims(root / "papers" / "alpha.ipynb")
     book.add(
-        "evil", SHOWN, _HOSTILE_CLAIM, title=HOSTILE, short=HOSTILE, authors=[HOSTILE], takeaway=HOSTILE,
+        "evil",
+        SHOWN,
+        _HOSTILE_CLAIM,
+        title=HOSTILE,
+        short=HOSTILE,
+        authors=[HOSTILE],
+        takeaway=HOSTILE,
         venue={"name": HOSTILE, "year": 2024, "kind": "workshop"},
         links=[{"label": HOSTILE, "url": "https://example.org/&quot;onmouseover=hit()"}],
-    )  # fmt: skip
+    )
     book.add("later", "1", method=None, year=2023)
     assert not run_notebooks(root, profile="full").failed
     return build_site(root)

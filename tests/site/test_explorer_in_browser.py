@@ -1,4 +1,5 @@
-"""The explorer of the landing page: filters, search, views in the address, keyboard, phone, no JavaScript."""
+"""The explorer of the landing page: filters, search, views in the address, keyboard, phone, no
+JavaScript."""
 
 import pytest
 from playwright.sync_api import expect
@@ -67,7 +68,10 @@ def test_every_value_of_every_facet_matches_by_its_address(html, open_page, reco
             box = f'input[name="{facet}"][value="{value}"]'
             assert page.locator(box).count() == (1 if expected else 0)
             if expected:
-                page.evaluate("view => { location.hash = new URLSearchParams(view).toString() }", {facet: value})
+                page.evaluate(
+                    "view => { location.hash = new URLSearchParams(view).toString() }",
+                    {facet: value},
+                )
                 page.wait_for_function("box => document.querySelector(box).checked", arg=box)
                 assert shown(page) == expected
 
@@ -83,7 +87,9 @@ def test_year_venue_and_whether_it_runs(html, open_page, records):
     ):
         expected = [record.short for record in records if wanted(record)]
         name, value = query.replace("+", " ").split("=")
-        assert page.locator(f'input[name="{name}"][value="{value}"]').count() == (1 if expected else 0)
+        assert page.locator(f'input[name="{name}"][value="{value}"]').count() == (
+            1 if expected else 0
+        )
         if not expected:
             continue
         page.evaluate("query => { location.hash = query }", query)
@@ -100,7 +106,9 @@ def test_verdicts(html, open_page):
             for published in papers
             if verdict in [claim["verdict"] for claim in published.claims]
         ]
-        assert page.locator(f'input[name="verdict"][value="{verdict}"]').count() == (1 if expected else 0)
+        assert page.locator(f'input[name="verdict"][value="{verdict}"]').count() == (
+            1 if expected else 0
+        )
         if expected:
             tick(page, "verdict", verdict)
             assert shown(page) == expected
@@ -113,7 +121,8 @@ def test_a_shared_address_restores_the_view(html, open_page, records):
     tick(page, "weight", "Frozen")
     page.locator("select[name=sort]").select_option("year:asc")
     page.locator(".pb-search input").fill("mask")
-    wanted, count = shown(page), len(shorts(records, type=["Unstructured"], weight=["Frozen"]))
+    wanted = shown(page)
+    count = len(shorts(records, type=["Unstructured"], weight=["Frozen"]))
     assert 0 < len(wanted) < count
     other = open_page(page.url)
     assert shown(other) == wanted
@@ -222,7 +231,9 @@ def test_in_a_wide_window_a_row_has_its_columns_and_the_takeaway_below(html, ope
     for row in page.locator(".pb-papers tbody tr").all():
         cells = row.locator("td:not(.pb-paper)")
         assert cells.evaluate_all(left) == heads[1:]
-        bottom = max(cells.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().bottom)"))
+        bottom = max(
+            cells.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().bottom)")
+        )
         about = row.locator(".pb-about").bounding_box()
         assert about["y"] >= bottom
         assert about["width"] > heads[4] - heads[0]

@@ -7,7 +7,14 @@ from prunebook.catalog import RecordError, parse_record
 from book.small_book import record  # isort: skip
 from hostile import HOSTILE  # isort: skip
 
-PAGES = ("index", "papers/evil", "scoreboard", "leaderboard", "challenge/challenge", "concepts/types")
+PAGES = (
+    "index",
+    "papers/evil",
+    "scoreboard",
+    "leaderboard",
+    "challenge/challenge",
+    "concepts/types",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -24,7 +31,10 @@ def test_its_text_is_shown_as_written(hostile_html, open_page):
     name = page.locator(".pb-papers .pb-name", has_text="hit()")
     assert name.text_content() == HOSTILE
     assert name.locator("bdi").count() == 1
-    assert "<script>hit()</script>" in open_page(hostile_html / "scoreboard.html").locator("main").inner_text()
+    assert (
+        "<script>hit()</script>"
+        in open_page(hostile_html / "scoreboard.html").locator("main").inner_text()
+    )
 
 
 def test_filters_and_search_take_it_as_text(hostile_html, open_page):
@@ -43,9 +53,15 @@ def test_filters_and_search_take_it_as_text(hostile_html, open_page):
 
 
 def test_verdicts_of_claims(hostile_html, open_page):
-    for verdict, names in (("holds", {"alpha", "evil"}), ("fails", {"alpha"}), ("not_testable", {"alpha"})):
+    for verdict, names in (
+        ("holds", {"alpha", "evil"}),
+        ("fails", {"alpha"}),
+        ("not_testable", {"alpha"}),
+    ):
         page = open_page(f"{(hostile_html / 'index.html').as_uri()}#verdict={verdict}")
-        links = page.locator(".pb-papers tbody .pb-name").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        links = page.locator(".pb-papers tbody .pb-name").evaluate_all(
+            "all => all.map(a => a.getAttribute('href'))"
+        )
         assert set(links) == {f"papers/{name}.html" for name in names}
     assert page.locator("input[name=verdict][value=tie]").count() == 0
 

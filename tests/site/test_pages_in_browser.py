@@ -1,4 +1,5 @@
-"""Every kind of page: faults, width, accessibility, links, weight, print, cards for links, unknown addresses."""
+"""Every kind of page: faults, width, accessibility, links, weight, print, cards for links, unknown
+addresses."""
 
 import re
 from pathlib import Path
@@ -14,13 +15,23 @@ from prunebook.catalog import read_address, read_papers
 from hostile import ROOT  # isort: skip
 
 PAGES = (
-    "index", "papers/wanda", "papers/owl", "papers/minitron", "scoreboard", "leaderboard", "concepts/types",
-    "concepts/runtimes", "concepts/kernels", "challenge/challenge",
-)  # fmt: skip
+    "index",
+    "papers/wanda",
+    "papers/owl",
+    "papers/minitron",
+    "scoreboard",
+    "leaderboard",
+    "concepts/types",
+    "concepts/runtimes",
+    "concepts/kernels",
+    "challenge/challenge",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_phone_and_is_accessible_in_light_and_wide_in_the_dark(html, open_page, violations, name):
+def test_a_page_fits_a_phone_and_is_accessible_in_light_and_wide_in_the_dark(
+    html, open_page, violations, name
+):
     page = open_page(html / f"{name}.html", width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert violations(page) == []
@@ -47,7 +58,9 @@ def test_every_page_opens_without_a_fault(html, open_page):
 
 
 def test_every_internal_link_and_anchor_resolves(html):
-    expected = expectations(ROOT / "_build" / "site", read_published(ROOT), read_published_pages(ROOT))
+    expected = expectations(
+        ROOT / "_build" / "site", read_published(ROOT), read_published_pages(ROOT)
+    )
     assert check_site(html, expected) == []
 
 
@@ -61,15 +74,20 @@ def test_the_anchors_of_all_challenges_resolve(html, open_page):
 
 def test_the_landing_page_is_light_and_opens_within_a_second(html, open_page):
     page = open_page(html / "404.html".replace("404", "scoreboard"))
-    requests, times = set(), []
+    requests = set()
+    times = []
     page.on("request", lambda request: requests.add(unquote(urlsplit(request.url).path)))
     for _ in range(3):
         page.goto((html / "index.html").as_uri(), wait_until="load")
         times.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
         page.goto("about:blank")
-    sizes = {Path(path).name: Path(path).stat().st_size for path in requests if Path(path).is_file()}
+    sizes = {
+        Path(path).name: Path(path).stat().st_size for path in requests if Path(path).is_file()
+    }
     assert "datatables.js" in sizes
-    assert not [name for name in sizes if "mathjax" in name or "tex-" in name or "fontawesome" in name]
+    assert not [
+        name for name in sizes if "mathjax" in name or "tex-" in name or "fontawesome" in name
+    ]
     assert sum(sizes.values()) < 2_000_000
     assert min(times) < 1000
 
@@ -92,7 +110,10 @@ def test_the_leaderboard_sorts_numbers_by_size(hostile_html, open_page):
     for direction in ("ascending", "descending"):
         heading.click()
         expect(heading).to_have_attribute("aria-sort", direction)
-        numbers = [float(row.locator("td").nth(column).inner_text()) for row in table.locator("tbody tr").all()]
+        numbers = [
+            float(row.locator("td").nth(column).inner_text())
+            for row in table.locator("tbody tr").all()
+        ]
         assert len(numbers) > 1
         assert numbers == sorted(numbers, reverse=direction == "descending")
 
@@ -100,17 +121,26 @@ def test_the_leaderboard_sorts_numbers_by_size(hostile_html, open_page):
 def test_a_paper_prints_without_the_furniture(html, open_page):
     page = open_page(html / "papers" / "wanda.html", scheme="dark")
     page.emulate_media(media="print")
-    for furniture in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".prev-next-footer"):
+    for furniture in (
+        ".bd-sidebar-primary",
+        ".bd-sidebar-secondary",
+        ".bd-header-article",
+        ".prev-next-footer",
+    ):
         assert not page.locator(furniture).first.is_visible(), furniture
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert set(
-        page.locator("article .sd-badge").evaluate_all("all => all.map(badge => getComputedStyle(badge).color)")
+        page.locator("article .sd-badge").evaluate_all(
+            "all => all.map(badge => getComputedStyle(badge).color)"
+        )
     ) == {"rgb(0, 0, 0)"}
     wrap = "pre => getComputedStyle(pre).whiteSpace"
     assert set(page.locator("article pre").evaluate_all(f"all => all.map({wrap})")) == {"pre-wrap"}
     assert page.locator("article h1").is_visible()
     colour = "span => getComputedStyle(span).color"
-    assert set(page.locator("article pre span").evaluate_all(f"all => all.map({colour})")) == {"rgb(0, 0, 0)"}
+    assert set(page.locator("article pre span").evaluate_all(f"all => all.map({colour})")) == {
+        "rgb(0, 0, 0)"
+    }
     link = page.locator("article a[href^=http]").first
     assert "http" in link.evaluate("a => getComputedStyle(a, '::after').content")
 
@@ -142,16 +172,25 @@ def test_folded_code_opens_and_closed_code_is_not_printed(hostile_html, open_pag
 @pytest.mark.parametrize("name", ["index", "papers/wanda", "concepts/details/LoRA", "search"])
 def test_every_page_names_the_feed(html, name):
     text = (html / f"{name}.html").read_text(encoding="utf-8")
-    (link,) = re.findall(r'<link rel="alternate" type="application/atom\+xml" title="[^"]+" href="([^"]+)" />', text)
+    (link,) = re.findall(
+        r'<link rel="alternate" type="application/atom\+xml" title="[^"]+" href="([^"]+)" />', text
+    )
     assert link == "../" * name.count("/") + "feed.xml"
-    assert (html / f"{name}.html").parent.joinpath(link).read_text(encoding="utf-8").startswith("<?xml")
+    assert (
+        (html / f"{name}.html")
+        .parent.joinpath(link)
+        .read_text(encoding="utf-8")
+        .startswith("<?xml")
+    )
     assert text.index(link) < text.index("</head>")
 
 
 def test_no_title_says_the_same_twice(html):
     for path in html.rglob("*.html"):
         if "_static" not in path.parts:
-            title = re.search("<title>(.*?)</title>", path.read_text(encoding="utf-8"), re.DOTALL)[1]
+            title = re.search("<title>(.*?)</title>", path.read_text(encoding="utf-8"), re.DOTALL)[
+                1
+            ]
             parts = [part.strip() for part in re.split("&#8212;| - ", title)]
             assert len(parts) == len(set(parts)) == 2, path
 

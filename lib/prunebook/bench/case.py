@@ -22,12 +22,16 @@ class Provider:
 
     Attributes:
         call: what a user calls. It is checked, and timed by the wall clock.
-        device: the same work without what waits for the host, timed on the device; by default `call`.
-        prepare: makes of the operands what the call takes, once and not timed, as packed weights. It raises
-            `MissingError` where the machine lacks what is needed. What the case writes to it must hand on as it is.
-        role: `rival`, what users pick today; `own`, another form of ours; `control`, which computes something else on
-            the same operands and is not compared with the reference. Speed-ups are over rivals. Ours is `own` anyhow.
-        allowed: error allowed in place of the case's. captures: whether a CUDA graph can hold it.
+        device: the same work without what waits for the host, timed on the device; by default
+            `call`.
+        prepare: makes of the operands what the call takes, once and not timed, as packed weights.
+            It raises `MissingError` where the machine lacks what is needed. What the case writes to
+            it must hand on as it is.
+        role: `rival`, what users pick today; `own`, another form of ours; `control`, which computes
+            something else on the same operands and is not compared with the reference. Speed-ups
+            are over rivals. Ours is `own` anyhow.
+        allowed: error allowed in place of the case's.
+        captures: whether a CUDA graph can hold it.
         note: what sets it apart, for the reader of the record.
     """
 
@@ -46,10 +50,12 @@ class Case:
     """One computation.
 
     Attributes:
-        make: the operands, from a generator on the device. reference: the truth, from a copy of them.
+        make: the operands, from a generator on the device.
+        reference: the truth, from a copy of them.
         error: `(result, truth) -> number`, and `allowed` how large it may be.
         written: the operands that a call changes; they are put back before each.
-        dtype: of the weight. rank: order of importance, 0 first.
+        dtype: of the weight.
+        rank: order of importance, 0 first.
         seconds: what it takes at most, to hold the time budget.
     """
 
@@ -70,7 +76,12 @@ class Case:
     @property
     def key(self) -> str:
         """Unique among all cases, as `select-rows rows=4096 columns=4096 score=wanda`."""
-        return " ".join([self.kernel, *(f"{name}={value}" for name, value in {**self.shape, **self.settings}.items())])
+        return " ".join(
+            [
+                self.kernel,
+                *(f"{name}={value}" for name, value in {**self.shape, **self.settings}.items()),
+            ]
+        )
 
 
 def copied(operands: Operands) -> Operands:
@@ -84,7 +95,8 @@ def share_different(result: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def relative_error(result: torch.Tensor, truth: torch.Tensor) -> float:
-    """The norm of the difference over that of the truth, in float64; infinite for a result that is not finite."""
+    """The norm of the difference over that of the truth, in float64; infinite for a result that is
+    not finite."""
     truth = truth.double()
     error = ((result.double() - truth).norm() / truth.norm()).item()
     return error if error == error else float("inf")

@@ -1,4 +1,5 @@
-"""The CUDA device: events, graphs over rotating operands, a cleared cache; what it is, and its ceilings."""
+"""The CUDA device: events, graphs over rotating operands, a cleared cache; what it is, and its
+ceilings."""
 
 import gc
 import math
@@ -15,18 +16,33 @@ from .case import Operands, Provider, copied
 from .measure import CaptureError, LostError
 from .timing import spread
 
-_ROTATED, _CACHES = 200e6, 4  # the operands of a graph take together so many bytes at least, and so many caches
+_ROTATED = 200e6  # the operands of a graph take together so many bytes at least, and so many caches
+_CACHES = 4
 _MOST_COPIES = 256
 _CLEARED = 256 * 2**20  # bytes written between samples
-_QUERIES = {"sm_mhz": "clocks.sm", "memory_mhz": "clocks.mem", "watts": "power.draw", "celsius": "temperature.gpu"}
+_QUERIES = {
+    "sm_mhz": "clocks.sm",
+    "memory_mhz": "clocks.mem",
+    "watts": "power.draw",
+    "celsius": "temperature.gpu",
+}
 
 
 def check_cuda() -> None:
     """Raise a `UserError` unless kernels can be timed here."""
     if not torch.cuda.is_available():
-        raise UserError(f"bench kernels needs a CUDA GPU, and torch {torch.__version__} sees none; run it on one")
+        raise UserError(
+            f"bench kernels needs "
+            f"a CUDA GPU, "
+            f"and torch "
+            f"{torch.__version__} "
+            f"sees none; "
+            f"run it on one"
+        )
     if triton is None:
-        raise UserError("bench kernels needs Triton, which is not installed; use torch's CUDA build for Linux")
+        raise UserError(
+            "bench kernels needs Triton, which is not installed; use torch's CUDA build for Linux"
+        )
     if os.environ.get("TRITON_INTERPRET"):
         raise UserError("TRITON_INTERPRET is set, and interpreted kernels are not timed; unset it")
 
@@ -42,7 +58,9 @@ class GpuTimer:
         self._cleared = torch.empty(size, dtype=torch.int8, device="cuda")
         self._rotated = rotated_bytes(self.properties.L2_cache_size)
 
-    def stage(self, provider: Provider, operands: Operands, written: tuple[str, ...], graph: bool) -> "_Stage":
+    def stage(
+        self, provider: Provider, operands: Operands, written: tuple[str, ...], graph: bool
+    ) -> "_Stage":
         stage = _Stage(provider, operands, written, self._cleared)
         if graph:
             stage.capture(self._rotated)
@@ -56,7 +74,11 @@ class GpuTimer:
 
     def clocks(self) -> dict[str, float] | None:
         values = self._query(*_QUERIES.values())
-        return values and {name: float(value) for name, value in zip(_QUERIES, values, strict=True) if _number(value)}
+        return values and {
+            name: float(value)
+            for name, value in zip(_QUERIES, values, strict=True)
+            if _number(value)
+        }
 
     def release(self) -> None:
         gc.collect()
@@ -69,18 +91,26 @@ class GpuTimer:
         driver = self._query("driver_version")
         p = self.properties
         return {
-            "device": p.name, "capability": f"{p.major}.{p.minor}", "multiprocessors": p.multi_processor_count,
-            "memory_bytes": p.total_memory, "l2_bytes": p.L2_cache_size, "driver": driver[0] if driver else "unknown",
-        }  # fmt: skip
+            "device": p.name,
+            "capability": f"{p.major}.{p.minor}",
+            "multiprocessors": p.multi_processor_count,
+            "memory_bytes": p.total_memory,
+            "l2_bytes": p.L2_cache_size,
+            "driver": driver[0] if driver else "unknown",
+        }
 
     def ceilings(self) -> tuple[float, float]:
         """Of a copy of 1 GiB, or a sixteenth of the memory, and a product of 8192 cubed."""
         size = min(2**30, self.properties.total_memory // 16)
-        source, target = (torch.empty(size, dtype=torch.int8, device="cuda").random_(0, 100) for _ in range(2))
+        source, target = (
+            torch.empty(size, dtype=torch.int8, device="cuda").random_(0, 100) for _ in range(2)
+        )
         copy = Provider("copy", lambda o: o["target"].copy_(o["source"]))
         seconds = self._median(copy, {"source": source, "target": target}) / 1e6
         a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        product = self._median(Provider("product", lambda o: o["a"] @ o["b"]), {"a": a, "b": b}) / 1e6
+        product = (
+            self._median(Provider("product", lambda o: o["a"] @ o["b"]), {"a": a, "b": b}) / 1e6
+        )
         return 2 * size / seconds / 1e9, 2 * 8192**3 / product / 1e12
 
     def _median(self, provider: Provider, operands: Operands) -> float:
@@ -99,23 +129,41 @@ class GpuTimer:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
         except (OSError, subprocess.SubprocessError):
             return None
-        values = [value.strip() for value in done.stdout.splitlines()[0].split(",")] if done.stdout.strip() else []
+        values = (
+            [value.strip() for value in done.stdout.splitlines()[0].split(",")]
+            if done.stdout.strip()
+            else []
+        )
         return values if len(values) == len(fields) else None
 
 
 def rotated_bytes(l2_bytes: int) -> float:
-    """What the operands of a graph take together, so that no cache of `l2_bytes` holds what comes next."""
+    """What the operands of a graph take together, so that no cache of `l2_bytes` holds what comes
+    next."""
     return max(_ROTATED, _CACHES * l2_bytes)
 
 
 class _Stage:
-    """A provider with its operands: once, or as many copies as no cache holds, in a graph of one call each."""
+    """A provider with its operands: once, or as many copies as no cache holds, in a graph of one
+    call each."""
 
-    def __init__(self, provider: Provider, operands: Operands, written: tuple[str, ...], cleared: torch.Tensor):
-        self.mode, self.copies, self._graph = "eager", 1, None
-        self._provider, self._pristine, self._written, self._cleared = provider, operands, written, cleared
+    def __init__(
+        self,
+        provider: Provider,
+        operands: Operands,
+        written: tuple[str, ...],
+        cleared: torch.Tensor,
+    ):
+        self.mode = "eager"
+        self.copies = 1
+        self._graph = None
+        self._provider = provider
+        self._pristine = operands
+        self._written = written
+        self._cleared = cleared
         self._device = provider.device or provider.call
-        self._raw, self._ready = [], []
+        self._raw = []
+        self._ready = []
         self._add()
         for _ in range(2):  # compiles, and fills the allocator
             self._device(self._ready[0])
@@ -128,15 +176,18 @@ class _Stage:
         while len(self._ready) < self.copies:
             self._add()
         self._restore()
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph):
                 for ready in self._ready:
                     self._device(ready)
         except RuntimeError as error:
-            torch.cuda.set_stream(stream)  # torch's own way out ends the capture first, which raises again
+            # torch's own way out ends the capture first, which raises again
+            torch.cuda.set_stream(stream)
             raise CaptureError(str(error).splitlines()[0]) from error
-        self.mode, self._graph = "graph", graph
+        self.mode = "graph"
+        self._graph = graph
         graph.replay()
         torch.cuda.synchronize()
 

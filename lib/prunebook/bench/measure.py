@@ -1,4 +1,5 @@
-"""Measure a case: check everyone against the reference first, then time those who are right, in turn."""
+"""Measure a case: check everyone against the reference first, then time those who are right, in
+turn."""
 
 import time
 from collections.abc import Callable
@@ -47,7 +48,9 @@ class Timer(Protocol):
 
     name: str
 
-    def stage(self, provider: Provider, operands: Operands, written: tuple[str, ...], graph: bool) -> Stage:
+    def stage(
+        self, provider: Provider, operands: Operands, written: tuple[str, ...], graph: bool
+    ) -> Stage:
         """Make ready to time; raises `CaptureError` if a graph is asked for and cannot hold it."""
 
     def settle(self) -> None:
@@ -60,14 +63,16 @@ class Timer(Protocol):
         """What the device is; `device` names it."""
 
     def ceilings(self) -> tuple[float, float]:
-        """GB/s of a copy, read and written together, and TFLOP/s of a bfloat16 product, measured now."""
+        """GB/s of a copy, read and written together, and TFLOP/s of a bfloat16 product, measured
+        now."""
 
     def release(self) -> None:
         """Free what the last case took; raises `LostError` as `settle` does."""
 
 
 def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
-    """The rows of a case, in the order of its providers; of ours alone where operands or reference cannot be made.
+    """The rows of a case, in the order of its providers; of ours alone where operands or reference
+    cannot be made.
 
     A wrong implementation is never timed, and beside one of ours that is wrong or fails nobody is.
 
@@ -82,7 +87,10 @@ def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
     except Exception as error:
         _settle(timer, "operands or reference")
         return (Row(ours, FAILED, OWN, reason=f"operands or reference: {first_line(error)}"),)
-    rows = {provider.name: _checked(case, provider, operands, truth, timer) for provider in case.providers}
+    rows = {
+        provider.name: _checked(case, provider, operands, truth, timer)
+        for provider in case.providers
+    }
     if rows[ours].status != UNTIMED:  # which stands for right, so far
         return _untimed(rows, "ours is not right")
     stages = {}
@@ -118,14 +126,22 @@ def _failed(row: Row, doing: str, error: Exception) -> Row:
 
 
 def _untimed(rows: dict[str, Row], reason: str) -> tuple[Row, ...]:
-    return tuple(replace(row, reason=reason) if row.status == UNTIMED else row for row in rows.values())
+    return tuple(
+        replace(row, reason=reason) if row.status == UNTIMED else row for row in rows.values()
+    )
 
 
 def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, timer: Timer) -> Row:
     """The row of a provider that has been called, and is right or not; a control is only called."""
     role = OWN if provider is case.providers[0] else provider.role
     allowed = case.allowed if provider.allowed is None else provider.allowed
-    row = Row(provider.name, UNTIMED, role, allowed=None if role == CONTROL else allowed, note=provider.note)
+    row = Row(
+        provider.name,
+        UNTIMED,
+        role,
+        allowed=None if role == CONTROL else allowed,
+        note=provider.note,
+    )
     try:
         begin = time.perf_counter()
         result = provider.call(provider.prepare(copied(operands)))
@@ -136,7 +152,9 @@ def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, tim
         error = case.error(result, truth)
         if provider.device:
             del result
-            error = max(error, case.error(provider.device(provider.prepare(copied(operands))), truth))
+            error = max(
+                error, case.error(provider.device(provider.prepare(copied(operands))), truth)
+            )
     except MissingError as error:
         return replace(row, status=MISSING, reason=first_line(error))
     except LostError:
@@ -145,12 +163,15 @@ def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, tim
         _settle(timer, f"calling {provider.name}")
         return replace(row, status=FAILED, reason=f"{type(error).__name__}: {first_line(error)}")
     if not error <= allowed:
-        return replace(row, status=WRONG, error=error, reason=f"error {error:.3g} is above {allowed:.3g}")
+        return replace(
+            row, status=WRONG, error=error, reason=f"error {error:.3g} is above {allowed:.3g}"
+        )
     return replace(row, error=error)
 
 
 def _staged(case: Case, provider: Provider, operands: Operands, timer: Timer) -> Stage:
-    """Ready to be timed: in a graph, so that no gaps between launches are timed; eager where a graph cannot hold it."""
+    """Ready to be timed: in a graph, so that no gaps between launches are timed; eager where a
+    graph cannot hold it."""
     if provider.captures:
         try:
             return timer.stage(provider, operands, case.written, True)
@@ -168,17 +189,27 @@ def _timed(case: Case, rows: dict[str, Row], stages: dict[str, Stage], run: Run)
     rounds = rounds_for([first[name][0] * stage.copies for name, stage in stages.items()])
     device = interleaved(on_device, rounds)
     wall = interleaved(
-        {name: _sampler(name, stage.wall) for name, stage in stages.items()}, min(rounds, _WALL_ROUNDS)
+        {name: _sampler(name, stage.wall) for name, stage in stages.items()},
+        min(rounds, _WALL_ROUNDS),
     )
     found = dict(rows)
     for name, stage in stages.items():
         seconds = spread(device[name]).median / 1e6
-        gb_s, tflop_s = case.work.bytes / seconds / 1e9, case.work.flop / seconds / 1e12
+        gb_s = case.work.bytes / seconds / 1e9
+        tflop_s = case.work.flop / seconds / 1e12
         found[name] = replace(
-            rows[name], status=TIMED, mode=stage.mode, copies=stage.copies, rounds=rounds,
-            device=spread(device[name]), wall=spread(wall[name]), gb_s=gb_s, tflop_s=tflop_s,
-            of_copy=gb_s / run.copy_gb_s, of_gemm=tflop_s / run.gemm_tflop_s,
-        )  # fmt: skip
+            rows[name],
+            status=TIMED,
+            mode=stage.mode,
+            copies=stage.copies,
+            rounds=rounds,
+            device=spread(device[name]),
+            wall=spread(wall[name]),
+            gb_s=gb_s,
+            tflop_s=tflop_s,
+            of_copy=gb_s / run.copy_gb_s,
+            of_gemm=tflop_s / run.gemm_tflop_s,
+        )
     return tuple(found.values())
 
 

@@ -1,4 +1,5 @@
-"""One call: cases in order of importance, within a time budget, each written to the record as soon as it is done."""
+"""One call: cases in order of importance, within a time budget, each written to the record as soon
+as it is done."""
 
 import datetime
 import hashlib
@@ -21,7 +22,8 @@ _VERSIONED = ("prunebook", "torch", "triton", "transformers")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call did: the record and its file, the keys measured now and those known before, and its run."""
+    """What a call did: the record and its file, the keys measured now and those known before, and
+    its run."""
 
     path: Path
     record: Record
@@ -51,7 +53,9 @@ def chosen(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
     for name in only:
         if name not in kernels:
             raise UserError(f"--only {name!r} is no kernel; use {', '.join(kernels)}")
-    return sorted((case for case in cases if not only or case.kernel in only), key=lambda case: case.rank)
+    return sorted(
+        (case for case in cases if not only or case.kernel in only), key=lambda case: case.rank
+    )
 
 
 def bench_kernels(
@@ -65,25 +69,46 @@ def bench_kernels(
     """Measure what the budget allows.
 
     Args:
-        cases: in the order in which they are measured. timer: the device.
+        cases: in the order in which they are measured.
+        timer: the device.
         budget: seconds. A case begins only if what it takes at most is left.
-        tell: told a line a case. clock: seconds that pass.
+        tell: told a line a case.
+        clock: seconds that pass.
 
     Raises:
         UserError: the record that is there cannot be read, or not be written.
     """
-    begin, machine = clock(), timer.machine()
+    begin = clock()
+    machine = timer.machine()
     path = root / FOLDER / record_name(machine["device"])
     record = read_record(path) if path.exists() else Record()
     copy_gb_s, gemm_tflop_s = timer.ceilings()
-    tell(f"{machine['device']}: copy {copy_gb_s:,.0f} GB/s, bfloat16 product {gemm_tflop_s:,.0f} TFLOP/s")
+    tell(
+        f"{machine['device']}: copy "
+        f"{copy_gb_s:,.0f} "
+        f"GB/s, "
+        f"bfloat16 product "
+        f"{gemm_tflop_s:,.0f} "
+        f"TFLOP/s"
+    )
     now = _now()
     run = Run(
-        id=f"{now} {source_hash()}", date=now, machine=machine, versions=_versions(), source=source_hash(),
-        commit=library_commit(), seed=SEED, budget=budget, seconds=0.0, copy_gb_s=copy_gb_s,
-        gemm_tflop_s=gemm_tflop_s, left_out={},
-    )  # fmt: skip
-    measured, known, lost = [], [], None
+        id=f"{now} {source_hash()}",
+        date=now,
+        machine=machine,
+        versions=_versions(),
+        source=source_hash(),
+        commit=library_commit(),
+        seed=SEED,
+        budget=budget,
+        seconds=0.0,
+        copy_gb_s=copy_gb_s,
+        gemm_tflop_s=gemm_tflop_s,
+        left_out={},
+    )
+    measured = []
+    known = []
+    lost = None
     for case in cases:
         left = budget - (clock() - begin)
         if record.done(case.key, run):
@@ -99,9 +124,18 @@ def bench_kernels(
                 rows = (Row(case.providers[0].name, FAILED, OWN, reason=first_line(error)),)
             run = replace(run, seconds=clock() - begin)
             result = Measured(
-                case.key, case.kernel, dict(case.shape), dict(case.settings), case.dtype, case.work.bytes,
-                case.work.flop, run.id, _now(), None if lost else timer.clocks(), rows,
-            )  # fmt: skip
+                case.key,
+                case.kernel,
+                dict(case.shape),
+                dict(case.settings),
+                case.dtype,
+                case.work.bytes,
+                case.work.flop,
+                run.id,
+                _now(),
+                None if lost else timer.clocks(),
+                rows,
+            )
             record.put(result, run)
             record.write(path)
             measured.append(case.key)
@@ -123,12 +157,16 @@ def source_hash() -> str:
     digest = hashlib.sha256()
     for folder in ("kernels", "bench"):
         for file in sorted((_PACKAGE / folder).rglob("*.py")):
-            digest.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+            digest.update(
+                file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes()
+            )
     return digest.hexdigest()[:12]
 
 
 def _versions() -> dict[str, str]:
-    found = {name: next(iter(importlib.metadata.distributions(name=name)), None) for name in _VERSIONED}
+    found = {
+        name: next(iter(importlib.metadata.distributions(name=name)), None) for name in _VERSIONED
+    }
     return {name: distribution.version for name, distribution in found.items() if distribution}
 
 

@@ -1,4 +1,5 @@
-"""The short table of a call: a line a case, ours beside its fastest baseline, losing shapes too. Needs no torch.
+"""The short table of a call: a line a case, ours beside its fastest baseline, losing shapes too.
+Needs no torch.
 
 Other forms of ours and controls are no baselines; each has a line below.
 """
@@ -45,22 +46,33 @@ def of_ceiling(row: Row) -> str:
 
 
 def summary(record: Record, keys: Iterable[str], run: Run) -> str:
-    """The table of the cases `keys`, then what is no baseline, and what was not timed and why, a line each."""
+    """The table of the cases `keys`, then what is no baseline, and what was not timed and why, a
+    line each."""
     cases = [record.cases[key] for key in keys]
     rows = []
     for case in cases:
-        ours, rival = case.ours, fastest_baseline(case)
+        ours = case.ours
+        rival = fastest_baseline(case)
         if ours.status == TIMED:
-            rows.append({
-                "kernel": case.kernel, "case": describe(case.shape | case.settings), "us": microseconds(ours.device),
-                "ceiling": of_ceiling(ours), "wall us": _short(ours.wall.median), "mode": ours.mode,
-                "fastest baseline": rival and rival.name, "its us": rival and _short(rival.device.median),
-                "its wall us": rival and _short(rival.wall.median), "its mode": rival and rival.mode,
-                "speed-up": rival and speedup_text(case, rival),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "kernel": case.kernel,
+                    "case": describe(case.shape | case.settings),
+                    "us": microseconds(ours.device),
+                    "ceiling": of_ceiling(ours),
+                    "wall us": _short(ours.wall.median),
+                    "mode": ours.mode,
+                    "fastest baseline": rival and rival.name,
+                    "its us": rival and _short(rival.device.median),
+                    "its wall us": rival and _short(rival.wall.median),
+                    "its mode": rival and rival.mode,
+                    "speed-up": rival and speedup_text(case, rival),
+                }
+            )
     lines = [results_text(rows)] if rows else []
     lines += [
-        f"{row.role}: {case.key}: {row.name}: {_short(row.device.median)} us, {row.mode}, {share_text(case, row)}"
+        f"{row.role}: {case.key}: {row.name}: {_short(row.device.median)} us, {row.mode}, "
+        f"{share_text(case, row)}"
         for case in cases
         for row in case.others
         if row.status == TIMED

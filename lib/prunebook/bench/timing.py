@@ -1,11 +1,13 @@
-"""How samples are taken and summed up: A B A B, medians and percentiles. Knows no device and no clock."""
+"""How samples are taken and summed up: A B A B, medians and percentiles. Knows no device and no
+clock."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from .record import Spread
 
 _SAMPLED = 4e5  # microseconds of samples that a case gets
-_FEWEST, _MOST = 3, 50  # rounds
+_FEWEST = 3  # rounds
+_MOST = 50
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -23,12 +25,14 @@ def spread(samples: Sequence[float]) -> Spread:
 
 
 def rounds_for(first: Sequence[float], most: int = _MOST) -> int:
-    """How many rounds fit a case, given what a first sample took of each that takes part, in microseconds."""
+    """How many rounds fit a case, given what a first sample took of each that takes part, in
+    microseconds."""
     return min(max(int(_SAMPLED / max(sum(first), 1e-9)), _FEWEST), most)
 
 
 def interleaved(samplers: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Samples of each, taken in turn, so that whatever else happens to the device happens to all of them."""
+    """Samples of each, taken in turn, so that whatever else happens to the device happens to all of
+    them."""
     found = {name: [] for name in samplers}
     for _ in range(rounds):
         for name, sample in samplers.items():

@@ -1,4 +1,5 @@
-"""Assemble the site's sources under `_build/site/`: pages as written, executed notebooks, boards, exports."""
+"""Assemble the site's sources under `_build/site/`: pages as written, executed notebooks, boards,
+exports."""
 
 import copy
 import shutil
@@ -27,9 +28,13 @@ _STATIC = Path(__file__).parent / "static"
 _CHALLENGES = "challenge/challenge.md"
 _FILES = ("_config.yml", "_toc.yml", "index.md")
 _FOLDERS = ("concepts", "challenge")
-_NOTEBOOK_SETTINGS = ("file_format", "jupytext", "kernelspec", "mystnb")  # for tools that read or run the source
+# for tools that read or run the source
+_NOTEBOOK_SETTINGS = ("file_format", "jupytext", "kernelspec", "mystnb")
 # cells whose code is shown when asked for: tag -> the words that ask; papermill adds the first kind
-_FOLDED = {"injected-parameters": "Show the values of this run", "claims": "Show the code behind these claims"}
+_FOLDED = {
+    "injected-parameters": "Show the values of this run",
+    "claims": "Show the code behind these claims",
+}
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -37,8 +42,9 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
     """Write the site's sources and return their folder; it is replaced as a whole.
 
     Raises:
-        UserError: a page or a folder of pages is missing, lacks the markers for what is generated, or has one for
-            the papers of an unknown tag; or a page could have the build run something.
+        UserError: a page or a folder of pages is missing, lacks the markers for what is generated,
+            or has one for the papers of an unknown tag; or a page could have the build run
+            something.
     """
     for name in (*_FILES, *_FOLDERS, _CHALLENGES):
         if not (root / name).exists():
@@ -54,35 +60,50 @@ def assemble(root: Path, papers: Sequence[Published], pages: Sequence[PublishedP
         write_scripts(folder / "_scripts")
         write_atomic(folder / "index.md", landing_page(root, papers))
         notes = (root / _CHALLENGES).read_text(encoding="utf-8")
-        records, notebooks = [published.paper for published in papers], {published.name for published in pages}
-        write_atomic(folder / "_toc.yml", name_papers((root / "_toc.yml").read_text(encoding="utf-8"), records))
+        records = [published.paper for published in papers]
+        notebooks = {published.name for published in pages}
+        write_atomic(
+            folder / "_toc.yml",
+            name_papers((root / "_toc.yml").read_text(encoding="utf-8"), records),
+        )
         write_atomic(folder / _CHALLENGES, challenge_notes(notes, records))
         write_atomic(folder / "scoreboard.md", scoreboard(papers))
         board, figures = leaderboard(papers, read_runs(root), read_ordering(root))
         for name, content in {"leaderboard.md": board, **figures}.items():
             write_atomic(folder / name, content)
-        write_exports(root, papers, folder / "_exports")  # `html_extra_path` puts them at the site's root
-        days, address = changed_dates(root), read_address(root)
+        # `html_extra_path` puts them at the site's root
+        write_exports(root, papers, folder / "_exports")
+        days = changed_dates(root)
+        address = read_address(root)
         (folder / "_notebooks").mkdir()
         for published in papers:
             shutil.copyfile(published.paper.path, folder / "_notebooks" / published.paper.path.name)
             name = f"papers/{published.paper.slug}"
-            _write_notebook(folder, name, page(published, address), notebooks, days.get(f"{name}.ipynb"))
+            _write_notebook(
+                folder, name, page(published, address), notebooks, days.get(f"{name}.ipynb")
+            )
         for published in pages:
             (folder / f"{published.name}.md").unlink()
             day = days.get(f"{published.name}.md")
             _write_notebook(folder, published.name, text_page(published, records), notebooks, day)
         for path in sorted(folder.rglob("*.md")):
-            text, name = path.read_text(encoding="utf-8"), path.relative_to(folder).as_posix()
+            text = path.read_text(encoding="utf-8")
+            name = path.relative_to(folder).as_posix()
             if name.startswith("concepts/"):
                 text = fill_papers(text, name, records)
             day = days.get(name)
-            write_atomic(path, adapt_links(text, name, notebooks) + (f"\n\n{_dated(day)}\n" if day else ""))
+            write_atomic(
+                path, adapt_links(text, name, notebooks) + (f"\n\n{_dated(day)}\n" if day else "")
+            )
     return site
 
 
 def _write_notebook(
-    folder: Path, name: str, notebook: nbformat.NotebookNode, notebooks: Collection[str], day: str | None
+    folder: Path,
+    name: str,
+    notebook: nbformat.NotebookNode,
+    notebooks: Collection[str],
+    day: str | None,
 ) -> None:
     """Write a page that is a notebook, with its links adapted to the pages that are `notebooks`."""
     for cell in _markdown(notebook):
@@ -108,18 +129,26 @@ def page(published: Published, address: Address) -> nbformat.NotebookNode:
     """
     notebook = _tidy(published.notebook)
     cells = [cell for cell in notebook.cells if "record" not in tags_of(cell)]
-    notebook.cells = [cells[0], nbformat.v4.new_markdown_cell(card(published, address), id="card"), *cells[1:]]
+    notebook.cells = [
+        cells[0],
+        nbformat.v4.new_markdown_cell(card(published, address), id="card"),
+        *cells[1:],
+    ]
     return notebook
 
 
 def text_page(published: PublishedPage, papers: Sequence[Paper]) -> nbformat.NotebookNode:
-    """The page as a notebook: with the state of its code, lists of the papers by tag, and outputs without noise.
+    """The page as a notebook: with the state of its code, lists of the papers by tag, and outputs
+    without noise.
 
     Raises:
         UserError: it does not begin with a title, or has a marker for the papers of an unknown tag.
     """
-    notebook, name = _tidy(published.notebook), f"{published.name}.md"
-    settings = {key: value for key, value in published.settings.items() if key not in _NOTEBOOK_SETTINGS}
+    notebook = _tidy(published.notebook)
+    name = f"{published.name}.md"
+    settings = {
+        key: value for key, value in published.settings.items() if key not in _NOTEBOOK_SETTINGS
+    }
     notebook.metadata |= nbformat.from_dict(settings)
     for cell in _markdown(notebook):
         cell.source = fill_papers(cell.source, name, papers)
@@ -127,7 +156,9 @@ def text_page(published: PublishedPage, papers: Sequence[Paper]) -> nbformat.Not
         raise UserError(f"{name}: must begin with its title, '# ...'")
     notebook.cells[0].source = with_note(notebook.cells[0].source, published)
     if published.execution:
-        notebook.cells.append(nbformat.v4.new_markdown_cell(run_line(published.execution), id="executed"))
+        notebook.cells.append(
+            nbformat.v4.new_markdown_cell(run_line(published.execution), id="executed")
+        )
     return notebook
 
 
@@ -140,7 +171,8 @@ def _tidy(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
             "language_info": {"name": "python"},
         }
     )
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.nbformat = 4
+    notebook.nbformat_minor = 5
     for index, cell in enumerate(notebook.cells):
         cell.setdefault("id", f"cell-{index}")
         cell.metadata.pop("papermill", None)

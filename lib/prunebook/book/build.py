@@ -40,15 +40,17 @@ class BuildError(UserError):
 
 
 def build_site(root: Path | str) -> Path:
-    """Assemble and build the site and return its folder, `_build/html`; nothing is done if nothing changed.
+    """Assemble and build the site and return its folder, `_build/html`; nothing is done if nothing
+    changed.
 
-    Every warning is an error. The built pages are checked: all of them there, with the outputs of their
-    notebooks, every internal link and anchor found, nothing loaded from a network.
+    Every warning is an error. The built pages are checked: all of them there, with the outputs of
+    their notebooks, every internal link and anchor found, nothing loaded from a network.
 
     Raises:
-        BuildError: Jupyter Book fails or warns, or the pages fail their check; the log is `_build/build.log`.
-        UserError: Jupyter Book is not installed or of version 2 or later, a source cannot be read, or a
-            folder cannot be written.
+        BuildError: Jupyter Book fails or warns, or the pages fail their check; the log is
+            `_build/build.log`.
+        UserError: Jupyter Book is not installed or of version 2 or later, a source cannot be read,
+            or a folder cannot be written.
     """
     root = Path(root).resolve()
     versions = _versions()
@@ -59,7 +61,8 @@ def build_site(root: Path | str) -> Path:
         inputs = inputs_state(root, versions)
         if _says(state, inputs):
             return html
-        papers, pages = read_published(root), read_published_pages(root)
+        papers = read_published(root)
+        pages = read_published_pages(root)
         site = assemble(root, papers, pages)
         digest = _digest(site, versions)
         if _says(html / ".digest", digest):
@@ -88,7 +91,9 @@ def _versions() -> dict[str, str]:
     versions = versions_of(*_TOOLS)
     if int(versions["jupyter-book"].split(".")[0]) >= 2:
         found = versions["jupyter-book"]
-        raise UserError(f"jupyter-book {found} is installed, which ignores _config.yml; needs >=1.0.4,<2")
+        raise UserError(
+            f"jupyter-book {found} is installed, which ignores _config.yml; needs >=1.0.4,<2"
+        )
     return versions
 
 
@@ -103,7 +108,8 @@ def _digest(site: Path, versions: dict[str, str]) -> str:
 
 
 def _jupyter_book(site: Path, output: Path, log: Path) -> Path:
-    """Build the HTML under `output`; its progress is passed on to standard error, all goes to the log."""
+    """Build the HTML under `output`; its progress is passed on to standard error, all goes to the
+    log."""
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(site), "--path-output", str(output)]
     process = subprocess.Popen(

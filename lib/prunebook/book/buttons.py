@@ -1,8 +1,10 @@
-"""Open a paper's notebook elsewhere, in Colab or on Binder: the links, and the copies that Colab opens.
+"""Open a paper's notebook elsewhere, in Colab or on Binder: the links, and the copies that Colab
+opens.
 
-Binder installs what `.binder/` says before it opens a notebook of the repository. Colab installs nothing and opens
-notebooks of repositories only, so the publishing workflow keeps copies that begin with an installation on a branch
-of their own, `COLAB_BRANCH`; notebooks of the main branch stay free of it.
+Binder installs what `.binder/` says before it opens a notebook of the repository. Colab installs
+nothing and opens notebooks of repositories only, so the publishing workflow keeps copies that begin
+with an installation on a branch of their own, `COLAB_BRANCH`; notebooks of the main branch stay
+free of it.
 """
 
 import copy
@@ -39,7 +41,8 @@ def buttons(slug: str, address: Address) -> str:
 
 
 def colab_notebook(paper: Paper, address: Address) -> nbformat.NotebookNode:
-    """The paper's notebook as Colab opens it: an installation in place of the record, links that lead to the site.
+    """The paper's notebook as Colab opens it: an installation in place of the record, links that
+    lead to the site.
 
     Raises:
         UserError: the notebook cannot be read.
@@ -49,18 +52,25 @@ def colab_notebook(paper: Paper, address: Address) -> nbformat.NotebookNode:
     cells = [cell for cell in notebook.cells if "record" not in tags_of(cell)]
     for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = _PAGE.sub(lambda link: f"{link['start']}{_on_site(address, page, link['name'])}", cell.source)
+            cell.source = _PAGE.sub(
+                lambda link: f"{link['start']}{_on_site(address, page, link['name'])}", cell.source
+            )
     source = _INSTALL.format(
         page=address.site + page,
         state="" if paper.record.method else _NOT_RUN,
         repository=address.repository,
         branch=address.branch,
     )
-    install = nbformat.v4.new_code_cell(source.rstrip(), metadata={"tags": ["install"]}, id="install")
+    install = nbformat.v4.new_code_cell(
+        source.rstrip(), metadata={"tags": ["install"]}, id="install"
+    )
     notebook.cells = [cells[0], install, *cells[1:]]
     return notebook
 
 
 def _on_site(address: Address, page: str, name: str) -> str:
-    """The address of the page that a link on `page` calls `name`; with a slash in front it starts at the book."""
-    return urljoin(address.site + ("" if name.startswith("/") else page), f"{name.lstrip('/')}.html")
+    """The address of the page that a link on `page` calls `name`; with a slash in front it starts
+    at the book."""
+    return urljoin(
+        address.site + ("" if name.startswith("/") else page), f"{name.lstrip('/')}.html"
+    )

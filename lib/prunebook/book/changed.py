@@ -15,7 +15,8 @@ def changed_dates(root: Path) -> dict[str, str]:
         log = _git(root, "log", "--relative", "--format=%x00%cs", "--name-only", "--no-renames")
     except (OSError, subprocess.CalledProcessError):
         return {}
-    dates, day = {}, ""
+    dates = {}
+    day = ""
     for line in filter(None, log.splitlines()):
         if line.startswith("\0"):
             day = line[1:]
@@ -25,7 +26,8 @@ def changed_dates(root: Path) -> dict[str, str]:
 
 
 def head_commit(root: Path) -> str | None:
-    """The commit that the repository around `root` stands at; None outside a repository or without git."""
+    """The commit that the repository around `root` stands at; None outside a repository or without
+    git."""
     try:
         return _git(root, "rev-parse", "HEAD").strip()
     except (OSError, subprocess.CalledProcessError):
@@ -34,5 +36,8 @@ def head_commit(root: Path) -> str | None:
 
 def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(
-        ["git", "-C", root, "-c", "core.quotePath=off", *arguments], capture_output=True, text=True, check=True
+        ["git", "-C", root, "-c", "core.quotePath=off", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout

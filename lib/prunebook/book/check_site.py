@@ -1,4 +1,5 @@
-"""Check built pages: all there, outputs shown, internal links and anchors found, nothing from a network."""
+"""Check built pages: all there, outputs shown, internal links and anchors found, nothing from a
+network."""
 
 import sys
 from collections.abc import Sequence
@@ -23,17 +24,25 @@ class Expected:
     tables: int = 0
 
 
-def expectations(site: Path, papers: Sequence[Published], pages: Sequence[PublishedPage]) -> dict[str, Expected]:
-    """Page of the table of contents -> what it must show; an executed paper has one of each kind at least."""
-    from sphinx_external_toc.parsing import parse_toc_yaml  # of the `book` extra, which other commands do without
+def expectations(
+    site: Path, papers: Sequence[Published], pages: Sequence[PublishedPage]
+) -> dict[str, Expected]:
+    """Page of the table of contents -> what it must show; an executed paper has one of each kind at
+    least."""
+    # of the `book` extra, which other commands do without
+    from sphinx_external_toc.parsing import parse_toc_yaml
 
     expected = {str(name): Expected() for name in parse_toc_yaml(site / "_toc.yml")}
     for published in papers:
         if published.execution is not None:
             expected[f"papers/{published.paper.slug}"] = Expected(
-                max(len(published.claims), 1), max(published.images, 1), max(len(published.results), 1)
+                max(len(published.claims), 1),
+                max(published.images, 1),
+                max(len(published.results), 1),
             )
-    return expected | {page.name: Expected(figures=page.images, tables=page.tables) for page in pages}
+    return expected | {
+        page.name: Expected(figures=page.images, tables=page.tables) for page in pages
+    }
 
 
 def check_site(html: Path, pages: dict[str, Expected]) -> list[str]:
@@ -52,21 +61,29 @@ def check_site(html: Path, pages: dict[str, Expected]) -> list[str]:
             problems.append(f"{name}: the page is missing")
             continue
         for kind in ("claims", "figures", "tables"):
-            wanted, shown = getattr(expected, kind), getattr(page, kind)
+            wanted = getattr(expected, kind)
+            shown = getattr(page, kind)
             if shown < wanted:
                 problems.append(f"{name}: shows {shown} of {wanted} {kind}")
     own_paths = machine_paths()
     for path, page in parsed.items():
         where = path.relative_to(html.resolve()).with_suffix("").as_posix()
         text = path.read_text(encoding="utf-8")
-        problems += [f"{where}: shows {own}, a path of this machine" for own in own_paths if own in text]
+        problems += [
+            f"{where}: shows {own}, a path of this machine" for own in own_paths if own in text
+        ]
         problems += [f"{where}: loads {address} from a network" for address in page.remote]
-        problems += [f"{where}: link to {link} leads nowhere" for link in page.links if not _leads(link, path, parsed)]
+        problems += [
+            f"{where}: link to {link} leads nowhere"
+            for link in page.links
+            if not _leads(link, path, parsed)
+        ]
     return problems
 
 
 def machine_paths() -> list[str]:
-    """Folders of the machine that a page must not name: of this library, its packages, the cache and the user."""
+    """Folders of the machine that a page must not name: of this library, its packages, the cache
+    and the user."""
     folders = [PACKAGE.parent, Path(sys.prefix), cache_folder(), Path.home()]
     return list(dict.fromkeys(f"{folder}/" for folder in folders if folder != Path(folder.anchor)))
 
@@ -78,7 +95,11 @@ def _leads(link: str, path: Path, parsed: dict[Path, "_Page"]) -> bool:
         target = target / "index.html"
     if not target.is_file():
         return False
-    return not parts.fragment or target not in parsed or unquote(parts.fragment) in parsed[target].anchors
+    return (
+        not parts.fragment
+        or target not in parsed
+        or unquote(parts.fragment) in parsed[target].anchors
+    )
 
 
 @dataclass
@@ -91,7 +112,8 @@ class _Page(HTMLParser):
     claims: int = 0
     figures: int = 0
     tables: int = 0
-    _open: list[bool] = field(default_factory=list)  # for each open <div>: is it an output of a cell?
+    # for each open <div>: is it an output of a cell?
+    _open: list[bool] = field(default_factory=list)
 
     def __post_init__(self):
         super().__init__()

@@ -19,7 +19,8 @@ from papermill.exceptions import PapermillExecutionError
 from .forked_kernel import ForkedKernel, ForkedProvisioner
 
 _INJECTED = "injected-parameters"
-_SHOWN = 100  # characters of a text, up to 12 bytes each: a report must fit into a pipe's 4,096 bytes
+# characters of a text, up to 12 bytes each: a report must fit into a pipe's 4,096 bytes
+_SHOWN = 100
 
 
 class _Kernel(AsyncKernelManager):
@@ -54,8 +55,10 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-        cls.cells = list(nb_man.nb.cells)  # papermill later inserts its marks into the notebook's own list
-        start, complete = nb_man.cell_start, nb_man.cell_complete
+        # papermill later inserts its marks into the notebook's own list
+        cls.cells = list(nb_man.nb.cells)
+        start = nb_man.cell_start
+        complete = nb_man.cell_complete
 
         def start_reported(cell, cell_index=None, **options):
             cls.current = cell_index
@@ -65,8 +68,11 @@ class _Engine(NBClientEngine):
             complete(cell, cell_index, **options)
             cls.report(cell=cell_index + 1)
 
-        nb_man.cell_start, nb_man.cell_complete = start_reported, complete_reported
-        return super().execute_managed_notebook(nb_man, kernel_name, kernel_manager_class=_Kernel, **kwargs)
+        nb_man.cell_start = start_reported
+        nb_man.cell_complete = complete_reported
+        return super().execute_managed_notebook(
+            nb_man, kernel_name, kernel_manager_class=_Kernel, **kwargs
+        )
 
 
 def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> None:
@@ -77,7 +83,8 @@ def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> 
         report: called with one field at a time, as the channel has them.
         fork: make the kernel by a fork of this process, which has no thread and no event loop yet.
     Raises:
-        Exception: what is neither the notebook's fault nor its kernel's, such as a full disk; reported, too.
+        Exception: what is neither the notebook's fault nor its kernel's, such as a full disk;
+            reported, too.
     """
     os.chdir(job["cwd"])
     _Kernel.forked = ForkedKernel() if fork else None
@@ -96,7 +103,8 @@ def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> 
         )
     except PapermillExecutionError as error:
         report(failure=_failure(error.cell_index, error.ename, error.evalue))
-    except Exception as error:  # a dead kernel, a full disk: the summary names it, the log has the traceback
+    # a dead kernel, a full disk: the summary names it, the log has the traceback
+    except Exception as error:
         report(failure=_failure(_Engine.current, type(error).__name__, str(error)))
         raise
     finally:
@@ -119,7 +127,8 @@ def _failure(index: int, error: str, message: str) -> dict:
 
 
 def channel_to(descriptor: int, job: int) -> Callable[..., None]:
-    """A function that writes its one named field to the descriptor as a line, marked with the job's number."""
+    """A function that writes its one named field to the descriptor as a line, marked with the job's
+    number."""
 
     def report(**fields: Any) -> None:
         os.write(descriptor, (json.dumps({"job": job, **fields}) + "\n").encode())

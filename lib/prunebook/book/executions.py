@@ -1,4 +1,5 @@
-"""Executed notebooks on disk: `_build/executed/<profile>/<name>.ipynb`, each with its key beside it."""
+"""Executed notebooks on disk: `_build/executed/<profile>/<name>.ipynb`, each with its key beside
+it."""
 
 import json
 import sys
@@ -51,7 +52,9 @@ def read_execution(root: Path, profile: str, name: str) -> Execution | None:
         return None
 
 
-def parameters_for(root: Path, profile: str, runnable: Runnable, notebook: nbformat.NotebookNode) -> dict[str, Any]:
+def parameters_for(
+    root: Path, profile: str, runnable: Runnable, notebook: nbformat.NotebookNode
+) -> dict[str, Any]:
     """The profile's parameters for `notebook`, the source of `runnable`: those that it assigns.
 
     Raises:

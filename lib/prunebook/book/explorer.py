@@ -1,6 +1,8 @@
-"""The explorer on the landing page: every paper in one table, with facets, text search and views to share.
+"""The explorer on the landing page: every paper in one table, with facets, text search and views to
+share.
 
-The table and the filters are HTML, written here; `scripts/explorer.js` shows the filters and makes them work.
+The table and the filters are HTML, written here; `scripts/explorer.js` shows the filters and makes
+them work.
 """
 
 import html
@@ -22,7 +24,13 @@ PAPERS_MARKER = "<!-- papers -->"
 _SCRIPTS = Path(__file__).parent / "scripts"
 _RUNS = {True: "runs", False: "not run yet"}
 # facets beside the tag families: name -> heading
-_MORE = {"year": "Year", "venue": "Venue", "kind": "Published as", "runs": "Runs here", "verdict": "Verdict"}
+_MORE = {
+    "year": "Year",
+    "venue": "Venue",
+    "kind": "Published as",
+    "runs": "Runs here",
+    "verdict": "Verdict",
+}
 _HEADINGS = {**{facet: facet.title() for facet in VOCABULARY}, **_MORE}
 # columns: name -> heading
 _COLUMNS = {
@@ -31,7 +39,12 @@ _COLUMNS = {
     **{facet: facet.title() for facet in VOCABULARY},
     "runs": "Runs here",
 }
-_SORTS = {"": "As listed", "paper:asc": "Name", "year:desc": "Newest first", "year:asc": "Oldest first"}
+_SORTS = {
+    "": "As listed",
+    "paper:asc": "Name",
+    "year:desc": "Newest first",
+    "year:asc": "Oldest first",
+}
 _EXPORT = re.compile(r"export\s*\{[^{}]*?(\w+) as default[^{}]*\};?")
 
 
@@ -49,7 +62,8 @@ def landing_page(root: Path, papers: Sequence[Published]) -> str:
 
 
 def write_scripts(folder: Path) -> None:
-    """Write the scripts of tables into `folder`, which must not exist; the theme loads them where they are used.
+    """Write the scripts of tables into `folder`, which must not exist; the theme loads them where
+    they are used.
 
     Raises:
         UserError: itables, which carries DataTables, is not installed or cannot be used.
@@ -59,14 +73,22 @@ def write_scripts(folder: Path) -> None:
 
 
 def _table_library() -> str:
-    """DataTables as a plain script that defines `DataTable`: pages opened from a disk cannot load its module."""
+    """DataTables as a plain script that defines `DataTable`: pages opened from a disk cannot load
+    its module."""
     version = versions_of("itables")["itables"]
     import itables
 
     text = (Path(itables.__file__).parent / "html" / "dt_bundle.js").read_text(encoding="utf-8")
     export = _EXPORT.search(text)
     if export is None:
-        raise UserError(f"itables {version}: dt_bundle.js has no default export; install the version in requirements")
+        raise UserError(
+            f"itables {version}: "
+            f"dt_bundle.js "
+            f"has no default "
+            f"export; install the "
+            f"version in "
+            f"requirements"
+        )
     return f"(() => {{{text[: export.start()]}window.DataTable = {export[1]};{text[export.end() :]}\n}})();\n"
 
 
@@ -74,9 +96,12 @@ def explorer(papers: Sequence[Published]) -> str:
     """The filters and the table of papers: HTML without an empty line, as MyST takes it."""
     facets = [facets_of(published) for published in papers]
     head = "".join(
-        f'<th scope="col" role="columnheader" data-name="{name}">{text}</th>' for name, text in _COLUMNS.items()
+        f'<th scope="col" role="columnheader" data-name="{name}">{text}</th>'
+        for name, text in _COLUMNS.items()
     )
-    rows = "\n".join(_row(published, values) for published, values in zip(papers, facets, strict=True))
+    rows = "\n".join(
+        _row(published, values) for published, values in zip(papers, facets, strict=True)
+    )
     return (
         f'<div class="pb-explorer" id="explorer">\n{_tools(facets)}\n'
         '<table class="pb-papers" role="table" aria-label="Papers">\n'
@@ -101,7 +126,8 @@ def facets_of(published: Published) -> dict[str, list[str]]:
 def _tools(facets: Sequence[Mapping[str, Sequence[str]]]) -> str:
     sorts = "".join(f'<option value="{value}">{text}</option>' for value, text in _SORTS.items())
     groups = "\n".join(
-        _group(name, Counter(value for values in facets for value in values[name])) for name in _HEADINGS
+        _group(name, Counter(value for values in facets for value in values[name]))
+        for name in _HEADINGS
     )
     return f"""\
 <form class="pb-tools" role="search" aria-label="Papers" hidden>
@@ -124,11 +150,13 @@ def _group(facet: str, counts: Counter) -> str:
     heading = _HEADINGS[facet]
     boxes = "".join(
         f'<label><input type="checkbox" name="{facet}" value="{html.escape(value)}">'
-        f' {html.escape(_label(facet, value))} <span class="pb-count">{counts[value]}</span></label>'
+        f" {html.escape(_label(facet, value))} <span "
+        f'class="pb-count">{counts[value]}</span></label>'
         for value in _ordered(facet, counts)
     )
     return (
-        f'<details class="pb-facet" name="pb-facet"><summary>{heading}<span class="pb-chosen"></span></summary>'
+        f'<details class="pb-facet" name="pb-facet"><summary>{heading}<span '
+        f'class="pb-chosen"></span></summary>'
         f'<div class="pb-boxes" role="group" aria-label="{heading}">{boxes}</div></details>'
     )
 
@@ -165,7 +193,11 @@ def _paper(record: Record) -> str:
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    title = "" if record.title == record.short else f'<span class="pb-title">{_text(record.title)}</span> '
+    title = (
+        ""
+        if record.title == record.short
+        else f'<span class="pb-title">{_text(record.title)}</span> '
+    )
     return (
         f'<div><a class="pb-name" href="papers/{record.slug}.html">{_text(record.short)}</a> '
         f'<span class="pb-venue">{_text(venue)}</span></div> '
@@ -204,5 +236,6 @@ def _line(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text of a record as HTML on one line; its direction, whatever marks it holds, ends with it."""
+    """Text of a record as HTML on one line; its direction, whatever marks it holds, ends with
+    it."""
     return f"<bdi>{html.escape(_line(text))}</bdi>"

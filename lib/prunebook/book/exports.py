@@ -1,4 +1,5 @@
-"""What the book exports: the catalogue with each paper's outcome, references, feed, sitemap, copies for Colab."""
+"""What the book exports: the catalogue with each paper's outcome, references, feed, sitemap, copies
+for Colab."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ from .published import Published, read_published
 
 
 def export(root: Path, folder: Path) -> list[Path]:
-    """Write the exports of the book at `root` into `folder`, with the verdicts of the notebooks that have been run.
+    """Write the exports of the book at `root` into `folder`, with the verdicts of the notebooks
+    that have been run.
 
     Raises:
-        UserError: a source cannot be read or the folder not written, or the book's packages are not installed.
+        UserError: a source cannot be read or the folder not written, or the book's packages are not
+            installed.
     """
     return write_exports(root, read_published(root), folder)
 
@@ -27,7 +30,9 @@ def export(root: Path, folder: Path) -> list[Path]:
 def write_exports(root: Path, papers: Sequence[Published], folder: Path) -> list[Path]:
     """Write the exports of `papers` into `folder` and return the files; errors as `export`."""
     address = read_address(root)
-    entries = [make_entry(published.paper.record, address, _outcome(published)) for published in papers]
+    entries = [
+        make_entry(published.paper.record, address, _outcome(published)) for published in papers
+    ]
     files = render_exports(address, entries, toc_pages(root))
     for published in papers:
         copied = colab_notebook(published.paper, address)
@@ -46,7 +51,8 @@ def _outcome(published: Published) -> dict[str, Any]:
     return {
         "state": state,
         "verdicts": Counter(claim["verdict"] for claim in published.claims),
-        "run": run and {name: getattr(run, name) for name in ("profile", "date", "seconds", "parameters")},
+        "run": run
+        and {name: getattr(run, name) for name in ("profile", "date", "seconds", "parameters")},
         "results": published.judged_results,
         "measured_under": measured.profile if published.judged_results else None,
     }

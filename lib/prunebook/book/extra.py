@@ -1,4 +1,5 @@
-"""The packages of the `book` extra: the catalogue does without them, running and building do not."""
+"""The packages of the `book` extra: the catalogue does without them, running and building do
+not."""
 
 import importlib.metadata
 

@@ -80,7 +80,8 @@ def _be_kernel(reading: int) -> None:
 
             sys.argv = ["ipykernel"]
             options = ["-f", connection_file]
-            if "matplotlib.pyplot" in sys.modules:  # its link to the shell is made when it is imported
+            # its link to the shell is made when it is imported
+            if "matplotlib.pyplot" in sys.modules:
                 options.append("--InteractiveShellApp.matplotlib=inline")
             IPKernelApp.launch_instance(options)
         code = 0
@@ -89,7 +90,8 @@ def _be_kernel(reading: int) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # what is to happen at the end of the forking process is not this one's to do
+        # what is to happen at the end of the forking process is not this one's to do
+        os._exit(code)
 
 
 class ForkedProvisioner(LocalProvisioner):

@@ -1,4 +1,5 @@
-"""Whether anything that the site is made from has changed, told by the files' times: nothing is read."""
+"""Whether anything that the site is made from has changed, told by the files' times: nothing is
+read."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

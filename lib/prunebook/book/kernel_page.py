@@ -1,4 +1,5 @@
-"""What the page on kernels shows: floors that are computed, and tables and figures of recorded runs. Needs no torch."""
+"""What the page on kernels shows: floors that are computed, and tables and figures of recorded
+runs. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,36 +15,54 @@ _OTHERS = {OWN: "ours in another form", CONTROL: "control"}
 
 
 def records(pattern: str = PATTERN, root: Path = _ROOT) -> dict[str, Record]:
-    """The records of the book's `benchmarks/results/`, file name -> record; errors as `read_record`."""
+    """The records of the book's `benchmarks/results/`, file name -> record; errors as
+    `read_record`."""
     return read_records(root, pattern)
 
 
 def show_floors(works: Mapping[str, Work], bandwidth: float, arithmetic: float) -> None:
-    """The least time of each, computed, at `bandwidth` in bytes and `arithmetic` in operations a second."""
+    """The least time of each, computed, at `bandwidth` in bytes and `arithmetic` in operations a
+    second."""
     rows = [
         {
             "computation": name,
             "MB": f"{work.bytes / 1e6:,.1f}",
             "GFLOP": f"{work.flop / 1e9:,.1f}" if work.flop else None,
             "floor [us], computed": f"{1e6 * work.floor(bandwidth, arithmetic):,.1f}",
-            "bound by": "bytes" if work.bytes / bandwidth >= work.flop / arithmetic else "arithmetic",
+            "bound by": "bytes"
+            if work.bytes / bandwidth >= work.flop / arithmetic
+            else "arithmetic",
         }
         for name, work in works.items()
     ]
-    ceilings = {"with a copy of": f"{bandwidth / 1e12:g} TB/s", "products of": f"{arithmetic / 1e12:g} TFLOP/s"}
+    ceilings = {
+        "with a copy of": f"{bandwidth / 1e12:g} TB/s",
+        "products of": f"{arithmetic / 1e12:g} TFLOP/s",
+    }
     _show(rows, {**ceilings, "floors": "computed, not measured"})
 
 
 def show_kernel(found: Mapping[str, Record], kernel: str) -> None:
-    """Of each record that has cases of the kernel: a table of ours and its baselines, one of what is neither, why
-    something is in none, and figures; else how a record is made."""
-    having = [record for record in found.values() if any(case.kernel == kernel for case in record.cases.values())]
+    """Of each record that has cases of the kernel: a table of ours and its baselines, one of what
+    is neither, why something is in none, and figures; else how a record is made."""
+    having = [
+        record
+        for record in found.values()
+        if any(case.kernel == kernel for case in record.cases.values())
+    ]
     if not having:
         text = f"No GPU run of `{kernel}` is recorded yet. On a machine with a GPU, this makes a record:"
         command = f"prunebook bench kernels --only {kernel}"
-        display_bundle({"text/markdown": f"{text}\n\n```text\n{command}\n```", "text/plain": f"{text} {command}"})
+        display_bundle(
+            {
+                "text/markdown": f"{text}\n\n```text\n{command}\n```",
+                "text/plain": f"{text} {command}",
+            }
+        )
     for record in having:
-        cases = sorted((case for case in record.cases.values() if case.kernel == kernel), key=_place)
+        cases = sorted(
+            (case for case in record.cases.values() if case.kernel == kernel), key=_place
+        )
         runs = [run for run in record.runs.values() if any(case.run == run.id for case in cases)]
         _show([_line(case) for case in cases], _protocol(runs, cases))
         _show_others(cases)
@@ -53,7 +72,11 @@ def show_kernel(found: Mapping[str, Record], kernel: str) -> None:
 
 def _place(case: Measured) -> tuple:
     """What orders cases: settings, the weight's shape, tokens."""
-    return str(case.settings), [n for name, n in case.shape.items() if name != "tokens"], case.shape.get("tokens", 0)
+    return (
+        str(case.settings),
+        [n for name, n in case.shape.items() if name != "tokens"],
+        case.shape.get("tokens", 0),
+    )
 
 
 def _show_figures(cases: Sequence[Measured], run: Run) -> None:
@@ -68,7 +91,8 @@ def _show_figures(cases: Sequence[Measured], run: Run) -> None:
 
 
 def _line(case: Measured) -> dict[str, str | None]:
-    """A case as a row: ours, then for each baseline its time, its mode, and how many times that of ours it is."""
+    """A case as a row: ours, then for each baseline its time, its mode, and how many times that of
+    ours it is."""
     ours = case.ours
     line = {"case": draw.short_label(case)}
     if ours.status == TIMED:
@@ -81,7 +105,9 @@ def _line(case: Measured) -> dict[str, str | None]:
     else:
         line["ours [us] (p20 to p80)"] = ours.status
     for row in case.rivals:
-        line[f"{row.name} [us]"] = _timed(row, f"{speedup_text(case, row)} x") if row.status == TIMED else row.status
+        line[f"{row.name} [us]"] = (
+            _timed(row, f"{speedup_text(case, row)} x") if row.status == TIMED else row.status
+        )
     return line
 
 
@@ -93,7 +119,11 @@ def _show_others(cases: Sequence[Measured]) -> None:
     """A table of other forms of ours, and of controls, with the share of each that ours takes."""
     lines = []
     for case in cases:
-        found = {f"{row.name} [us]": _timed(row, share_text(case, row)) for row in case.others if row.status == TIMED}
+        found = {
+            f"{row.name} [us]": _timed(row, share_text(case, row))
+            for row in case.others
+            if row.status == TIMED
+        }
         if found:
             lines.append({"case, no baselines": draw.short_label(case)} | found)
     if lines:
@@ -126,7 +156,8 @@ def _protocol(runs: Sequence[Run], cases: Sequence[Measured]) -> dict[str, str]:
 
 
 def _show_reasons(cases: Sequence[Measured], run: Run) -> None:
-    """Notes on the implementations, and why rows have no time or cases no row: a list, each reason once."""
+    """Notes on the implementations, and why rows have no time or cases no row: a list, each reason
+    once."""
     lines = {}
     for case in cases:
         for row in case.rows:
@@ -135,7 +166,11 @@ def _show_reasons(cases: Sequence[Measured], run: Run) -> None:
             if row.status != TIMED:
                 lines[f"{row.name}, {row.status}: {row.reason}"] = None
     kernel = cases[0].kernel
-    lines |= {f"left out: {key}: {why}": None for key, why in run.left_out.items() if key.split()[0] == kernel}
+    lines |= {
+        f"left out: {key}: {why}": None
+        for key, why in run.left_out.items()
+        if key.split()[0] == kernel
+    }
     if lines:
         text = "\n".join(f"- {line}" for line in lines)
         display_bundle({"text/markdown": text, "text/plain": text})

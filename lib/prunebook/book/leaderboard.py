@@ -1,4 +1,5 @@
-"""The leaderboard page: every measured row of every paper, side by side where model and evaluation are the same."""
+"""The leaderboard page: every measured row of every paper, side by side where model and evaluation
+are the same."""
 
 import io
 import json
@@ -39,7 +40,14 @@ Perplexity on the held-out text against the sparsity that was really reached. Lo
 _SHARED = ("model", "dtype", "evaluation", "evaluation_precision")
 _TOLD = ("calibration", "device")
 # Okabe and Ito's palette with a marker each: colour is never the only difference.
-_STYLES = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#D55E00", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"))
+_STYLES = (
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "^"),
+    ("#D55E00", "D"),
+    ("#CC79A7", "v"),
+    ("#56B4E9", "P"),
+)
 
 
 def leaderboard(
@@ -52,15 +60,20 @@ def leaderboard(
         runs: recorded runs, from other hardware or other days.
         order: the record of the methods' order at equal sparsity, see `read_ordering`.
     """
-    parts, figures = [_INTRO], {}
+    parts = [_INTRO]
+    figures = {}
     if order:
         text, figures = ordering(order, [published.paper.slug for published in papers])
         parts.append(text)
-    links = {run.slug: escape(" ".join(run.short.split())) for run in runs}  # of papers that have left the book, too
+    # of papers that have left the book, too
+    links = {run.slug: escape(" ".join(run.short.split())) for run in runs}
     links |= {published.paper.slug: Markup(paper_link(published)) for published in papers}
     for number, (protocol, rows) in enumerate(_tables(papers, runs), start=1):
         rows = sorted(_averaged(rows), key=lambda row: row.get("perplexity") or float("inf"))
-        rows = [{**row, "paper": Markup(", ").join(links[slug] for slug in row["paper"])} for row in rows]
+        rows = [
+            {**row, "paper": Markup(", ").join(links[slug] for slug in row["paper"])}
+            for row in rows
+        ]
         name = f"leaderboard-{number}.svg"
         title = f"{protocol.get('model', 'model not named')}, {protocol.get('evaluation', 'evaluation not named')}"
         parts.append(f"## {escape_markdown(title)}")
@@ -74,9 +87,12 @@ def leaderboard(
 
 
 def _tables(papers: Iterable[Published], runs: Iterable[Run]) -> list[tuple[dict, list[dict]]]:
-    """What is shared -> all rows measured under it, each with its paper and what else it depends on."""
+    """What is shared -> all rows measured under it, each with its paper and what else it depends
+    on."""
     judging = [published for published in papers if published.judges]
-    found = [(published.paper.slug, result) for published in judging for result in published.results]
+    found = [
+        (published.paper.slug, result) for published in judging for result in published.results
+    ]
     found += [(run.slug, result) for run in runs for result in run.results]
     tables = {}
     for slug, result in found:
@@ -97,7 +113,10 @@ def _averaged(rows: Iterable[Mapping]) -> Iterator[dict[str, Any]]:
         draws.setdefault((*texts.items(), round(row.get("sparsity") or 0, 3)), []).append(row)
     same = {}
     for row in (dict(_mean(group)) for group in draws.values()):
-        identity = [row.get(name) for name in ("method", "pattern", "sparsity", "perplexity", "calibration", "device")]
+        identity = [
+            row.get(name)
+            for name in ("method", "pattern", "sparsity", "perplexity", "calibration", "device")
+        ]
         same.setdefault(json.dumps(identity), []).append(row)
     for group in same.values():
         yield {**group[0], "paper": list(dict.fromkeys(row["paper"] for row in group))}
@@ -131,12 +150,19 @@ def _figure(rows: Sequence[Mapping]) -> bytes:
     for number, method in enumerate(name for name in methods if name != "dense"):
         colour, marker = _STYLES[number % len(_STYLES)]
         points = [row for row in plotted if (row.get("method") or row["label"]) == method]
-        x, y = [100 * row["sparsity"] for row in points], [row["perplexity"] for row in points]
+        x = [100 * row["sparsity"] for row in points]
+        y = [row["perplexity"] for row in points]
         axis.scatter(x, y, s=40, color=colour, marker=marker, label=method, alpha=0.85)
     dense = next((row for row in plotted if row.get("method") == "dense"), None)
     if dense:
-        axis.axhline(dense["perplexity"], color="black", linewidth=0.9, linestyle="--", label="dense")
-    axis.set(yscale="log", xlabel="sparsity of the linears inside the blocks [%]", ylabel="perplexity (log scale)")
+        axis.axhline(
+            dense["perplexity"], color="black", linewidth=0.9, linestyle="--", label="dense"
+        )
+    axis.set(
+        yscale="log",
+        xlabel="sparsity of the linears inside the blocks [%]",
+        ylabel="perplexity (log scale)",
+    )
     axis.grid(visible=True, which="both", alpha=0.25)
     axis.legend(title="method")
     file = io.BytesIO()

@@ -47,7 +47,8 @@ def _limits(name: str) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file; empty where it is missing or may not be read, as the limit is then unknown."""
+    """The text of a file; empty where it is missing or may not be read, as the limit is then
+    unknown."""
     with contextlib.suppress(OSError):
         return path.read_text(errors="replace").strip()
     return ""

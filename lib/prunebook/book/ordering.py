@@ -1,4 +1,5 @@
-"""The order of the methods at equal sparsity, from the record of `benchmarks/ordering.py`: a figure and a table."""
+"""The order of the methods at equal sparsity, from the record of `benchmarks/ordering.py`: a figure
+and a table."""
 
 import io
 import json
@@ -9,14 +10,21 @@ import numpy as np
 
 from ..errors import UserError
 
-_KIND, _VERSION = "prunebook-ordering", 1
+_KIND = "prunebook-ordering"
+_VERSION = 1
 _FILE = "benchmarks/results/ordering-cpu.json"
 _NAME = "ordering.svg"
 # Okabe and Ito's palette with a marker each: colour is never the only difference.
 _STYLES = (
-    ("#999999", "x"), ("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#D55E00", "D"), ("#CC79A7", "v"),
-    ("#56B4E9", "P"), ("#000000", "*"),
-)  # fmt: skip
+    ("#999999", "x"),
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "^"),
+    ("#D55E00", "D"),
+    ("#CC79A7", "v"),
+    ("#56B4E9", "P"),
+    ("#000000", "*"),
+)
 _SECTION = """\
 ## The order at equal sparsity
 
@@ -61,28 +69,44 @@ def ordering(record: Mapping, slugs: Sequence[str] = ()) -> tuple[str, dict[str,
     """
     levels = list(dict.fromkeys(row["level"] for row in record["rows"]))
     found: dict[str, dict[str, list[float]]] = {}
-    links, chosen = {}, {}  # options -> labels
+    links = {}  # options -> labels
+    chosen = {}
     for row in record["rows"]:
         named = ", ".join(f"{name} {value}" for name, value in row["options"].items())
         chosen.setdefault(named, {})[row["label"]] = None
         found.setdefault(row["label"], {}).setdefault(row["level"], []).append(row["perplexity"])
         known = row["method"] in slugs
-        links[row["label"]] = f"[{row['label']}](papers/{row['method']}.ipynb)" if known else row["label"]
+        links[row["label"]] = (
+            f"[{row['label']}](papers/{row['method']}.ipynb)" if known else row["label"]
+        )
     best = {
-        level: min((np.mean(of[level]), label) for label, of in found.items() if level in of)[1] for level in levels
+        level: min((np.mean(of[level]), label) for label, of in found.items() if level in of)[1]
+        for level in levels
     }
     lines = ["| method | " + " | ".join(levels) + " |", "|---" + "|--:" * len(levels) + "|"]
     for label, of in found.items():
         cells = [_cell(of.get(level), best[level] == label) for level in levels]
         lines.append(f"| {links[label]} | " + " | ".join(cells) + " |")
     days = sorted({row["date"][:10] for row in record["rows"]})
-    protocol = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()) + "."
-    options = "; ".join(f"{', '.join(labels)}: {named}" for named, labels in chosen.items() if named)
+    protocol = (
+        "; ".join(
+            f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()
+        )
+        + "."
+    )
+    options = "; ".join(
+        f"{', '.join(labels)}: {named}" for named, labels in chosen.items() if named
+    )
     options = f" Options beside the sparsity: {options}." if options else ""
     text = _SECTION.format(
-        name=_NAME, table="\n".join(lines), seeds=record["protocol"]["seeds"], protocol=protocol,
-        options=options, dense=record["dense"], days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
-    )  # fmt: skip
+        name=_NAME,
+        table="\n".join(lines),
+        seeds=record["protocol"]["seeds"],
+        protocol=protocol,
+        options=options,
+        dense=record["dense"],
+        days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+    )
     return text, {_NAME: _figure(found, levels, record["dense"])}
 
 
@@ -95,8 +119,11 @@ def _cell(values: Sequence[float] | None, best: bool) -> str:
     return f"**{text}**" if best else text
 
 
-def _figure(found: Mapping[str, Mapping[str, Sequence[float]]], levels: Sequence[str], dense: float) -> bytes:
-    """Levels side by side, methods in the order of the record within each; the same bytes for the same record."""
+def _figure(
+    found: Mapping[str, Mapping[str, Sequence[float]]], levels: Sequence[str], dense: float
+) -> bytes:
+    """Levels side by side, methods in the order of the record within each; the same bytes for the
+    same record."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -108,12 +135,23 @@ def _figure(found: Mapping[str, Mapping[str, Sequence[float]]], levels: Sequence
         x = [levels.index(level) + offsets[number] for level in of]
         spread = [np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in of.values()]
         axis.errorbar(
-            x, [np.mean(values) for values in of.values()], spread, color=colour, marker=marker, markersize=7,
-            linestyle="none", capsize=4, label=label,
-        )  # fmt: skip
+            x,
+            [np.mean(values) for values in of.values()],
+            spread,
+            color=colour,
+            marker=marker,
+            markersize=7,
+            linestyle="none",
+            capsize=4,
+            label=label,
+        )
     axis.axhline(dense, color="black", linewidth=0.9, linestyle="--", label="dense")
     axis.set_xticks(range(len(levels)), levels)
-    axis.set(yscale="log", xlabel="removed from the linears inside the blocks", ylabel="perplexity (log scale)")
+    axis.set(
+        yscale="log",
+        xlabel="removed from the linears inside the blocks",
+        ylabel="perplexity (log scale)",
+    )
     axis.grid(visible=True, axis="y", which="both", alpha=0.25)
     axis.legend(ncols=2, fontsize="small")
     file = io.BytesIO()

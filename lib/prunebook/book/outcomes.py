@@ -9,7 +9,8 @@ from ..render import human_bytes
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a notebook failed: `cell 5` or, in a page, `line 42` of the source, the cell's first line, the error.
+    """Where a notebook failed: `cell 5` or, in a page, `line 42` of the source, the cell's first
+    line, the error.
 
     `where` and `line` are empty where the process ended without a word.
     """

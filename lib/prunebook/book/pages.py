@@ -1,4 +1,5 @@
-"""The text of pages on its way into the site: lists of papers at their markers, links, the state of a page's code."""
+"""The text of pages on its way into the site: lists of papers at their markers, links, the state of
+a page's code."""
 
 import html
 import posixpath
@@ -17,7 +18,8 @@ from .executions import Execution
 from .published import PublishedPage
 from .text_notebooks import front_matter
 
-# what front matter may set: other settings of MyST could have a build run code, or load it into Sphinx
+# what front matter may set: other settings of MyST could have a build run code, or load it into
+# Sphinx
 _SETTINGS = {"file_format", "html_theme.sidebar_secondary.remove", "jupytext", "kernelspec"}
 _MARKER = re.compile(r"<!--\s*papers:\s*(.*?)\s*-->")
 _NO_PAPER = "No paper of the book carries this tag yet."
@@ -34,23 +36,37 @@ def check_sources(folder: Path) -> None:
     """Refuse sources under `folder` that could have the build itself run something.
 
     Raises:
-        UserError: a page that is not Markdown, or whose front matter sets what it may not or cannot be read.
+        UserError: a page that is not Markdown, or whose front matter sets what it may not or cannot
+            be read.
     """
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".md", ".ipynb", ".rst")):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.suffix in (".md", ".ipynb", ".rst")
+    ):
         name = path.relative_to(folder).as_posix()
         if path.suffix != ".md":
             raise UserError(f"{name}: is {path.suffix}; a page of text must be Markdown, .md")
         settings = front_matter(path, name)
-        opening = path.read_text(encoding="utf-8").removeprefix("\ufeff").partition("\n")[0].rstrip()
+        opening = (
+            path.read_text(encoding="utf-8").removeprefix("\ufeff").partition("\n")[0].rstrip()
+        )
         if opening.startswith("---") and not settings:
-            raise UserError(f"{name}: begins with {opening!r}, which opens no front matter that can be read")
+            raise UserError(
+                f"{name}: begins with {opening!r}, which opens no front matter that can be read"
+            )
         for key in settings:
             if key not in _SETTINGS:
-                raise UserError(f"{name}: the front matter sets {key!r}; allowed: {', '.join(sorted(_SETTINGS))}")
+                raise UserError(
+                    f"{name}: the front "
+                    f"matter sets "
+                    f"{key!r}; "
+                    f"allowed: "
+                    f"{', '.join(sorted(_SETTINGS))}"
+                )
 
 
 def fill_papers(text: str, page: str, papers: Sequence[Paper]) -> str:
-    """`text` with each line `<!-- papers: type-unstructured -->` replaced by the list of papers with that tag.
+    """`text` with each line `<!-- papers: type-unstructured -->` replaced by the list of papers
+    with that tag.
 
     Args:
         page: the page's path in the site, as `concepts/types.md`.
@@ -58,7 +74,11 @@ def fill_papers(text: str, page: str, papers: Sequence[Paper]) -> str:
     Raises:
         UserError: an anchor that belongs to no tag.
     """
-    tags = {concept_anchor(facet, value): (facet, value) for facet, values in VOCABULARY.items() for value in values}
+    tags = {
+        concept_anchor(facet, value): (facet, value)
+        for facet, values in VOCABULARY.items()
+        for value in values
+    }
 
     def fill(line: str) -> str:
         marker = _MARKER.fullmatch(line.strip())
@@ -89,7 +109,8 @@ def name_papers(contents: str, papers: Sequence[Paper]) -> str:
 
 
 def adapt_links(text: str, page: str, notebooks: Collection[str]) -> str:
-    """`text` with links to the `.md` of pages that are notebooks in the site leading to their `.ipynb`.
+    """`text` with links to the `.md` of pages that are notebooks in the site leading to their
+    `.ipynb`.
 
     Args:
         page: the page's path in the site, as `papers/wanda.ipynb`.
@@ -148,7 +169,8 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
         if fence is None:
             yield line, not code
             continue
-        marks, info = fence["marks"], fence["info"].strip()
+        marks = fence["marks"]
+        info = fence["info"].strip()
         if fences and not info and marks.startswith(fences[-1][0]):
             fences.pop()
         elif not code:

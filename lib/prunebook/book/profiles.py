@@ -16,7 +16,8 @@ _FILE = "papers/profiles.yml"
 
 
 def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Profile -> `default` or a notebook's name -> parameters, in the file's order: the later, the larger.
+    """Profile -> `default` or a notebook's name -> parameters, in the file's order: the later, the
+    larger.
 
     Raises:
         UserError: the file cannot be read or is not of this form.
@@ -37,7 +38,9 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
                 raise UserError(f"{_FILE}: {name}.{group} must be a mapping of parameter -> value")
             for key, value in values.items():
                 if not isinstance(value, (str, int, float, list, type(None))):
-                    raise UserError(f"{_FILE}: {name}.{group}.{key} must be a text, number, bool or list")
+                    raise UserError(
+                        f"{_FILE}: {name}.{group}.{key} must be a text, number, bool or list"
+                    )
     return profiles
 
 
@@ -48,20 +51,32 @@ def _read(path: Path, size: int, changed: int) -> Any:
 
 
 def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]) -> dict[str, Any]:
-    """The parameters of one notebook: the profile's defaults, overridden by what it has for this name.
+    """The parameters of one notebook: the profile's defaults, overridden by what it has for this
+    name.
 
     Args:
         name: a paper's slug, or a page's name, as `concepts/evaluation`.
         assigned: the parameters that the notebook has; other defaults are left out.
     Raises:
-        UserError: an unknown profile, one that gives the notebook a parameter it does not have, or as `load_profiles`.
+        UserError: an unknown profile, one that gives the notebook a parameter it does not have, or
+            as `load_profiles`.
     """
     profiles = load_profiles(root)
     if profile not in profiles:
         raise UserError(f"unknown profile {profile!r}; allowed: {', '.join(profiles)}")
-    default, own = profiles[profile]["default"], profiles[profile].get(name, {})
+    default = profiles[profile]["default"]
+    own = profiles[profile].get(name, {})
     for key in own:
         if key not in assigned:
-            allowed = ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
-            raise UserError(f"{_FILE}: {profile}.{name}.{key} is no parameter of the notebook; allowed: {allowed}")
+            allowed = (
+                ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
+            )
+            raise UserError(
+                f"{_FILE}: "
+                f"{profile}.{name}.{key} "
+                f"is no "
+                f"parameter of "
+                f"the notebook; "
+                f"allowed: {allowed}"
+            )
     return {key: value for key, value in {**default, **own}.items() if key in assigned}

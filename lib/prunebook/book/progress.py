@@ -1,4 +1,5 @@
-"""What a run shows while it goes on: which page of how many, its cell, elapsed and expected time."""
+"""What a run shows while it goes on: which page of how many, its cell, elapsed and expected
+time."""
 
 import contextlib
 import json
@@ -17,7 +18,8 @@ _MEASURED = "benchmarks/results/pages-cpu.json"
 
 
 def measured_durations(root: Path, profile: str) -> dict[str, float]:
-    """Page -> seconds, from the record that `benchmarks/pages.py` wrote; empty without one of the profile.
+    """Page -> seconds, from the record that `benchmarks/pages.py` wrote; empty without one of the
+    profile.
 
     Raises:
         UserError: the record cannot be read.
@@ -44,7 +46,8 @@ class _Page:
 
 
 class Progress:
-    """The state of a run: one line that is drawn anew on a terminal, a line for each event elsewhere.
+    """The state of a run: one line that is drawn anew on a terminal, a line for each event
+    elsewhere.
 
     Args:
         cells: page -> its number of cells, of all that may run, in their order.
@@ -85,7 +88,9 @@ class Progress:
             position = self._ended + len(self._running) + 1
             self._running[name] = _Page(position, self._cells[name], time.perf_counter())
             if not self._terminal:
-                about = f", about {duration(self._expected[name])}" if name in self._expected else ""
+                about = (
+                    f", about {duration(self._expected[name])}" if name in self._expected else ""
+                )
                 print(f"[{position}/{len(self._cells)}] {name}: running{about}", flush=True)
 
     def cell(self, name: str, done: int) -> None:
@@ -109,7 +114,8 @@ class Progress:
                 print(f"{line} ({self._times()})", flush=True)
 
     def line(self) -> str:
-        """The line of a terminal: the pages that run with their cells, then the times of the run."""
+        """The line of a terminal: the pages that run with their cells, then the times of the
+        run."""
         now = time.perf_counter()
         parts = []
         for name, page in self._running.items():
@@ -128,13 +134,15 @@ class Progress:
         return elapsed if left is None else f"{elapsed}, about {duration(left)} left"
 
     def _left(self) -> float | None:
-        """Expected seconds until the end; None where a page that is to come has never been timed."""
+        """Expected seconds until the end; None where a page that is to come has never been
+        timed."""
         if any(name not in self._expected for name in (*self._waiting, *self._running)):
             return None
         now = time.perf_counter()
         waiting = sum(self._expected[name] for name in self._waiting)
         running = sum(
-            max(self._expected[name] - (now - page.began), 0) for name, page in self._running.items()
+            max(self._expected[name] - (now - page.began), 0)
+            for name, page in self._running.items()
         )
         return (waiting + running) / self._jobs
 
@@ -146,4 +154,3 @@ class Progress:
     def _write(self, text: str) -> None:
         """Replace the terminal's current line."""
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-

@@ -1,4 +1,5 @@
-"""What the book publishes: each paper with its notebook, claims and results, and each page with code cells."""
+"""What the book publishes: each paper with its notebook, claims and results, and each page with
+code cells."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from .verdicts import shown_claims, with_verdicts
 class Published:
     """A paper and its notebook: executed, or as in the sources where `execution` is None.
 
-    `current` is False where the notebook, the library or the profile has changed since the execution. `claims` have
-    the verdicts that pages show; `results` are the tables of the execution. `record` is the recorded run that verdicts
-    come from where the execution judges nothing or is missing.
+    `current` is False where the notebook, the library or the profile has changed since the
+    execution. `claims` have the verdicts that pages show; `results` are the tables of the
+    execution. `record` is the recorded run that verdicts come from where the execution judges
+    nothing or is missing.
     """
 
     paper: Paper
@@ -54,7 +56,8 @@ class Published:
 
 @dataclass(frozen=True)
 class PublishedPage:
-    """A page of `concepts/` that is a text notebook: its name, its front matter, the rest as in `Published`."""
+    """A page of `concepts/` that is a text notebook: its name, its front matter, the rest as in
+    `Published`."""
 
     name: str
     settings: dict[str, Any]
@@ -115,7 +118,9 @@ def _latest(root: Path, runnable: Runnable) -> tuple[nbformat.NotebookNode, Exec
 
 def _bundles(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
     """The outputs of the notebook that have data: MIME type -> content."""
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    outputs = [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
     return [output.data for output in outputs if "data" in output]
 
 

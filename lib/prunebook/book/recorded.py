@@ -11,12 +11,14 @@ from ..errors import UserError
 from ..files import write_atomic
 from .profiles import QUICK, load_profiles
 
-_KIND, _VERSION = "prunebook-runs", 1
+_KIND = "prunebook-runs"
+_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one notebook measured: the paper, the profile, and its tables and claims as their outputs hold them."""
+    """What one notebook measured: the paper, the profile, and its tables and claims as their
+    outputs hold them."""
 
     slug: str
     short: str
@@ -40,31 +42,54 @@ def check_recordable(profile: str) -> None:
         UserError: it is that one.
     """
     if profile == QUICK:
-        raise UserError(f"a run of profile {QUICK!r} judges nothing and is not recorded; use --profile book or full")
+        raise UserError(
+            f"a run of profile {QUICK!r} "
+            f"judges nothing and "
+            f"is not "
+            f"recorded; use "
+            f"--profile "
+            f"book or full"
+        )
 
 
 def record_runs(root: Path, papers: Sequence, profile: str) -> Path:
-    """Write what the notebooks measured under `profile` to `benchmarks/results/runs-<profile>-<device>.json`.
+    """Write what the notebooks measured under `profile` to
+    `benchmarks/results/runs-<profile>-<device>.json`.
 
     Args:
         papers: the papers as `read_published` gives them.
 
     Raises:
-        UserError: as `check_recordable`, no notebook has an up-to-date run under the profile, or the file cannot
-            be written.
+        UserError: as `check_recordable`, no notebook has an up-to-date run under the profile, or
+            the file cannot be written.
     """
     check_recordable(profile)
     runs = [
-        Run(published.paper.slug, published.paper.record.short, profile, published.results, published.claims)
+        Run(
+            published.paper.slug,
+            published.paper.record.short,
+            profile,
+            published.results,
+            published.claims,
+        )
         for published in papers
         if published.current and published.execution.profile == profile and published.results
     ]
     if not runs:
-        raise UserError(f"no up-to-date run under profile {profile!r}; run `prunebook run --profile {profile}` first")
+        raise UserError(
+            f"no up-to-date run under "
+            f"profile "
+            f"{profile!r}; "
+            f"run `prunebook run "
+            f"--profile "
+            f"{profile}` first"
+        )
     device = runs[0].results[0]["protocol"].get("device", "device")
     name = re.sub("[^a-z0-9]+", "-", f"runs-{profile}-{device}".lower()).strip("-")
     content = {"kind": _KIND, "version": _VERSION, "runs": [asdict(run) for run in runs]}
-    return write_atomic(root / "benchmarks" / "results" / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    return write_atomic(
+        root / "benchmarks" / "results" / f"{name}.json", json.dumps(content, indent=1) + "\n"
+    )
 
 
 def read_runs(root: Path) -> list[Run]:
@@ -79,15 +104,23 @@ def read_runs(root: Path) -> list[Run]:
             content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict) and content.get("kind") == _KIND:
                 if content["version"] != _VERSION:
-                    raise UserError(f"benchmarks/results/{path.name}: version {content['version']} is not {_VERSION}")
+                    raise UserError(
+                        f"benchmarks/results/{path.name}: "
+                        f"version "
+                        f"{content['version']} "
+                        f"is not {_VERSION}"
+                    )
                 runs += [Run(**run) for run in content["runs"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"benchmarks/results/{path.name} is no readable record: {error}") from error
+            raise UserError(
+                f"benchmarks/results/{path.name} is no readable record: {error}"
+            ) from error
     return runs
 
 
 def best_runs(root: Path) -> dict[str, Run]:
-    """Slug -> the recorded run whose verdicts the site shows: that of the profile which its file lists last.
+    """Slug -> the recorded run whose verdicts the site shows: that of the profile which its file
+    lists last.
 
     Raises:
         UserError: as `read_runs` and `load_profiles`.

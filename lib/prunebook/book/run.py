@@ -1,4 +1,5 @@
-"""Run notebooks: only those that changed, several at once, a failing one without harm to the others."""
+"""Run notebooks: only those that changed, several at once, a failing one without harm to the
+others."""
 
 import ast
 import os
@@ -38,22 +39,26 @@ def run_notebooks(
     since: str | None = None,
     fail_fast: bool = False,
 ) -> Summary:
-    """Execute the papers that have a method and the pages with code cells into `_build/executed/<profile>/`.
+    """Execute the papers that have a method and the pages with code cells into
+    `_build/executed/<profile>/`.
 
-    Progress and the closing table are printed. A notebook whose rerun key has not changed is left alone.
+    Progress and the closing table are printed. A notebook whose rerun key has not changed is left
+    alone.
 
     Args:
         root: the book's folder.
         names: papers' slugs and pages' names, as `concepts/evaluation`; None or none: all.
         profile: a profile of `papers/profiles.yml`.
-        jobs: notebooks at once, each in its own process, the cores shared evenly; None for `automatic_jobs`.
+        jobs: notebooks at once, each in its own process, the cores shared evenly; None for
+            `automatic_jobs`.
         force: run also what has not changed.
-        since: a revision of the book's repository; only the pages that the changes since then reach.
+        since: a revision of the book's repository; only the pages that the changes since then
+            reach.
         fail_fast: start no further notebook once one has failed.
 
     Raises:
-        UserError: an unknown name, profile or revision, fewer than one job, an unreadable notebook or profile file,
-            or the book's packages are not installed.
+        UserError: an unknown name, profile or revision, fewer than one job, an unreadable notebook
+            or profile file, or the book's packages are not installed.
     """
     versions_of("ipykernel", "papermill")
     root = Path(root).resolve()
@@ -74,7 +79,9 @@ def run_notebooks(
         waiting = {runnable: waiting[runnable] for runnable in reached}
     jobs = min(jobs or automatic_jobs(profile), max(len(waiting), 1))
     workers = Workers(
-        lambda: preloaded_modules({runnable: sources[runnable] for runnable in waiting}, parameters),
+        lambda: preloaded_modules(
+            {runnable: sources[runnable] for runnable in waiting}, parameters
+        ),
         _models_of(waiting.values()),
         _environment(jobs, profile),
         executed_folder(root, profile) / "worker.log",
@@ -99,8 +106,9 @@ def run_notebooks(
 def automatic_jobs(profile: str) -> int:
     """How many notebooks run at once where nobody says so.
 
-    One where times are judged or a GPU is shared. A quick run times nothing that counts, and two notebooks with one
-    core each end sooner than one after the other with both; it takes what cores and memory allow, four at most.
+    One where times are judged or a GPU is shared. A quick run times nothing that counts, and two
+    notebooks with one core each end sooner than one after the other with both; it takes what cores
+    and memory allow, four at most.
     """
     if profile != QUICK or Path(_NVIDIA).exists():
         return 1
@@ -129,7 +137,8 @@ def _known_durations(root: Path, profile: str, runnables: Iterable[Runnable]) ->
 
 
 def _environment(jobs: int, profile: str) -> dict[str, str]:
-    """The environment of the kernels: this library first on the path, the cores shared among the jobs."""
+    """The environment of the kernels: this library first on the path, the cores shared among the
+    jobs."""
     path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
@@ -143,7 +152,9 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
 
 def _models_of(parameters: Iterable[Mapping[str, Any]]) -> list[str]:
     """The embedded models that pages name in their parameters, as `model_name`."""
-    values = [value for given in parameters for key, value in given.items() if key.endswith("_name")]
+    values = [
+        value for given in parameters for key, value in given.items() if key.endswith("_name")
+    ]
     return [name for name in EMBEDDED if name in values]
 
 

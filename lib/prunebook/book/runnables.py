@@ -1,4 +1,5 @@
-"""What can be run: the notebooks of the papers and the pages of `concepts/` that are text notebooks."""
+"""What can be run: the notebooks of the papers and the pages of `concepts/` that are text
+notebooks."""
 
 import ast
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ class Runnable:
     """A notebook of the book.
 
     Attributes:
-        name: a paper's slug, or a page's path in the book without its ending, as `concepts/evaluation`.
+        name: a paper's slug, or a page's path in the book without its ending, as
+            `concepts/evaluation`.
         path: the source, `.ipynb` or `.md`.
         implemented: False for a paper whose method the library lacks; it is not run.
     """
@@ -38,7 +40,11 @@ class Runnable:
         Raises:
             UserError: it cannot be read.
         """
-        return read_text_notebook(self.path, f"{self.name}.md") if self.is_text else read_notebook(self.path)
+        return (
+            read_text_notebook(self.path, f"{self.name}.md")
+            if self.is_text
+            else read_notebook(self.path)
+        )
 
 
 def of_paper(paper: Paper) -> Runnable:

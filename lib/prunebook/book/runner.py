@@ -25,7 +25,8 @@ from .worker_handle import Ended, Workers
 
 @dataclass
 class Runner:
-    """Runs notebooks under one profile; on an interruption it stops the processes it has started."""
+    """Runs notebooks under one profile; on an interruption it stops the processes it has
+    started."""
 
     root: Path
     profile: str
@@ -99,7 +100,8 @@ class Runner:
         parameters: dict[str, Any],
         key: str,
     ) -> Outcome:
-        """Execute under a temporary name; a failed notebook is kept beside, with its process's log."""
+        """Execute under a temporary name; a failed notebook is kept beside, with its process's
+        log."""
         done = executed_path(self.root, self.profile, runnable.name)
         read = done.with_name(f".{done.stem}.source.ipynb")
         running = done.with_name(f".{done.stem}.running.ipynb")

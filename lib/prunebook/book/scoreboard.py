@@ -1,4 +1,5 @@
-"""The scoreboard page: every claim of every paper with its verdict, counted per paper and overall."""
+"""The scoreboard page: every claim of every paper with its verdict, counted per paper and
+overall."""
 
 import html
 from collections import Counter
@@ -39,7 +40,9 @@ def scoreboard(papers: Sequence[Published]) -> str:
 
 def _counts_table(papers: Iterable[Published]) -> str:
     """How many claims of each paper have each verdict."""
-    counted = [(published, Counter(claim["verdict"] for claim in published.claims)) for published in papers]
+    counted = [
+        (published, Counter(claim["verdict"] for claim in published.claims)) for published in papers
+    ]
     unjudged = any(counts[NOT_JUDGED] for _, counts in counted)
     shown = [verdict for verdict in VERDICTS if verdict != NOT_JUDGED or unjudged]
     words = ['<th scope="col">{} {}</th>'.format(*VERDICTS[verdict]) for verdict in shown]
@@ -55,7 +58,10 @@ def scrolling(label: str, head: str, rows: Iterable[str]) -> str:
     """A table that scrolls in its own box: the cells of its head, and whole rows."""
     return (
         f'<div class="pb-scroll" tabindex="0" role="region" aria-label="{label}">\n'
-        f'<table class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(rows) + "\n</tbody>\n"
+        f"<table "
+        f'class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody>\n"
         "</table>\n</div>"
     )
 
@@ -72,10 +78,14 @@ def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
 
 
 def _claim_row(published: Published, claim: Mapping) -> str:
-    text = {name: html.escape(" ".join(str(value).split())) for name, value in claim.items() if value}
+    text = {
+        name: html.escape(" ".join(str(value).split())) for name, value in claim.items() if value
+    }
     parts = [html.escape(protocol_line(claim["protocol"])), text.get("recorded")]
     line = "<br>".join(filter(None, parts))
-    protocol = f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>' if line else ""
+    protocol = (
+        f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>' if line else ""
+    )
     cells = [
         paper_link(published),
         verdict_html(claim["verdict"]),

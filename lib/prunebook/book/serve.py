@@ -15,7 +15,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def make_server(root: Path | str, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of `_build/html` on 127.0.0.1 that listens but does not answer yet; port 0: any free one.
+    """A server of `_build/html` on 127.0.0.1 that listens but does not answer yet; port 0: any free
+    one.
 
     Raises:
         UserError: the site has not been built, or the port is taken.
@@ -28,13 +29,17 @@ def make_server(root: Path | str, port: int) -> http.server.ThreadingHTTPServer:
         return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"port {port} cannot be used: {reason}; choose another with --port") from error
+        raise UserError(
+            f"port {port} cannot be used: {reason}; choose another with --port"
+        ) from error
 
 
 def serve(root: Path | str, port: int) -> None:
     """Serve the site until interrupted; errors as `make_server`."""
     with make_server(root, port) as server:
-        print(f"The Pruning Book: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+        print(
+            f"The Pruning Book: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True
+        )
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -41,7 +41,8 @@ def changed_since(
 
 
 def _key_then(then: Path, profile: str, runnable: Runnable, package: Path) -> str | None:
-    """The rerun key at the revision; None where its profiles or its page were none that run today."""
+    """The rerun key at the revision; None where its profiles or its page were none that run
+    today."""
     try:
         return current_key(then, profile, runnable, package)
     except (UserError, SyntaxError):

@@ -1,4 +1,5 @@
-"""What the book adds to its theme, as a Sphinx extension: scripts where they are used, feed, cards for links, 404."""
+"""What the book adds to its theme, as a Sphinx extension: scripts where they are used, feed, cards
+for links, 404."""
 
 import html
 from collections.abc import Iterator
@@ -46,13 +47,19 @@ def _not_found(app) -> Iterator[tuple[str, dict[str, str], str]]:
 
 
 def _page(app, page: str, template: str, context: dict, doctree) -> None:
-    """The feed's address, and scripts: those of formulas and tables only where used, none that starts kernels."""
+    """The feed's address, and scripts: those of formulas and tables only where used, none that
+    starts kernels."""
     feed = html.escape(context["pathto"](FEED, 1))
     context["metatags"] = context.get("metatags", "") + _FEED_LINK.format(feed)
     if page == app.config.root_doc:
         context["title"] = _LANDING  # before the book's name, which is the page's own heading
-    unused = ["thebe"] if app.env.get_domain("math").data["has_equations"].get(page) else ["thebe", "mathjax"]
-    for files in (context["script_files"], context["css_files"]):  # Sphinx's own, which it restores before each page
+    unused = (
+        ["thebe"]
+        if app.env.get_domain("math").data["has_equations"].get(page)
+        else ["thebe", "mathjax"]
+    )
+    # Sphinx's own, which it restores before each page
+    for files in (context["script_files"], context["css_files"]):
         files[:] = [file for file in files if not any(name in _all_of(file) for name in unused)]
     for mark, scripts in _SCRIPTS.items():
         if mark in context.get("body", ""):

@@ -19,8 +19,8 @@ def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[d
         run: the recorded run to take verdicts from; None where there is none.
 
     Returns:
-        The notebook's claims in their order, then those that only the record has. A verdict from the
-        record has its origin as the text `recorded`.
+        The notebook's claims in their order, then those that only the record has. A verdict from
+        the record has its origin as the text `recorded`.
     """
     if run is None:
         return [dict(claim) for claim in claims]
@@ -35,7 +35,8 @@ def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[d
 def with_verdicts(
     notebook: nbformat.NotebookNode, claims: Sequence[Mapping[str, Any]]
 ) -> nbformat.NotebookNode:
-    """A copy of an executed notebook whose boxes show `claims`; those without a box follow the last."""
+    """A copy of an executed notebook whose boxes show `claims`; those without a box follow the
+    last."""
     changed = copy.deepcopy(notebook)
     waiting = {claim["key"]: claim for claim in claims}
     last_cell = None

@@ -4,7 +4,8 @@
 of the modules to import and of the models to convert, `{"preload": [...], "models": [...]}`, which
 is done where processes are forked; then jobs, `{"job": 3, "log": ..., ...}` (see `execute`). It
 writes to standard output `{"job": 3, "started": true}`, what the jobs' processes report, each line
-marked with its job, and `{"job": 3, "ended": exit code}`. It ends, and all it has started, when its input ends.
+marked with its job, and `{"job": 3, "ended": exit code}`. It ends, and all it has started, when its
+input ends.
 
 Forking is done on Linux alone; elsewhere each notebook's process starts from nothing.
 """
@@ -38,7 +39,8 @@ _MACHINERY = ("papermill", "ipykernel.kernelapp")
 
 
 def preload(names: Iterable[str]) -> None:
-    """Import modules by name; one that cannot be imported is told, and left to the pages that use it."""
+    """Import modules by name; one that cannot be imported is told, and left to the pages that use
+    it."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for name in (*names, *_MACHINERY):
         _preload_one(name)
@@ -46,7 +48,8 @@ def preload(names: Iterable[str]) -> None:
         if name in sys.modules:
             for module in later:
                 _preload_one(module)
-    graph = source_graph()  # parsed once for all pages, whose trials are told by the code they reach
+    # parsed once for all pages, whose trials are told by the code they reach
+    graph = source_graph()
     graph.reach_of(graph.files)
     gc.collect()
     gc.freeze()  # so that no collection in a forked process touches, and copies, these pages
@@ -60,8 +63,9 @@ def _preload_one(name: str) -> None:
 
 
 def prepare(models: Sequence[str]) -> None:
-    """Convert embedded models into the user's cache, in a process of its own: what computes with threads cannot fork
-    afterwards. What fails is told, and left to the pages that load the model. It ends early where the input ends."""
+    """Convert embedded models into the user's cache, in a process of its own: what computes with
+    threads cannot fork afterwards. What fails is told, and left to the pages that load the model.
+    It ends early where the input ends."""
     if not models:
         return
     pid = os.fork()
@@ -84,14 +88,18 @@ def prepare(models: Sequence[str]) -> None:
 
 
 def _wait_while_there_is_input(pid: int) -> None:
-    """Wait for the end of a process; kill it where the other end of standard input is closed before that."""
+    """Wait for the end of a process; kill it where the other end of standard input is closed before
+    that."""
     hung_up = select.poll()
     hung_up.register(0, 0)  # no event is asked for: a hang-up is always told
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             if os.waitstatus_to_exitcode(status):
-                print("a model could not be prepared; the pages that load it will say why", file=sys.stderr)
+                print(
+                    "a model could not be prepared; the pages that load it will say why",
+                    file=sys.stderr,
+                )
             return
         if hung_up.poll(200):
             os.kill(pid, signal.SIGKILL)

@@ -18,7 +18,8 @@ from ..source_graph import source_signature
 
 @dataclass(frozen=True)
 class Ended:
-    """How a notebook's process ended: its exit code, what it said of a failure, its kernel's memory.
+    """How a notebook's process ended: its exit code, what it said of a failure, its kernel's
+    memory.
 
     `code` is negative for a signal, and None where the worker died first; `peak_memory` is the
     largest resident size in bytes, None where it is not known; `seconds` are those since the

@@ -1,14 +1,17 @@
-"""KV-cache pruning: caches that hold a budget of tokens, for plain `model.generate(ids, past_key_values=cache)`.
+"""KV-cache pruning: caches that hold a budget of tokens, for plain `model.generate(ids,
+past_key_values=cache)`.
 
-A cache is given the new keys and values before attention and never sees the queries, yet heavy hitters are what the
-queries look at. So the first cache constructed puts a wrapper before transformers' `sdpa` attention (attention.py). The
-key tensor that a cache returns carries its layer; the wrapper hands the queries of such keys to that layer, and passes
-every other call on unchanged. The model needs no preparation and no hooks, any number of caches can be alive at once,
-and queries come as the model made them, after its rotary embedding and norms: recomputing them would need code for
-each architecture. A cache whose keys no wrapper receives (`eager`, flash attention) refuses to go on.
+A cache is given the new keys and values before attention and never sees the queries, yet heavy
+hitters are what the queries look at. So the first cache constructed puts a wrapper before
+transformers' `sdpa` attention (attention.py). The key tensor that a cache returns carries its
+layer; the wrapper hands the queries of such keys to that layer, and passes every other call on
+unchanged. The model needs no preparation and no hooks, any number of caches can be alive at once,
+and queries come as the model made them, after its rotary embedding and norms: recomputing them
+would need code for each architecture. A cache whose keys no wrapper receives (`eager`, flash
+attention) refuses to go on.
 
-In the prompt phase attention is the model's own. In decoding the layer computes it over its slots, where it has the
-weights anyway.
+In the prompt phase attention is the model's own. In decoding the layer computes it over its slots,
+where it has the weights anyway.
 """
 
 from .baselines import RandomCache, WindowCache
@@ -25,6 +28,18 @@ REGISTRY = {
 }
 
 __all__ = [
-    "REGISTRY", "CacheComparison", "H2OCache", "KeyformerCache", "RandomCache", "Recall", "Steps", "WindowCache",
-    "compare", "held_positions", "measure", "perplexity", "recall", "time_steps",
-]  # fmt: skip
+    "REGISTRY",
+    "CacheComparison",
+    "H2OCache",
+    "KeyformerCache",
+    "RandomCache",
+    "Recall",
+    "Steps",
+    "WindowCache",
+    "compare",
+    "held_positions",
+    "measure",
+    "perplexity",
+    "recall",
+    "time_steps",
+]

@@ -12,7 +12,8 @@ ALLOWED = "use a decoder model with full causal attention, loaded with attn_impl
 
 
 def install() -> None:
-    """Put the wrapper before `sdpa` unless it is there already; other implementations keep their entries."""
+    """Put the wrapper before `sdpa` unless it is there already; other implementations keep their
+    entries."""
     plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
     if getattr(plain, "sees_pruned_layers", False):
         return
@@ -38,21 +39,31 @@ def install() -> None:
 
 
 def real_tokens(mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor:
-    """Which of the new tokens are no padding, bool `[batch, new]`: what the last query may see of them.
+    """Which of the new tokens are no padding, bool `[batch, new]`: what the last query may see of
+    them.
 
     Args:
-        mask: None or bool `[batch, 1, new, all tokens seen]`. query: `[batch, heads, new, width]`.
+        mask: None or bool `[batch, 1, new, all tokens seen]`.
+        query: `[batch, heads, new, width]`.
     """
     batch, _, new, _ = query.shape
     if mask is None:
         return torch.ones(batch, new, dtype=torch.bool, device=query.device)
     if mask.dtype != torch.bool:
-        raise UserError(f"an attention mask of {mask.dtype} cannot be pruned; use a 2-D mask of 0 and 1, or none")
+        raise UserError(
+            f"an attention mask of "
+            f"{mask.dtype} "
+            f"cannot be "
+            f"pruned; use "
+            f"a 2-D mask "
+            f"of 0 and 1, or none"
+        )
     return mask[:, 0, -1, -new:].expand(batch, new)
 
 
 def _check(module, options: dict) -> None:
-    """Raise a `UserError` for attention whose weights are not the softmax over all earlier tokens."""
+    """Raise a `UserError` for attention whose weights are not the softmax over all earlier
+    tokens."""
     types = getattr(module.config, "layer_types", None)
     kind = types[module.layer_idx] if types else "full_attention"
     names = ("sliding_window", "softcap", "position_bias", "s_aux")
@@ -60,10 +71,24 @@ def _check(module, options: dict) -> None:
     if not getattr(module, "is_causal", True):
         special.append("encoder attention")
     if special or kind != "full_attention":
-        raise UserError(f"{type(module).__name__} uses {(special or [kind])[0]}, which cannot be pruned; {ALLOWED}")
+        raise UserError(
+            f"{type(module).__name__} uses "
+            f"{(special or [kind])[0]}, "
+            f"which cannot be "
+            f"pruned; {ALLOWED}"
+        )
 
 
 def _check_causal(mask: torch.Tensor | None, valid: torch.Tensor) -> None:
-    """Raise a `UserError` unless each token of the prompt sees all earlier real ones: chunks or packed documents."""
-    if mask is not None and not torch.equal(mask[:, 0].sum(-1).expand(valid.shape), valid.cumsum(1)):
-        raise UserError(f"this attention mask is not causal over the whole prompt and cannot be pruned; {ALLOWED}")
+    """Raise a `UserError` unless each token of the prompt sees all earlier real ones: chunks or
+    packed documents."""
+    if mask is not None and not torch.equal(
+        mask[:, 0].sum(-1).expand(valid.shape), valid.cumsum(1)
+    ):
+        raise UserError(
+            f"this attention mask is "
+            f"not causal over the "
+            f"whole prompt "
+            f"and cannot "
+            f"be pruned; {ALLOWED}"
+        )

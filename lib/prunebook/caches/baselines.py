@@ -1,4 +1,5 @@
-"""What scores are compared with: the newest tokens alone, with the first few, or with a random sample of the others."""
+"""What scores are compared with: the newest tokens alone, with the first few, or with a random
+sample of the others."""
 
 from functools import partial
 
@@ -14,11 +15,13 @@ from .layer import Plan, PrunedLayer
 class WindowCache(Cache):
     """The newest tokens alone ("local" in H2O), or beside the first few, the attention sinks.
 
-    With sinks these are the tokens that StreamingLLM keeps (Xiao et al., ICLR 2024, arXiv 2309.17453, section 3.2), but
-    at their original positions, where it counts positions within the cache.
+    With sinks these are the tokens that StreamingLLM keeps (Xiao et al., ICLR 2024, arXiv
+    2309.17453, section 3.2), but at their original positions, where it counts positions within the
+    cache.
 
     Args:
-        budget: as for `H2OCache`. sinks: of the budget, the first tokens of the text that stay; StreamingLLM has 4.
+        budget: as for `H2OCache`.
+        sinks: of the budget, the first tokens of the text that stay; StreamingLLM has 4.
 
     Raises:
         UserError: an impossible option; in use, a model whose attention cannot be pruned.
@@ -33,10 +36,12 @@ class WindowCache(Cache):
 
 
 class RandomCache(Cache):
-    """Scores are random: the newest tokens, and at any time a uniform sample of all earlier ones, each KV head its own.
+    """Scores are random: the newest tokens, and at any time a uniform sample of all earlier ones,
+    each KV head its own.
 
     Args:
-        budget, recent: as for `H2OCache`. seed: of the sample.
+        budget, recent: as for `H2OCache`.
+        seed: of the sample.
 
     Raises:
         UserError: an impossible option; in use, a model whose attention cannot be pruned.

@@ -13,10 +13,10 @@ class Budget:
     """The budget of one KV head in one layer.
 
     Args:
-        total: a fraction in (0, 1] of the prompt's tokens, rounded down; 1.0 keeps every token, generated ones too. Or
-            a whole number of tokens.
-        recent: of the total, the newest tokens: a fraction in [0, 1], rounded down, or a whole number. The newest token
-            itself always stays, so that 0 is one token.
+        total: a fraction in (0, 1] of the prompt's tokens, rounded down; 1.0 keeps every token,
+            generated ones too. Or a whole number of tokens.
+        recent: of the total, the newest tokens: a fraction in [0, 1], rounded down, or a whole
+            number. The newest token itself always stays, so that 0 is one token.
         sinks: of the total, the first tokens, which are to stay.
 
     Raises:
@@ -31,13 +31,15 @@ class Budget:
         fraction = isinstance(self.total, float) and 0 < self.total <= 1
         if not fraction and not (is_whole(self.total) and self.total >= 1):
             raise UserError(
-                f"budget {self.total!r} is not allowed; use a fraction of the prompt in (0, 1], as 0.2, or a whole "
+                f"budget {self.total!r} is not allowed; use a fraction of the prompt in (0, 1], "
+                f"as 0.2, or a whole "
                 "number of tokens >= 1, as 256"
             )
         share = isinstance(self.recent, float) and 0 <= self.recent <= 1
         if not share and not (is_whole(self.recent) and self.recent >= 0):
             raise UserError(
-                f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, 1], as 0.5, or a whole "
+                f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, "
+                f"1], as 0.5, or a whole "
                 "number of tokens >= 0, as 32"
             )
         check_whole("sinks", self.sinks, 0)
@@ -45,17 +47,20 @@ class Budget:
             self._check_room(self.total)
 
     def tokens(self, prompt: int) -> tuple[int, int]:
-        """`(k, k_r)`: all tokens that may stay, and the newest among them, for a prompt of so many tokens.
+        """`(k, k_r)`: all tokens that may stay, and the newest among them, for a prompt of so many
+        tokens.
 
         Raises:
-            UserError: the fraction of this prompt is less than one token, or the recent window or the sinks do not fit.
+            UserError: the fraction of this prompt is less than one token, or the recent window or
+                the sinks do not fit.
         """
         total = self.total
         if isinstance(total, float):
             total = UNLIMITED if total == 1 else int(prompt * total + 1e-9)
             if total < 1:
                 raise UserError(
-                    f"budget {self.total} of a prompt of {prompt} tokens is less than one token; use a larger fraction "
+                    f"budget {self.total} of a prompt of {prompt} tokens is less than one "
+                    f"token; use a larger fraction "
                     "or a whole number of tokens"
                 )
         self._check_room(total)
@@ -64,9 +69,16 @@ class Budget:
 
     def _check_room(self, total: int) -> None:
         if self.sinks >= total:
-            raise UserError(f"sinks {self.sinks} leave no room in a budget of {total} tokens; use at most {total - 1}")
+            raise UserError(
+                f"sinks {self.sinks} leave "
+                f"no room in a budget "
+                f"of {total} tokens; "
+                f"use at most "
+                f"{total - 1}"
+            )
         if is_whole(self.recent) and self.recent > total:
             raise UserError(
-                f"recent {self.recent} is larger than the budget of {total} tokens; use at most {total}, or a fraction "
+                f"recent {self.recent} is larger than the budget of {total} tokens; use at most "
+                f"{total}, or a fraction "
                 "of the budget, as 0.5"
             )

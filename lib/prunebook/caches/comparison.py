@@ -21,8 +21,9 @@ Factory = Callable[[], Cache]
 
 @dataclass(frozen=True)
 class CacheTrial:
-    """One cache measured. `kind`: its class. `seed`: None unless its label has several draws. `held_bytes` of keys and
-    values, of one window at the end; its last token is predicted, not read."""
+    """One cache measured. `kind`: its class. `seed`: None unless its label has several draws.
+    `held_bytes` of keys and values, of one window at the end; its last token is predicted, not
+    read."""
 
     label: str
     kind: str
@@ -40,7 +41,8 @@ class CacheComparison:
     protocol: dict
 
     def nll(self, label: str) -> np.ndarray:
-        """Mean NLL of each window in nats `[seeds, windows]`; a cache without draws has the same row for every seed.
+        """Mean NLL of each window in nats `[seeds, windows]`; a cache without draws has the same
+        row for every seed.
 
         Raises:
             UserError: a label that was not measured.
@@ -60,30 +62,40 @@ class CacheComparison:
         """A result row a trial."""
         return [
             {
-                "method": trial.kind, "label": trial.label, "seed": trial.seed,
-                "perplexity": trial.measurement.perplexity, "kv_cache_bytes": trial.held_bytes,
+                "method": trial.kind,
+                "label": trial.label,
+                "seed": trial.seed,
+                "perplexity": trial.measurement.perplexity,
+                "kv_cache_bytes": trial.held_bytes,
             }
             for trial in self.trials
-        ]  # fmt: skip
+        ]
 
 
 def compare(
-    model, caches: Mapping[str, Factory | Sequence[Factory]], tokens: torch.Tensor, *, prompt: int,
+    model,
+    caches: Mapping[str, Factory | Sequence[Factory]],
+    tokens: torch.Tensor,
+    *,
+    prompt: int,
     progress: bool = True,
-) -> CacheComparison:  # fmt: skip
+) -> CacheComparison:
     """Read the same windows with the plain cache and with each other one; see `measure`.
 
     Args:
-        caches: label -> what makes a new cache, as `lambda: H2OCache(0.2)`; or several such, one a draw of its noise.
-            "full cache" is the plain one's.
-        tokens: int64 `[n, length]`. prompt: tokens of each window that are read first.
+        caches: label -> what makes a new cache, as `lambda: H2OCache(0.2)`; or several such, one a
+            draw of its noise. "full cache" is the plain one's.
+        tokens: int64 `[n, length]`.
+        prompt: tokens of each window that are read first.
 
     Raises:
-        UserError: a label that is taken, unequal numbers of draws, bad tokens or prompt, or a model that a cache
-            refuses.
+        UserError: a label that is taken, unequal numbers of draws, bad tokens or prompt, or a model
+            that a cache refuses.
     """
     if PLAIN in caches:
-        raise UserError(f"label {PLAIN!r} is the plain cache's, which is measured in any case; use another")
+        raise UserError(
+            f"label {PLAIN!r} is the plain cache's, which is measured in any case; use another"
+        )
     every = {PLAIN: DynamicCache, **caches}
     makers = {label: [made] if callable(made) else list(made) for label, made in every.items()}
     counts = {label: len(draws) for label, draws in makers.items() if len(draws) != 1}
@@ -106,7 +118,11 @@ def compare(
         "model": getattr(model, "prunebook_source", model.config.name_or_path),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(model.device),
-        "evaluation": f"{len(tokens)} x {prompt} tokens of prompt, then {predicted} predicted one after the other",
+        "evaluation": f"{len(tokens)} x {prompt} "
+        f"tokens of prompt, "
+        f"then {predicted} "
+        f"predicted "
+        f"one after the other",
         "seeds": max(map(len, makers.values())),
     }
     return CacheComparison(trials, protocol["seeds"], protocol)
@@ -129,8 +145,9 @@ class _Last:
 
 @dataclass(frozen=True)
 class Steps:
-    """Decoding steps of one cache: `seconds` of each, and `held_bytes` of keys and values, of the whole batch, after
-    each, both `[steps]`; and `prompt_seconds` before them. Times are None if other work disturbed them."""
+    """Decoding steps of one cache: `seconds` of each, and `held_bytes` of keys and values, of the
+    whole batch, after each, both `[steps]`; and `prompt_seconds` before them. Times are None if
+    other work disturbed them."""
 
     prompt_seconds: float | None
     seconds: np.ndarray | None
@@ -143,12 +160,16 @@ class Steps:
 
 
 @torch.no_grad()
-def time_steps(model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, prompt: int) -> dict[str, Steps]:
-    """Time decoding after a prompt, one step of each cache in turn. Prompts and steps are watched apart; where other
-    work disturbed either, nothing is timed.
+def time_steps(
+    model, caches: Mapping[str, Factory], tokens: torch.Tensor, *, prompt: int
+) -> dict[str, Steps]:
+    """Time decoding after a prompt, one step of each cache in turn. Prompts and steps are watched
+    apart; where other work disturbed either, nothing is timed.
 
     Args:
-        caches: label -> what makes a new cache. tokens: int64 `[n, length]`, decoded together. prompt: tokens read
+        caches: label -> what makes a new cache.
+        tokens: int64 `[n, length]`, decoded together.
+        prompt: tokens read
             first; the others are the steps, the first of which warms up and is not counted.
 
     Raises:

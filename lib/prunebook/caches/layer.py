@@ -21,11 +21,15 @@ _GROWTH = 64  # slots added at once while the budget is not reached
 class Plan:
     """What the layers of one cache share.
 
-    budget: of every row, layer and KV head. mass: each query adds its attention weights to the scores of the keys it
-    sees. perturb: `(layer, queries, steps)` to the perturbation of logits before these weights, from the positions of
-    queries `[batch or 1, n]` and the tokens read after the prompt `[batch]`; None for none, as it must be without mass.
-    start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with, `[batch, kv heads or 1,
-    n]`, None for 0. average: tokens are compared by their score divided by the number of queries that saw them.
+    budget: of every row, layer and KV head.
+    mass: each query adds its attention weights to the scores of the keys it
+    sees.
+    perturb: `(layer, queries, steps)` to the perturbation of logits before these weights, from the
+    positions of queries `[batch or 1, n]` and the tokens read after the prompt `[batch]`; None for
+    none, as it must be without mass.
+    start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with,
+    `[batch, kv heads or 1, n]`, None for 0.
+    average: tokens are compared by their score divided by the number of queries that saw them.
     waiting: keys were given to attention that has not come back with its queries.
     """
 
@@ -43,16 +47,18 @@ class Plan:
 
 
 class PrunedLayer(CacheLayerMixin):
-    """Slots of keys and values `[batch, kv heads, slots, width]`, never more than the budget and one.
+    """Slots of keys and values `[batch, kv heads, slots, width]`, never more than the budget and
+    one.
 
-    The first forward pass is the prompt: of its tokens the newest `k_r` stay and the best `k - k_r` of the others. Each
-    later token takes an empty slot and attends to all that are held; where a row then holds more than k tokens, the one
-    with the lowest score outside the newest `k_r` leaves, of equal scores the earliest. Rotary positions are the
-    original ones. The order of slots means nothing to the softmax, so a slot is overwritten in place.
+    The first forward pass is the prompt: of its tokens the newest `k_r` stay and the best `k - k_r`
+    of the others. Each later token takes an empty slot and attends to all that are held; where a
+    row then holds more than k tokens, the one with the lowest score outside the newest `k_r`
+    leaves, of equal scores the earliest. Rotary positions are the original ones. The order of slots
+    means nothing to the softmax, so a slot is overwritten in place.
 
-    positions: int64 `[batch, kv heads, slots]`, of a row's own tokens without padding; -1 is an empty slot. scores: of
-    the same shape. length, prompt, total, recent: int64 `[batch]`, tokens read, tokens of the prompt, k and k_r: each
-    row has its own budget.
+    positions: int64 `[batch, kv heads, slots]`, of a row's own tokens without padding; -1 is an
+    empty slot. scores: of the same shape. length, prompt, total, recent: int64 `[batch]`, tokens
+    read, tokens of the prompt, k and k_r: each row has its own budget.
     """
 
     supports_early_init = False
@@ -64,50 +70,68 @@ class PrunedLayer(CacheLayerMixin):
         self._forget()
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        """The new keys and values as they are, marked with this layer: `attention.install` takes it from there.
+        """The new keys and values as they are, marked with this layer: `attention.install` takes it
+        from there.
 
         Raises:
             UserError: the attention that got the last keys did not come back with its queries.
         """
         if self.plan.waiting:
             self.plan.waiting = False  # the cache may go on with another model
-            raise UserError(f"this model's attention does not show its queries to the cache; {ALLOWED}")
+            raise UserError(
+                f"this model's attention does not show its queries to the cache; {ALLOWED}"
+            )
         self.plan.waiting = True
         setattr(key_states, OWNER, self)
         return key_states, value_states
 
     @torch.no_grad()
-    def read_prompt(self, query, keys, values, valid: torch.Tensor, scaling: float, index: int) -> None:
+    def read_prompt(
+        self, query, keys, values, valid: torch.Tensor, scaling: float, index: int
+    ) -> None:
         """Score the prompt's tokens and keep a budget of them.
 
         Args:
-            query, keys, values: `[batch, heads, n, width]`, after the rotary embedding. valid: bool `[batch, n]`, no
-                padding. index: of this layer.
+            query, keys, values: `[batch, heads, n, width]`, after the rotary embedding.
+            valid: bool `[batch, n]`, no
+                padding.
+            index: of this layer.
         """
         batch, kv_heads, n, _ = keys.shape
         positions = (valid.cumsum(1) - 1).masked_fill_(~valid, -1)
-        self.index, self.dtype, self.device = index, torch.promote_types(keys.dtype, torch.float32), keys.device
+        self.index = index
+        self.dtype = torch.promote_types(keys.dtype, torch.float32)
+        self.device = keys.device
         lengths = valid.sum(1)
         counts = lengths.tolist()
         if not all(counts):
-            raise UserError(f"row {counts.index(0)} of the batch is padding alone; give every row a token")
+            raise UserError(
+                f"row {counts.index(0)} of the batch is padding alone; give every row a token"
+            )
         budgets = [self.plan.budget.tokens(count) for count in counts]
         self.total, self.recent = torch.tensor(budgets, device=self.device).unbind(1)
         self.length = self.prompt = lengths
         held = [min(count, total) for count, (total, _) in zip(counts, budgets, strict=True)]
-        self.seen, self.most, self.filled = n, max(total for total, _ in budgets), max(held)
+        self.seen = n
+        self.most = max(total for total, _ in budgets)
+        self.filled = max(held)
 
-        shared = positions[:1] if min(counts) == n else positions  # one for all rows where nothing is padded
+        # one for all rows where nothing is padded
+        shared = positions[:1] if min(counts) == n else positions
         scores = self._entering(positions, kv_heads).expand(batch, kv_heads, n)
         if self.plan.mass:
-            scores = scores + attention_mass(query, keys, shared, scaling, perturbation=self._perturbation(shared))
+            scores = scores + attention_mass(
+                query, keys, shared, scaling, perturbation=self._perturbation(shared)
+            )
         within = positions >= (self.length - self.recent)[:, None]
         rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
         rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
-        best = rank.sort(dim=-1, stable=True).indices[..., -self.filled :]  # of equals the earliest is first to go
+        # of equals the earliest is first to go
+        best = rank.sort(dim=-1, stable=True).indices[..., -self.filled :]
         held = torch.tensor(held, device=self.device)[:, None, None]
         slots = torch.arange(self.filled + 1, device=self.device)  # one more, for the next token
-        among = (slots[:-1] >= self.filled - held).expand(best.shape)  # the others are beyond the budget of their row
+        # the others are beyond the budget of their row
+        among = (slots[:-1] >= self.filled - held).expand(best.shape)
         keep = torch.zeros_like(rank, dtype=torch.bool).scatter_(2, best, among)
         rows = keys, values, positions[:, None].expand(rank.shape), scores
         self.keys, self.values, self.positions, self.scores = take_kept(keep, len(slots), rows)
@@ -116,17 +140,20 @@ class PrunedLayer(CacheLayerMixin):
 
     @torch.no_grad()
     def decode(self, query, keys, values, valid: torch.Tensor, scaling: float) -> torch.Tensor:
-        """Attention of new tokens over the slots, one token after the other: `[batch, new, heads, width]`.
+        """Attention of new tokens over the slots, one token after the other: `[batch, new, heads,
+        width]`.
 
         Args:
-            query, keys, values: `[batch, heads, new, width]`. valid: bool `[batch, new]`, no padding.
+            query, keys, values: `[batch, heads, new, width]`.
+            valid: bool `[batch, new]`, no padding.
         """
         self.seen += query.shape[2]
         new = zip(query.unbind(2), keys.unbind(2), values.unbind(2), valid.unbind(1), strict=True)
         return torch.stack([self._step(*token, scaling) for token in new], 1)
 
     def _step(self, query, key, value, valid, scaling: float) -> torch.Tensor:
-        """Store a token of each row, attend, add to the scores, let one token go: `[batch, heads, width]`."""
+        """Store a token of each row, attend, add to the scores, let one token go: `[batch, heads,
+        width]`."""
         if self.filled == self.positions.shape[2]:
             self._grow(min(_GROWTH, self.most + 1 - self.filled))
         self._store(key, value, self.length.masked_fill(~valid, -1))
@@ -139,14 +166,16 @@ class PrunedLayer(CacheLayerMixin):
         return output
 
     def _perturbation(self, queries: torch.Tensor | None = None) -> Perturbation | None:
-        """Of the logits of `queries`, their positions, by default of the newest token of each row."""
+        """Of the logits of `queries`, their positions, by default of the newest token of each
+        row."""
         if self.plan.perturb is None:
             return None
         queries = self.length[:, None] - 1 if queries is None else queries
         return self.plan.perturb(self.index, queries, self.length - self.prompt)
 
     def _store(self, key, value, position: torch.Tensor) -> None:
-        """Write a token into the first empty slot of each KV head; padding leaves the slot empty."""
+        """Write a token into the first empty slot of each KV head; padding leaves the slot
+        empty."""
         slot = (self.positions < 0).to(torch.uint8).argmax(-1, keepdim=True)
         entering = self._entering(position[:, None], slot.shape[1]).expand(slot.shape)
         self.scores.scatter_(2, slot, entering)
@@ -156,13 +185,18 @@ class PrunedLayer(CacheLayerMixin):
         self.filled += 1
 
     def _evict(self, valid: torch.Tensor) -> None:
-        """Where a row holds more than its budget, empty the slot with the lowest score outside the recent window."""
+        """Where a row holds more than its budget, empty the slot with the lowest score outside the
+        recent window."""
         over = valid & (self.length > self.total)
-        outside = (self.positions >= 0) & (self.positions < (self.length - self.recent)[:, None, None])
+        outside = (self.positions >= 0) & (
+            self.positions < (self.length - self.recent)[:, None, None]
+        )
         compared = self._compared(self.scores, self.positions)
         lowest = compared.masked_fill(~outside, torch.inf).amin(-1, keepdim=True)
         equal = outside & (compared == lowest)
-        victim = self.positions.masked_fill(~equal, torch.iinfo(torch.int64).max).argmin(-1, keepdim=True)
+        victim = self.positions.masked_fill(~equal, torch.iinfo(torch.int64).max).argmin(
+            -1, keepdim=True
+        )
         left = self.positions.gather(2, victim).masked_fill_(over[:, None, None], -1)
         self.positions.scatter_(2, victim, left)
         self.filled = min(self.filled, self.most)
@@ -181,13 +215,15 @@ class PrunedLayer(CacheLayerMixin):
         """Add empty slots."""
         pad = torch.nn.functional.pad
         self.keys, self.values = (pad(x, (0, 0, 0, count)) for x in (self.keys, self.values))
-        self.positions, self.scores = pad(self.positions, (0, count), value=-1), pad(self.scores, (0, count))
+        self.positions = pad(self.positions, (0, count), value=-1)
+        self.scores = pad(self.scores, (0, count))
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing: slots are made at the end of the prompt, whose length the budget depends on."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Masks are made as for a cache that keeps everything; only their columns of new tokens are read."""
+        """Masks are made as for a cache that keeps everything; only their columns of new tokens are
+        read."""
         return self.seen + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -206,11 +242,14 @@ class PrunedLayer(CacheLayerMixin):
     def _forget(self) -> None:
         for name in self._STATE:
             setattr(self, name, None)
-        self.is_initialized, self.seen = False, 0
+        self.is_initialized = False
+        self.seen = 0
 
     def crop(self, tokens_to_remove: int) -> None:
         """Raise a `UserError`: evicted tokens cannot come back, as assisted decoding would need."""
-        raise UserError("a pruned cache cannot be cropped; generate without an assistant model or prompt lookup")
+        raise UserError(
+            "a pruned cache cannot be cropped; generate without an assistant model or prompt lookup"
+        )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         self._select(lambda x: x.index_select(0, beam_idx.to(x.device)))

@@ -1,4 +1,5 @@
-"""The anatomy of a paper's notebook: which cells it has, in which order, with which tags, stripped of outputs."""
+"""The anatomy of a paper's notebook: which cells it has, in which order, with which tags, stripped
+of outputs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ def cell_faults(notebook: nbformat.NotebookNode, runs: bool) -> Iterator[str]:
     Args:
         runs: does the paper have a method? Code cells are needed only then.
     """
-    cells, found = notebook.cells, []
+    cells = notebook.cells
+    found = []
     if len(cells) < 2 or cells[1].cell_type != "markdown" or not cells[1].source.startswith("# "):
         yield "cell 1 must be a markdown cell with the title, '# ...'"
     for index, cell in enumerate(cells):
@@ -51,7 +53,8 @@ def strip(notebook: nbformat.NotebookNode) -> bool:
     """Take outputs and execution counts off the notebook; were there any?"""
     run = [cell for cell in notebook.cells if _has_run(cell)]
     for cell in run:
-        cell.outputs, cell.execution_count = [], None
+        cell.outputs = []
+        cell.execution_count = None
     return bool(run)
 
 
@@ -59,13 +62,17 @@ def _has_run(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "code" and (bool(cell.outputs) or cell.execution_count is not None)
 
 
-def _tag_faults(index: int, cell: nbformat.NotebookNode, tags: list[str], found: list[str]) -> Iterator[str]:
+def _tag_faults(
+    index: int, cell: nbformat.NotebookNode, tags: list[str], found: list[str]
+) -> Iterator[str]:
     """Faults of one cell's tags; `found` holds those of the cells before it."""
     order = list(ANATOMY)
     if len(tags) > 1:
         yield f"cell {index}: more than one of the tags {', '.join(tags)}; keep one"
     elif not tags and index > 0 and cell.cell_type != "markdown":
-        allowed = ", ".join(tag for tag, cell_type in ANATOMY.items() if cell_type == cell.cell_type)
+        allowed = ", ".join(
+            tag for tag, cell_type in ANATOMY.items() if cell_type == cell.cell_type
+        )
         yield f"cell {index}: a {cell.cell_type} cell without a tag; allowed: {allowed}"
     for tag in tags:
         if cell.cell_type != ANATOMY[tag]:
@@ -77,4 +84,8 @@ def _tag_faults(index: int, cell: nbformat.NotebookNode, tags: list[str], found:
 def _place(tag: str) -> str:
     """Where the cell with this tag belongs."""
     order = list(ANATOMY)
-    return "at the end" if tag == order[-1] else f"after the one tagged '{order[order.index(tag) - 1]}'"
+    return (
+        "at the end"
+        if tag == order[-1]
+        else f"after the one tagged '{order[order.index(tag) - 1]}'"
+    )

@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from .schema import Record
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\textbraceleft{}", "}": r"\textbraceright{}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", **{character: f"\\{character}" for character in "$&%#_"},
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\textbraceleft{}",
+    "}": r"\textbraceright{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "$&%#_"},
+}
 # venue kind -> entry type and the field that holds the venue
 _TYPES = {
     "conference": ("inproceedings", "booktitle"),
@@ -20,7 +24,8 @@ _TYPES = {
 
 
 def bibtex(records: Iterable[Record]) -> str:
-    """The file of references: an entry for each record, in the order given; a paper's slug is its key."""
+    """The file of references: an entry for each record, in the order given; a paper's slug is its
+    key."""
     return "\n".join(map(_entry, records))
 
 
@@ -42,12 +47,14 @@ def _entry(record: Record) -> str:
 
 
 def _title(text: str) -> str:
-    """The title with braces around every word that a style must not lower, as in `{SparseGPT}: Massive ...`."""
+    """The title with braces around every word that a style must not lower, as in `{SparseGPT}:
+    Massive ...`."""
     return re.sub(r"[\w:.+]*\w", lambda match: _guarded(match[0]), _escape(text))
 
 
 def _guarded(word: str) -> str:
-    """`word`, in braces if it has a capital after its first letter, mixes one with a digit, or is one (not "A")."""
+    """`word`, in braces if it has a capital after its first letter, mixes one with a digit, or is
+    one (not "A")."""
     inner = any(character.isupper() for character in word[1:])
     mixed = word[0].isupper() and any(character.isdigit() for character in word)
     alone = len(word) == 1 and word.isupper() and word != "A"
@@ -55,7 +62,8 @@ def _guarded(word: str) -> str:
 
 
 def _author(name: str) -> str:
-    """`First Last`; a name with a comma or an "and" is kept whole, or BibTeX would take it apart."""
+    """`First Last`; a name with a comma or an "and" is kept whole, or BibTeX would take it
+    apart."""
     escaped = _escape(name)
     return f"{{{escaped}}}" if re.search(r",|\band\b", escaped) else escaped
 

@@ -1,4 +1,5 @@
-"""Checking the catalogue: each notebook's record, cells and links, its method, the contents, generated tables."""
+"""Checking the catalogue: each notebook's record, cells and links, its method, the contents,
+generated tables."""
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,8 @@ class Problem:
 
 @dataclass
 class _Read:
-    """What reading a notebook gave: the record, None if it is not valid; what is to be filled in; other faults."""
+    """What reading a notebook gave: the record, None if it is not valid; what is to be filled in;
+    other faults."""
 
     record: Record | None = None
     method: str | None = None
@@ -42,22 +44,30 @@ class _Read:
 def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> list[Problem]:
     """Everything that is wrong with the catalogue of the book at `root`, file by file.
 
-    The README's table and the challenge page are compared only where all records can be read and are filled in.
+    The README's table and the challenge page are compared only where all records can be read and
+    are filled in.
 
     Args:
         root: the book's folder.
-        names: check these papers only, and the generated tables not at all unless they are to be written.
-        write: mend what needs no author: strip outputs, bring the README's table and the challenge page up to date.
+        names: check these papers only, and the generated tables not at all unless they are to be
+            written.
+        write: mend what needs no author: strip outputs, bring the README's table and the challenge
+            page up to date.
     Raises:
         UserError: an unknown name, a file that cannot be written, or an unreadable method registry.
     """
     root = Path(root)
-    registry, paths = read_registry(root), notebook_paths(root)
+    registry = read_registry(root)
+    paths = notebook_paths(root)
     slugs = [path.stem for path in paths]
     for name in names:
         if name not in slugs:
-            raise UserError(f"unknown paper {name!r}; allowed: {', '.join(slugs) or 'none, the book is empty'}")
-    problems, papers, drafts = [], [], False
+            raise UserError(
+                f"unknown paper {name!r}; allowed: {', '.join(slugs) or 'none, the book is empty'}"
+            )
+    problems = []
+    papers = []
+    drafts = False
     for path in paths:
         if write and (not names or path.stem in names):
             _strip(path)
@@ -69,7 +79,9 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
             problems += [Problem(shown(path), fault) for fault in [*read.faults, *read.open_places]]
             problems += _method(root, read.method, registry)
     problems += _contents(root, slugs, names)
-    problems += [problem for problem in _taken(papers) if not names or Path(problem.file).stem in names]
+    problems += [
+        problem for problem in _taken(papers) if not names or Path(problem.file).stem in names
+    ]
     if len(papers) < len(paths) or drafts:
         if names and write:
             message = "waits until every record is sound and filled in; `prunebook check` lists what is missing"
@@ -100,18 +112,25 @@ def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
 
 
 def _read_record(notebook: nbformat.NotebookNode, path: Path) -> _Read:
-    """The notebook's record with its faults; one that is not valid yet can name a method all the same."""
-    open_fields, method = {}, None
+    """The notebook's record with its faults; one that is not valid yet can name a method all the
+    same."""
+    open_fields = {}
+    method = None
     try:
         data = record_data(notebook, path)
         open_fields = dict(placeholders.field_faults(data))
         method = data.get("method") if isinstance(data, dict) else None
-        record, faults = record_of(notebook, path), []
+        record = record_of(notebook, path)
+        faults = []
     except RecordError as error:
-        record, faults = None, [fault for fault in error.problems if fault.partition(": ")[0] not in open_fields]
+        record = None
+        faults = [fault for fault in error.problems if fault.partition(": ")[0] not in open_fields]
     except UserError as error:
-        record, faults = None, [_without_file(error, path)]
-    return _Read(record, method if isinstance(method, str) else None, list(open_fields.values()), faults)
+        record = None
+        faults = [_without_file(error, path)]
+    return _Read(
+        record, method if isinstance(method, str) else None, list(open_fields.values()), faults
+    )
 
 
 def _strip(path: Path) -> None:
@@ -129,7 +148,8 @@ def _without_file(error: UserError, path: Path) -> str:
 
 
 def _method(root: Path, name: str | None, registry: Mapping[str, Entry]) -> Iterator[Problem]:
-    """Faults of the files of a method: both there, the class defined, nothing left to be filled in."""
+    """Faults of the files of a method: both there, the class defined, nothing left to be filled
+    in."""
     if name not in registry or not (root / METHODS).is_dir():
         return
     entry = registry[name]
@@ -144,13 +164,16 @@ def _method(root: Path, name: str | None, registry: Mapping[str, Entry]) -> Iter
             yield Problem(str(file), f"cannot be read: {' '.join(str(error).split())}")
             continue
         if file == entry.source and entry.class_name not in defined:
-            yield Problem(str(file), f"defines no class {entry.class_name}, which REGISTRY names for {name!r}")
+            yield Problem(
+                str(file), f"defines no class {entry.class_name}, which REGISTRY names for {name!r}"
+            )
         for fault in placeholders.line_faults(text):
             yield Problem(str(file), fault)
 
 
 def _contents(root: Path, slugs: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:
-    """Notebooks missing in the table of contents, and entries without a notebook; of `names`, if there are any."""
+    """Notebooks missing in the table of contents, and entries without a notebook; of `names`, if
+    there are any."""
     try:
         listed = contents.listed_papers((root / contents.FILE).read_text(encoding="utf-8"))
     except OSError as error:
@@ -161,10 +184,14 @@ def _contents(root: Path, slugs: Sequence[str], names: Sequence[str]) -> Iterato
         return
     for slug in sorted({*slugs} - {*listed}):
         if not names or slug in names:
-            yield Problem(contents.FILE, f"does not list papers/{slug}; add the line `- file: papers/{slug}`")
+            yield Problem(
+                contents.FILE, f"does not list papers/{slug}; add the line `- file: papers/{slug}`"
+            )
     if not names:
         for slug in sorted({*listed} - {*slugs}):
-            yield Problem(contents.FILE, f"lists papers/{slug}, which has no notebook; remove the line")
+            yield Problem(
+                contents.FILE, f"lists papers/{slug}, which has no notebook; remove the line"
+            )
 
 
 def _taken(papers: Sequence[Paper]) -> Iterator[Problem]:
@@ -182,7 +209,11 @@ def _taken(papers: Sequence[Paper]) -> Iterator[Problem]:
 
 
 def _generated(
-    root: Path, file: str, render: Callable[[str, Sequence[Paper]], str], papers: Sequence[Paper], write: bool
+    root: Path,
+    file: str,
+    render: Callable[[str, Sequence[Paper]], str],
+    papers: Sequence[Paper],
+    write: bool,
 ) -> Iterator[Problem]:
     """Compare `file` with what `render` makes of it, or write that."""
     try:

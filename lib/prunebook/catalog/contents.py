@@ -18,29 +18,46 @@ def listed_papers(text: str) -> list[str]:
     Raises:
         UserError: it is no YAML.
     """
-    return [Path(file).stem for file in _files(_parsed(text)) if Path(file).parent == Path("papers")]
+    return [
+        Path(file).stem for file in _files(_parsed(text)) if Path(file).parent == Path("papers")
+    ]
 
 
 def with_paper(text: str, slug: str, later: Sequence[str]) -> str:
-    """The table of contents with one more paper, above the first of those that come after it, or else last.
+    """The table of contents with one more paper, above the first of those that come after it, or
+    else last.
 
     Args:
         later: the slugs that come after it in the tables' order.
     Raises:
-        UserError: no paper is listed in a line of its own, or the result would not be the one meant.
+        UserError: no paper is listed in a line of its own, or the result would not be the one
+            meant.
     """
     before = _parsed(text)
     lines = text.splitlines(keepends=True)
     entry = re.compile(r"(?P<start>\s*- file: )papers/(?P<slug>[^\s.]+)(\.ipynb)?\s*")
-    found = {match["slug"]: (index, match) for index, line in enumerate(lines) if (match := entry.fullmatch(line))}
+    found = {
+        match["slug"]: (index, match)
+        for index, line in enumerate(lines)
+        if (match := entry.fullmatch(line))
+    }
     if not found:
-        raise UserError(f"{FILE}: lists no paper as `- file: papers/<slug>`, so there is no place for {slug}")
+        raise UserError(
+            f"{FILE}: lists no paper as `- file: papers/<slug>`, so there is no place for {slug}"
+        )
     after = [place for name, place in found.items() if name in later]
     index, match = after[0] if after else list(found.values())[-1]
     lines.insert(index if after else index + 1, f"{match['start']}papers/{slug}\n")
     result = "".join(lines)
     if _without(_parsed(result), {"file": f"papers/{slug}"}) != before:
-        raise UserError(f"{FILE}: papers must stand in lines of their own, `- file: papers/<slug>`; add {slug} by hand")
+        raise UserError(
+            f"{FILE}: papers must "
+            f"stand in "
+            f"lines of their "
+            f"own, `- file: "
+            f"papers/<slug>`; "
+            f"add {slug} by hand"
+        )
     return result
 
 

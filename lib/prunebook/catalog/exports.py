@@ -1,7 +1,7 @@
 """The book as files for other programs: catalogue, references, feed and sitemap.
 
-They stand at fixed addresses of the site's root and depend on the sources and the executed notebooks alone, not on
-the day of the build.
+They stand at fixed addresses of the site's root and depend on the sources and the executed
+notebooks alone, not on the day of the build.
 """
 
 import datetime
@@ -17,7 +17,10 @@ from .bibtex import bibtex
 from .feeds import FEED, feed, page_address, sitemap
 from .schema import Record
 
-CATALOG, SCHEMA, REFERENCES, SITEMAP = "catalog.json", "catalog.schema.json", "references.bib", "sitemap.xml"
+CATALOG = "catalog.json"
+SCHEMA = "catalog.schema.json"
+REFERENCES = "references.bib"
+SITEMAP = "sitemap.xml"
 VERSION = 1
 TITLE = "The Pruning Book"
 _Day = Annotated[datetime.date, Field(strict=False)]
@@ -28,7 +31,8 @@ class _Model(BaseModel):
 
 
 class Run(_Model):
-    """The execution that the site shows: the profile and its parameters, the day, the seconds it took."""
+    """The execution that the site shows: the profile and its parameters, the day, the seconds it
+    took."""
 
     profile: str
     date: _Day
@@ -48,15 +52,23 @@ class Results(_Model):
 
 Verdicts = Annotated[
     dict[Literal[tuple(VERDICTS)], int],
-    Field(description="How many of the paper's claims have each verdict; none while the notebook has not been run."),
+    Field(
+        description="How many of the paper's "
+        "claims have "
+        "each verdict; "
+        "none while "
+        "the notebook "
+        "has not been run."
+    ),
 ]
 
 
 class Entry(Record):
     """A paper's record, and what the book has made of it.
 
-    `state` is `not run yet` without an implementation, `not executed` without outputs in this build, `outdated` with
-    outputs from before the last change to notebook, library or profile, and else `executed`.
+    `state` is `not run yet` without an implementation, `not executed` without outputs in this
+    build, `outdated` with outputs from before the last change to notebook, library or profile, and
+    else `executed`.
     """
 
     page: Annotated[str, Field(description="The paper's page in the book.")]
@@ -70,7 +82,12 @@ class Entry(Record):
         str | None,
         Field(
             default=None,
-            description="The profile that `results` are of: that of `run`, or of the recorded run where `run` "
+            description="The profile that "
+            "`results` are "
+            "of: that of "
+            "`run`, or of "
+            "the recorded "
+            "run where `run` "
             "judges nothing.",
         ),
     ]
@@ -79,15 +96,20 @@ class Entry(Record):
 class Catalog(_Model):
     """All papers of the book, latest year first, then by title."""
 
-    schema_address: Annotated[str, Field(alias="schema", description="Where this version's JSON Schema is.")]
+    schema_address: Annotated[
+        str, Field(alias="schema", description="Where this version's JSON Schema is.")
+    ]
     version: Annotated[
-        Literal[VERSION], Field(description="Grows when a field goes or changes its meaning; new fields may come.")
+        Literal[VERSION],
+        Field(description="Grows when a field goes or changes its meaning; new fields may come."),
     ]
     title: str
     site: str
     repository: str
     branch: str
-    updated: Annotated[datetime.date | None, Field(description="The day the latest paper came into the book.")]
+    updated: Annotated[
+        datetime.date | None, Field(description="The day the latest paper came into the book.")
+    ]
     papers: list[Entry]
 
 
@@ -101,7 +123,9 @@ def make_entry(record: Record, address: Address, outcome: Mapping[str, Any]) -> 
     return Entry.model_validate({**record.model_dump(), **places, **outcome})
 
 
-def render_exports(address: Address, entries: Sequence[Entry], pages: Sequence[str]) -> dict[str, str]:
+def render_exports(
+    address: Address, entries: Sequence[Entry], pages: Sequence[str]
+) -> dict[str, str]:
     """File name -> content.
 
     Args:
@@ -130,7 +154,10 @@ def render_exports(address: Address, entries: Sequence[Entry], pages: Sequence[s
 
 def json_schema(address: Address) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the catalogue, made from its models."""
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{address.site}{SCHEMA}"}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{address.site}{SCHEMA}",
+    }
     return head | Catalog.model_json_schema(by_alias=True, mode="serialization")
 
 

@@ -17,7 +17,10 @@ _SHAPES = {
         r"(/(tree|blob|issues|pull|discussions|commit|releases|wiki)(/[^/\s]+)*)?",
         "https://github.com/owner/name, or a folder, file, issue or pull request in it",
     ),
-    "arxiv.org": (r"https://arxiv\.org/abs/(\d{4}\.\d{4,5}|[a-z-]+/\d{7})", "https://arxiv.org/abs/2306.11695"),
+    "arxiv.org": (
+        r"https://arxiv\.org/abs/(\d{4}\.\d{4,5}|[a-z-]+/\d{7})",
+        "https://arxiv.org/abs/2306.11695",
+    ),
     "openreview.net": (
         r"https://openreview\.net/(forum|group)\?id=[\w./-]+(&noteId=[\w-]+)?",
         "https://openreview.net/forum?id=PxoFut3dWW",
@@ -31,8 +34,13 @@ def record_link_faults(record: Record) -> Iterator[str]:
     """Faults of the record's addresses, a line each."""
     fields = {f"links[{index}].url": link.url for index, link in enumerate(record.links)}
     fields = {**({"code.url": record.code.url} if record.code else {}), **fields}
-    sources = {f"runs_in[{index}].source": entry.source for index, entry in enumerate(record.runs_in)}
-    sources |= {f"corrections[{index}].source": entry.source for index, entry in enumerate(record.corrections)}
+    sources = {
+        f"runs_in[{index}].source": entry.source for index, entry in enumerate(record.runs_in)
+    }
+    sources |= {
+        f"corrections[{index}].source": entry.source
+        for index, entry in enumerate(record.corrections)
+    }
     for field, url in {**fields, **sources}.items():
         if url and (fault := address_fault(url)):
             yield f"paper.{field}: {fault}"
@@ -44,7 +52,8 @@ def record_link_faults(record: Record) -> Iterator[str]:
 
 
 def cell_link_faults(notebook: nbformat.NotebookNode, path: Path) -> Iterator[str]:
-    """Faults of the links in the markdown cells, a line each: the form of addresses, files that are not there."""
+    """Faults of the links in the markdown cells, a line each: the form of addresses, files that are
+    not there."""
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "markdown":
             continue

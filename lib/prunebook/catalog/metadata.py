@@ -1,4 +1,5 @@
-"""What arXiv and OpenReview say of a paper. Both are asked only by `prunebook new`, with a short time-out."""
+"""What arXiv and OpenReview say of a paper. Both are asked only by `prunebook new`, with a short
+time-out."""
 
 import datetime
 import json
@@ -23,12 +24,14 @@ _ATOM = {"atom": "http://www.w3.org/2005/Atom", "arxiv": "http://arxiv.org/schem
 
 
 class NoAnswerError(UserError):
-    """The service cannot be reached, or answers with what cannot be read; what it would say can be typed instead."""
+    """The service cannot be reached, or answers with what cannot be read; what it would say can be
+    typed instead."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of a paper; None: not known. `note` is a remark of its authors, as where it was accepted."""
+    """What is known of a paper; None: not known. `note` is a remark of its authors, as where it was
+    accepted."""
 
     title: str | None = None
     authors: tuple[str, ...] = ()
@@ -96,9 +99,12 @@ def _from_atom(text: str, identifier: str) -> Metadata:
     if not entries or f"/abs/{identifier}" not in (told(entries[0], "atom:id") or ""):
         raise UserError(f"arXiv has no paper {identifier!r}")
     entry = entries[0]
-    authors = tuple(filter(None, (told(author, "atom:name") for author in entry.findall("atom:author", _ATOM))))
+    authors = tuple(
+        filter(None, (told(author, "atom:name") for author in entry.findall("atom:author", _ATOM)))
+    )
     published = re.match(r"\d{4}", told(entry, "atom:published") or "")
-    title, note = told(entry, "atom:title"), told(entry, "arxiv:journal_ref") or told(entry, "arxiv:comment")
+    title = told(entry, "atom:title")
+    note = told(entry, "arxiv:journal_ref") or told(entry, "arxiv:comment")
     if not (title and authors and published):
         raise NoAnswerError(f"arXiv's answer lacks the title, authors or year of {identifier}")
     return Metadata(title, authors, int(published[0]), "arXiv", "preprint", note)
@@ -117,7 +123,9 @@ def _from_note(text: str, identifier: str) -> Metadata:
     content = note.get("content") if isinstance(note.get("content"), dict) else {}
     title, authors, venue = (_value(content.get(name)) for name in ("title", "authors", "venue"))
     created = note.get("pdate") or note.get("cdate")
-    if not (_is_text(title) and isinstance(authors, list) and authors and all(map(_is_text, authors))):
+    if not (
+        _is_text(title) and isinstance(authors, list) and authors and all(map(_is_text, authors))
+    ):
         raise NoAnswerError(f"OpenReview's answer lacks the title or authors of {identifier}")
     year = None
     if isinstance(created, int) and 0 < created < 4e12:  # milliseconds
@@ -137,8 +145,11 @@ def _is_text(value: Any) -> bool:
 
 
 def _venue(text: str) -> tuple[str | None, str | None, int | None]:
-    """Name, kind and year in what OpenReview calls the venue, as `ICLR 2024 poster`, `Submitted to ICLR 2024`."""
-    found = re.match(r"(?P<sent>Submitted to )?(?P<name>.+?) (?P<year>(19|20)\d\d)\b", " ".join(text.split()))
+    """Name, kind and year in what OpenReview calls the venue, as `ICLR 2024 poster`, `Submitted to
+    ICLR 2024`."""
+    found = re.match(
+        r"(?P<sent>Submitted to )?(?P<name>.+?) (?P<year>(19|20)\d\d)\b", " ".join(text.split())
+    )
     if not found:
         return None, None, None
     kind = "workshop" if "workshop" in text.lower() else "conference"

@@ -1,4 +1,5 @@
-"""Places that `prunebook new` leaves for the contributor: `FILL-IN: what belongs here`, found until it is replaced."""
+"""Places that `prunebook new` leaves for the contributor: `FILL-IN: what belongs here`, found until
+it is replaced."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,8 @@ _LONGEST = 160
 
 
 def field_faults(value: Any, field: str = "paper") -> Iterator[tuple[str, str]]:
-    """The fields of a record that are still to be filled in, each with one line about it, field included."""
+    """The fields of a record that are still to be filled in, each with one line about it, field
+    included."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from field_faults(item, f"{field}.{key}")

@@ -13,7 +13,9 @@ from nbformat.validator import iter_validate
 from ..errors import UserError
 from .schema import Record, parse_record
 
-_NO_RECORD = "no record: the first cell must be a raw cell tagged 'record' that holds YAML under 'paper:'"
+_NO_RECORD = (
+    "no record: the first cell must be a raw cell tagged 'record' that holds YAML under 'paper:'"
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def read_notebook(path: Path | str) -> nbformat.NotebookNode:
         raise UserError(f"{shown(path)}: not a readable notebook: {error}") from error
     if not isinstance(content, dict) or content.get("nbformat") != 4:
         raise UserError(f"{shown(path)}: not a readable notebook: needs nbformat 4")
-    fault = next(iter_validate(content, version=4, version_minor=content.get("nbformat_minor", 0)), None)
+    fault = next(
+        iter_validate(content, version=4, version_minor=content.get("nbformat_minor", 0)), None
+    )
     if fault is not None:
         where = ".".join(map(str, fault.relative_path)) or "notebook"
         reason = str(fault.message).splitlines()[0]
@@ -103,14 +107,19 @@ def record_data(notebook: nbformat.NotebookNode, path: Path | str) -> Any:
 
 
 def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
-    """The record in the notebook's first cell; `path` is for the messages and must be named by the slug.
+    """The record in the notebook's first cell; `path` is for the messages and must be named by the
+    slug.
 
     Raises:
-        UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the file name.
+        UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the
+            file name.
     """
-    record, name = parse_record(record_data(notebook, path), shown(path)), Path(path).stem
+    record = parse_record(record_data(notebook, path), shown(path))
+    name = Path(path).stem
     if record.slug != name:
-        raise UserError(f"{shown(path)}: paper.slug: {record.slug!r} must be the file's name, {name!r}")
+        raise UserError(
+            f"{shown(path)}: paper.slug: {record.slug!r} must be the file's name, {name!r}"
+        )
     return record
 
 
@@ -118,8 +127,8 @@ def read_paper(path: Path | str) -> Paper:
     """The paper whose notebook is at `path`.
 
     Raises:
-        UserError: an unreadable notebook, no record cell, bad YAML, a record that breaks the schema, or a
-            slug that is not the file's name.
+        UserError: an unreadable notebook, no record cell, bad YAML, a record that breaks the
+            schema, or a slug that is not the file's name.
     """
     return Paper(Path(path), record_of(read_notebook(path), path))
 
@@ -141,13 +150,18 @@ def find_paper(root: Path | str, slug: str) -> Paper:
     """
     papers = {paper.slug: paper for paper in read_papers(root)}
     if slug not in papers:
-        raise UserError(f"unknown paper {slug!r}; allowed: {', '.join(papers) or 'none, the book is empty'}")
+        raise UserError(
+            f"unknown paper {slug!r}; allowed: {', '.join(papers) or 'none, the book is empty'}"
+        )
     return papers[slug]
 
 
 def in_order(papers: list[Paper]) -> list[Paper]:
-    """The papers as every table lists them: latest year first, then by title without case, then by slug."""
-    return sorted(papers, key=lambda paper: (-paper.record.year, paper.record.title.casefold(), paper.slug))
+    """The papers as every table lists them: latest year first, then by title without case, then by
+    slug."""
+    return sorted(
+        papers, key=lambda paper: (-paper.record.year, paper.record.title.casefold(), paper.slug)
+    )
 
 
 def cell_sources(path: Path | str, tag: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""What implements the papers: each room's `REGISTRY`, in its `__init__.py`, read without running it, and extended."""
+"""What implements the papers: each room's `REGISTRY`, in its `__init__.py`, read without running
+it, and extended."""
 
 import ast
 from pathlib import Path
@@ -9,13 +10,15 @@ from ..errors import UserError
 METHODS = Path("lib/prunebook/methods")
 TESTS = Path("tests/methods")
 _ROOMS = ("methods", "caches")
-_LIBRARY, _ALL_TESTS = METHODS.parent, TESTS.parent
+_LIBRARY = METHODS.parent
+_ALL_TESTS = TESTS.parent
 _INSTALLED = Path(__file__).parents[1]
 _WIDTH = 120
 
 
 class Entry(NamedTuple):
-    """What implements a paper, a method or a cache: its class, its file and its test, relative to the book's folder."""
+    """What implements a paper, a method or a cache: its class, its file and its test, relative to
+    the book's folder."""
 
     class_name: str
     source: Path
@@ -32,10 +35,12 @@ def method_names(path: Path | None = None) -> list[str]:
 
 
 def read_registry(root: Path) -> dict[str, Entry]:
-    """Name -> what implements it, of the library in the book's folder, or else of the one that runs this.
+    """Name -> what implements it, of the library in the book's folder, or else of the one that runs
+    this.
 
     Raises:
-        UserError: a room's file cannot be read or defines no `REGISTRY` dict, or two rooms share a name.
+        UserError: a room's file cannot be read or defines no `REGISTRY` dict, or two rooms share a
+            name.
     """
     library = root / _LIBRARY if (root / METHODS / "__init__.py").is_file() else _INSTALLED
     found = {}
@@ -43,8 +48,14 @@ def read_registry(root: Path) -> dict[str, Entry]:
         if (library / room).is_dir():
             for name, (module, class_name) in _entries(library / room / "__init__.py").items():
                 if name in found:
-                    raise UserError(f"{library / room}/__init__.py: {name!r} is registered in another room already")
-                source, test = _LIBRARY / room / f"{module}.py", _ALL_TESTS / room / f"test_{module}.py"
+                    raise UserError(
+                        f"{library / room}/__init__.py: "
+                        f"{name!r} "
+                        f"is registered in "
+                        f"another room already"
+                    )
+                source = _LIBRARY / room / f"{module}.py"
+                test = _ALL_TESTS / room / f"test_{module}.py"
                 found[name] = Entry(class_name, source, test)
     return found
 
@@ -56,21 +67,29 @@ def with_method(text: str, name: str, module: str, class_name: str) -> str:
         UserError: the registry is not written as one entry a line, or the class's name is taken.
     """
     tree = ast.parse(text)
-    table, exported = _assigned(tree, "REGISTRY"), _assigned(tree, "__all__")
+    table = _assigned(tree, "REGISTRY")
+    exported = _assigned(tree, "__all__")
     names = ast.literal_eval(exported)
     if class_name in names:
-        raise UserError(f"class name {class_name!r} is taken in {METHODS}; choose another with --short")
+        raise UserError(
+            f"class name {class_name!r} is taken in {METHODS}; choose another with --short"
+        )
     lines = text.splitlines(keepends=True)
     lines[exported.lineno - 1 : exported.end_lineno] = [_list("__all__ = ", [*names, class_name])]
     later = [key.lineno - 1 for key in table.keys if key.value > name]
-    lines.insert(later[0] if later else table.end_lineno - 1, f'    "{name}": ("{module}", "{class_name}"),\n')
+    lines.insert(
+        later[0] if later else table.end_lineno - 1,
+        f'    "{name}": ("{module}", "{class_name}"),\n',
+    )
     result = "".join(lines)
     try:
         written = ast.literal_eval(_assigned(ast.parse(result), "REGISTRY"))
     except (SyntaxError, ValueError):
         written = None
     if written != ast.literal_eval(table) | {name: (module, class_name)}:
-        raise UserError(f"{METHODS}/__init__.py: REGISTRY must hold one entry a line and stand before __all__")
+        raise UserError(
+            f"{METHODS}/__init__.py: REGISTRY must hold one entry a line and stand before __all__"
+        )
     return result
 
 

@@ -1,7 +1,8 @@
-"""A new paper from the template: notebook, contents, and for a method its source, test and registry entry.
+"""A new paper from the template: notebook, contents, and for a method its source, test and registry
+entry.
 
-What only a reader of the paper can write is left as `FILL-IN`, which `prunebook check` refuses. All files are written
-or none.
+What only a reader of the paper can write is left as `FILL-IN`, which `prunebook check` refuses. All
+files are written or none.
 """
 
 import contextlib
@@ -24,7 +25,16 @@ from ..files import write_atomic
 from . import contents
 from .metadata import ARXIV_ID, OPENREVIEW_ID
 from .placeholders import MARK
-from .reader import Paper, find_paper, in_order, read_notebook, read_papers, record_data, record_of, tags_of
+from .reader import (
+    Paper,
+    find_paper,
+    in_order,
+    read_notebook,
+    read_papers,
+    record_data,
+    record_of,
+    tags_of,
+)
 from .registry import METHODS, TESTS, read_registry, with_method
 from .schema import SLUG, VOCABULARY, Record, parse_record
 from .tables import as_markdown
@@ -38,8 +48,8 @@ _RECORD_CELLS = ("record", "title", "challenge", "method", "see-also")
 class Draft:
     """What is known of a paper before its notebook is written.
 
-    `identifier` is an arXiv or OpenReview id; `short` None stands for the title up to its colon; `tags` holds the
-    values by facet, as far as they are known.
+    `identifier` is an arXiv or OpenReview id; `short` None stands for the title up to its colon;
+    `tags` holds the values by facet, as far as they are known.
     """
 
     identifier: str
@@ -57,15 +67,22 @@ def check_new(root: Path, identifier: str, slug: str, record_only: bool) -> list
     """Refuse what cannot become a new paper of the book at `root`; its papers, if it can.
 
     Raises:
-        UserError: a malformed id or slug, one that the book has already, or a method that cannot be added.
+        UserError: a malformed id or slug, one that the book has already, or a method that cannot be
+            added.
     """
     if not (ARXIV_ID.fullmatch(identifier) or OPENREVIEW_ID.fullmatch(identifier)):
-        allowed = "an arXiv id without version, as 2306.11695, or an OpenReview forum id, as PxoFut3dWW"
+        allowed = (
+            "an arXiv id without version, as 2306.11695, or an OpenReview forum id, as PxoFut3dWW"
+        )
         raise UserError(f"{identifier!r} is no id of a paper; allowed: {allowed}")
     if not re.fullmatch(SLUG, slug):
-        raise UserError(f"slug {slug!r} must be lower-case letters, digits and single dashes, as deeper-layers")
+        raise UserError(
+            f"slug {slug!r} must be lower-case letters, digits and single dashes, as deeper-layers"
+        )
     if (root / "papers" / f"{slug}.ipynb").exists():
-        raise UserError(f"papers/{slug}.ipynb exists already; choose another --slug, or correct that notebook")
+        raise UserError(
+            f"papers/{slug}.ipynb exists already; choose another --slug, or correct that notebook"
+        )
     papers = read_papers(root)
     for paper in papers:
         if identifier in (paper.record.arxiv, paper.record.openreview):
@@ -76,13 +93,14 @@ def check_new(root: Path, identifier: str, slug: str, record_only: bool) -> list
 
 
 def new_paper(root: Path, draft: Draft, record_only: bool) -> list[Path]:
-    """Write the notebook of a new paper, its line in the contents and, if asked, the files of its method.
+    """Write the notebook of a new paper, its line in the contents and, if asked, the files of its
+    method.
 
     Returns:
         What was written, relative to `root`.
     Raises:
-        UserError: as `check_new`, a record that breaks the schema, a contents file that cannot be extended, or a file
-            that cannot be written; then nothing has changed.
+        UserError: as `check_new`, a record that breaks the schema, a contents file that cannot be
+            extended, or a file that cannot be written; then nothing has changed.
     """
     papers = check_new(root, draft.identifier, draft.slug, record_only)
     path = root / "papers" / f"{draft.slug}.ipynb"
@@ -96,7 +114,9 @@ def new_paper(root: Path, draft: Draft, record_only: bool) -> list[Path]:
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     order = in_order([*papers, Paper(path, record)])
     later = [paper.slug for paper in order[[paper.slug for paper in order].index(draft.slug) + 1 :]]
-    listed = contents.with_paper((root / contents.FILE).read_text(encoding="utf-8"), draft.slug, later)
+    listed = contents.with_paper(
+        (root / contents.FILE).read_text(encoding="utf-8"), draft.slug, later
+    )
     files = {path: nbformat.writes(notebook) + "\n", root / contents.FILE: listed}
     if not record_only:
         files |= _method_files(root, record, draft.tags)
@@ -104,23 +124,28 @@ def new_paper(root: Path, draft: Draft, record_only: bool) -> list[Path]:
 
 
 def add_method(root: Path, slug: str) -> list[Path]:
-    """Write the files of a method for a paper of the book that has none, and the code cells of its notebook.
+    """Write the files of a method for a paper of the book that has none, and the code cells of its
+    notebook.
 
     Returns:
         What was written, relative to `root`.
     Raises:
-        UserError: an unknown paper, one that has a method, or as `new_paper`; then nothing has changed.
+        UserError: an unknown paper, one that has a method, or as `new_paper`; then nothing has
+            changed.
     """
     paper = find_paper(root, slug)
     if paper.record.method is not None:
         raise UserError(f"{slug} has a method already: {paper.record.method}")
     _check_method(root, slug)
     notebook = read_notebook(paper.path)
-    first, last = notebook.cells[0], notebook.cells[-1]
+    first = notebook.cells[0]
+    last = notebook.cells[-1]
     first.source = re.sub(r"(?m)^(\s+method:).*$", rf"\1 {slug}", first.source)
     record = record_of(notebook, paper.path)
     if record.method != slug or "see-also" not in tags_of(last):
-        raise UserError(f"papers/{slug}.ipynb: needs the line `method: null` and 'see-also' as its last cell")
+        raise UserError(
+            f"papers/{slug}.ipynb: needs the line `method: null` and 'see-also' as its last cell"
+        )
     code = {name: cell for name, cell in _cells().items() if name not in _RECORD_CELLS}
     notebook.cells[-1:] = [*_filled(record, code, {}), last]
     tags = {name: facet.values for name, facet in record.facets().items()}
@@ -131,10 +156,18 @@ def add_method(root: Path, slug: str) -> list[Path]:
 def _check_method(root: Path, slug: str) -> None:
     """Refuse a method that has no place in the library."""
     if not (root / METHODS / "__init__.py").is_file():
-        raise UserError(f"no library at {root / METHODS}: a method needs a clone of the repository; try --record-only")
+        raise UserError(
+            f"no library at {root / METHODS}: "
+            f"a method needs "
+            f"a clone of the "
+            f"repository; "
+            f"try --record-only"
+        )
     module = _module(slug)
     if not module.isidentifier() or keyword.iskeyword(module):
-        raise UserError(f"slug {slug!r} cannot name a Python module; begin it with a letter, and use no keyword")
+        raise UserError(
+            f"slug {slug!r} cannot name a Python module; begin it with a letter, and use no keyword"
+        )
     if slug in read_registry(root):
         raise UserError(f"method {slug!r} exists already; choose another --slug")
     for file in (METHODS / f"{module}.py", TESTS / f"test_{module}.py"):
@@ -179,7 +212,8 @@ def _record_values(draft: Draft, method: str | None) -> dict[str, str]:
     """What the template's record is filled with, as YAML."""
     on_arxiv = ARXIV_ID.fullmatch(draft.identifier) is not None
     title, short, venue, *authors = (
-        " ".join(text.split()) for text in (draft.title, draft.short or "", draft.venue, *draft.authors)
+        " ".join(text.split())
+        for text in (draft.title, draft.short or "", draft.venue, *draft.authors)
     )
     fields = {
         "slug": draft.slug,
@@ -193,7 +227,10 @@ def _record_values(draft: Draft, method: str | None) -> dict[str, str]:
         "added": datetime.date.today(),
         "method": method,
     }
-    return {**{name: _yaml(value) for name, value in fields.items()}, "tags": "\n".join(_tag_lines(draft.tags))}
+    return {
+        **{name: _yaml(value) for name, value in fields.items()},
+        "tags": "\n".join(_tag_lines(draft.tags)),
+    }
 
 
 def _tag_lines(tags: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -204,7 +241,9 @@ def _tag_lines(tags: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 def _yaml(value: Any) -> str:
     """The value on one line, for a place inside a document."""
-    text = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+    text = yaml.safe_dump(
+        [value], default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf
+    )
     return text.strip()[1:-1]
 
 
@@ -230,10 +269,12 @@ def _filled(
 
 def _method_files(root: Path, record: Record, tags: Mapping[str, Sequence[str]]) -> dict[Path, str]:
     """Path -> text of the method's source, its test and the registry with it."""
-    module, class_name = _module(record.slug), _class_name(record)
+    module = _module(record.slug)
+    class_name = _class_name(record)
     registry = root / METHODS / "__init__.py"
     facets = {
-        name: list(tags.get(name, ())) or [f"{MARK}: as in the record"] for name in ("type", "criteria", "weight")
+        name: list(tags.get(name, ())) or [f"{MARK}: as in the record"]
+        for name in ("type", "criteria", "weight")
     }
     quoted = {name: ", ".join(f'"{value}"' for value in values) for name, values in facets.items()}
     values = {
@@ -244,9 +285,15 @@ def _method_files(root: Path, record: Record, tags: Mapping[str, Sequence[str]])
         "facets": "\n".join(f'        "{name}": [{values}],' for name, values in quoted.items()),
     }
     return {
-        root / METHODS / f"{module}.py": _render((_TEMPLATE / "method.txt").read_text(encoding="utf-8"), values),
-        root / TESTS / f"test_{module}.py": _render((_TEMPLATE / "test.txt").read_text(encoding="utf-8"), values),
-        registry: with_method(registry.read_text(encoding="utf-8"), record.slug, module, class_name),
+        root / METHODS / f"{module}.py": _render(
+            (_TEMPLATE / "method.txt").read_text(encoding="utf-8"), values
+        ),
+        root / TESTS / f"test_{module}.py": _render(
+            (_TEMPLATE / "test.txt").read_text(encoding="utf-8"), values
+        ),
+        registry: with_method(
+            registry.read_text(encoding="utf-8"), record.slug, module, class_name
+        ),
     }
 
 
@@ -260,12 +307,15 @@ def _reference(record: Record) -> str:
 
 
 def _write_together(root: Path, files: Mapping[Path, str]) -> list[Path]:
-    """Write all files or none: each under a temporary name, then renamed; on failure what was renamed is put back.
+    """Write all files or none: each under a temporary name, then renamed; on failure what was
+    renamed is put back.
 
     Raises:
         UserError: a file cannot be written.
     """
-    staged, kept, done = {}, {}, []
+    staged = {}
+    kept = {}
+    done = []
     try:
         for path, text in files.items():
             staged[path] = write_atomic(path.with_name(f".{path.name}.new"), text)
@@ -281,7 +331,9 @@ def _write_together(root: Path, files: Mapping[Path, str]) -> list[Path]:
             else:
                 path.unlink()
         if isinstance(error, OSError):
-            raise UserError(f"cannot write {error.filename2 or error.filename}: {error.strerror}") from error
+            raise UserError(
+                f"cannot write {error.filename2 or error.filename}: {error.strerror}"
+            ) from error
         raise
     finally:
         for temporary in (*staged.values(), *kept.values()):

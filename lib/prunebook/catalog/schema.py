@@ -1,6 +1,7 @@
 """The record of a paper: the front matter of its notebook, validated.
 
-Types are strict (an unquoted `arxiv: 2306.11695` is a number and refused) and unknown fields are errors.
+Types are strict (an unquoted `arxiv: 2306.11695` is a number and refused) and unknown fields are
+errors.
 """
 
 import datetime
@@ -14,16 +15,31 @@ from ..errors import UserError
 
 # facet -> its values, in the order of the concept pages
 VOCABULARY = {
-    "type": ("Unstructured", "Semi-structured", "Structured", "Structured-Depth", "Head/Neuron", "Other"),
+    "type": (
+        "Unstructured",
+        "Semi-structured",
+        "Structured",
+        "Structured-Depth",
+        "Head/Neuron",
+        "Other",
+    ),
     "criteria": (
-        "Magnitude", "Wanda", "RIA", "Hessian", "Perplexity", "Angular Distance", "Activation", "KL",
-        "Trainable", "Other",
+        "Magnitude",
+        "Wanda",
+        "RIA",
+        "Hessian",
+        "Perplexity",
+        "Angular Distance",
+        "Activation",
+        "KL",
+        "Trainable",
+        "Other",
     ),
     "budget": ("Sparsity", "Layer Numbers", "Parameter", "FLOPs"),
     "data": ("Data free", "Calibration", "Small", "Medium", "Large", "Other"),
     "retrain": ("Without", "Efficient", "Extensive", "Scratch", "Other"),
     "weight": ("Frozen", "Update", "Other"),
-}  # fmt: skip
+}
 
 CONCEPT_PAGES = {
     "type": "concepts/types.md",
@@ -40,13 +56,21 @@ _PATTERNS = {
     SLUG: "lower-case letters, digits and single dashes",
     r"^\d{4}\.\d{4,5}$": "an arXiv id like 2306.11695",
     r"^[A-Za-z0-9_-]+$": "an OpenReview forum id like PxoFut3dWW",
-    r"""^https?://[^\s<>"'`\\{}^]+$""": "an address that starts with http:// or https://, without quotes or brackets",
+    r"""^https?://[^\s<>"'`\\{}^]+$""": "an address "
+    "that starts "
+    "with http:// or "
+    "https://, without "
+    "quotes or brackets",
     rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$": (
         "title, venue, code, links or a tag field as tags.type"
     ),
 }
-_ID, _ARXIV, _OPENREVIEW, _URL, _LISTED_FIELD = (Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS)
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_ID, _ARXIV, _OPENREVIEW, _URL, _LISTED_FIELD = (
+    Annotated[str, Field(pattern=pattern)] for pattern in _PATTERNS
+)
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _Text = Annotated[str, Field(min_length=1)]
 _Year = Annotated[int, Field(ge=1980, le=2100)]
 
@@ -57,7 +81,8 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
-        """No text hides characters that reorder what is shown (Trojan Source, CVE-2021-42574) or are no XML."""
+        """No text hides characters that reorder what is shown (Trojan Source, CVE-2021-42574) or
+        are no XML."""
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and (found := _HIDDEN.search(text)):
                 raise ValueError(f"holds the invisible character U+{ord(found[0]):04X}; remove it")
@@ -129,9 +154,11 @@ Tags = create_model("Tags", __base__=_Strict, **{name: (_facet(name), ...) for n
 
 
 class Record(_Strict):
-    """One paper. `year` is its section in the tables; `method` is None while its notebook does not run.
+    """One paper. `year` is its section in the tables; `method` is None while its notebook does not
+    run.
 
-    `added` is the day it came into the book; `corrections` are its differences from the list's row, if it had one.
+    `added` is the day it came into the book; `corrections` are its differences from the list's row,
+    if it had one.
     """
 
     slug: _ID
@@ -181,7 +208,9 @@ class RecordError(UserError):
 
     def __init__(self, source: str, problems: Sequence[str]):
         self.problems = list(problems)
-        more = f" (and {len(problems) - 1} more: see `prunebook check`)" if len(problems) > 1 else ""
+        more = (
+            f" (and {len(problems) - 1} more: see `prunebook check`)" if len(problems) > 1 else ""
+        )
         super().__init__(f"{source}: {problems[0]}{more}")
 
 
@@ -233,13 +262,18 @@ _MODELS = {
 
 def _describe(fault: dict[str, Any]) -> str:
     """One of pydantic's faults as `paper.field[0]: what was given; what is allowed`."""
-    field = "paper" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"])
-    given, context = fault["input"], fault.get("ctx", {})
+    field = "paper" + "".join(
+        f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"]
+    )
+    given = fault["input"]
+    context = fault.get("ctx", {})
     match fault["type"]:
         case "missing":
             return f"{field}: missing"
         case "extra_forbidden":
-            parent = next(key for key in reversed(["paper", *fault["loc"][:-1]]) if isinstance(key, str))
+            parent = next(
+                key for key in reversed(["paper", *fault["loc"][:-1]]) if isinstance(key, str)
+            )
             return f"{field}: unknown field; allowed: {', '.join(_MODELS[parent].model_fields)}"
         case "literal_error":
             return f"{field}: {given!r} is not allowed; allowed: {context['expected'].replace(' or ', ', ')}"

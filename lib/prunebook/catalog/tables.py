@@ -26,12 +26,16 @@ def papers_table(readme: str, papers: Sequence[Paper]) -> str:
 
 
 def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
-    """The challenge page with the note of each of `papers`, in the order given, between its `notes` markers.
+    """The challenge page with the note of each of `papers`, in the order given, between its `notes`
+    markers.
 
     Raises:
         UserError: the markers are missing, or a notebook has no challenge cell.
     """
-    sections = ["\n\n".join([f"## {year}", *(_note(paper) for paper in group)]) for year, group in _by_year(papers)]
+    sections = [
+        "\n\n".join([f"## {year}", *(_note(paper) for paper in group)])
+        for year, group in _by_year(papers)
+    ]
     return _between(page, "notes", sections, "challenge/challenge.md")
 
 
@@ -41,7 +45,9 @@ def table_row(record: Record) -> str:
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    notebook = f"[notebook](papers/{record.slug}.ipynb): {'runs' if record.method else 'not run yet'}"
+    notebook = (
+        f"[notebook](papers/{record.slug}.ipynb): {'runs' if record.method else 'not run yet'}"
+    )
     cells = (
         [title, f"*{_cell(venue)}*", _cell(record.takeaway)],
         _tags(record),
@@ -92,7 +98,8 @@ def _by_year(papers: Sequence[Paper]):
 
 def _between(text: str, name: str, sections: Sequence[str], file: str) -> str:
     """`text` with `sections` between its markers, in place of what stood there."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    begin = f"<!-- {name}:begin -->"
+    end = f"<!-- {name}:end -->"
     before, found_begin, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):

@@ -1,8 +1,10 @@
-"""What activations say of heads, neurons, hidden channels and blocks, all from one pass of forward passes.
+"""What activations say of heads, neurons, hidden channels and blocks, all from one pass of forward
+passes.
 
-Muralidharan et al., Compact Language Models via Pruning and Knowledge Distillation (Minitron, NeurIPS 2024, arXiv
-2407.14679), section 2.2; NVIDIA's implementation is mcore_minitron.py of Model-Optimizer. As there, a neuron is read
-at the input of the last matrix, after activation and gate, which settles what the paper's formula means for gated MLPs.
+Muralidharan et al., Compact Language Models via Pruning and Knowledge Distillation (Minitron,
+NeurIPS 2024, arXiv 2407.14679), section 2.2; NVIDIA's implementation is mcore_minitron.py of
+Model-Optimizer. As there, a neuron is read at the input of the last matrix, after activation and
+gate, which settles what the paper's formula means for gated MLPs.
 """
 
 from collections.abc import Callable
@@ -25,15 +27,19 @@ BATCH = tuple(SEQUENCE)  # over the samples, from their running sums
 
 
 class Aggregated:
-    """An aggregation over tokens and then over samples: of every channel of an input, and of the norms of its heads.
+    """An aggregation over tokens and then over samples: of every channel of an input, and of the
+    norms of its heads.
 
-    Sums are in float64 and a sample at a time, so that scores do not depend on how windows are batched.
+    Sums are in float64 and a sample at a time, so that scores do not depend on how windows are
+    batched.
     """
 
     def __init__(self, width: int, head_dim: int, batch: str, sequence: str):
         self._head_dim = head_dim if width % head_dim == 0 else None
-        self._batch, self._sequence = batch, SEQUENCE[sequence]
-        self._samples, self._sums = 0, {}
+        self._batch = batch
+        self._sequence = SEQUENCE[sequence]
+        self._samples = 0
+        self._sums = {}
 
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [samples, tokens, width]`."""
@@ -57,15 +63,18 @@ class Aggregated:
         if self._batch == "l2":
             return second.sqrt()
         mean = first / self._samples
-        return mean if self._batch == "mean" else (second / self._samples - mean.square()).clamp(min=0)
+        return (
+            mean if self._batch == "mean" else (second / self._samples - mean.square()).clamp(min=0)
+        )
 
 
 @dataclass(frozen=True)
 class Importance:
     """Scores of all axes, float64; higher is more important.
 
-    `heads` and `neurons` hold one tensor a block, `[H]` and `[m]`; `hidden` is `[d]`, summed over the two norms of
-    every block; `influence` is `[L]`, 1 less the mean cosine between what enters and what leaves a block.
+    `heads` and `neurons` hold one tensor a block, `[H]` and `[m]`; `hidden` is `[d]`, summed over
+    the two norms of every block; `influence` is `[L]`, 1 less the mean cosine between what enters
+    and what leaves a block.
     """
 
     heads: list[torch.Tensor]
@@ -76,31 +85,51 @@ class Importance:
 
 @torch.no_grad()
 def activation_importance(
-    model, tokens: torch.Tensor, *, batch: str = "l2", sequence: str = "mean", head_norm: str = "token",
-    precision: str = "exact", progress: str | None = None, device=None,
-) -> Importance:  # fmt: skip
+    model,
+    tokens: torch.Tensor,
+    *,
+    batch: str = "l2",
+    sequence: str = "mean",
+    head_norm: str = "token",
+    precision: str = "exact",
+    progress: str | None = None,
+    device=None,
+) -> Importance:
     """The scores of every head, neuron, hidden channel and block of the model as it is.
 
     Args:
-        tokens: int64 `[n, length]`. batch, sequence: aggregations, `l2`, `mean` or `var`.
-        head_norm: the norm over a head's channels is taken of each `token` before aggregation (the paper), or of the
-            aggregated `channel`s (NVIDIA's code).
-        precision: of the forward passes. progress: label of a progress bar. device: where blocks compute.
+        tokens: int64 `[n, length]`.
+        batch, sequence: aggregations, `l2`, `mean` or `var`.
+        head_norm: the norm over a head's channels is taken of each `token` before aggregation (the
+            paper), or of the aggregated `channel`s (NVIDIA's code).
+        precision: of the forward passes.
+        progress: label of a progress bar.
+        device: where blocks compute.
 
     Raises:
-        UserError: bad tokens, an architecture without separate projections, activations that are not finite.
+        UserError: bad tokens, an architecture without separate projections, activations that are
+            not finite.
     """
-    heads, neurons, influence = [], [], []
+    heads = []
+    neurons = []
+    influence = []
     hidden = torch.zeros(model.config.hidden_size, dtype=torch.float64)
     for step in walk(model, tokens, precision=precision, progress=progress, device=device):
-        parts, outputs = sublayers(step.module), torch.empty_like(step.hidden)
+        parts = sublayers(step.module)
+        outputs = torch.empty_like(step.hidden)
         seen = step.collect(
-            lambda width, _, size=parts.head_dim: Aggregated(width, size, batch, sequence), outputs=outputs
+            lambda width, _, size=parts.head_dim: Aggregated(width, size, batch, sequence),
+            outputs=outputs,
         )
-        of = {linear: seen[name] for name, linear in step.linears.items()}  # without those of emptied sublayers
+        # without those of emptied sublayers
+        of = {linear: seen[name] for name, linear in step.linears.items()}
 
         def scores(linear, kind="channels", of=of):
-            return of[linear].scores(kind).cpu() if linear in of else torch.zeros(0, dtype=torch.float64)
+            return (
+                of[linear].scores(kind).cpu()
+                if linear in of
+                else torch.zeros(0, dtype=torch.float64)
+            )
 
         by_channel = scores(parts.out).view(parts.heads, parts.head_dim).norm(dim=1)
         heads.append(scores(parts.out, "heads") if head_norm == "token" else by_channel)
@@ -108,11 +137,16 @@ def activation_importance(
         for linear in (parts.query, parts.first[0]):
             hidden = hidden + scores(linear) if linear in of else hidden
         pairs = zip(step.hidden.split(step.batch_size), outputs.split(step.batch_size), strict=True)
-        cosines = [cosine_similarity(before.float(), after.float(), dim=-1).double() for before, after in pairs]
+        cosines = [
+            cosine_similarity(before.float(), after.float(), dim=-1).double()
+            for before, after in pairs
+        ]
         influence.append(1 - torch.cat(cosines).mean())
         step.hidden.copy_(outputs)
         step.propagated = True
     influence = torch.stack(influence).cpu()
     if not influence.isfinite().all():
-        raise UserError("the residual stream holds NaN or infinity; use a wider dtype such as float32")
+        raise UserError(
+            "the residual stream holds NaN or infinity; use a wider dtype such as float32"
+        )
     return Importance(heads, neurons, hidden, influence)

@@ -1,7 +1,7 @@
 """DSnoT: how much each weight adds to the expected output, and how sure that is.
 
-Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs (arXiv 2310.08915); official code
-zyxxmu/DSnoT at 4c029df (`lib/layerwrapper.py`).
+Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs (arXiv
+2310.08915); official code zyxxmu/DSnoT at 4c029df (`lib/layerwrapper.py`).
 """
 
 import functools
@@ -17,13 +17,16 @@ _DAMPING = 0.01  # of SparseGPT
 
 
 class InputMoments(SquaredNorm):
-    """Beside Wanda's norms, running sums and variances of each input feature, in float32, from sequences of one length.
+    """Beside Wanda's norms, running sums and variances of each input feature, in float32, from
+    sequences of one length.
 
-    `sums` `[in]` is the sum over the tokens of a sequence, averaged over sequences: L times the mean of the feature.
+    `sums` `[in]` is the sum over the tokens of a sequence, averaged over sequences: L times the
+    mean of the feature.
 
     Args:
-        variance: `pooled` over all tokens, or `within` sequences: around each sequence's own mean, averaged over
-            sequences; to the last digit what the official code has, as swaps hang on it, and slower for that.
+        variance: `pooled` over all tokens, or `within` sequences: around each sequence's own mean,
+            averaged over sequences; to the last digit what the official code has, as swaps hang on
+            it, and slower for that.
 
     Raises:
         UserError: an unknown variance.
@@ -32,15 +35,24 @@ class InputMoments(SquaredNorm):
     def __init__(self, width: int, device: torch.device, variance: str = "pooled"):
         super().__init__(width, device)
         if variance not in VARIANCES:
-            raise UserError(f"variance {variance!r} is unknown; use {' or '.join(map(repr, VARIANCES))}")
-        self._kind, self._length = variance, 1
-        self.sums, self._within, self._between = (torch.zeros(width, device=device) for _ in range(3))
+            raise UserError(
+                f"variance {variance!r} is unknown; use {' or '.join(map(repr, VARIANCES))}"
+            )
+        self._kind = variance
+        self._length = 1
+        self.sums, self._within, self._between = (
+            torch.zeros(width, device=device) for _ in range(3)
+        )
 
     def update(self, inputs: torch.Tensor) -> None:
-        """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
-        for n, sequence in enumerate(inputs.float().reshape(-1, *inputs.shape[-2:]), self.sequences + 1):
+        """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float
+        dtype."""
+        for n, sequence in enumerate(
+            inputs.float().reshape(-1, *inputs.shape[-2:]), self.sequences + 1
+        ):
             super().update(sequence)
-            total, L = sequence.sum(0), len(sequence)
+            total = sequence.sum(0)
+            L = len(sequence)
             if self._kind == "within":
                 spread = sequence.var(0, correction=0)
             else:
@@ -80,11 +92,12 @@ class InputMomentsAndHessian(InputMoments):
         return inverse_factor(hessian, _DAMPING).diagonal()
 
     def obs_score(self, weight: torch.Tensor) -> torch.Tensor:
-        """`obs_score` of a weight `[out, in]` as it is, 0 for dead features; linears of a group share the factor."""
+        """`obs_score` of a weight `[out, in]` as it is, 0 for dead features; linears of a group
+        share the factor."""
         return obs_score(weight.float(), self._factor_diagonal) * (self.mean_square != 0)
 
 
 def expected_change(weight: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-    """`D_ij = W_ij s_j`, float32 `[out, in]`: what the sum of an output over a sequence loses, on average, without a
-    weight. Args: weight `[out, in]`; sums: s, `[in]`, see `InputMoments`."""
+    """`D_ij = W_ij s_j`, float32 `[out, in]`: what the sum of an output over a sequence loses, on
+    average, without a weight. Args: weight `[out, in]`; sums: s, `[in]`, see `InputMoments`."""
     return weight.float() * sums

@@ -1,7 +1,7 @@
 """Wanda: weight magnitude times the norm of the input it multiplies.
 
-Sun et al., A Simple and Effective Pruning Approach for Large Language Models (arXiv 2306.11695), equation 1;
-official code locuslab/wanda at 8e8fc87.
+Sun et al., A Simple and Effective Pruning Approach for Large Language Models (arXiv 2306.11695),
+equation 1; official code locuslab/wanda at 8e8fc87.
 """
 
 import torch
@@ -12,9 +12,10 @@ from ..kernels.scores import Factors
 class SquaredNorm:
     """Running mean over sequences of the squared l2 norm of each input feature, in float32.
 
-    The mean instead of the paper's sum divides every score of a layer by the same constant, so no mask
-    depends on it; it keeps the numbers small however much text there is. `fast` sums squares directly, several times
-    as fast on a CPU as the norm, whose digits are those of the official code.
+    The mean instead of the paper's sum divides every score of a layer by the same constant, so no
+    mask depends on it; it keeps the numbers small however much text there is. `fast` sums squares
+    directly, several times as fast on a CPU as the norm, whose digits are those of the official
+    code.
     """
 
     def __init__(self, width: int, device: torch.device, precision: str = "exact"):
@@ -23,7 +24,8 @@ class SquaredNorm:
         self.sequences = 0
 
     def update(self, inputs: torch.Tensor) -> None:
-        """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float dtype."""
+        """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float
+        dtype."""
         inputs = inputs.float().reshape(-1, *inputs.shape[-2:])
         self.mean_square *= self.sequences / (self.sequences + len(inputs))
         self.sequences += len(inputs)
@@ -47,7 +49,8 @@ def wanda_score(weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     """`S_ij = |W_ij| * ||X_j||_2` (equation 1).
 
     Args:
-        weight: `[out, in]`. norm: `[in]`, the norm of each input feature over the calibration tokens.
+        weight: `[out, in]`.
+        norm: `[in]`, the norm of each input feature over the calibration tokens.
 
     Returns:
         float32 `[out, in]`.

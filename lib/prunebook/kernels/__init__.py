@@ -1,1 +1,2 @@
-"""Kernels, one file each: a torch reference that defines the result on any device, and what is faster beside it."""
+"""Kernels, one file each: a torch reference that defines the result on any device, and what is
+faster beside it."""

@@ -1,13 +1,14 @@
-"""Decode attention of a pruned cache: one new token over the slots, and what each slot gets of its attention.
+"""Decode attention of a pruned cache: one new token over the slots, and what each slot gets of its
+attention.
 
     output[h] = sum over slots j: p[h, j] v[j],    mass[j] = sum over heads h of the group: p[h, j],
     p[h, j] = softmax over the held slots j of scaling q[h] k[j]
 
 For Keyformer the mass, but not the output, is of logits that are perturbed first, see `noise`.
 
-On a GPU in two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa and Sizov, 2023).
-The first reads keys and values once for all heads of a group; it leaves partial outputs and the logits. The second
-normalises both: no atomics, the same result in every run.
+On a GPU in two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa
+and Sizov, 2023). The first reads keys and values once for all heads of a group; it leaves partial
+outputs and the logits. The second normalises both: no atomics, the same result in every run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ import torch
 
 from ..errors import UserError
 from .attention_mass import MASKED, grouped_logits, loop
-from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
+from .launch import (
+    PROGRAMS,
+    jit,
+    multiplies_wide,
+    next_power_of_2,
+    on_device,
+    runs_natively,
+    split_steps,
+    tl,
+)
 from .noise import Perturbation, as_arguments, gumbel_log2, row_stream
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -30,24 +40,31 @@ _SLOTS = 256  # of the second pass
 
 
 def decode_with_mass(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor, scaling: float,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    positions: torch.Tensor,
+    scaling: float,
     perturbation: Perturbation | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Attention of one token of each row over the held slots, and the weights that each slot gets from the query heads
-    of its KV head. No gradients.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of one token of each row over the held slots, and the weights that each slot gets
+    from the query heads of its KV head. No gradients.
 
     Args:
         query: `[batch, heads, width]`. Query heads `h // group` share a KV head.
-        keys: `[batch, kv heads, slots, width]`, of the dtype of `query`, after the rotary embedding, in any order.
+        keys: `[batch, kv heads, slots, width]`, of the dtype of `query`, after the rotary
+            embedding, in any order.
         values: `[batch, kv heads, slots, width of values]`, of any float dtype, as under autocast.
-        positions: int64 `[batch, kv heads, slots]`, -1 for empty slots. What they hold counts nothing, but values are
-            to be finite.
+        positions: int64 `[batch, kv heads, slots]`, -1 for empty slots. What they hold counts
+            nothing, but values are to be finite.
         scaling: of the logits.
-        perturbation: of the scaled logits whose softmax is the mass, with one query; none unless given.
+        perturbation: of the scaled logits whose softmax is the mass, with one query; none unless
+            given.
 
     Returns:
-        The output `[batch, heads, width of values]` in the dtype of the values, and the mass `[batch, kv heads, slots]`
-        in float32, or float64 for float64. Both are 0 for a KV head that holds no slot.
+        The output `[batch, heads, width of values]` in the dtype of the values, and the mass
+        `[batch, kv heads, slots]` in float32, or float64 for float64. Both are 0 for a KV head that
+        holds no slot.
 
     Raises:
         UserError: shapes or dtypes that do not fit each other.
@@ -58,12 +75,19 @@ def decode_with_mass(
     widest = max(query.shape[2], values.shape[3]) * query.element_size()
     known = query.dtype in _KERNEL_DTYPES and query.dtype == values.dtype
     known = known and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
-    if known and query.numel() and values.numel() and runs_natively(query, keys, values, positions, tiles=True):
+    if (
+        known
+        and query.numel()
+        and values.numel()
+        and runs_natively(query, keys, values, positions, tiles=True)
+    ):
         return launch_decode(query, keys, values, positions, scaling, perturbation)
     return decode_reference(query, keys, values, positions, scaling, perturbation)
 
 
-def decode_reference(query, keys, values, positions, scaling, perturbation=None) -> tuple[torch.Tensor, torch.Tensor]:
+def decode_reference(
+    query, keys, values, positions, scaling, perturbation=None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`decode_with_mass` in torch, for checked arguments; it defines what the kernels compute."""
     empty = (positions < 0)[:, :, None]
 
@@ -81,7 +105,9 @@ def _check(query, keys, values, positions) -> None:
     if query.ndim != 3 or not query.is_floating_point():
         raise UserError(f"query is {query.dtype} {shape}; use floats [batch, heads, width]")
     batch, heads, width = shape
-    fits = keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
+    fits = (
+        keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
+    )
     if not fits or [keys.shape[0], keys.shape[3]] != [batch, width]:
         wanted = f"{query.dtype} [{batch}, a divisor of {heads}, slots, {width}]"
         raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
@@ -98,15 +124,23 @@ def _check(query, keys, values, positions) -> None:
 def launch_decode(
     query, keys, values, positions, scaling: float, perturbation: Perturbation | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`decode_with_mass` by the kernels, for checked arguments that they take, none of them empty."""
-    (batch, heads, width), (_, kv_heads, slots, v_width), size = query.shape, values.shape, query.element_size()
-    group, tiles = heads // kv_heads, batch * kv_heads
+    """`decode_with_mass` by the kernels, for checked arguments that they take, none of them
+    empty."""
+    (batch, heads, width), (_, kv_heads, slots, v_width), size = (
+        query.shape,
+        values.shape,
+        query.element_size(),
+    )
+    group = heads // kv_heads
+    tiles = batch * kv_heads
     rows, columns, v_columns = (max(next_power_of_2(one), 16) for one in (group, width, v_width))
     block = min(max(_TILE // (max(columns, v_columns) * size), 16), 128 // size)
     steps = -(-slots // block)
     splits, each = split_steps(steps, PROGRAMS // tiles)
     new = {"dtype": torch.float32, "device": query.device}
-    logits, parts = (torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns))
+    logits, parts = (
+        torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns)
+    )
     levels = torch.empty(2, batch * heads, splits, **new)
     of_mass = levels if perturbation is None else torch.empty_like(levels)
     form, temperatures, places, stream = as_arguments(perturbation, batch, positions)
@@ -114,15 +148,48 @@ def launch_decode(
     mass = torch.empty(batch, kv_heads, slots, **new)
     shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
     _split_kernel[(tiles, splits)](
-        query.contiguous(), keys, values, positions.contiguous(), logits, *levels, *of_mass, parts, *keys.stride(),
-        *values.stride(), slots, steps * block, each * block, kv_heads, scaling * math.log2(math.e), temperatures,
-        places, stream, FORM=form, ROWS=rows, BLOCK=block, WIDTH=width, COLUMNS=columns,
-        WIDE=multiplies_wide(query.dtype), num_warps=4, num_stages=3, **shape,
-    )  # fmt: skip
+        query.contiguous(),
+        keys,
+        values,
+        positions.contiguous(),
+        logits,
+        *levels,
+        *of_mass,
+        parts,
+        *keys.stride(),
+        *values.stride(),
+        slots,
+        steps * block,
+        each * block,
+        kv_heads,
+        scaling * math.log2(math.e),
+        temperatures,
+        places,
+        stream,
+        FORM=form,
+        ROWS=rows,
+        BLOCK=block,
+        WIDTH=width,
+        COLUMNS=columns,
+        WIDE=multiplies_wide(query.dtype),
+        num_warps=4,
+        num_stages=3,
+        **shape,
+    )
     _combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
-        logits, *levels, *of_mass, parts, output, mass, slots, steps * block, splits, SPLITS=next_power_of_2(splits),
-        BLOCK=_SLOTS, **shape,
-    )  # fmt: skip
+        logits,
+        *levels,
+        *of_mass,
+        parts,
+        output,
+        mass,
+        slots,
+        steps * block,
+        splits,
+        SPLITS=next_power_of_2(splits),
+        BLOCK=_SLOTS,
+        **shape,
+    )
     return output, mass
 
 
@@ -130,36 +197,77 @@ def launch_decode(
 def _dot(a, b, WIDE: tl.constexpr):
     """Three products of tf32 make up for one of float32."""
     if WIDE:
-        a, b = a.to(tl.float32), b.to(tl.float32)
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
     return tl.dot(a, b, input_precision="tf32x3")
 
 
 @partial(jit, do_not_specialize=["stream"])
 def _split_kernel(
-    query, keys, values, positions, logits, tops, totals, mass_tops, mass_totals, parts, k_batch, k_head, k_slot,
-    k_column, v_batch, v_head, v_slot, v_column, slots, pitch, span, kv_heads, scale, temperatures, places, stream,
-    FORM: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr, V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """One program for `span` slots, a multiple of `BLOCK`, of one KV head, with all query heads of its group as the
-    rows of one tile. Writes logits, `scale` in units of log2 and -inf for empty slots, into rows of `pitch`, and for
-    its split the maximum, the sum of 2^(logit - maximum) and the values weighted by that. Where logits are perturbed,
-    these are written, and for them a maximum and a sum of their own."""
+    query,
+    keys,
+    values,
+    positions,
+    logits,
+    tops,
+    totals,
+    mass_tops,
+    mass_totals,
+    parts,
+    k_batch,
+    k_head,
+    k_slot,
+    k_column,
+    v_batch,
+    v_head,
+    v_slot,
+    v_column,
+    slots,
+    pitch,
+    span,
+    kv_heads,
+    scale,
+    temperatures,
+    places,
+    stream,
+    FORM: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    V_WIDTH: tl.constexpr,
+    V_COLUMNS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One program for `span` slots, a multiple of `BLOCK`, of one KV head, with all query heads of
+    its group as the rows of one tile. Writes logits, `scale` in units of log2 and -inf for empty
+    slots, into rows of `pitch`, and for its split the maximum, the sum of 2^(logit - maximum) and
+    the values weighted by that. Where logits are perturbed, these are written, and for them a
+    maximum and a sum of their own."""
     tile = tl.program_id(0).to(tl.int64)
-    batch, head = tile // kv_heads, tile % kv_heads
-    member, place = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)
-    column, v_at = tl.arange(0, COLUMNS)[None, :], tl.arange(0, V_COLUMNS)[None, :]
-    real, row = member < GROUP, tile * GROUP + member
+    batch = tile // kv_heads
+    head = tile % kv_heads
+    member = tl.arange(0, ROWS)[:, None]
+    place = tl.arange(0, BLOCK)
+    column = tl.arange(0, COLUMNS)[None, :]
+    v_at = tl.arange(0, V_COLUMNS)[None, :]
+    real = member < GROUP
+    row = tile * GROUP + member
     q = tl.load(query + row * WIDTH + column, mask=real & (column < WIDTH), other=0.0)
     first = tl.program_id(1) * span
     k_base = keys + batch * k_batch + head * k_head + first.to(tl.int64) * k_slot
     v_base = values + batch * v_batch + head * v_head + first.to(tl.int64) * v_slot
-    k_tile, v_tile = place[:, None] * k_slot + column * k_column, place[:, None] * v_slot + v_at * v_column
-    top = tl.full((ROWS,), -1.0e30, tl.float32)  # finite, so that a split without a held slot has no NaN
+    k_tile = place[:, None] * k_slot + column * k_column
+    v_tile = place[:, None] * v_slot + v_at * v_column
+    # finite, so that a split without a held slot has no NaN
+    top = tl.full((ROWS,), -1.0e30, tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     sums = tl.zeros((ROWS, V_COLUMNS), tl.float32)
     if FORM != 0:
-        strength, mass_top, mass_total = 1 / tl.load(temperatures + batch), top, total
+        strength = 1 / tl.load(temperatures + batch)
+        mass_top = top
+        mass_total = total
     if FORM == 2:
         rows = row_stream(stream, head * GROUP + member, tl.load(places + batch))
     for start in loop(first, tl.minimum(first + span, slots), BLOCK):
@@ -176,7 +284,9 @@ def _split_kernel(
         tl.store(logits + row * pitch + (start + place)[None, :], y, mask=real)
         if FORM != 0:
             above = tl.maximum(mass_top, tl.max(y, 1))
-            mass_total = mass_total * tl.exp2(mass_top - above) + tl.sum(tl.exp2(y - above[:, None]), 1)
+            mass_total = mass_total * tl.exp2(mass_top - above) + tl.sum(
+                tl.exp2(y - above[:, None]), 1
+            )
             mass_top = above
         higher = tl.maximum(top, tl.max(x, 1))
         weight = tl.exp2(x - higher[:, None])
@@ -188,7 +298,8 @@ def _split_kernel(
         if v.dtype != tl.float32:  # what rounding took, so that the output is rounded once
             sums += _dot((weight - near.to(tl.float32)).to(v.dtype), v, WIDE)
         top = higher
-        k_base, v_base = k_base + BLOCK * k_slot, v_base + BLOCK * v_slot
+        k_base = k_base + BLOCK * k_slot
+        v_base = v_base + BLOCK * v_slot
     to = row * tl.num_programs(1) + tl.program_id(1)
     tl.store(tops + to, top[:, None], mask=real)
     tl.store(totals + to, total[:, None], mask=real)
@@ -200,20 +311,40 @@ def _split_kernel(
 
 @jit
 def _levels(tops, totals, row, splits, SPLITS: tl.constexpr):
-    """The maximum of a row of logits over its splits, and the inverse of the sum of 2^(logit - maximum): 0 for none."""
+    """The maximum of a row of logits over its splits, and the inverse of the sum of 2^(logit -
+    maximum): 0 for none."""
     split = tl.arange(0, SPLITS)
     each = tl.load(tops + row * splits + split, mask=split < splits, other=-float("inf"))
     top = tl.max(each, 0)
-    total = tl.sum(tl.load(totals + row * splits + split, mask=split < splits, other=0.0) * tl.exp2(each - top), 0)
+    total = tl.sum(
+        tl.load(totals + row * splits + split, mask=split < splits, other=0.0)
+        * tl.exp2(each - top),
+        0,
+    )
     return top, tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
 
 
 @jit
 def _combine_kernel(
-    logits, tops, totals, mass_tops, mass_totals, parts, output, mass, slots, pitch, splits, SPLITS: tl.constexpr,
-    GROUP: tl.constexpr, V_WIDTH: tl.constexpr, V_COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program for the mass of `BLOCK` slots of one KV head; the first ones also sum the output of a query head."""
+    logits,
+    tops,
+    totals,
+    mass_tops,
+    mass_totals,
+    parts,
+    output,
+    mass,
+    slots,
+    pitch,
+    splits,
+    SPLITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    V_WIDTH: tl.constexpr,
+    V_COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program for the mass of `BLOCK` slots of one KV head; the first ones also sum the output
+    of a query head."""
     tile = tl.program_id(0).to(tl.int64)
     slot = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     sums = tl.zeros((BLOCK,), tl.float32)
@@ -226,11 +357,16 @@ def _combine_kernel(
     if tl.program_id(1) < GROUP:
         row = tile * GROUP + tl.program_id(1)
         top, inverse = _levels(tops, totals, row, splits, SPLITS)
-        column, found = tl.arange(0, V_COLUMNS), tl.zeros((V_COLUMNS,), tl.float32)
+        column = tl.arange(0, V_COLUMNS)
+        found = tl.zeros((V_COLUMNS,), tl.float32)
         for start in range(0, SPLITS, 16):
             split = start + tl.arange(0, 16)
-            weight = tl.exp2(tl.load(tops + row * splits + split, mask=split < splits, other=-float("inf")) - top)
+            weight = tl.exp2(
+                tl.load(tops + row * splits + split, mask=split < splits, other=-float("inf")) - top
+            )
             at = parts + (row * splits + split)[:, None] * V_COLUMNS + column[None, :]
-            found += tl.sum(weight[:, None] * tl.load(at, mask=(split < splits)[:, None], other=0.0), 0)
+            found += tl.sum(
+                weight[:, None] * tl.load(at, mask=(split < splits)[:, None], other=0.0), 0
+            )
         to = output + row * V_WIDTH + column
         tl.store(to, (found * inverse).to(output.dtype.element_ty), mask=column < V_WIDTH)

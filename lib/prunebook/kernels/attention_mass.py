@@ -1,12 +1,15 @@
-"""Attention mass: what each key of a prompt gets from all its queries, without the square matrix of weights.
+"""Attention mass: what each key of a prompt gets from all its queries, without the square matrix of
+weights.
 
-    mass[j] = sum over queries i, heads of the group: softmax_j(scaling q_i k_j), over the keys that query i sees
+    mass[j] = sum over queries i, heads of the group: softmax_j(scaling q_i k_j), over the keys that
+    query i sees
 
 For Keyformer logits are perturbed first, see `noise`.
 
-On a GPU in two passes. The first is the forward of flash attention without values: the log-sum-exp of each query, which
-torch's attention does not give away. The second keeps a block of keys and reads the queries that see it, so that every
-sum stays in registers and is stored once: no atomics, the same result in every run.
+On a GPU in two passes. The first is the forward of flash attention without values: the log-sum-exp
+of each query, which torch's attention does not give away. The second keeps a block of keys and
+reads the queries that see it, so that every sum stays in registers and is stored once: no atomics,
+the same result in every run.
 """
 
 from __future__ import annotations
@@ -21,24 +24,32 @@ from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_nativ
 from .noise import NOISY, Perturbation, as_arguments, gumbel_log2, row_stream
 
 MASKED = -1e30  # finite, so that a padded query's row holds no NaN
-_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of the logits held at once: 4 MB, which fit a cache, and 256 MB
+# of the logits held at once: 4 MB, which fit a cache, and 256 MB
+_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WIDEST = 512  # bytes of a head: its tiles fit the shared memory of an H100
 
 
 def attention_mass(
-    query: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, scaling: float, window: int | None = None,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    positions: torch.Tensor,
+    scaling: float,
+    window: int | None = None,
     perturbation: Perturbation | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of each KV head. No
-    gradients.
+) -> torch.Tensor:
+    """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of
+    each KV head. No gradients.
 
     Args:
-        query: `[batch, heads, n, width]`. keys: `[batch, kv heads, n, width]`, of the same float dtype, after the
+        query: `[batch, heads, n, width]`.
+        keys: `[batch, kv heads, n, width]`, of the same float dtype, after the
             rotary embedding. Query heads `h // group` share a KV head.
-        positions: int64 `[batch or 1, n]`, 0, 1, ... over a row's own tokens, -1 for padding, anywhere.
+        positions: int64 `[batch or 1, n]`, 0, 1, ... over a row's own tokens, -1 for padding,
+            anywhere.
         scaling: of the logits.
-        window: a query sees as many of the newest keys, its own among them; all earlier ones unless given.
+        window: a query sees as many of the newest keys, its own among them; all earlier ones unless
+            given.
         perturbation: of the scaled logits, with n queries; none unless given.
 
     Returns:
@@ -56,16 +67,25 @@ def attention_mass(
     return attention_mass_reference(query, keys, positions, scaling, window, perturbation)
 
 
-def attention_mass_reference(query, keys, positions, scaling, window=None, perturbation=None) -> torch.Tensor:
-    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute. A block of queries at a
-    time, memory O(block * n)."""
+def attention_mass_reference(
+    query, keys, positions, scaling, window=None, perturbation=None
+) -> torch.Tensor:
+    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute. A
+    block of queries at a time, memory O(block * n)."""
     batch, heads, n, _ = query.shape
     kv_heads = keys.shape[1]
-    sums = torch.zeros(batch, kv_heads, n, dtype=torch.promote_types(query.dtype, torch.float32), device=query.device)
+    sums = torch.zeros(
+        batch,
+        kv_heads,
+        n,
+        dtype=torch.promote_types(query.dtype, torch.float32),
+        device=query.device,
+    )
     size = max(_ELEMENTS.get(query.device.type, 1 << 20) // max(batch * heads * n, 1), 1)
     for first in range(0, n, size):
         block = slice(first, min(first + size, n))
-        at, before = positions[:, block, None], positions[:, None, : block.stop]
+        at = positions[:, block, None]
+        before = positions[:, None, : block.stop]
         hidden = (before < 0) | (before > at)  # [batch, queries, keys]
         if window is not None:
             hidden |= before <= at - window
@@ -73,7 +93,8 @@ def attention_mass_reference(query, keys, positions, scaling, window=None, pertu
         if perturbation is not None:
             logits = perturbation.of(logits, before, block)
         weights = logits.masked_fill_(hidden[:, None, None], MASKED).softmax(-1).flatten(2, 3)
-        counts = (positions[:, block] >= 0).to(weights.dtype).repeat(1, heads // kv_heads)  # padded queries add nothing
+        # padded queries add nothing
+        counts = (positions[:, block] >= 0).to(weights.dtype).repeat(1, heads // kv_heads)
         sums[:, :, : block.stop] += (counts[:, None, None] @ weights).squeeze(2)
     return sums
 
@@ -83,22 +104,28 @@ def _check(query, keys, positions, window) -> None:
     if query.ndim != 4 or not query.is_floating_point():
         raise UserError(f"query is {query.dtype} {shape}; use floats [batch, heads, n, width]")
     batch, heads, n, width = shape
-    fits = keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
+    fits = (
+        keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
+    )
     if not fits or [keys.shape[0], *keys.shape[2:]] != [batch, n, width]:
         wanted = f"{query.dtype} [{batch}, a divisor of {heads}, {n}, {width}]"
         raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
     if positions.dtype != torch.int64 or list(positions.shape) not in ([batch, n], [1, n]):
         given = f"{positions.dtype} {list(positions.shape)}"
-        raise UserError(f"positions are {given}; query {shape} needs torch.int64 [{batch}, {n}] or [1, {n}]")
+        raise UserError(
+            f"positions are {given}; query {shape} needs torch.int64 [{batch}, {n}] or [1, {n}]"
+        )
     if window is not None and window < 1:
         raise UserError(f"window {window} is not allowed; use a number of keys >= 1, or None")
 
 
 def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
-    """`[batch, kv heads, group, queries, keys]` in at least float32; query heads `h // group` share a KV head.
+    """`[batch, kv heads, group, queries, keys]` in at least float32; query heads `h // group` share
+    a KV head.
 
     Args:
-        query: `[batch, heads, queries, width]`. keys: `[batch, kv heads, keys, width]`.
+        query: `[batch, heads, queries, width]`.
+        keys: `[batch, kv heads, keys, width]`.
     """
     batch, heads, count, width = query.shape
     kv_heads = keys.shape[1]
@@ -109,29 +136,51 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
 
 @on_device
 def launch_attention_mass(
-    query, keys, positions, scaling: float, window: int | None = None, perturbation: Perturbation | None = None
+    query,
+    keys,
+    positions,
+    scaling: float,
+    window: int | None = None,
+    perturbation: Perturbation | None = None,
 ) -> torch.Tensor:
     """`attention_mass` by the kernels, for checked arguments of the dtypes that they take."""
     batch, heads, n, width = query.shape
     kv_heads = keys.shape[1]
     new = {"dtype": torch.float32, "device": query.device}
-    lse, mass = torch.empty(batch, heads, n, **new), torch.empty(batch, kv_heads, n, **new)
+    lse = torch.empty(batch, heads, n, **new)
+    mass = torch.empty(batch, kv_heads, n, **new)
     at = positions.to(torch.int32).contiguous().expand(batch, n)
     oldest, end = (at, at) if window is None else _spans(positions, window)
     form, temperatures, places, stream = as_arguments(perturbation, batch, at)
     stays, moves = _tiles(query, form)
     options = {
-        "FORM": form, "WINDOW": window is not None, "WIDTH": width, "COLUMNS": max(next_power_of_2(width), 16),
+        "FORM": form,
+        "WINDOW": window is not None,
+        "WIDTH": width,
+        "COLUMNS": max(next_power_of_2(width), 16),
         "WIDE": multiplies_wide(query.dtype),
-        "num_warps": 4, "num_stages": 3,
-    }  # fmt: skip
+        "num_warps": 4,
+        "num_stages": 3,
+    }
     given = (
-        query, keys, at, lse, *query.stride(), *keys.stride(), at.stride(0), n, scaling * math.log2(math.e),
-        temperatures, places, stream,
-    )  # fmt: skip
+        query,
+        keys,
+        at,
+        lse,
+        *query.stride(),
+        *keys.stride(),
+        at.stride(0),
+        n,
+        scaling * math.log2(math.e),
+        temperatures,
+        places,
+        stream,
+    )
     blocks = -(-n // stays)
     group = heads // kv_heads
-    _lse_kernel[(batch * heads, blocks)](*given, oldest, heads, group, QUERIES=stays, KEYS=moves, **options)
+    _lse_kernel[(batch * heads, blocks)](
+        *given, oldest, heads, group, QUERIES=stays, KEYS=moves, **options
+    )
     _mass_kernel[(batch * kv_heads, blocks)](
         *given, end, mass, kv_heads, GROUP=group, KEYS=stays, QUERIES=moves, **options
     )
@@ -139,8 +188,8 @@ def launch_attention_mass(
 
 
 def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the oldest key that each query sees is, and where the queries that see each key end: int32, of the shape of
-    `positions`."""
+    """Where the oldest key that each query sees is, and where the queries that see each key end:
+    int32, of the shape of `positions`."""
     read = (positions >= 0).cumsum(1)  # ascending, where positions are not
     return (
         torch.searchsorted(read, positions + 2 - window, out_int32=True),
@@ -149,16 +198,19 @@ def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _tiles(query: torch.Tensor, form: int) -> tuple[int, int]:
-    """Rows that a program keeps, and rows that it reads at a time: chosen by compiling, so that four warps hold them
-    without spilling. No run on a GPU is recorded yet."""
-    if query.dtype == torch.float32 or form == NOISY:  # three products each and twice the bytes; hashes of 64 bits
+    """Rows that a program keeps, and rows that it reads at a time: chosen by compiling, so that
+    four warps hold them without spilling. No run on a GPU is recorded yet."""
+    # three products each and twice the bytes; hashes of 64 bits
+    if query.dtype == torch.float32 or form == NOISY:
         return 64, 32
     return (128, 64) if query.shape[-1] <= 128 else (64, 64)
 
 
 def _loop(low, high, step):
     """`range` in Triton's interpreter, whose scalars NumPy takes for no integers."""
-    return range(*(one if isinstance(one, int) else one.handle.data.item() for one in (low, high)), step)
+    return range(
+        *(one if isinstance(one, int) else one.handle.data.item() for one in (low, high)), step
+    )
 
 
 loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
@@ -166,26 +218,59 @@ loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
 
 @jit
 def _logits(a, b, WIDE: tl.constexpr):
-    """Products of rows, float32 `[rows of a, rows of b]`. Three products of tf32 make up for one of float32."""
+    """Products of rows, float32 `[rows of a, rows of b]`. Three products of tf32 make up for one of
+    float32."""
     if WIDE:
-        a, b = a.to(tl.float32), b.to(tl.float32)
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
     return tl.dot(a, tl.trans(b), input_precision="tf32x3")
 
 
 @partial(jit, do_not_specialize=["stream"])
 def _lse_kernel(
-    query, keys, positions, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, p_row, n, scale,
-    temperatures, places, stream, oldest, heads, group, QUERIES: tl.constexpr, KEYS: tl.constexpr, FORM: tl.constexpr,
-    WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """One program for a block of queries of one head: log2 of the sum of 2^logit, `scale` in units of log2, over the
-    keys that each query sees. Infinite for padding, which weighs nothing then."""
+    query,
+    keys,
+    positions,
+    lse,
+    q_batch,
+    q_head,
+    q_row,
+    q_column,
+    k_batch,
+    k_head,
+    k_row,
+    k_column,
+    p_row,
+    n,
+    scale,
+    temperatures,
+    places,
+    stream,
+    oldest,
+    heads,
+    group,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    FORM: tl.constexpr,
+    WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One program for a block of queries of one head: log2 of the sum of 2^logit, `scale` in units
+    of log2, over the keys that each query sees. Infinite for padding, which weighs nothing then."""
     batch = (tl.program_id(0) // heads).to(tl.int64)
     head = (tl.program_id(0) % heads).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]
     first = (tl.num_programs(1) - 1 - tl.program_id(1)) * QUERIES  # the longest first
     row = first + tl.arange(0, QUERIES)
-    at = query + batch * q_batch + head * q_head + row.to(tl.int64)[:, None] * q_row + column * q_column
+    at = (
+        query
+        + batch * q_batch
+        + head * q_head
+        + row.to(tl.int64)[:, None] * q_row
+        + column * q_column
+    )
     q = tl.load(at, mask=(row < n)[:, None] & (column < WIDTH), other=0.0)
     place = tl.arange(0, KEYS)
     low = 0
@@ -195,7 +280,8 @@ def _lse_kernel(
         low = tl.min(tl.min(since, 1), 0)
     base = keys + batch * k_batch + (head // group) * k_head + tl.cast(low, tl.int64) * k_row
     tile = place[:, None] * k_row + column * k_column
-    strength, rows = 1.0, row
+    strength = 1.0
+    rows = row
     if FORM != 0:
         strength = 1 / tl.load(temperatures + batch)
     if FORM == 2:
@@ -224,17 +310,50 @@ def _lse_kernel(
 
 @partial(jit, do_not_specialize=["stream"])
 def _mass_kernel(
-    query, keys, positions, lse, q_batch, q_head, q_row, q_column, k_batch, k_head, k_row, k_column, p_row, n, scale,
-    temperatures, places, stream, end, mass, kv_heads, GROUP: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,
-    FORM: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """One program for a block of keys of one KV head, which reads the queries behind its first key, head by head."""
+    query,
+    keys,
+    positions,
+    lse,
+    q_batch,
+    q_head,
+    q_row,
+    q_column,
+    k_batch,
+    k_head,
+    k_row,
+    k_column,
+    p_row,
+    n,
+    scale,
+    temperatures,
+    places,
+    stream,
+    end,
+    mass,
+    kv_heads,
+    GROUP: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    FORM: tl.constexpr,
+    WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One program for a block of keys of one KV head, which reads the queries behind its first key,
+    head by head."""
     batch = (tl.program_id(0) // kv_heads).to(tl.int64)
     head = (tl.program_id(0) % kv_heads).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]
     low = tl.program_id(1) * KEYS  # the longest come first
     key = low + tl.arange(0, KEYS)
-    at = keys + batch * k_batch + head * k_head + key.to(tl.int64)[:, None] * k_row + column * k_column
+    at = (
+        keys
+        + batch * k_batch
+        + head * k_head
+        + key.to(tl.int64)[:, None] * k_row
+        + column * k_column
+    )
     k = tl.load(at, mask=(key < n)[:, None] & (column < WIDTH), other=0.0)
     place = tl.arange(0, QUERIES)
     high = n
@@ -258,10 +377,13 @@ def _mass_kernel(
             level = tl.load(levels + row, mask=row < n, other=float("inf"))
             x = _logits(k, q, WIDE) * (scale * strength)
             if FORM == 2:
-                rows = row_stream(stream, of_head, tl.load(places + batch * n + row, mask=row < n, other=0))
+                rows = row_stream(
+                    stream, of_head, tl.load(places + batch * n + row, mask=row < n, other=0)
+                )
                 x += gumbel_log2(rows[None, :], position.to(tl.int64)[:, None]) * strength
             weight = tl.exp2(x - level[None, :])
-            seen = (row[None, :] >= key[:, None]) & (level[None, :] < float("inf"))  # padded queries see nothing
+            # padded queries see nothing
+            seen = (row[None, :] >= key[:, None]) & (level[None, :] < float("inf"))
             if WINDOW:
                 seen = seen & (row[None, :] < until)
             sums += tl.sum(tl.where(seen, weight, 0.0), 1)

@@ -2,13 +2,15 @@
 
 What a `Bitmap` holds (bitmaps for inference on tensor cores: SpInfer, DOI 10.1145/3689031.3717481):
 
-* `bits`, uint8 `[out, ceil(in / 8)]`, as `selection.pack_bits` has them: 1 where the weight is not 0.
-* `values [n]`, the weights that are not 0, row by row in the order of their inputs; zeros fill each row up to a
-  multiple of eight, so that it starts at 16 bytes in any dtype.
+* `bits`, uint8 `[out, ceil(in / 8)]`, as `selection.pack_bits` has them: 1 where the weight is not
+  0.
+* `values [n]`, the weights that are not 0, row by row in the order of their inputs; zeros fill each
+  row up to a multiple of eight, so that it starts at 16 bytes in any dtype.
 * `starts`, int32 `[out, ceil(in / 512)]`: where in `values` each 512 inputs of a row begin.
 
-With a share d of weights other than 0 that is `1 + 1/16 + 16 d` bits a weight in 16-bit dtypes, and the filling.
-Unpacking is exact bit by bit for what is not 0, NaN included. Zeros are not stored: -0.0 comes back as 0.0.
+With a share d of weights other than 0 that is `1 + 1/16 + 16 d` bits a weight in 16-bit dtypes, and
+the filling. Unpacking is exact bit by bit for what is not 0, NaN included. Zeros are not stored:
+-0.0 comes back as 0.0.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class Bitmap:
         for name, (one, dtype, shape) in wanted.items():
             if one.dtype != dtype or one.shape != shape:
                 given = f"{one.dtype} {list(one.shape)}"
-                raise UserError(f"{name} are {given}; a weight [{rows}, {width}] needs {dtype} {list(shape)}")
+                raise UserError(
+                    f"{name} are {given}; a weight [{rows}, {width}] needs {dtype} {list(shape)}"
+                )
         if self.values.ndim != 1:
             raise UserError(f"values are {list(self.values.shape)}; a bitmap has them in one row")
 
@@ -72,7 +76,9 @@ def check_weight(weight: torch.Tensor) -> None:
     """Raise a `UserError` unless it is a matrix of a dtype that kernels compute with."""
     if weight.ndim != 2 or weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         given = f"{weight.dtype} {list(weight.shape)}"
-        raise UserError(f"weight is {given}; use a matrix [out, in] of float32, float16 or bfloat16")
+        raise UserError(
+            f"weight is {given}; use a matrix [out, in] of float32, float16 or bfloat16"
+        )
 
 
 def pack_bitmap(weight: torch.Tensor) -> Bitmap:
@@ -83,12 +89,18 @@ def pack_bitmap(weight: torch.Tensor) -> Bitmap:
     """
     check_weight(weight)
     rows, width = weight.shape
-    keep, segments = weight != 0, -(-width // SEGMENT)
+    keep = weight != 0
+    segments = -(-width // SEGMENT)
     counts = F.pad(keep, (0, -width % SEGMENT)).reshape(rows, segments, SEGMENT).sum(2)
     lengths = counts.sum(1)
     filled = lengths + -lengths % FILL
     if int(filled.sum()) > MOST_VALUES:
-        raise UserError(f"weight {list(weight.shape)} has {int(filled.sum())} values; a bitmap holds {MOST_VALUES}")
+        raise UserError(
+            f"weight {list(weight.shape)} "
+            f"has {int(filled.sum())} "
+            f"values; a bitmap "
+            f"holds {MOST_VALUES}"
+        )
     starts = (filled.cumsum(0) - filled)[:, None] + counts.cumsum(1) - counts
     values = F.pad(weight, (0, FILL - 1))[_with_filling(keep, lengths)]
     return Bitmap(values, pack_bits(keep), starts.int(), width)
@@ -110,15 +122,21 @@ def unpack_bitmap_reference(packed: Bitmap) -> torch.Tensor:
     """`unpack_bitmap` in torch, for parts of fitting shapes."""
     keep = unpack_bits(packed.bits, packed.width)
     mask = _with_filling(keep, keep.sum(1))
-    places = torch.from_numpy(np.flatnonzero(mask.cpu().numpy())).to(mask.device)  # torch takes four times as long
+    # torch takes four times as long
+    places = torch.from_numpy(np.flatnonzero(mask.cpu().numpy())).to(mask.device)
     if len(places) != len(packed.values):
-        raise UserError(f"bits ask for {len(places)} values with the filling; there are {len(packed.values)}")
-    filled = packed.values.new_zeros(mask.numel()).scatter_(0, places, packed.values).view(mask.shape)
+        raise UserError(
+            f"bits ask for {len(places)} values with the filling; there are {len(packed.values)}"
+        )
+    filled = (
+        packed.values.new_zeros(mask.numel()).scatter_(0, places, packed.values).view(mask.shape)
+    )
     return filled[:, : packed.width].contiguous()
 
 
 def _with_filling(keep: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """`keep [out, in]` and as many more columns as a row may need to be filled up, True where it does."""
+    """`keep [out, in]` and as many more columns as a row may need to be filled up, True where it
+    does."""
     columns = torch.arange(FILL - 1, device=keep.device)
     return torch.cat([keep, columns < (-lengths % FILL)[:, None]], 1)
 
@@ -131,15 +149,25 @@ def launch_unpack_bitmap(packed: Bitmap) -> torch.Tensor:
     if weight.numel():
         segments = packed.starts.shape[1]
         _unpack_kernel[(-(-rows // _ROWS), segments)](
-            packed.values.contiguous(), packed.bits.contiguous(), packed.starts.contiguous(), weight, rows, width,
-            packed.bits.shape[1], segments, ROWS=_ROWS, PAIRS=SEGMENT // 16, num_warps=1,
-        )  # fmt: skip
+            packed.values.contiguous(),
+            packed.bits.contiguous(),
+            packed.starts.contiguous(),
+            weight,
+            rows,
+            width,
+            packed.bits.shape[1],
+            segments,
+            ROWS=_ROWS,
+            PAIRS=SEGMENT // 16,
+            num_warps=1,
+        )
     return weight
 
 
 @jit
 def count_ones(byte):
-    """How many bits of each byte, an int32, are 1: multiplying spreads a half's bits over four bytes, and adds them."""
+    """How many bits of each byte, an int32, are 1: multiplying spreads a half's bits over four
+    bytes, and adds them."""
     low = (byte & 15) * 0x00204081 & 0x01010101
     high = (byte >> 4) * 0x00204081 & 0x01010101
     return (low + high) * 0x01010101 >> 24
@@ -147,14 +175,17 @@ def count_ones(byte):
 
 @jit
 def load_weights(values, row_bits, pair, row_bytes, start, real):
-    """The weights at the 16 places of each pair of bytes, as 16 tensors of the shape of `pair`, and how many
-    of them are stored.
+    """The weights at the 16 places of each pair of bytes, as 16 tensors of the shape of `pair`, and
+    how many of them are stored.
 
-    `pair` counts pairs of bytes along a row and has them on its first axis, from one whose values begin at `start`.
-    Only values are loaded, and a thread has whole pairs: neighbouring threads read from the same lines of the cache.
+    `pair` counts pairs of bytes along a row and has them on its first axis, from one whose values
+    begin at `start`. Only values are loaded, and a thread has whole pairs: neighbouring threads
+    read from the same lines of the cache.
     """
     low = tl.load(row_bits + 2 * pair, mask=real & (2 * pair < row_bytes), other=0).to(tl.int32)
-    high = tl.load(row_bits + 2 * pair + 1, mask=real & (2 * pair + 1 < row_bytes), other=0).to(tl.int32)
+    high = tl.load(row_bits + 2 * pair + 1, mask=real & (2 * pair + 1 < row_bytes), other=0).to(
+        tl.int32
+    )
     ones = count_ones(low) + count_ones(high)
     address = values + (start + tl.cumsum(ones, 0) - ones)
     word = low | high << 8
@@ -168,20 +199,32 @@ def load_weights(values, row_bits, pair, row_bytes, start, real):
 
 @jit
 def joined(w):
-    """`[..., 2, 2, 2, 2]`, the places in order, from the 16 tensors of `load_weights`; within a thread."""
+    """`[..., 2, 2, 2, 2]`, the places in order, from the 16 tensors of `load_weights`; within a
+    thread."""
     return tl.join(
         tl.join(
-            tl.join(tl.join(w[0], w[8]), tl.join(w[4], w[12])), tl.join(tl.join(w[2], w[10]), tl.join(w[6], w[14]))
+            tl.join(tl.join(w[0], w[8]), tl.join(w[4], w[12])),
+            tl.join(tl.join(w[2], w[10]), tl.join(w[6], w[14])),
         ),
         tl.join(
-            tl.join(tl.join(w[1], w[9]), tl.join(w[5], w[13])), tl.join(tl.join(w[3], w[11]), tl.join(w[7], w[15]))
+            tl.join(tl.join(w[1], w[9]), tl.join(w[5], w[13])),
+            tl.join(tl.join(w[3], w[11]), tl.join(w[7], w[15])),
         ),
     )
 
 
 @jit
 def _unpack_kernel(
-    values, bits, starts, weight, rows, width, row_bytes, segments, ROWS: tl.constexpr, PAIRS: tl.constexpr
+    values,
+    bits,
+    starts,
+    weight,
+    rows,
+    width,
+    row_bytes,
+    segments,
+    ROWS: tl.constexpr,
+    PAIRS: tl.constexpr,
 ):
     """One program, of one warp, for a segment of `ROWS` rows."""
     segment = tl.program_id(1)
@@ -190,6 +233,8 @@ def _unpack_kernel(
     for r in tl.static_range(ROWS):
         row = (tl.program_id(0) * ROWS + r).to(tl.int64)
         start = tl.load(starts + row * segments + segment, mask=row < rows, other=0)
-        weights = load_weights(values, bits + row * row_bytes, pair, row_bytes, start, row < rows)[0]
+        weights = load_weights(values, bits + row * row_bytes, pair, row_bytes, start, row < rows)[
+            0
+        ]
         dense = tl.reshape(joined(weights), (16 * PAIRS,))
         tl.store(weight + row * width + column, dense, mask=(row < rows) & (column < width))

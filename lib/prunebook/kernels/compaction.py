@@ -1,10 +1,12 @@
-"""Compaction of slots: the rows that are kept move together, each row of a batch and each head on its own.
+"""Compaction of slots: the rows that are kept move together, each row of a batch and each head on
+its own.
 
-To attention the order of slots means nothing. So in place, with n of S rows kept, the holes below n are filled by the
-survivors above it, the first by the first: n (1 - n / S) moves on average, whose sources and targets have no slot in
-common, and no second allocation. The slots from n on are free to be written, but the memory stays: a tensor cannot give
-back the ends of its rows. That takes a smaller tensor, into which survivors are copied in their order: n reads and
-writes, and both tensors for that time.
+To attention the order of slots means nothing. So in place, with n of S rows kept, the holes below n
+are filled by the survivors above it, the first by the first: n (1 - n / S) moves on average, whose
+sources and targets have no slot in common, and no second allocation. The slots from n on are free
+to be written, but the memory stays: a tensor cannot give back the ends of its rows. That takes a
+smaller tensor, into which survivors are copied in their order: n reads and writes, and both tensors
+for that time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import torch
 from ..errors import UserError
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 
-_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # rows move as bits, whatever they mean
+# rows move as bits, whatever they mean
+_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SCANNED = 4096  # slots that a program scans at a time
 _MOVED = 4096  # elements that a program moves
 
@@ -26,10 +29,12 @@ def fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Ten
 
     Args:
         keep: bool `[batch, heads, slots]`.
-        tensors: `[batch, heads, slots]` or `[batch, heads, slots, width]`, of up to 8 bytes a number.
+        tensors: `[batch, heads, slots]` or `[batch, heads, slots, width]`, of up to 8 bytes a
+            number.
 
     Returns:
-        How many rows each head keeps, int64 `[batch, heads]`: n, behind which slots hold what they held.
+        How many rows each head keeps, int64 `[batch, heads]`: n, behind which slots hold what they
+        held.
 
     Raises:
         UserError: shapes that do not fit `keep`, or a tensor whose rows share memory.
@@ -37,7 +42,9 @@ def fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Ten
     _check(keep, tensors)
     for index, x in enumerate(tensors):
         if any(size > 1 and not stride for size, stride in zip(x.shape, x.stride(), strict=True)):
-            raise UserError(f"tensor {index} has rows that share memory; clone it to compact it in place")
+            raise UserError(
+                f"tensor {index} has rows that share memory; clone it to compact it in place"
+            )
     if keep.numel() and runs_natively(keep, *tensors):
         return launch_fill_holes(keep, tensors)
     return fill_holes_reference(keep, tensors)
@@ -54,16 +61,20 @@ def fill_holes_reference(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) ->
     return kept
 
 
-def take_kept(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def take_kept(
+    keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
     """Copy the first rows that are kept into new tensors, in their order.
 
     Args:
         keep: bool `[batch, heads, old slots]`.
         slots: of the new tensors; heads that keep more lose the last ones.
-        tensors: `[batch, heads, old slots]` or `[batch, heads, old slots, width]`, of up to 8 bytes a number.
+        tensors: `[batch, heads, old slots]` or `[batch, heads, old slots, width]`, of up to 8 bytes
+            a number.
 
     Returns:
-        `[batch, heads, slots]` or `[batch, heads, slots, width]` for each tensor, 0 behind the rows.
+        `[batch, heads, slots]` or `[batch, heads, slots, width]` for each tensor, 0 behind the
+        rows.
 
     Raises:
         UserError: shapes that do not fit `keep`, or negative slots.
@@ -76,19 +87,24 @@ def take_kept(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]) -
     return take_kept_reference(keep, slots, tensors)
 
 
-def take_kept_reference(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def take_kept_reference(
+    keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
     """`take_kept` in torch, for checked arguments; it defines what the kernels do."""
     if not keep.numel():
         return [x.new_zeros(*x.shape[:2], slots, *x.shape[3:]) for x in tensors]
     rank = keep.cumsum(-1)
     places, old = (torch.arange(size, device=keep.device) for size in (slots, keep.shape[2]))
     target = (rank - 1).masked_fill(~keep | (rank > slots), slots)
-    source = rank.new_zeros(*keep.shape[:2], slots + 1).scatter_(2, target, old.expand_as(target))[..., :slots]
+    source = rank.new_zeros(*keep.shape[:2], slots + 1).scatter_(2, target, old.expand_as(target))[
+        ..., :slots
+    ]
     full = min(int(rank[..., -1].min()), slots)  # the slots that every head fills
     behind = places[full:] >= rank[..., -1:]
     new = []
     for x in tensors:
-        bits, more = x.view(_INTEGER[x.element_size()]), (1,) * (x.ndim - 3)
+        bits = x.view(_INTEGER[x.element_size()])
+        more = (1,) * (x.ndim - 3)
         taken = bits.gather(2, source.view(*source.shape, *more).expand(-1, -1, -1, *x.shape[3:]))
         taken[:, :, full:].masked_fill_(behind.view(*behind.shape, *more), 0)
         new.append(taken.view(x.dtype))
@@ -97,17 +113,27 @@ def take_kept_reference(keep: torch.Tensor, slots: int, tensors: Sequence[torch.
 
 def _check(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
     if keep.ndim != 3 or keep.dtype != torch.bool:
-        raise UserError(f"keep is {keep.dtype} {list(keep.shape)}; use torch.bool [batch, heads, slots]")
+        raise UserError(
+            f"keep is {keep.dtype} {list(keep.shape)}; use torch.bool [batch, heads, slots]"
+        )
     shape = list(keep.shape)
     for index, x in enumerate(tensors):
         if x.ndim not in (3, 4) or list(x.shape[:3]) != shape:
-            raise UserError(f"tensor {index} has shape {list(x.shape)}; keep {shape} needs {shape} and perhaps a width")
+            raise UserError(
+                f"tensor {index} has "
+                f"shape "
+                f"{list(x.shape)}; "
+                f"keep {shape} needs "
+                f"{shape} and "
+                f"perhaps a width"
+            )
 
 
 @on_device
 def launch_fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """`fill_holes` by the kernels, for checked arguments that are not empty."""
-    most = keep.shape[2] // 2  # moves of a head: no more than holes, and no more than survivors above them
+    # moves of a head: no more than holes, and no more than survivors above them
+    most = keep.shape[2] // 2
     sources, targets, moves, kept = _list(keep, most, True)
     for x in tensors:
         _move(x, x, sources, targets, moves, most, True)
@@ -115,7 +141,9 @@ def launch_fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> to
 
 
 @on_device
-def launch_take_kept(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def launch_take_kept(
+    keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
     """`take_kept` by the kernels, for checked arguments that are not empty."""
     sources, targets, moves, _ = _list(keep, slots, False)
     new = [x.new_empty(*x.shape[:2], slots, *x.shape[3:]) for x in tensors]
@@ -125,8 +153,9 @@ def launch_take_kept(keep: torch.Tensor, slots: int, tensors: Sequence[torch.Ten
 
 
 def _list(keep: torch.Tensor, most: int, in_place: bool) -> tuple[torch.Tensor, ...]:
-    """Sources and targets of the moves of each head, int32 `[batch, heads, most]`, how many they are, and how many rows
-    are kept, int64 `[batch, heads]`. Without `in_place` row i goes to slot i, and targets are no list."""
+    """Sources and targets of the moves of each head, int32 `[batch, heads, most]`, how many they
+    are, and how many rows are kept, int64 `[batch, heads]`. Without `in_place` row i goes to slot
+    i, and targets are no list."""
     keep = keep.contiguous()
     batch, heads, slots = keep.shape
     sources = torch.empty(batch, heads, max(most, 1), dtype=torch.int32, device=keep.device)
@@ -134,9 +163,17 @@ def _list(keep: torch.Tensor, most: int, in_place: bool) -> tuple[torch.Tensor, 
     moves, kept = torch.empty(2, batch, heads, dtype=torch.int64, device=keep.device)
     block = min(next_power_of_2(slots), _SCANNED)
     _list_kernel[(batch * heads,)](
-        keep, sources, targets, moves, kept, slots, most, IN_PLACE=in_place, BLOCK=block,
+        keep,
+        sources,
+        targets,
+        moves,
+        kept,
+        slots,
+        most,
+        IN_PLACE=in_place,
+        BLOCK=block,
         num_warps=min(max(block // 256, 1), 8),
-    )  # fmt: skip
+    )
     return sources, targets, moves, kept
 
 
@@ -149,15 +186,26 @@ def _move(x, into, sources, targets, moves, most: int, in_place: bool) -> None:
     rows = max(min(_MOVED // columns, next_power_of_2(most)), 1)
     if x.numel() and most:
         _move_kernel[(batch * heads, -(-most // rows))](
-            x, into, sources, targets, moves, *x.stride(), *into.stride(), heads, most,
-            WIDTH=width, IN_PLACE=in_place, ROWS=rows, COLUMNS=columns,
-        )  # fmt: skip
+            x,
+            into,
+            sources,
+            targets,
+            moves,
+            *x.stride(),
+            *into.stride(),
+            heads,
+            most,
+            WIDTH=width,
+            IN_PLACE=in_place,
+            ROWS=rows,
+            COLUMNS=columns,
+        )
 
 
 @jit
 def _list_kernel(
     keep, sources, targets, moves, kept, slots, most, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     """One program a head: one count, then one scan."""
     head = tl.program_id(0).to(tl.int64)
     keep += head * slots
@@ -192,9 +240,26 @@ def _list_kernel(
 
 @jit
 def _move_kernel(
-    x, into, sources, targets, moves, x_batch, x_head, x_row, x_column, into_batch, into_head, into_row, into_column,
-    heads, most, WIDTH: tl.constexpr, IN_PLACE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+    x,
+    into,
+    sources,
+    targets,
+    moves,
+    x_batch,
+    x_head,
+    x_row,
+    x_column,
+    into_batch,
+    into_head,
+    into_row,
+    into_column,
+    heads,
+    most,
+    WIDTH: tl.constexpr,
+    IN_PLACE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """One program for `ROWS` moves of one head."""
     pair = tl.program_id(0).to(tl.int64)
     batch = pair // heads
@@ -211,5 +276,11 @@ def _move_kernel(
     inside = column < WIDTH
     at = x + batch * x_batch + head * x_head + source[:, None] * x_row + column * x_column
     row = tl.load(at, mask=real[:, None] & inside, other=0)
-    at = into + batch * into_batch + head * into_head + target[:, None] * into_row + column * into_column
+    at = (
+        into
+        + batch * into_batch
+        + head * into_head
+        + target[:, None] * into_row
+        + column * into_column
+    )
     tl.store(at, row, mask=written[:, None] & inside)

@@ -1,16 +1,17 @@
-"""Weights with few other than zero, as many entries in every row: values, and the steps from one to the next (ELLPACK
-with the deltas of MACKO, arXiv 2511.13061, in eight bits).
+"""Weights with few other than zero, as many entries in every row: values, and the steps from one to
+the next (ELLPACK with the deltas of MACKO, arXiv 2511.13061, in eight bits).
 
 What an `Ell` holds, `n` entries a row:
 
 * `values [out, n]`, the weights that are not 0 in the order of their inputs, zeros after the last.
-* `deltas`, uint8 `[out, n]`: how many inputs lie between an entry and the one before, or the start of the row. Where
-  more than 255 do, entries of value 0 with delta 255 come between.
+* `deltas`, uint8 `[out, n]`: how many inputs lie between an entry and the one before, or the start
+  of the row. Where more than 255 do, entries of value 0 with delta 255 come between.
 
-`n` is what the longest row needs, rounded up to a multiple of eight: row-wise pruning leaves all equally long. With a
-share d of weights other than 0 that is `24 d` bits a weight in 16-bit dtypes, fewer than a `Bitmap` below d = 1/8; but
-kernels loop over entries, and over every place of a bitmap.
-Unpacking is exact bit by bit for what is not 0, NaN included. Zeros are not stored: -0.0 comes back as 0.0.
+`n` is what the longest row needs, rounded up to a multiple of eight: row-wise pruning leaves all
+equally long. With a share d of weights other than 0 that is `24 d` bits a weight in 16-bit dtypes,
+fewer than a `Bitmap` below d = 1/8; but kernels loop over entries, and over every place of a
+bitmap. Unpacking is exact bit by bit for what is not 0, NaN included. Zeros are not stored: -0.0
+comes back as 0.0.
 """
 
 from __future__ import annotations
@@ -51,12 +52,17 @@ class Ell:
 
     def check(self) -> None:
         """Raise a `UserError` unless shapes and dtypes fit each other."""
-        values, deltas = self.values, self.deltas
+        values = self.values
+        deltas = self.deltas
         if values.ndim != 2 or values.shape[1] % FILL:
-            raise UserError(f"values are {list(values.shape)}; use [out, n] with n a multiple of {FILL}")
+            raise UserError(
+                f"values are {list(values.shape)}; use [out, n] with n a multiple of {FILL}"
+            )
         if deltas.dtype != torch.uint8 or deltas.shape != values.shape:
             given = f"{deltas.dtype} {list(deltas.shape)}"
-            raise UserError(f"deltas are {given}; values {list(values.shape)} need torch.uint8 of that shape")
+            raise UserError(
+                f"deltas are {given}; values {list(values.shape)} need torch.uint8 of that shape"
+            )
 
 
 def pack_ell(weight: torch.Tensor) -> Ell:
@@ -72,7 +78,8 @@ def pack_ell(weight: torch.Tensor) -> Ell:
     first = row != F.pad(row, (1, 0), value=-1)[:-1]
     gap = torch.where(first, column, gap)
     ends = (gap // _STEP + 1).cumsum(0)  # entries up to each weight, of all rows
-    before = torch.searchsorted(row, torch.arange(rows + 1, device=row.device))  # weights above each row
+    # weights above each row
+    before = torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
     above = F.pad(ends, (1, 0))[before]
     lengths = above.diff()
     n = int(lengths.max()) if rows else 0
@@ -95,5 +102,6 @@ def unpack_ell(packed: Ell) -> torch.Tensor:
     packed.check()
     rows, width = packed.shape
     columns = (packed.deltas.long() + 1).cumsum(1) - 1
-    weight = packed.values.new_zeros(rows, width + 1)  # the last takes what fills rows up, beyond the inputs
+    # the last takes what fills rows up, beyond the inputs
+    weight = packed.values.new_zeros(rows, width + 1)
     return weight.scatter_(1, columns.clamp_(max=width), packed.values)[:, :width].contiguous()

@@ -1,7 +1,8 @@
 """Triton where it is installed, and what all launchers share.
 
-A kernel's file holds its torch reference, which defines it, the Triton kernel, and one function that dispatches. A
-launcher takes tensors of any device: under `TRITON_INTERPRET=1` its kernel runs on the CPU, where tests call it.
+A kernel's file holds its torch reference, which defines it, the Triton kernel, and one function
+that dispatches. A launcher takes tensors of any device: under `TRITON_INTERPRET=1` its kernel runs
+on the CPU, where tests call it.
 """
 
 import functools
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-_LARGE = (9, 10)  # compute capabilities whose programs can have 227 KB of shared memory; an A100 has 163, others 99
+# compute capabilities whose programs can have 227 KB of shared memory; an A100 has 163, others 99
+_LARGE = (9, 10)
 PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting a sum aims at
 
 if importlib.util.find_spec("triton"):
@@ -28,7 +30,8 @@ def jit(function, **options):
 def runs_natively(*tensors: torch.Tensor, tiles: bool = False) -> bool:
     """Whether a Triton kernel can take these tensors: all on one CUDA device, and Triton installed.
 
-    `tiles`: of a kernel whose tiles are sized for the shared memory of an H100; devices with less take the reference.
+    `tiles`: of a kernel whose tiles are sized for the shared memory of an H100; devices with less
+        take the reference.
     """
     if triton is None or not all(t.is_cuda and t.device == tensors[0].device for t in tensors):
         return False
@@ -36,7 +39,8 @@ def runs_natively(*tensors: torch.Tensor, tiles: bool = False) -> bool:
 
 
 def on_device(launcher: Callable) -> Callable:
-    """Run a launcher with the device of its tensors as the current one, on which Triton launches."""
+    """Run a launcher with the device of its tensors as the current one, on which Triton
+    launches."""
 
     @functools.wraps(launcher)
     def launch(*args, **options):
@@ -61,14 +65,15 @@ def _tensors(value) -> Iterator[torch.Tensor]:
 
 
 def split_steps(steps: int, parts: int, least: int = 1) -> tuple[int, int]:
-    """Into how many parts `steps` go, and steps a part: about `parts`, but `least` steps or more a part where there are
-    as many, and no part without any."""
+    """Into how many parts `steps` go, and steps a part: about `parts`, but `least` steps or more a
+    part where there are as many, and no part without any."""
     each = -(-steps // max(min(parts, steps // least), 1))
     return -(-steps // each), each
 
 
 def multiplies_wide(dtype: torch.dtype) -> bool:
-    """Whether products of `dtype` have to be in float32: Triton's interpreter cannot multiply bfloat16."""
+    """Whether products of `dtype` have to be in float32: Triton's interpreter cannot multiply
+    bfloat16."""
     return dtype == torch.bfloat16 and triton.knobs.runtime.interpret
 
 

@@ -1,7 +1,9 @@
-"""Logits beside those of a reference, token by token: NLL of the target, KL divergence, equal top-1 tokens.
+"""Logits beside those of a reference, token by token: NLL of the target, KL divergence, equal top-1
+tokens.
 
-From raw logits in one pass over the vocabulary; no log-probabilities are written. With `p = softmax(r)` of the
-reference and `q = softmax(z)`, maxima `m_r` and `m_z`, and sums `s_r = sum e^(r - m_r)`, `s_z` likewise,
+From raw logits in one pass over the vocabulary; no log-probabilities are written. With `p =
+softmax(r)` of the reference and `q = softmax(z)`, maxima `m_r` and `m_z`, and sums `s_r = sum e^(r
+- m_r)`, `s_z` likewise,
 
     KL(p || q) = A / s_r - ln s_r + ln s_z,    A = sum e^(r - m_r) ((r - m_r) - (z - m_z)).
 
@@ -24,19 +26,23 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Compared:
-    """Of each token, float32 or bool `[tokens]`: `nll` in nats, and beside a reference `kl`, KL(reference || logits) in
-    nats, and `agrees`, whether the top-1 tokens are equal (of equal logits the first counts)."""
+    """Of each token, float32 or bool `[tokens]`: `nll` in nats, and beside a reference `kl`,
+    KL(reference || logits) in nats, and `agrees`, whether the top-1 tokens are equal (of equal
+    logits the first counts)."""
 
     nll: torch.Tensor
     kl: torch.Tensor | None = None
     agrees: torch.Tensor | None = None
 
 
-def compare_logits(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None = None) -> Compared:
+def compare_logits(
+    logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None = None
+) -> Compared:
     """Reduce logits over the vocabulary, in float32.
 
     Args:
-        logits: `[tokens, vocabulary]`, of any float dtype. targets: int64 `[tokens]`, ids of the next tokens; -100
+        logits: `[tokens, vocabulary]`, of any float dtype.
+        targets: int64 `[tokens]`, ids of the next tokens; -100
             for none, whose NLL is 0. No other id may lie outside the vocabulary.
         reference: of the shape of `logits`. Where both are -inf, a word counts nothing.
 
@@ -45,9 +51,18 @@ def compare_logits(logits: torch.Tensor, targets: torch.Tensor, reference: torch
     """
     if logits.ndim != 2 or not logits.shape[1]:
         raise UserError(f"logits have shape {list(logits.shape)}; use [tokens, vocabulary]")
-    for name, given, wanted in ("targets", targets, logits.shape[:1]), ("reference", reference, logits.shape):
+    for name, given, wanted in (
+        ("targets", targets, logits.shape[:1]),
+        ("reference", reference, logits.shape),
+    ):
         if given is not None and given.shape != wanted:
-            raise UserError(f"{name} has shape {list(given.shape)}; logits {list(logits.shape)} need {list(wanted)}")
+            raise UserError(
+                f"{name} has shape "
+                f"{list(given.shape)}; "
+                f"logits "
+                f"{list(logits.shape)} "
+                f"need {list(wanted)}"
+            )
     if runs_natively(logits, targets, *([] if reference is None else [reference])):
         return launch_compare(logits, targets, reference)
     return compare_logits_reference(logits, targets, reference)
@@ -56,7 +71,8 @@ def compare_logits(logits: torch.Tensor, targets: torch.Tensor, reference: torch
 def compare_logits_reference(logits, targets, reference=None) -> Compared:
     """`compare_logits` in torch; it defines what the kernel computes."""
     nll = torch.empty(len(logits), device=logits.device)
-    kl, agrees = torch.empty_like(nll), torch.empty_like(nll, dtype=torch.bool)
+    kl = torch.empty_like(nll)
+    agrees = torch.empty_like(nll, dtype=torch.bool)
     for first in range(0, len(logits), _ROWS):
         rows = slice(first, first + _ROWS)
         nll[rows] = F.cross_entropy(logits[rows].float(), targets[rows], reduction="none")
@@ -72,35 +88,61 @@ def compare_logits_reference(logits, targets, reference=None) -> Compared:
 
 
 def _shifted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits less their maximum in float32, the sum of their exponentials, and the place of the maximum."""
+    """Logits less their maximum in float32, the sum of their exponentials, and the place of the
+    maximum."""
     largest, best = logits.max(1, keepdim=True)
     z = logits.float() - largest
     return z, z.exp().sum(1), best.squeeze(1)
 
 
 @on_device
-def launch_compare(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None) -> Compared:
+def launch_compare(
+    logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None
+) -> Compared:
     """`compare_logits` by the kernel, for checked arguments."""
     tokens, vocabulary = logits.shape
     new = {"device": logits.device}
-    nll, kl = torch.empty(tokens, **new), torch.empty(tokens, **new)
+    nll = torch.empty(tokens, **new)
+    kl = torch.empty(tokens, **new)
     agrees = torch.empty(tokens, dtype=torch.bool, **new)
     other = logits if reference is None else reference
     block = min(next_power_of_2(vocabulary), _BLOCK)
     if tokens:
         _compare_kernel[(tokens,)](
-            logits, other, targets.contiguous(), nll, kl, agrees, *logits.stride(), *other.stride(),
-            VOCABULARY=vocabulary, BOTH=reference is not None, BLOCK=block, num_warps=max(block // 512, 1),
-        )  # fmt: skip
+            logits,
+            other,
+            targets.contiguous(),
+            nll,
+            kl,
+            agrees,
+            *logits.stride(),
+            *other.stride(),
+            VOCABULARY=vocabulary,
+            BOTH=reference is not None,
+            BLOCK=block,
+            num_warps=max(block // 512, 1),
+        )
     return Compared(nll) if reference is None else Compared(nll, kl, agrees)
 
 
 @jit
 def _compare_kernel(
-    logits, reference, targets, nll, kl, agrees, z_row, z_column, r_row, r_column,
-    VOCABULARY: tl.constexpr, BOTH: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program a token. Maxima, sums and A go along the vocabulary and are rescaled where a maximum grows."""
+    logits,
+    reference,
+    targets,
+    nll,
+    kl,
+    agrees,
+    z_row,
+    z_column,
+    r_row,
+    r_column,
+    VOCABULARY: tl.constexpr,
+    BOTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program a token. Maxima, sums and A go along the vocabulary and are rescaled where a
+    maximum grows."""
     token = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK).to(tl.int64)
     z_max = -3.0e38  # below any logit that counts, and finite: differences with it are no NaN
@@ -112,14 +154,20 @@ def _compare_kernel(
     total = 0.0  # A
     for start in range(0, VOCABULARY, BLOCK):
         inside = start + place < VOCABULARY
-        z = tl.load(logits + token * z_row + (start + place) * z_column, mask=inside, other=-float("inf"))
+        z = tl.load(
+            logits + token * z_row + (start + place) * z_column, mask=inside, other=-float("inf")
+        )
         z = z.to(tl.float32)
         z_top = tl.maximum(z_max, tl.max(z, 0))
         if z_top > z_max:
             z_best = start + tl.min(tl.where(z == z_top, place, BLOCK), 0).to(tl.int32)
         z_sum = z_sum * tl.exp(z_max - z_top) + tl.sum(tl.exp(z - z_top), 0)
         if BOTH:
-            r = tl.load(reference + token * r_row + (start + place) * r_column, mask=inside, other=-float("inf"))
+            r = tl.load(
+                reference + token * r_row + (start + place) * r_column,
+                mask=inside,
+                other=-float("inf"),
+            )
             r = r.to(tl.float32)
             r_top = tl.maximum(r_max, tl.max(r, 0))
             if r_top > r_max:

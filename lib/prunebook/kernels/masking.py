@@ -1,4 +1,5 @@
-"""Masks: making them by comparisons, finding what they hold, and overwriting weights where they are False.
+"""Masks: making them by comparisons, finding what they hold, and overwriting weights where they are
+False.
 
 On a CPU the ways here are several times as fast as those that torch takes for the same results.
 """
@@ -16,10 +17,11 @@ _CHUNK = 2**16  # weights that are masked at a time, so that their masks stay in
 
 
 def apply_mask(weight: torch.Tensor, keep: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
-    """Overwrite in place what a mask does not keep, by default with zeros; `masked_fill_(~keep, fill)` to the last bit.
+    """Overwrite in place what a mask does not keep, by default with zeros; `masked_fill_(~keep,
+    fill)` to the last bit.
 
-    On a CPU that branches at every weight, and no processor foresees the branches of a random mask. There bits of
-    weights and of masks are combined instead, some ten times as fast.
+    On a CPU that branches at every weight, and no processor foresees the branches of a random mask.
+    There bits of weights and of masks are combined instead, some ten times as fast.
 
     Args:
         weight: of a float dtype and any strides, at least one dimension.

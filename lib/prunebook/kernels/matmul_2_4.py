@@ -1,9 +1,10 @@
-"""`y = x W^T + b` from a 2:4 weight in its packed form (see `packed`), for the few tokens of decoding.
+"""`y = x W^T + b` from a 2:4 weight in its packed form (see `packed`), for the few tokens of
+decoding.
 
-At such sizes a product costs what its weight costs to read, and that is 9 bits a weight instead of 16. Both kernels
-read values and codes once. Up to four tokens, threads pick the two inputs that each group meets and sum in float32.
-Beyond, tiles are expanded in registers and go through the tensor cores, padded to 16 tokens: the operations of a dense
-product, hidden behind the reading.
+At such sizes a product costs what its weight costs to read, and that is 9 bits a weight instead of
+16. Both kernels read values and codes once. Up to four tokens, threads pick the two inputs that
+each group meets and sum in float32. Beyond, tiles are expanded in registers and go through the
+tensor cores, padded to 16 tokens: the operations of a dense product, hidden behind the reading.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
+from .launch import (
+    PROGRAMS,
+    jit,
+    multiplies_wide,
+    next_power_of_2,
+    on_device,
+    runs_natively,
+    split_steps,
+    tl,
+)
 from .packed import (
     Packed,
     as_pairs,
@@ -23,11 +33,14 @@ from .packed import (
     unpack_n_of_m,
 )
 
-# Up to how many tokens each way is taken. The numbers come from what others published about cuBLAS and cuSPARSELt on
-# H100, and from counting bytes: no run of this file on a GPU is recorded yet. Replace them by measured ones.
+# Up to how many tokens each way is taken. The numbers come from what others published about cuBLAS
+# and cuSPARSELt on H100, and from counting bytes: no run of this file on a GPU is recorded yet.
+# Replace them by measured ones.
 FMA_TOKENS = 4  # threads, no tensor cores
-KERNEL_TOKENS = 64  # the packed kernels; the reading of the weight hides the products up to about 150 tokens
-DENSE_TOKENS = 4095  # a dense product on the unpacked weight; beyond, sparse tensor cores pay for converting to them
+# the packed kernels; the reading of the weight hides the products up to about 150 tokens
+KERNEL_TOKENS = 64
+# a dense product on the unpacked weight; beyond, sparse tensor cores pay for converting to them
+DENSE_TOKENS = 4095
 
 _OUT_TILE = 64  # rows of W that a tensor core program takes
 _GROUP_TILE = {16: 32, 32: 8}  # groups of four inputs at a time, by the bits of the dtype
@@ -47,7 +60,9 @@ def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
     Raises:
         UserError: another pattern than 2:4, or widths or dtypes that do not fit.
     """
-    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(
+        x.device.type
+    )
     _check(x, packed, bias, casts)
     tensors = [x, packed.values, packed.codes, *([] if bias is None else [bias])]
     tokens = x.numel() // max(x.shape[-1], 1)
@@ -58,8 +73,11 @@ def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
     return _linear_of_many(x, packed, bias)
 
 
-def linear_2_4_reference(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`linear_2_4` in torch, for checked arguments; it defines what the kernels compute, but for the order of sums."""
+def linear_2_4_reference(
+    x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`linear_2_4` in torch, for checked arguments; it defines what the kernels compute, but for
+    the order of sums."""
     return F.linear(x, unpack_n_of_m(packed), bias)
 
 
@@ -70,71 +88,123 @@ def _check(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None, casts: bo
     check_codes_2_4(packed)
 
 
-def check_operands(x: torch.Tensor, shape: tuple[int, int], dtype, bias: torch.Tensor | None, casts: bool) -> None:
-    """Raise a `UserError` unless x `[..., in]` and the bias `[out]` fit a packed weight of that shape and dtype;
-    where autocast `casts`, x is of any."""
+def check_operands(
+    x: torch.Tensor, shape: tuple[int, int], dtype, bias: torch.Tensor | None, casts: bool
+) -> None:
+    """Raise a `UserError` unless x `[..., in]` and the bias `[out]` fit a packed weight of that
+    shape and dtype; where autocast `casts`, x is of any."""
     rows, width = shape
     if x.ndim == 0 or x.shape[-1] != width or not (casts or x.dtype == dtype):
         given = f"{x.dtype} {list(x.shape)}"
-        raise UserError(f"x is {given}; a packed weight [{rows}, {width}] needs {dtype} [..., {width}]")
+        raise UserError(
+            f"x is {given}; a packed weight [{rows}, {width}] needs {dtype} [..., {width}]"
+        )
     if bias is not None and (bias.shape != (rows,) or bias.dtype != dtype):
         given = f"{bias.dtype} {list(bias.shape)}"
-        raise UserError(f"bias is {given}; a packed weight [{rows}, {width}] needs {dtype} [{rows}]")
+        raise UserError(
+            f"bias is {given}; a packed weight [{rows}, {width}] needs {dtype} [{rows}]"
+        )
 
 
 def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) -> torch.Tensor:
-    """Products that are bound by arithmetic, on a weight that is unpacked, or converted, for this call alone."""
+    """Products that are bound by arithmetic, on a weight that is unpacked, or converted, for this
+    call alone."""
     weight = unpack_n_of_m(packed)
     rows, width = weight.shape
-    fits = weight.element_size() == 2 and rows % 32 == 0 and width % 64 == 0  # what torch's sparse tensors take
+    # what torch's sparse tensors take
+    fits = weight.element_size() == 2 and rows % 32 == 0 and width % 64 == 0
     if x.numel() // width > DENSE_TOKENS and fits and torch.backends.cusparselt.is_available():
-        weight = torch.sparse.to_sparse_semi_structured(weight)  # 2:4 as it comes from packed values
+        # 2:4 as it comes from packed values
+        weight = torch.sparse.to_sparse_semi_structured(weight)
     return F.linear(x, weight, bias)
 
 
 @on_device
-def launch_linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`linear_2_4` by the kernels, for checked arguments and from 1 to 128 tokens, of which a program takes all."""
+def launch_linear_2_4(
+    x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`linear_2_4` by the kernels, for checked arguments and from 1 to 128 tokens, of which a
+    program takes all."""
     rows, width = packed.shape
     flat = x.reshape(-1, width).contiguous()
     tokens = len(flat)
-    pairs, codes, bits = as_pairs(packed), packed.codes.contiguous(), 8 * x.element_size()
+    pairs = as_pairs(packed)
+    codes = packed.codes.contiguous()
+    bits = 8 * x.element_size()
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
     if tokens <= FMA_TOKENS:
         out_tile = 4 if tokens <= 2 else 2
         warps = 4 if codes.shape[1] > 64 else 2
         _fma_kernel[(-(-rows // out_tile),)](
-            flat, pairs, codes, y if bias is None else bias, y, rows, width,
-            WORDS=codes.shape[1], TOKENS=tokens, BIAS=bias is not None, BITS=bits, ROWS=out_tile,
-            THREADS=32 * warps, num_warps=warps,
-        )  # fmt: skip
+            flat,
+            pairs,
+            codes,
+            y if bias is None else bias,
+            y,
+            rows,
+            width,
+            WORDS=codes.shape[1],
+            TOKENS=tokens,
+            BIAS=bias is not None,
+            BITS=bits,
+            ROWS=out_tile,
+            THREADS=32 * warps,
+            num_warps=warps,
+        )
         return y.view(*x.shape[:-1], rows)
-    tiles, steps = -(-rows // _OUT_TILE), -(-(width // 4) // _GROUP_TILE[bits])
+    tiles = -(-rows // _OUT_TILE)
+    steps = -(-(width // 4) // _GROUP_TILE[bits])
     splits, steps_each = split_steps(steps, PROGRAMS // tiles, least=2)
-    parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
+    parts = (
+        torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
+    )
     block = max(next_power_of_2(tokens), 16)
     _tile_kernel[(tiles, splits)](
-        flat, pairs, codes, y if bias is None else bias, parts, rows, tokens, width, codes.shape[1],
-        STEPS=steps_each, BIAS=bias is not None and splits == 1, BITS=bits, OUT=_OUT_TILE, GROUPS=_GROUP_TILE[bits],
-        TOKENS=block, WIDE=multiplies_wide(x.dtype), num_warps=4, num_stages=4,
-    )  # fmt: skip
+        flat,
+        pairs,
+        codes,
+        y if bias is None else bias,
+        parts,
+        rows,
+        tokens,
+        width,
+        codes.shape[1],
+        STEPS=steps_each,
+        BIAS=bias is not None and splits == 1,
+        BITS=bits,
+        OUT=_OUT_TILE,
+        GROUPS=_GROUP_TILE[bits],
+        TOKENS=block,
+        WIDE=multiplies_wide(x.dtype),
+        num_warps=4,
+        num_stages=4,
+    )
     if splits > 1:
         add_parts(parts, bias, y)
     return y.view(*x.shape[:-1], rows)
 
 
 def add_parts(parts: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
-    """Into y `[tokens, out]`: the sum of `parts [splits, tokens, out]`, float32, in their order, and the bias."""
-    size, splits = y.numel(), len(parts)
+    """Into y `[tokens, out]`: the sum of `parts [splits, tokens, out]`, float32, in their order,
+    and the bias."""
+    size = y.numel()
+    splits = len(parts)
     _add_kernel[(-(-size // 1024),)](
-        parts, y if bias is None else bias, y, size, y.shape[1], SPLITS=splits, BIAS=bias is not None, BLOCK=1024
+        parts,
+        y if bias is None else bias,
+        y,
+        size,
+        y.shape[1],
+        SPLITS=splits,
+        BIAS=bias is not None,
+        BLOCK=1024,
     )
 
 
 @jit
 def _four_inputs(x, word, width, THREADS: tl.constexpr):
-    """The 16 inputs of each word as four float32 `[THREADS, 4]`, by their place in the groups of four. Loads of eight,
-    so that a thread has just what its codes ask for."""
+    """The 16 inputs of each word as four float32 `[THREADS, 4]`, by their place in the groups of
+    four. Loads of eight, so that a thread has just what its codes ask for."""
     place = word[:, None] * 16 + tl.arange(0, 8)[None, :]
     low = tl.load(x + place, mask=place < width, other=0.0).to(tl.float32)
     high = tl.load(x + place + 8, mask=place + 8 < width, other=0.0).to(tl.float32)
@@ -147,11 +217,22 @@ def _four_inputs(x, word, width, THREADS: tl.constexpr):
 
 @jit
 def _fma_kernel(
-    x, pairs, codes, bias, y, rows, width, WORDS: tl.constexpr,
-    TOKENS: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, THREADS: tl.constexpr,
-):  # fmt: skip
-    """One program for `ROWS` outputs of all tokens. A thread takes one word of codes at a time: four groups, the eight
-    values of which are one vector."""
+    x,
+    pairs,
+    codes,
+    bias,
+    y,
+    rows,
+    width,
+    WORDS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BIAS: tl.constexpr,
+    BITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    THREADS: tl.constexpr,
+):
+    """One program for `ROWS` outputs of all tokens. A thread takes one word of codes at a time:
+    four groups, the eight values of which are one vector."""
     first = tl.program_id(0) * ROWS
     thread = tl.arange(0, THREADS)
     four = tl.arange(0, 4)
@@ -171,12 +252,15 @@ def _fma_kernel(
             pair = tl.load(pairs + row * groups + group, mask=group < groups, other=0)
             code = tl.load(codes + row * WORDS + word, mask=word < WORDS, other=0)
             code = code.to(tl.int32)[:, None] >> (4 * four)[None, :]
-            i, j = code & 3, code >> 2 & 3
+            i = code & 3
+            j = code >> 2 & 3
             a, b = halves(pair, x.dtype.element_ty, BITS)
-            a, b = a.to(tl.float32), b.to(tl.float32)
+            a = a.to(tl.float32)
+            b = b.to(tl.float32)
             for token in tl.static_range(TOKENS):
                 x0, x1, x2, x3 = inputs[token]
-                xi = tl.where(i == 0, x0, tl.where(i == 1, x1, x2))  # i < j: i is never 3, j never 0
+                # i < j: i is never 3, j never 0
+                xi = tl.where(i == 0, x0, tl.where(i == 1, x1, x2))
                 xj = tl.where(j == 3, x3, tl.where(j == 2, x2, x1))
                 new += (sums[r * TOKENS + token] + a * xi + b * xj,)
         sums = new
@@ -191,12 +275,26 @@ def _fma_kernel(
 
 @jit
 def _tile_kernel(
-    x, pairs, codes, bias, out, rows, tokens, width, words,
-    STEPS: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr,
-    TOKENS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` tiles of it; part p is written to
-    `out[p]`. The tile of W is expanded to dense order within each thread, and is the operand on the 64-row side."""
+    x,
+    pairs,
+    codes,
+    bias,
+    out,
+    rows,
+    tokens,
+    width,
+    words,
+    STEPS: tl.constexpr,
+    BIAS: tl.constexpr,
+    BITS: tl.constexpr,
+    OUT: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` tiles of it; part p is
+    written to `out[p]`. The tile of W is expanded to dense order within each thread, and is the
+    operand on the 64-row side."""
     row = tl.program_id(0) * OUT + tl.arange(0, OUT)
     part = tl.program_id(1)
     token = tl.arange(0, TOKENS)
@@ -213,12 +311,15 @@ def _tile_kernel(
         pair = tl.load(pair_rows + group, mask=real & (group < groups), other=0)
         code = tl.load(code_rows + word, mask=real & (word < words), other=0)
         at = token[:, None] * width + inputs[None, :]
-        tile = tl.load(x + at, mask=(token < tokens)[:, None] & (inputs < width)[None, :], other=0.0)
+        tile = tl.load(
+            x + at, mask=(token < tokens)[:, None] & (inputs < width)[None, :], other=0.0
+        )
         first, second = halves(pair, x.dtype.element_ty, BITS)
         i, j = code_of_groups(code, OUT, GROUPS // 4)
         dense = expand(first, second, i, j, OUT, GROUPS)
         if WIDE:
-            dense, tile = dense.to(tl.float32), tile.to(tl.float32)
+            dense = dense.to(tl.float32)
+            tile = tile.to(tl.float32)
         sums = tl.dot(dense, tl.trans(tile), sums, input_precision="ieee")
     if BIAS:
         sums += tl.load(bias + row, mask=row < rows, other=0.0).to(tl.float32)[:, None]
@@ -227,8 +328,11 @@ def _tile_kernel(
 
 
 @jit
-def _add_kernel(parts, bias, y, size, rows, SPLITS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr):
-    """The parts `[splits, tokens, rows]` added in their order, so that the result is the same in every run."""
+def _add_kernel(
+    parts, bias, y, size, rows, SPLITS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """The parts `[splits, tokens, rows]` added in their order, so that the result is the same in
+    every run."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = at < size
     total = tl.zeros((BLOCK,), tl.float32)

@@ -1,9 +1,10 @@
-"""`y = x W^T + b` from a weight stored without its zeros, as a `Bitmap` or an `Ell`, for the few tokens of decoding.
+"""`y = x W^T + b` from a weight stored without its zeros, as a `Bitmap` or an `Ell`, for the few
+tokens of decoding.
 
-At such sizes a product costs what its weight costs to read, and zeros are not read: weights are loaded as sparse ones
-and computed with as dense ones (Flash-LLM, arXiv 2309.10285). Up to four tokens, threads sum in float32, over the
-places of a bitmap or the entries of an `Ell`. Beyond, tiles of a bitmap are expanded in registers and go through the
-tensor cores, padded to 16 tokens.
+At such sizes a product costs what its weight costs to read, and zeros are not read: weights are
+loaded as sparse ones and computed with as dense ones (Flash-LLM, arXiv 2309.10285). Up to four
+tokens, threads sum in float32, over the places of a bitmap or the entries of an `Ell`. Beyond,
+tiles of a bitmap are expanded in registers and go through the tensor cores, padded to 16 tokens.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_nativ
 from .matmul_2_4 import add_parts, check_operands
 from .selection import PER_BYTE
 
-# Up to how many tokens each way is taken; beyond, a dense product on the unpacked weight. The numbers come from
-# counting bytes and instructions: no run of this file on a GPU is recorded yet, and no way is known to be faster than a
-# dense product there. Replace them by measured ones, 0 where a way does not pay.
+# Up to how many tokens each way is taken; beyond, a dense product on the unpacked weight. The
+# numbers come from counting bytes and instructions: no run of this file on a GPU is recorded yet,
+# and no way is known to be faster than a dense product there. Replace them by measured ones, 0
+# where a way does not pay.
 FMA_TOKENS = 4  # threads, no tensor cores
 BITMAP_TOKENS = 64
 ELL_TOKENS = 4
@@ -31,12 +33,14 @@ _OUT_TILE = 64  # rows of W that a tensor core program takes
 _PAIR_TILE = {16: 8, 32: 2}  # of 16 inputs each, by the bits of the dtype
 
 
-def linear_unstructured(x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None) -> torch.Tensor:
+def linear_unstructured(
+    x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """`x W^T + bias`; on a CPU it is `F.linear` with the unpacked weight.
 
     Args:
-        x: `[..., in]`, of the dtype of the values; under autocast of any. Where it is infinite or NaN, an `Ell` skips
-            the zeros that it meets.
+        x: `[..., in]`, of the dtype of the values; under autocast of any. Where it is infinite or
+            NaN, an `Ell` skips the zeros that it meets.
         packed: W `[out, in]`. Gradients go to x alone.
         bias: `[out]`, of the dtype of the values.
 
@@ -44,15 +48,23 @@ def linear_unstructured(x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tenso
         `[..., out]` in the dtype of x, summed in float32 by the kernels.
 
     Raises:
-        UserError: widths or dtypes that do not fit, or parts of `packed` that do not fit each other.
+        UserError: widths or dtypes that do not fit, or parts of `packed` that do not fit each
+            other.
     """
-    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(
+        x.device.type
+    )
     packed.check()
     check_operands(x, packed.shape, packed.values.dtype, bias, casts)
     tensors = [x, packed.values, *([] if bias is None else [bias])]
     tokens = x.numel() // max(x.shape[-1], 1)
     most = BITMAP_TOKENS if isinstance(packed, Bitmap) else ELL_TOKENS
-    if casts or x.requires_grad or not 0 < tokens <= most or not runs_natively(*tensors, tiles=True):
+    if (
+        casts
+        or x.requires_grad
+        or not 0 < tokens <= most
+        or not runs_natively(*tensors, tiles=True)
+    ):
         return linear_unstructured_reference(x, packed, bias)
     return launch_linear_unstructured(x, packed, bias)
 
@@ -60,16 +72,19 @@ def linear_unstructured(x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tenso
 def linear_unstructured_reference(
     x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`linear_unstructured` by a dense product; it defines what the kernels compute, but for the order of sums."""
-    return F.linear(x, unpack_bitmap(packed) if isinstance(packed, Bitmap) else unpack_ell(packed), bias)
+    """`linear_unstructured` by a dense product; it defines what the kernels compute, but for the
+    order of sums."""
+    return F.linear(
+        x, unpack_bitmap(packed) if isinstance(packed, Bitmap) else unpack_ell(packed), bias
+    )
 
 
 @on_device
 def launch_linear_unstructured(
     x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`linear_unstructured` by the kernels, for checked arguments: from 1 token to any number with a bitmap, to
-    `FMA_TOKENS` with an `Ell`."""
+    """`linear_unstructured` by the kernels, for checked arguments: from 1 token to any number with
+    a bitmap, to `FMA_TOKENS` with an `Ell`."""
     rows, width = packed.shape
     flat = x.reshape(-1, width).contiguous()
     tokens = len(flat)
@@ -78,35 +93,64 @@ def launch_linear_unstructured(
         _launch_bitmap(flat, packed, bias, y)
     else:
         _ell_kernel[(-(-rows // _FMA_ROWS),)](
-            flat, packed.values.contiguous(), packed.deltas.contiguous(), y if bias is None else bias, y, rows, width,
-            packed.values.shape[1] // PER_BYTE, TOKENS=tokens, BIAS=bias is not None, ROWS=_FMA_ROWS, BLOCK=_ENTRIES,
+            flat,
+            packed.values.contiguous(),
+            packed.deltas.contiguous(),
+            y if bias is None else bias,
+            y,
+            rows,
+            width,
+            packed.values.shape[1] // PER_BYTE,
+            TOKENS=tokens,
+            BIAS=bias is not None,
+            ROWS=_FMA_ROWS,
+            BLOCK=_ENTRIES,
             num_warps=1,
-        )  # fmt: skip
+        )
     return y.view(*x.shape[:-1], rows)
 
 
-def _launch_bitmap(x: torch.Tensor, packed: Bitmap, bias: torch.Tensor | None, y: torch.Tensor) -> None:
-    """Into y `[tokens, out]` from x `[tokens, in]`; segments of K are shared out where rows alone are few programs."""
+def _launch_bitmap(
+    x: torch.Tensor, packed: Bitmap, bias: torch.Tensor | None, y: torch.Tensor
+) -> None:
+    """Into y `[tokens, out]` from x `[tokens, in]`; segments of K are shared out where rows alone
+    are few programs."""
     rows, width = packed.shape
-    tokens, segments = len(x), packed.starts.shape[1]
+    tokens = len(x)
+    segments = packed.starts.shape[1]
     tile, warps = (_FMA_ROWS, 1) if tokens <= FMA_TOKENS else (_OUT_TILE, 4)
     tiles = -(-rows // tile)
     splits, steps = split_steps(segments, _WARPS // (tiles * warps))
-    parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
+    parts = (
+        torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
+    )
     stored = [one.contiguous() for one in (packed.values, packed.bits, packed.starts)]
     sizes = rows, tokens, width, packed.bits.shape[1], segments
     arguments = x, *stored, y if bias is None else bias, parts, *sizes
     last = bias is not None and splits == 1
     if tokens <= FMA_TOKENS:
         _bitmap_fma_kernel[(tiles, splits)](
-            *arguments, STEPS=steps, BIAS=last, ROWS=_FMA_ROWS, PAIRS=SEGMENT // 16, TOKENS=tokens, num_warps=1
+            *arguments,
+            STEPS=steps,
+            BIAS=last,
+            ROWS=_FMA_ROWS,
+            PAIRS=SEGMENT // 16,
+            TOKENS=tokens,
+            num_warps=1,
         )
     else:
         pairs = _PAIR_TILE[8 * x.element_size()]
         _bitmap_tile_kernel[(tiles, splits)](
-            *arguments, STEPS=steps, BIAS=last, OUT=_OUT_TILE, PAIRS=pairs, TILES=SEGMENT // 16 // pairs,
-            TOKENS=max(next_power_of_2(tokens), 16), WIDE=multiplies_wide(x.dtype), num_warps=4,
-        )  # fmt: skip
+            *arguments,
+            STEPS=steps,
+            BIAS=last,
+            OUT=_OUT_TILE,
+            PAIRS=pairs,
+            TILES=SEGMENT // 16 // pairs,
+            TOKENS=max(next_power_of_2(tokens), 16),
+            WIDE=multiplies_wide(x.dtype),
+            num_warps=4,
+        )
     if splits > 1:
         add_parts(parts, bias, y)
 
@@ -128,11 +172,26 @@ def _eight_inputs(x, first, width, LANES: tl.constexpr):
 
 @jit
 def _bitmap_fma_kernel(
-    x, values, bits, starts, bias, out, rows, tokens, width, row_bytes, segments,
-    STEPS: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, PAIRS: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
-    """One program, of one warp, for `ROWS` outputs of all tokens and one part of K, `STEPS` segments of it; part p is
-    written to `out[p]`. A thread has 16 places of a segment, and one scan tells where its values begin."""
+    x,
+    values,
+    bits,
+    starts,
+    bias,
+    out,
+    rows,
+    tokens,
+    width,
+    row_bytes,
+    segments,
+    STEPS: tl.constexpr,
+    BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    PAIRS: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """One program, of one warp, for `ROWS` outputs of all tokens and one part of K, `STEPS`
+    segments of it; part p is written to `out[p]`. A thread has 16 places of a segment, and one scan
+    tells where its values begin."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     part = tl.program_id(1)
     sums = ()
@@ -150,11 +209,15 @@ def _bitmap_fma_kernel(
         for r in tl.static_range(ROWS):
             real = (first + r < rows) & (segment < segments)
             start = tl.load(starts + (first + r) * segments + segment, mask=real, other=0)
-            weights = load_weights(values, bits + (first + r) * row_bytes, pair, row_bytes, start, real)[0]
+            weights = load_weights(
+                values, bits + (first + r) * row_bytes, pair, row_bytes, start, real
+            )[0]
             for token in tl.static_range(TOKENS):
                 total = sums[r * TOKENS + token]
                 for place in tl.static_range(16):
-                    total += weights[place].to(tl.float32) * inputs[2 * token + place // 8][place % 8]
+                    total += (
+                        weights[place].to(tl.float32) * inputs[2 * token + place // 8][place % 8]
+                    )
                 new += (total,)
         sums = new
     for r in tl.static_range(ROWS):
@@ -169,34 +232,57 @@ def _bitmap_fma_kernel(
 
 @jit
 def _bitmap_tile_kernel(
-    x, values, bits, starts, bias, out, rows, tokens, width, row_bytes, segments,
-    STEPS: tl.constexpr, BIAS: tl.constexpr, OUT: tl.constexpr, PAIRS: tl.constexpr, TILES: tl.constexpr,
-    TOKENS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` segments of `TILES` tiles; part p is
-    written to `out[p]`. A tile of W is expanded to dense order, and is the operand on the 64-row side."""
+    x,
+    values,
+    bits,
+    starts,
+    bias,
+    out,
+    rows,
+    tokens,
+    width,
+    row_bytes,
+    segments,
+    STEPS: tl.constexpr,
+    BIAS: tl.constexpr,
+    OUT: tl.constexpr,
+    PAIRS: tl.constexpr,
+    TILES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` segments of `TILES`
+    tiles; part p is written to `out[p]`. A tile of W is expanded to dense order, and is the operand
+    on the 64-row side."""
     row = tl.program_id(0) * OUT + tl.arange(0, OUT)
     part = tl.program_id(1)
     token = tl.arange(0, TOKENS)
     real = row < rows
-    # Places are the first axis: where nothing tells Triton how addresses run, it puts neighbours along it into
-    # neighbouring threads.
+    # Places are the first axis: where nothing tells Triton how addresses run, it puts neighbours
+    # along it into neighbouring threads.
     row_bits = bits + row.to(tl.int64)[None, :] * row_bytes
     lanes = tl.arange(0, PAIRS)[:, None]
     sums = tl.zeros((OUT, TOKENS), tl.float32)
     for step in range(STEPS):
         segment = part * STEPS + step
-        start = tl.load(starts + row * segments + segment, mask=real & (segment < segments), other=0)
+        start = tl.load(
+            starts + row * segments + segment, mask=real & (segment < segments), other=0
+        )
         for i_tile in range(TILES):
             tile = segment * TILES + i_tile
             column = tile * (16 * PAIRS) + tl.arange(0, 16 * PAIRS)
             at = token[:, None] * width + column[None, :]
-            inputs = tl.load(x + at, mask=(token < tokens)[:, None] & (column < width)[None, :], other=0.0)
+            inputs = tl.load(
+                x + at, mask=(token < tokens)[:, None] & (column < width)[None, :], other=0.0
+            )
             pair = tile * PAIRS + lanes
-            weights, ones = load_weights(values, row_bits, pair, row_bytes, start[None, :], real[None, :])
+            weights, ones = load_weights(
+                values, row_bits, pair, row_bytes, start[None, :], real[None, :]
+            )
             dense = tl.reshape(tl.permute(joined(weights), (1, 0, 2, 3, 4, 5)), (OUT, 16 * PAIRS))
             if WIDE:
-                dense, inputs = dense.to(tl.float32), inputs.to(tl.float32)
+                dense = dense.to(tl.float32)
+                inputs = inputs.to(tl.float32)
             sums = tl.dot(dense, tl.trans(inputs), sums, input_precision="ieee")
             start += tl.sum(ones, 0)
     if BIAS:
@@ -207,14 +293,25 @@ def _bitmap_tile_kernel(
 
 @jit
 def _ell_kernel(
-    x, values, deltas, bias, y, rows, width, eights,
-    TOKENS: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program, of one warp, for `ROWS` outputs of all tokens: a loop over entries, eights of which a row has, that
-    gathers their inputs. Where they lie is one scan over `BLOCK` steps."""
+    x,
+    values,
+    deltas,
+    bias,
+    y,
+    rows,
+    width,
+    eights,
+    TOKENS: tl.constexpr,
+    BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program, of one warp, for `ROWS` outputs of all tokens: a loop over entries, eights of
+    which a row has, that gathers their inputs. Where they lie is one scan over `BLOCK` steps."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     entries = eights * 8  # as a product, which tells Triton that vectors of eight are aligned
-    passed, sums = (), ()
+    passed = ()
+    sums = ()
     for _ in tl.static_range(ROWS):
         passed += (tl.program_id(0) * 0,)  # inputs, an int32
     for _ in tl.static_range(ROWS * TOKENS):
@@ -222,21 +319,29 @@ def _ell_kernel(
     start = 0
     while start < entries:
         at = start + tl.arange(0, BLOCK)
-        now, new = (), ()
+        now = ()
+        new = ()
         for r in tl.static_range(ROWS):
             real = (first + r < rows) & (at < entries)
             step = tl.load(deltas + (first + r) * entries + at, mask=real, other=0).to(tl.int32) + 1
-            value = tl.load(values + (first + r) * entries + at, mask=real, other=0.0).to(tl.float32)
+            value = tl.load(values + (first + r) * entries + at, mask=real, other=0.0).to(
+                tl.float32
+            )
             column = passed[r] + tl.cumsum(step, 0) - 1
             now += (passed[r] + tl.sum(step, 0),)
             for token in tl.static_range(TOKENS):
-                inputs = tl.load(x + token * width + column, mask=real & (column < width), other=0.0)
+                inputs = tl.load(
+                    x + token * width + column, mask=real & (column < width), other=0.0
+                )
                 new += (sums[r * TOKENS + token] + value * inputs.to(tl.float32),)
-        passed, sums = now, new
+        passed = now
+        sums = new
         start += BLOCK
     for r in tl.static_range(ROWS):
         for token in tl.static_range(TOKENS):
             total = tl.sum(sums[r * TOKENS + token], 0)
             if BIAS:
                 total += tl.load(bias + first + r, mask=first + r < rows, other=0.0).to(tl.float32)
-            tl.store(y + token * rows + first + r, total.to(y.dtype.element_ty), mask=first + r < rows)
+            tl.store(
+                y + token * rows + first + r, total.to(y.dtype.element_ty), mask=first + r < rows
+            )

@@ -1,6 +1,7 @@
 """n:m sparsity: score, selection and packing in one pass over a weight.
 
-n of every m consecutive inputs are kept; equal scores go lowest index first. The packed forms are in `packed`.
+n of every m consecutive inputs are kept; equal scores go lowest index first. The packed forms are
+in `packed`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ _MOST_INPUTS = 2048  # of one program: sixteen a thread
 
 
 def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
-    """Mask bool `[out, in]` of the n highest `scores [out, in]` of every m; of equal ones the lowest index goes first.
+    """Mask bool `[out, in]` of the n highest `scores [out, in]` of every m; of equal ones the
+    lowest index goes first.
 
-    Each score is ranked among its neighbours by pairwise comparison; any m that divides `in`, no NaN.
+    Each score is ranked among its neighbours by pairwise comparison; any m that divides `in`, no
+    NaN.
     """
     groups = scores.reshape(scores.shape[0], scores.shape[1] // m, m)  # no -1: there may be no rows
     rank = torch.zeros(groups.shape, dtype=torch.int16, device=scores.device)
@@ -38,7 +41,7 @@ def select_n_of_m(
     weight: torch.Tensor,
     n: int,
     m: int,
-    factors: Factors = Factors(),  # noqa: B008 - immutable
+    factors: Factors = Factors(),
     *,
     write: bool = True,
     want: str | None = None,
@@ -50,11 +53,12 @@ def select_n_of_m(
         n, m: m is 4, 8 or 16.
         factors: of the score; by default it is the magnitude.
         write: set what goes to zero in `weight`, in place.
-        want: 'mask' for bool `[out, in]`, 'bits' for that as `pack_bits` has it, 'packed' for what is kept.
+        want: 'mask' for bool `[out, in]`, 'bits' for that as `pack_bits` has it, 'packed' for what
+            is kept.
 
     Raises:
-        UserError: arguments that do not fit each other, or scores with NaN or infinity; some groups without may then
-            have been written.
+        UserError: arguments that do not fit each other, or scores with NaN or infinity; some groups
+            without may then have been written.
     """
     _check(weight, n, m, want)
     factors.check(weight)
@@ -64,7 +68,8 @@ def select_n_of_m(
 
 
 def pack_n_of_m(weight: torch.Tensor, n: int, m: int) -> Packed:
-    """Pack a weight `[out, in]` that holds n:m already, e.g. of a pruned model; `unpack_n_of_m` gives it back.
+    """Pack a weight `[out, in]` that holds n:m already, e.g. of a pruned model; `unpack_n_of_m`
+    gives it back.
 
     A group with fewer than n other than zero is filled up with zeros of it.
 
@@ -74,7 +79,8 @@ def pack_n_of_m(weight: torch.Tensor, n: int, m: int) -> Packed:
     _check(weight, n, m, "packed")
     if broken := count_broken(weight, n, m):
         raise UserError(
-            f"weight {list(weight.shape)} is not {n}:{m}: {broken} of {weight.numel() // m} groups hold more than {n} "
+            f"weight {list(weight.shape)} is not {n}:{m}: {broken} of {weight.numel() // m} "
+            f"groups hold more than {n} "
             "weights other than 0; prune it with that pattern first"
         )
     return select_n_of_m(weight, n, m, write=False, want="packed")
@@ -84,11 +90,25 @@ def _check(weight: torch.Tensor, n: int, m: int, want: str | None) -> None:
     if want not in (None, "mask", "bits", "packed"):
         raise UserError(f"want {want!r} is unknown; use 'mask', 'bits', 'packed' or None")
     if m not in SIZES or not 0 < n < m:
-        raise UserError(f"pattern '{n}:{m}' is not allowed; n of m are kept, 0 < n < m, and m is 4, 8 or 16")
+        raise UserError(
+            f"pattern '{n}:{m}' is not allowed; n of m are kept, 0 < n < m, and m is 4, 8 or 16"
+        )
     if weight.ndim != 2 or not weight.is_floating_point():
-        raise UserError(f"weight is {weight.dtype} {list(weight.shape)}; use a matrix [out, in] of a float dtype")
+        raise UserError(
+            f"weight is {weight.dtype} "
+            f"{list(weight.shape)}; "
+            f"use a matrix [out, "
+            f"in] of a float dtype"
+        )
     if weight.shape[1] % m:
-        raise UserError(f"weight has {weight.shape[1]} inputs, which pattern {n}:{m} does not divide; use another one")
+        raise UserError(
+            f"weight has {weight.shape[1]} "
+            f"inputs, which "
+            f"pattern {n}:{m} "
+            f"does not "
+            f"divide; use "
+            f"another one"
+        )
 
 
 def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor | Packed | None:
@@ -99,14 +119,21 @@ def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor 
     packed = pack_kept(weight, keep, n, m) if want == "packed" else None
     if write:
         apply_mask(weight, keep)
-    return {"mask": keep, "bits": pack_bits(keep) if want == "bits" else None, "packed": packed}.get(want)
+    return {
+        "mask": keep,
+        "bits": pack_bits(keep) if want == "bits" else None,
+        "packed": packed,
+    }.get(want)
 
 
 @on_device
-def launch_n_of_m(weight, n, m, factors, write, want, *, check: bool = True) -> torch.Tensor | Packed | None:
+def launch_n_of_m(
+    weight, n, m, factors, write, want, *, check: bool = True
+) -> torch.Tensor | Packed | None:
     """`select_n_of_m` by the kernel, for checked arguments; `check` as for `launch_short`."""
     rows, width = weight.shape
-    groups, new = width // m, {"device": weight.device}
+    groups = width // m
+    new = {"device": weight.device}
     block = min(max(next_power_of_2(groups), 16), _MOST_INPUTS // m)
     blocks = -(-groups // block)
     finite = torch.empty(rows, blocks, dtype=torch.bool, **new)
@@ -118,14 +145,30 @@ def launch_n_of_m(weight, n, m, factors, write, want, *, check: bool = True) -> 
         codes = torch.empty(rows, -(-width // 16), dtype=torch.int16, **new)
     elif want in ("bits", "packed"):
         codes = torch.empty(rows, -(-width // 8), dtype=torch.uint8, **new)
-    outputs = (finite if one is None else one for one in (mask, values, codes))  # what is not asked for is not read
+    # what is not asked for is not read
+    outputs = (finite if one is None else one for one in (mask, values, codes))
     if rows * blocks:
         _n_of_m_kernel[(rows * blocks,)](
-            weight, *factors.pointers(weight), finite, *outputs,
-            groups, blocks, *weight.stride(), 0 if codes is None else codes.shape[1],
-            FORM=factors.form, N=n, M=m, WRITE=write, MASK=mask is not None, VALUES=values is not None,
-            CODES=codes is not None, WORDS=in_words, BLOCK=block, num_warps=4, enable_fp_fusion=False,
-        )  # fmt: skip
+            weight,
+            *factors.pointers(weight),
+            finite,
+            *outputs,
+            groups,
+            blocks,
+            *weight.stride(),
+            0 if codes is None else codes.shape[1],
+            FORM=factors.form,
+            N=n,
+            M=m,
+            WRITE=write,
+            MASK=mask is not None,
+            VALUES=values is not None,
+            CODES=codes is not None,
+            WORDS=in_words,
+            BLOCK=block,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
     if check:
         refuse_not_finite(finite.all(1))
     if want == "packed":
@@ -135,12 +178,31 @@ def launch_n_of_m(weight, n, m, factors, write, want, *, check: bool = True) -> 
 
 @jit
 def _n_of_m_kernel(
-    weight, columns, column_sums, row_sums, finite, mask, values, codes,
-    groups, blocks, row_stride, column_stride, codes_stride,
-    FORM: tl.constexpr, N: tl.constexpr, M: tl.constexpr, WRITE: tl.constexpr, MASK: tl.constexpr,
-    VALUES: tl.constexpr, CODES: tl.constexpr, WORDS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program for `BLOCK` groups of a row. The weights of a group are M tensors `[BLOCK]`, a thread has all of
+    weight,
+    columns,
+    column_sums,
+    row_sums,
+    finite,
+    mask,
+    values,
+    codes,
+    groups,
+    blocks,
+    row_stride,
+    column_stride,
+    codes_stride,
+    FORM: tl.constexpr,
+    N: tl.constexpr,
+    M: tl.constexpr,
+    WRITE: tl.constexpr,
+    MASK: tl.constexpr,
+    VALUES: tl.constexpr,
+    CODES: tl.constexpr,
+    WORDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program for `BLOCK` groups of a row. The weights of a group are M tensors `[BLOCK]`, a
+    thread has all of
     them: score i is kept if at least M - N of the others are lower, or equal and to the left."""
     program = tl.program_id(0)
     row = (program // blocks).to(tl.int64)
@@ -152,7 +214,9 @@ def _n_of_m_kernel(
     for chunk in tl.static_range(M // 4):  # vectors of four neighbours
         cols = group[:, None] * M + (4 * chunk + tl.arange(0, 4))[None, :]
         inside = cols < width
-        four = tl.load(weight + row * row_stride + cols.to(tl.int64) * column_stride, mask=inside, other=0.0)
+        four = tl.load(
+            weight + row * row_stride + cols.to(tl.int64) * column_stride, mask=inside, other=0.0
+        )
         key = order_key(load_score(four, columns, column_sums, row_sums, row, cols, inside, FORM))
         w += _part(four, BLOCK)
         keys += _part(key, BLOCK)
@@ -174,9 +238,13 @@ def _n_of_m_kernel(
 
     for chunk in tl.static_range(M // 4):
         cols = group[:, None] * M + (4 * chunk + tl.arange(0, 4))[None, :]
-        kept = _joined(keep[4 * chunk], keep[4 * chunk + 1], keep[4 * chunk + 2], keep[4 * chunk + 3], BLOCK)
+        kept = _joined(
+            keep[4 * chunk], keep[4 * chunk + 1], keep[4 * chunk + 2], keep[4 * chunk + 3], BLOCK
+        )
         if WRITE:
-            four = _joined(w[4 * chunk], w[4 * chunk + 1], w[4 * chunk + 2], w[4 * chunk + 3], BLOCK)
+            four = _joined(
+                w[4 * chunk], w[4 * chunk + 1], w[4 * chunk + 2], w[4 * chunk + 3], BLOCK
+            )
             address = weight + row * row_stride + cols.to(tl.int64) * column_stride
             tl.store(address, tl.where(kept, four, 0.0).to(four.dtype), mask=(cols < width) & good)
         if MASK:
@@ -214,7 +282,15 @@ def _n_of_m_kernel(
             for i in tl.static_range(M):
                 code += keep[i].to(tl.int32) << i
         first = program % blocks * BLOCK
-        _store_codes(codes + row * codes_stride, tl.where(real, code, 0), first, codes_stride, M, WORDS, BLOCK)
+        _store_codes(
+            codes + row * codes_stride,
+            tl.where(real, code, 0),
+            first,
+            codes_stride,
+            M,
+            WORDS,
+            BLOCK,
+        )
 
 
 @jit
@@ -233,8 +309,11 @@ def _joined(a, b, c, d, BLOCK: tl.constexpr):
 
 
 @jit
-def _store_codes(target, code, first, stride, M: tl.constexpr, WORDS: tl.constexpr, BLOCK: tl.constexpr):
-    """Codes `[BLOCK]` of the groups from `first` on, four bits of four to a word or M bits each to bytes."""
+def _store_codes(
+    target, code, first, stride, M: tl.constexpr, WORDS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Codes `[BLOCK]` of the groups from `first` on, four bits of four to a word or M bits each to
+    bytes."""
     if WORDS:
         four = tl.reshape(code, (BLOCK // 4, 4)) << 4 * tl.arange(0, 4)[None, :]
         at = first // 4 + tl.arange(0, BLOCK // 4)

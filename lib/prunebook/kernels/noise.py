@@ -1,9 +1,9 @@
-"""Gumbel noise on attention logits, drawn by address: a hash of (seed, layer, head, query, key), in no order and with
-no state.
+"""Gumbel noise on attention logits, drawn by address: a hash of (seed, layer, head, query, key), in
+no order and with no state.
 
-So a draw depends neither on the blocks in which scores are computed nor on the batch, padding or slot of a token, a
-kernel makes it where it needs it, and its bits are the same on every device. Counters hashed by SplitMix64 (Steele, Lea
-and Flood, OOPSLA 2014), a stream a query.
+So a draw depends neither on the blocks in which scores are computed nor on the batch, padding or
+slot of a token, a kernel makes it where it needs it, and its bits are the same on every device.
+Counters hashed by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a stream a query.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ..errors import UserError
 from .launch import jit, tl
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_FIRST, _SECOND = 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
+_FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
+_SECOND = 0x94D049BB133111EB - (1 << 64)
 PLAIN, TEMPERED, NOISY = range(3)  # as kernels name what happens to logits
 
 
@@ -25,15 +26,19 @@ PLAIN, TEMPERED, NOISY = range(3)  # as kernels name what happens to logits
 class Perturbation:
     """Of logits, by noise and a temperature: `(x + zeta) / tau`, zeta from Gumbel(0, 1).
 
-    temperature: float32 `[batch or 1]`, above 0. queries: int64 `[batch or 1, queries]`, the positions that draws are
-    addressed by. stream: of a seed and a layer, from `stream_of`; None for zeta = 0.
+    temperature: float32 `[batch or 1]`, above 0.
+    queries: int64 `[batch or 1, queries]`, the positions that draws are
+    addressed by.
+    stream: of a seed and a layer, from `stream_of`; None for zeta = 0.
     """
 
     temperature: torch.Tensor
     queries: torch.Tensor
     stream: int | None = None
 
-    def of(self, logits: torch.Tensor, keys: torch.Tensor, block: slice = slice(None)) -> torch.Tensor:
+    def of(
+        self, logits: torch.Tensor, keys: torch.Tensor, block: slice = slice(None)
+    ) -> torch.Tensor:
         """Perturbed logits, of the same shape.
 
         Args:
@@ -42,7 +47,9 @@ class Perturbation:
             block: which of the queries these are.
         """
         if self.stream is not None:
-            heads = torch.arange(logits.shape[1] * logits.shape[2], device=logits.device).view(*logits.shape[1:3], 1, 1)
+            heads = torch.arange(logits.shape[1] * logits.shape[2], device=logits.device).view(
+                *logits.shape[1:3], 1, 1
+            )
             queries = self.queries[:, None, None, block, None]
             logits = logits + gumbel(self.stream, heads, queries, keys[:, :, None, None])
         return logits / self.temperature[:, None, None, None, None]
@@ -58,18 +65,30 @@ class Perturbation:
             if given.dtype != dtype or list(given.shape) not in shapes or given.device != device:
                 text = f"{given.dtype} {list(given.shape)} on {given.device}"
                 wanted = " or ".join(map(str, shapes))
-                raise UserError(f"{name} of the perturbation: {text}; the logits need {dtype} {wanted} on {device}")
+                raise UserError(
+                    f"{name} of the "
+                    f"perturbation: "
+                    f"{text}; the "
+                    f"logits need {dtype} "
+                    f"{wanted} on {device}"
+                )
 
 
 def as_arguments(perturbation: Perturbation | None, batch: int, unread: torch.Tensor) -> tuple:
-    """What kernels take: the form, temperatures `[batch]`, positions of queries `[batch, queries]`, one row after the
-    other, and the stream. In place of tensors that the form does not read stands `unread`."""
+    """What kernels take: the form, temperatures `[batch]`, positions of queries `[batch, queries]`,
+    one row after the other, and the stream. In place of tensors that the form does not read stands
+    `unread`."""
     if perturbation is None:
         return PLAIN, unread, unread, 0
     temperatures = perturbation.temperature.expand(batch).contiguous()
     if perturbation.stream is None:
         return TEMPERED, temperatures, unread, 0
-    return NOISY, temperatures, perturbation.queries.expand(batch, -1).contiguous(), perturbation.stream
+    return (
+        NOISY,
+        temperatures,
+        perturbation.queries.expand(batch, -1).contiguous(),
+        perturbation.stream,
+    )
 
 
 @cache
@@ -79,14 +98,18 @@ def stream_of(seed: int, layer: int) -> int:
     return _mix(mixed + layer).item()
 
 
-def uniform(stream: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+def uniform(
+    stream: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor
+) -> torch.Tensor:
     """Float32 in (0, 1), of the broadcast shape of `heads`, `queries` and `keys`, all int64."""
     row = _mix(_mix(heads + stream) + queries)
     bits = _mix(row + (keys + 1) * _GOLDEN)
     return _shift(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
 
 
-def gumbel(stream: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+def gumbel(
+    stream: int, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor
+) -> torch.Tensor:
     """Draws from Gumbel(0, 1), addressed like `uniform`."""
     return uniform(stream, heads, queries, keys).log_().neg_().log_().neg_()
 
@@ -114,14 +137,15 @@ def _mixed(x):
 @jit
 def row_stream(stream, head, queries):
     """Of heads and int64 positions of queries: uint64, of their broadcast shape."""
-    of_head = _mixed((queries * 0 + stream + head).to(tl.uint64))  # the zeros make 64 bits of a small stream, too
+    # the zeros make 64 bits of a small stream, too
+    of_head = _mixed((queries * 0 + stream + head).to(tl.uint64))
     return _mixed(of_head + queries.to(tl.uint64))
 
 
 @jit
 def gumbel_log2(rows, keys):
-    """`-log2(-log2 u)` for rows from `row_stream` and int64 positions of keys: draws in units of log2 and less a
-    constant, which a softmax does not see."""
+    """`-log2(-log2 u)` for rows from `row_stream` and int64 positions of keys: draws in units of
+    log2 and less a constant, which a softmax does not see."""
     bits = _mixed(rows + (keys + 1).to(tl.uint64) * 0x9E3779B97F4A7C15)
     u = ((bits >> 41).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07
     return -tl.log2(-tl.log2(u))

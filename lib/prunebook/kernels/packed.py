@@ -2,10 +2,13 @@
 
 n of every m consecutive inputs are kept. What a packed weight holds:
 
-* `values [out, in / m * n]`, the kept weights in the order of their inputs, zeros among them if they are kept.
-* for 2:4 `codes`, int16 `[out, ceil(in / 16)]`: a group's code is `i + 4 j`, i < j the places of its two weights, and
-  group 4 b + g is in the four bits of word b from bit 4 g. Nine bits a weight in 16-bit dtypes.
-* for any other n:m `codes` is the mask as `selection.pack_bits` has it: uint8 `[out, ceil(in / 8)]`.
+* `values [out, in / m * n]`, the kept weights in the order of their inputs, zeros among them if
+  they are kept.
+* for 2:4 `codes`, int16 `[out, ceil(in / 16)]`: a group's code is `i + 4 j`, i < j the places of
+  its two weights, and group 4 b + g is in the four bits of word b from bit 4 g. Nine bits a weight
+  in 16-bit dtypes.
+* for any other n:m `codes` is the mask as `selection.pack_bits` has it: uint8 `[out, ceil(in /
+  8)]`.
 
 Unpacking is exact bit by bit for what is kept, -0.0 included; what is not kept comes back as 0.0.
 """
@@ -62,10 +65,16 @@ def unpack_n_of_m(packed: Packed) -> torch.Tensor:
     rows, width = packed.shape
     if (packed.n, packed.m) == (2, 4):
         check_codes_2_4(packed)
-        return launch_unpack_2_4(packed) if runs_natively(packed.values, packed.codes) else unpack_2_4_reference(packed)
+        return (
+            launch_unpack_2_4(packed)
+            if runs_natively(packed.values, packed.codes)
+            else unpack_2_4_reference(packed)
+        )
     mask = unpack_bits(packed.codes, width)
     if int(mask.sum()) != packed.values.numel():
-        raise UserError(f"codes keep {int(mask.sum())} weights; the values hold {packed.values.numel()}")
+        raise UserError(
+            f"codes keep {int(mask.sum())} weights; the values hold {packed.values.numel()}"
+        )
     return packed.values.new_zeros(rows, width).masked_scatter_(mask, packed.values)
 
 
@@ -75,7 +84,9 @@ def check_codes_2_4(packed: Packed) -> None:
     wanted = (rows, -(-width // (4 * GROUPS_PER_WORD)))
     if codes.dtype != torch.int16 or codes.shape != wanted:
         given = f"{codes.dtype} {list(codes.shape)}"
-        raise UserError(f"codes are {given}; a 2:4 weight [{rows}, {width}] needs torch.int16 {list(wanted)}")
+        raise UserError(
+            f"codes are {given}; a 2:4 weight [{rows}, {width}] needs torch.int16 {list(wanted)}"
+        )
 
 
 def unpack_2_4_reference(packed: Packed) -> torch.Tensor:
@@ -84,7 +95,9 @@ def unpack_2_4_reference(packed: Packed) -> torch.Tensor:
     shifts = 4 * torch.arange(GROUPS_PER_WORD, device=packed.codes.device)
     code = (packed.codes.long()[..., None] >> shifts).flatten(1)[:, : width // 4]
     weight = packed.values.new_zeros(rows, width // 4, 4)
-    return weight.scatter_(2, torch.stack([code & 3, code >> 2 & 3], 2), packed.values.unflatten(1, (-1, 2))).flatten(1)
+    return weight.scatter_(
+        2, torch.stack([code & 3, code >> 2 & 3], 2), packed.values.unflatten(1, (-1, 2))
+    ).flatten(1)
 
 
 def count_broken(weight: torch.Tensor, n: int, m: int) -> int:
@@ -93,33 +106,41 @@ def count_broken(weight: torch.Tensor, n: int, m: int) -> int:
 
 
 def is_n_of_m(weight: torch.Tensor, n: int, m: int) -> bool:
-    """Whether each m consecutive inputs of `weight [out, in]` hold at most n other than 0; False if m does not divide
-    `in`."""
+    """Whether each m consecutive inputs of `weight [out, in]` hold at most n other than 0; False if
+    m does not divide `in`."""
     return weight.shape[1] % m == 0 and not count_broken(weight, n, m)
 
 
 def to_semi_structured(weight: torch.Tensor) -> torch.Tensor:
-    """A 2:4 weight `[out, in]` as torch multiplies it on sparse tensor cores (cuSPARSELt or CUTLASS).
+    """A 2:4 weight `[out, in]` as torch multiplies it on sparse tensor cores (cuSPARSELt or
+    CUTLASS).
 
     Raises:
-        UserError: a weight that is not 2:4, of float32, or not on a CUDA device, or a size that those libraries refuse.
+        UserError: a weight that is not 2:4, of float32, or not on a CUDA device, or a size that
+            those libraries refuse.
     """
     if not is_n_of_m(weight, 2, 4):
-        raise UserError(f"weight {list(weight.shape)} is not 2:4; prune it with pattern='2:4' first")
+        raise UserError(
+            f"weight {list(weight.shape)} is not 2:4; prune it with pattern='2:4' first"
+        )
     if weight.dtype not in (torch.float16, torch.bfloat16):
         raise UserError(f"weight is {weight.dtype}; sparse tensor cores take float16 or bfloat16")
     if not weight.is_cuda:
-        raise UserError(f"weight is on {weight.device.type!r}; sparse tensor cores need a CUDA device")
+        raise UserError(
+            f"weight is on {weight.device.type!r}; sparse tensor cores need a CUDA device"
+        )
     try:
         return torch.sparse.to_sparse_semi_structured(weight.contiguous())
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"weight {list(weight.shape)} does not go on sparse tensor cores: {reason}") from error
-
+        raise UserError(
+            f"weight {list(weight.shape)} does not go on sparse tensor cores: {reason}"
+        ) from error
 
 
 def as_pairs(packed: Packed) -> torch.Tensor:
-    """The values as kernels of 2:4 read them, the two of a group in one whole number: `[out, in / 4]`."""
+    """The values as kernels of 2:4 read them, the two of a group in one whole number: `[out, in /
+    4]`."""
     wide = torch.int32 if packed.values.element_size() == 2 else torch.int64
     values = packed.values.contiguous()
     if values.storage_offset() % 2:
@@ -137,9 +158,16 @@ def launch_unpack_2_4(packed: Packed) -> torch.Tensor:
     blocks = -(-groups // block)
     if rows * blocks:
         _unpack_kernel[(rows * blocks,)](
-            as_pairs(packed), packed.codes.contiguous(), weight, groups, packed.codes.shape[1], blocks,
-            BITS=8 * weight.element_size(), BLOCK=block, num_warps=4,
-        )  # fmt: skip
+            as_pairs(packed),
+            packed.codes.contiguous(),
+            weight,
+            groups,
+            packed.codes.shape[1],
+            blocks,
+            BITS=8 * weight.element_size(),
+            BLOCK=block,
+            num_warps=4,
+        )
     return weight
 
 
@@ -147,15 +175,18 @@ def launch_unpack_2_4(packed: Packed) -> torch.Tensor:
 def halves(pair, dtype: tl.constexpr, BITS: tl.constexpr):
     """The two numbers of each pair; the first is the lower half."""
     if BITS == 16:
-        first, second = pair.to(tl.int16), (pair >> 16).to(tl.int16)
+        first = pair.to(tl.int16)
+        second = (pair >> 16).to(tl.int16)
     else:
-        first, second = pair.to(tl.int32), (pair >> 32).to(tl.int32)
+        first = pair.to(tl.int32)
+        second = (pair >> 32).to(tl.int32)
     return first.to(dtype, bitcast=True), second.to(dtype, bitcast=True)
 
 
 @jit
 def code_of_groups(word, OUT: tl.constexpr, WORDS: tl.constexpr):
-    """The places i < j of the two weights of each group, both int32 `[OUT, 4 WORDS]`, from words `[OUT, WORDS]`."""
+    """The places i < j of the two weights of each group, both int32 `[OUT, 4 WORDS]`, from words
+    `[OUT, WORDS]`."""
     code = word.to(tl.int32)[:, :, None] >> (4 * tl.arange(0, 4))[None, None, :]
     code = tl.reshape(code, (OUT, 4 * WORDS))
     return code & 3, code >> 2 & 3
@@ -163,7 +194,8 @@ def code_of_groups(word, OUT: tl.constexpr, WORDS: tl.constexpr):
 
 @jit
 def expand(first, second, i, j, OUT: tl.constexpr, GROUPS: tl.constexpr):
-    """Weights `[OUT, 4 GROUPS]` from the two of each group, `[OUT, GROUPS]`, and their places; within a thread."""
+    """Weights `[OUT, 4 GROUPS]` from the two of each group, `[OUT, GROUPS]`, and their places;
+    within a thread."""
     zero = tl.zeros_like(first)
     w0 = tl.where(i == 0, first, zero)
     w1 = tl.where(i == 1, first, tl.where(j == 1, second, zero))
@@ -186,4 +218,6 @@ def _unpack_kernel(
     first, second = halves(pair, weight.dtype.element_ty, BITS)
     i, j = code_of_groups(code, 1, BLOCK // 4)
     at = (4 * start + tl.arange(0, 4 * BLOCK))[None, :]
-    tl.store(weight + row * groups * 4 + at, expand(first, second, i, j, 1, BLOCK), mask=at < groups * 4)
+    tl.store(
+        weight + row * groups * 4 + at, expand(first, second, i, j, 1, BLOCK), mask=at < groups * 4
+    )

@@ -1,7 +1,9 @@
-"""Remove the k lowest-scored weights of each comparison group: score, exact selection and writing in one pass.
+"""Remove the k lowest-scored weights of each comparison group: score, exact selection and writing
+in one pass.
 
-Groups are rows or pieces of them (`select_rows`), or one or several whole layers (`select_together`). Nothing is
-sorted. `selection` holds the rule; `select_short` and `select_long` are its kernels.
+Groups are rows or pieces of them (`select_rows`), or one or several whole layers
+(`select_together`). Nothing is sorted. `selection` holds the rule; `select_short` and `select_long`
+are its kernels.
 """
 
 from collections.abc import Sequence
@@ -21,13 +23,18 @@ def keep_largest(scores: torch.Tensor, removed: int | torch.Tensor) -> torch.Ten
     """All but the `removed` smallest of each row; equal scores go lowest index first.
 
     Args:
-        scores: `[groups, size]`, float32 or float64, no NaN. removed: how many go, or one count a row, `[groups]`.
+        scores: `[groups, size]`, float32 or float64, no NaN.
+        removed: how many go, or one count a row, `[groups]`.
 
     Returns:
         bool `[groups, size]`, True where kept.
     """
     short = scores.shape[1] <= LONGEST
-    if not runs_natively(scores) or scores.dtype != torch.float32 or not (short or len(scores) <= MOST_GROUPS):
+    if (
+        not runs_natively(scores)
+        or scores.dtype != torch.float32
+        or not (short or len(scores) <= MOST_GROUPS)
+    ):
         return keep_largest_reference(scores, removed)
     if not isinstance(removed, torch.Tensor):
         removed = torch.full((len(scores),), removed)
@@ -39,7 +46,7 @@ def keep_largest(scores: torch.Tensor, removed: int | torch.Tensor) -> torch.Ten
 def select_rows(
     weight: torch.Tensor,
     removed: int | torch.Tensor,
-    factors: Factors = Factors(),  # noqa: B008 - immutable
+    factors: Factors = Factors(),
     *,
     group: int | None = None,
     write: bool = True,
@@ -49,15 +56,16 @@ def select_rows(
 
     Args:
         weight: `[out, in]`, of any float dtype and any strides.
-        removed: how many go from every group, or int64 `[groups]`, one count each, groups in row-major order.
+        removed: how many go from every group, or int64 `[groups]`, one count each, groups in
+            row-major order.
         factors: of the score; by default it is the magnitude.
         group: inputs that are compared together, a divisor of `in`.
         write: set what goes to zero in `weight`, in place.
         want: 'mask' or 'bits' for what is kept, None for its counts alone.
 
     Raises:
-        UserError: arguments that do not fit each other, or scores with NaN or infinity; rows without may then have
-            been written.
+        UserError: arguments that do not fit each other, or scores with NaN or infinity; rows
+            without may then have been written.
     """
     width = _check_weight(weight, factors, want).shape[1]
     group = width if group is None else group
@@ -77,7 +85,13 @@ def select_rows_reference(weight, removed, factors, group, write, want) -> Selec
     scores = factored_score(weight, factors)
     refuse_not_finite(finite_rows(scores))
     keep = keep_largest_reference(scores.reshape(-1, group) if group else scores, removed)
-    return _selection(weight, keep.view(weight.shape), (group - removed).to(weight.device, torch.int32), write, want)
+    return _selection(
+        weight,
+        keep.view(weight.shape),
+        (group - removed).to(weight.device, torch.int32),
+        write,
+        want,
+    )
 
 
 def select_together(
@@ -88,18 +102,24 @@ def select_together(
     write: bool = True,
     want: str | None = None,
 ) -> list[Selection]:
-    """Remove the `removed` lowest-scored weights of one or several layers, compared over all of them.
+    """Remove the `removed` lowest-scored weights of one or several layers, compared over all of
+    them.
 
-    Equal scores go in the order of the sequence, then by row and column. Arguments are those of `select_rows`, for each
-    layer; `kept` of each layer is `[1]`.
+    Equal scores go in the order of the sequence, then by row and column. Arguments are those of
+    `select_rows`, for each layer; `kept` of each layer is `[1]`.
 
     Raises:
-        UserError: arguments that do not fit each other, or scores with NaN or infinity; nothing has been written then.
+        UserError: arguments that do not fit each other, or scores with NaN or infinity; nothing has
+            been written then.
     """
     for weight, each in zip(weights, factors, strict=True):
         _check_weight(weight, each, want)
     counts = _check_counts(removed, 1, sum(weight.numel() for weight in weights))
-    read = [p for weight, each in zip(weights, factors, strict=True) for p in (weight, *each.pointers(weight))]
+    read = [
+        p
+        for weight, each in zip(weights, factors, strict=True)
+        for p in (weight, *each.pointers(weight))
+    ]
     if weights and runs_natively(*read):
         return launch_long(weights, counts, factors, write, want)
     return select_together_reference(weights, counts, factors, write, want)
@@ -107,7 +127,10 @@ def select_together(
 
 def select_together_reference(weights, removed, factors, write, want) -> list[Selection]:
     """`select_together` in torch, for checked arguments; it defines what the kernels compute."""
-    scores = (factored_score(weight, each).flatten() for weight, each in zip(weights, factors, strict=True))
+    scores = (
+        factored_score(weight, each).flatten()
+        for weight, each in zip(weights, factors, strict=True)
+    )
     every = torch.cat(list(scores))[None]
     refuse_not_finite(finite_rows(every), rows=False)
     pieces = keep_largest_reference(every, removed)[0].split([weight.numel() for weight in weights])
@@ -120,7 +143,9 @@ def select_together_reference(weights, removed, factors, write, want) -> list[Se
 def _selection(weight, keep, kept, write, want) -> Selection:
     if write:
         apply_mask(weight, keep)
-    return Selection(kept, keep if want == "mask" else None, pack_bits(keep) if want == "bits" else None)
+    return Selection(
+        kept, keep if want == "mask" else None, pack_bits(keep) if want == "bits" else None
+    )
 
 
 def _check_weight(weight: torch.Tensor, factors: Factors, want: str | None) -> torch.Tensor:
@@ -128,7 +153,9 @@ def _check_weight(weight: torch.Tensor, factors: Factors, want: str | None) -> t
     if want not in (None, "mask", "bits"):
         raise UserError(f"want {want!r} is unknown; use 'mask', 'bits' or None")
     if not weight.is_floating_point():
-        raise UserError(f"weight is {weight.dtype}; use a dtype of floating point, as float32 or bfloat16")
+        raise UserError(
+            f"weight is {weight.dtype}; use a dtype of floating point, as float32 or bfloat16"
+        )
     return weight
 
 
@@ -139,5 +166,12 @@ def _check_counts(removed: int | torch.Tensor, groups: int, size: int) -> torch.
     if removed.shape != (groups,):
         raise UserError(f"removed has shape {list(removed.shape)}; {groups} groups need [{groups}]")
     if groups and not 0 <= int(removed.min()) <= int(removed.max()) <= size:
-        raise UserError(f"removed reaches from {int(removed.min())} to {int(removed.max())}; allowed is 0 to {size}")
+        raise UserError(
+            f"removed reaches from "
+            f"{int(removed.min())} "
+            f"to "
+            f"{int(removed.max())}; "
+            f"allowed is "
+            f"0 to {size}"
+        )
     return removed

@@ -1,7 +1,9 @@
-"""The kernels for groups beyond one program's registers: rows of any length, whole layers, all layers of a model.
+"""The kernels for groups beyond one program's registers: rows of any length, whole layers, all
+layers of a model.
 
-A radix select: four histograms, of eight bits of the scores' order each, find the k-th smallest; each program counts
-its ties with it, so that a prefix sum over the programs says which of them go; a last pass writes. Counts are whole
+A radix select: four histograms, of eight bits of the scores' order each, find the k-th smallest;
+each program counts its ties with it, so that a prefix sum over the programs says which of them go;
+a last pass writes. Counts are whole
 numbers: the result does not depend on the order in which programs run.
 """
 
@@ -15,7 +17,8 @@ from .launch import jit, next_power_of_2, on_device, tl
 from .scores import GIVEN, Factors, load_score, order_key
 from .selection import Selection, pack_bits, refuse_not_finite
 
-_DIGIT = 8  # bits of a key; Triton counts by votes of a warp, whose work grows with the number of bins
+# bits of a key; Triton counts by votes of a warp, whose work grows with the number of bins
+_DIGIT = 8
 _SHIFTS = (24, 16, 8, 0)
 _BLOCK = 2048  # weights of a row that a program takes at a time
 _PROGRAM = 16384  # weights that a program takes in all, about
@@ -24,14 +27,20 @@ MOST_GROUPS = 65535  # of one call: what CUDA takes as the second size of a grid
 
 @on_device
 def launch_long(
-    pieces: Sequence[torch.Tensor], removed: torch.Tensor, factors: Sequence[Factors | None], write: bool,
-    want: str | None, *, check: bool = True,
-) -> list[Selection]:  # fmt: skip
+    pieces: Sequence[torch.Tensor],
+    removed: torch.Tensor,
+    factors: Sequence[Factors | None],
+    write: bool,
+    want: str | None,
+    *,
+    check: bool = True,
+) -> list[Selection]:
     """Select in groups that are the rows of one piece, or in one group of all pieces together.
 
     Args:
         pieces: each `[out, in]`.
-        removed: int64 `[out]` for one piece's rows, at most `MOST_GROUPS`; `[1]` for one group of all.
+        removed: int64 `[out]` for one piece's rows, at most `MOST_GROUPS`; `[1]` for one group of
+            all.
         factors: of each piece; None where it holds scores, NaN excepted.
         check: look whether scores are finite, for which the host waits for the device.
 
@@ -41,17 +50,23 @@ def launch_long(
     Raises:
         UserError: scores with NaN or infinity; nothing has been written then.
     """
-    device, groups = pieces[0].device, len(removed)
+    device = pieces[0].device
+    groups = len(removed)
     calls = [_call(piece, each, groups) for piece, each in zip(pieces, factors, strict=True)]
-    rank = removed.to(device)  # of the k-th smallest among the keys that share the threshold's leading bits
+    # of the k-th smallest among the keys that share the threshold's leading bits
+    rank = removed.to(device)
     threshold = torch.zeros(groups, dtype=torch.int64, device=device)
     for shift in _SHIFTS:
         counts = torch.zeros(groups, 1 << _DIGIT, dtype=torch.int64, device=device)
         for grid, arguments, options in calls:
-            _histogram_kernel[grid](*arguments, threshold, counts, SHIFT=shift, WIDTH=_DIGIT, **options)
+            _histogram_kernel[grid](
+                *arguments, threshold, counts, SHIFT=shift, WIDTH=_DIGIT, **options
+            )
         cumulated = counts.cumsum(1)
         digit = (cumulated < rank[:, None]).sum(1)
-        rank = rank - torch.where(digit > 0, cumulated.gather(1, (digit - 1).clamp(min=0)[:, None])[:, 0], 0)
+        rank = rank - torch.where(
+            digit > 0, cumulated.gather(1, (digit - 1).clamp(min=0)[:, None])[:, 0], 0
+        )
         threshold = threshold << _DIGIT | digit
     # Keys below the threshold go, and the first `rank` of those equal to it.
     ties = [torch.zeros(*grid[::-1], dtype=torch.int32, device=device) for grid, _, _ in calls]
@@ -67,11 +82,20 @@ def launch_long(
         mask = torch.empty(piece.shape, dtype=torch.bool, device=device) if want else None
         kept = torch.empty(already.shape, dtype=torch.int32, device=device)
         _write_kernel[grid](
-            *arguments, threshold, rank, already.contiguous(), kept if mask is None else mask, kept,
-            WRITE=write, MASK=mask is not None, **options,
-        )  # fmt: skip
+            *arguments,
+            threshold,
+            rank,
+            already.contiguous(),
+            kept if mask is None else mask,
+            kept,
+            WRITE=write,
+            MASK=mask is not None,
+            **options,
+        )
         bits = pack_bits(mask) if want == "bits" else None
-        found.append(Selection(kept.sum(1, dtype=torch.int32), mask if want == "mask" else None, bits))
+        found.append(
+            Selection(kept.sum(1, dtype=torch.int32), mask if want == "mask" else None, bits)
+        )
     return found
 
 
@@ -82,17 +106,40 @@ def _call(piece: torch.Tensor, factors: Factors | None, groups: int) -> tuple[tu
     per_row = -(-width // block)
     blocks = per_row * rows // max(groups, 1)  # of a group
     steps = max(_PROGRAM // block, 1)
-    arguments = (piece, *(factors or Factors()).pointers(piece), blocks, per_row, width, *piece.stride())
+    arguments = (
+        piece,
+        *(factors or Factors()).pointers(piece),
+        blocks,
+        per_row,
+        width,
+        *piece.stride(),
+    )
     options = {"FORM": GIVEN if factors is None else factors.form, "BLOCK": block, "STEPS": steps}
-    return (-(-blocks // steps), groups), arguments, options | {"num_warps": 8, "enable_fp_fusion": False}
+    return (
+        (-(-blocks // steps), groups),
+        arguments,
+        options | {"num_warps": 8, "enable_fp_fusion": False},
+    )
 
 
 @jit
 def _load_keys(
-    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group, block,
-    FORM: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Weights and keys, as unsigned numbers, of one block of a group: a piece of a row, in row-major order."""
+    weight,
+    columns,
+    column_sums,
+    row_sums,
+    blocks,
+    per_row,
+    width,
+    row_stride,
+    column_stride,
+    group,
+    block,
+    FORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Weights and keys, as unsigned numbers, of one block of a group: a piece of a row, in
+    row-major order."""
     row = (group + block // per_row).to(tl.int64)  # a group is one row, or all of them
     cols = block % per_row * BLOCK + tl.arange(0, BLOCK)
     inside = (cols < width) & (block < blocks)
@@ -105,19 +152,45 @@ def _load_keys(
 
 @jit
 def _histogram_kernel(
-    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, threshold, counts,
-    SHIFT: tl.constexpr, WIDTH: tl.constexpr, FORM: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
-    """Count the digit at `SHIFT` of the keys whose leading bits are those of the group's threshold so far."""
+    weight,
+    columns,
+    column_sums,
+    row_sums,
+    blocks,
+    per_row,
+    width,
+    row_stride,
+    column_stride,
+    threshold,
+    counts,
+    SHIFT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    FORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """Count the digit at `SHIFT` of the keys whose leading bits are those of the group's threshold
+    so far."""
     group = tl.program_id(1)
     leading = tl.load(threshold + group).to(tl.uint32)
     bins = tl.arange(0, 1 << WIDTH)
     total = tl.zeros((1 << WIDTH,), tl.int32)
     for step in range(STEPS):
         _, key, inside, _, _ = _load_keys(
-            weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group,
-            tl.program_id(0) * STEPS + step, FORM, BLOCK,
-        )  # fmt: skip
+            weight,
+            columns,
+            column_sums,
+            row_sums,
+            blocks,
+            per_row,
+            width,
+            row_stride,
+            column_stride,
+            group,
+            tl.program_id(0) * STEPS + step,
+            FORM,
+            BLOCK,
+        )
         chosen = inside
         if SHIFT + WIDTH < 32:
             chosen = inside & ((key >> (SHIFT + WIDTH)) == leading)
@@ -128,19 +201,44 @@ def _histogram_kernel(
 
 @jit
 def _ties_kernel(
-    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, threshold, ties, finite,
-    FORM: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
-    """How many of each program's keys equal the threshold, and whether all its scores are finite."""
+    weight,
+    columns,
+    column_sums,
+    row_sums,
+    blocks,
+    per_row,
+    width,
+    row_stride,
+    column_stride,
+    threshold,
+    ties,
+    finite,
+    FORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """How many of each program's keys equal the threshold, and whether all its scores are
+    finite."""
     group = tl.program_id(1)
     at = tl.load(threshold + group).to(tl.uint32)
     tied = 0
     good = True
     for step in range(STEPS):
         _, key, inside, _, _ = _load_keys(
-            weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group,
-            tl.program_id(0) * STEPS + step, FORM, BLOCK,
-        )  # fmt: skip
+            weight,
+            columns,
+            column_sums,
+            row_sums,
+            blocks,
+            per_row,
+            width,
+            row_stride,
+            column_stride,
+            group,
+            tl.program_id(0) * STEPS + step,
+            FORM,
+            BLOCK,
+        )
         tied += tl.sum((inside & (key == at)).to(tl.int32), 0)
         good = good & (tl.max(tl.where(inside, key, 0), 0) < 0xFF800000)  # the key of infinity
     program = group * tl.num_programs(0) + tl.program_id(0)
@@ -151,11 +249,28 @@ def _ties_kernel(
 
 @jit
 def _write_kernel(
-    weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, threshold, rank, before,
-    mask, kept,
-    WRITE: tl.constexpr, MASK: tl.constexpr, FORM: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
-    """Write zeros, the mask and the number of kept weights, given each program's ties `before` its own."""
+    weight,
+    columns,
+    column_sums,
+    row_sums,
+    blocks,
+    per_row,
+    width,
+    row_stride,
+    column_stride,
+    threshold,
+    rank,
+    before,
+    mask,
+    kept,
+    WRITE: tl.constexpr,
+    MASK: tl.constexpr,
+    FORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """Write zeros, the mask and the number of kept weights, given each program's ties `before` its
+    own."""
     group = tl.program_id(1)
     program = group * tl.num_programs(0) + tl.program_id(0)
     at = tl.load(threshold + group).to(tl.uint32)
@@ -164,9 +279,20 @@ def _write_kernel(
     total = 0
     for step in range(STEPS):
         w, key, inside, address, place = _load_keys(
-            weight, columns, column_sums, row_sums, blocks, per_row, width, row_stride, column_stride, group,
-            tl.program_id(0) * STEPS + step, FORM, BLOCK,
-        )  # fmt: skip
+            weight,
+            columns,
+            column_sums,
+            row_sums,
+            blocks,
+            per_row,
+            width,
+            row_stride,
+            column_stride,
+            group,
+            tl.program_id(0) * STEPS + step,
+            FORM,
+            BLOCK,
+        )
         tied = (inside & (key == at)).to(tl.int32)
         may_go = tl.minimum(go - seen, BLOCK).to(tl.int32)
         gone = (key < at) | ((key == at) & (tl.cumsum(tied, 0) <= may_go))

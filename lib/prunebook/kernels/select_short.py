@@ -1,4 +1,5 @@
-"""The kernel for groups of up to 16,384 weights, which one program holds in registers: one read, one write."""
+"""The kernel for groups of up to 16,384 weights, which one program holds in registers: one read,
+one write."""
 
 from __future__ import annotations
 
@@ -13,16 +14,25 @@ LONGEST = 16384
 
 @on_device
 def launch_short(
-    values: torch.Tensor, removed: torch.Tensor, factors: Factors | None, group: int, write: bool, want: str | None,
-    *, check: bool = True,
-) -> Selection:  # fmt: skip
-    """`select_rows` by the kernel, for checked arguments; without `factors`, `values` are the scores, NaN excepted.
+    values: torch.Tensor,
+    removed: torch.Tensor,
+    factors: Factors | None,
+    group: int,
+    write: bool,
+    want: str | None,
+    *,
+    check: bool = True,
+) -> Selection:
+    """`select_rows` by the kernel, for checked arguments; without `factors`, `values` are the
+    scores, NaN excepted.
 
     `check`: look whether scores are finite, for which the host waits for the device.
     """
     rows, width = values.shape
-    per_row, bytes_per_row = width // max(group, 1), -(-width // PER_BYTE)
-    in_bytes = want == "bits" and (group % PER_BYTE == 0 or per_row == 1)  # else a byte belongs to several groups
+    per_row = width // max(group, 1)
+    bytes_per_row = -(-width // PER_BYTE)
+    # else a byte belongs to several groups
+    in_bytes = want == "bits" and (group % PER_BYTE == 0 or per_row == 1)
     new = {"device": values.device}
     mask = torch.empty(rows, width, dtype=torch.bool, **new) if want and not in_bytes else None
     bits = torch.empty(rows, bytes_per_row, dtype=torch.uint8, **new) if in_bytes else None
@@ -31,12 +41,26 @@ def launch_short(
     block = max(next_power_of_2(group), 2 * PER_BYTE)
     if len(kept):
         _select_kernel[(len(kept),)](
-            values, *(factors or Factors()).pointers(values), removed.to(dtype=torch.int32, **new),
-            kept if mask is None else mask, kept if bits is None else bits, kept, finite,
-            group, per_row, *values.stride(), width, bytes_per_row,
-            FORM=GIVEN if factors is None else factors.form, WRITE=write, MASK=mask is not None, BITS=in_bytes,
-            BLOCK=block, num_warps=_warps(block), enable_fp_fusion=False,
-        )  # fmt: skip
+            values,
+            *(factors or Factors()).pointers(values),
+            removed.to(dtype=torch.int32, **new),
+            kept if mask is None else mask,
+            kept if bits is None else bits,
+            kept,
+            finite,
+            group,
+            per_row,
+            *values.stride(),
+            width,
+            bytes_per_row,
+            FORM=GIVEN if factors is None else factors.form,
+            WRITE=write,
+            MASK=mask is not None,
+            BITS=in_bytes,
+            BLOCK=block,
+            num_warps=_warps(block),
+            enable_fp_fusion=False,
+        )
     if check:
         refuse_not_finite(finite.view(rows, per_row).all(1))
     if want == "bits" and not in_bytes:
@@ -51,12 +75,29 @@ def _warps(block: int) -> int:
 
 @jit
 def _select_kernel(
-    weight, columns, column_sums, row_sums, removed, mask, bits, kept, finite,
-    group, per_row, row_stride, column_stride, mask_stride, bits_stride,
-    FORM: tl.constexpr, WRITE: tl.constexpr, MASK: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program a group: find the smallest key with at least `k` keys at or below it, then drop its ties from the
-    left, as far as `k` reaches."""
+    weight,
+    columns,
+    column_sums,
+    row_sums,
+    removed,
+    mask,
+    bits,
+    kept,
+    finite,
+    group,
+    per_row,
+    row_stride,
+    column_stride,
+    mask_stride,
+    bits_stride,
+    FORM: tl.constexpr,
+    WRITE: tl.constexpr,
+    MASK: tl.constexpr,
+    BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program a group: find the smallest key with at least `k` keys at or below it, then drop
+    its ties from the left, as far as `k` reaches."""
     program = tl.program_id(0)
     row = (program // per_row).to(tl.int64)
     first = program % per_row * group
@@ -75,7 +116,8 @@ def _select_kernel(
         good = high == high
     tl.store(finite + program, good)
     key = tl.where(inside, key, 0x7FFFFFFF)
-    # Throughout: fewer than k keys are below `low`, `below` of them; at least k are at most `high`, `at_most` of them.
+    # Throughout: fewer than k keys are below `low`, `below` of them; at least k are at most `high`,
+    # `at_most` of them.
     below = 0
     at_most = group
     found = k == 0

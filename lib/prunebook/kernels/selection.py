@@ -1,6 +1,8 @@
-"""Which of a group's weights stay: the rule in torch, and the forms in which kernels give the answer.
+"""Which of a group's weights stay: the rule in torch, and the forms in which kernels give the
+answer.
 
-The k smallest scores of a group go; equal scores go lowest index first, as in a stable ascending sort.
+The k smallest scores of a group go; equal scores go lowest index first, as in a stable ascending
+sort.
 """
 
 import operator
@@ -18,8 +20,9 @@ PER_BYTE = 8
 
 @dataclass(frozen=True)
 class Selection:
-    """What was kept: `mask` bool `[out, in]` or `bits` uint8 `[out, ceil(in / 8)]` (input 8 b + j is bit j of byte b),
-    whichever was asked for; `kept` int32 `[groups]`, of each group in row-major order."""
+    """What was kept: `mask` bool `[out, in]` or `bits` uint8 `[out, ceil(in / 8)]` (input 8 b + j
+    is bit j of byte b), whichever was asked for; `kept` int32 `[groups]`, of each group in
+    row-major order."""
 
     kept: torch.Tensor
     mask: torch.Tensor | None = None
@@ -27,7 +30,8 @@ class Selection:
 
 
 def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> torch.Tensor:
-    """`keep_largest` in torch; it defines what the kernels compute. Selects the threshold instead of sorting."""
+    """`keep_largest` in torch; it defines what the kernels compute. Selects the threshold instead
+    of sorting."""
     if isinstance(removed, torch.Tensor):
         counts = removed.unique().tolist()
         if len(counts) > 1:
@@ -46,23 +50,28 @@ def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> t
     need = torch.nonzero(surplus).flatten()
     if len(need):
         tied = mask_where(operator.eq, rows[need], threshold[need])
-        places, stay = places_of(tied), surplus[need]
+        places = places_of(tied)
+        stay = surplus[need]
         # In the list of all places each row's end with the last of its ties; those before it stay.
         shift = count_rows(tied).cumsum(0) - stay.cumsum(0)
-        kept = places[torch.arange(int(stay.sum()), device=places.device) + shift.repeat_interleave(stay)]
+        kept = places[
+            torch.arange(int(stay.sum()), device=places.device) + shift.repeat_interleave(stay)
+        ]
         keep[need[kept // rows.shape[1]], kept % rows.shape[1]] = True
     return keep
 
 
 def kth_smallest(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """The k-th smallest value (k from 1) of each row, float32 or float64: `[groups, size]` -> `[groups, 1]`."""
+    """The k-th smallest value (k from 1) of each row, float32 or float64: `[groups, size]` ->
+    `[groups, 1]`."""
     if rows.device.type == "cpu":  # numpy's vectorised selection is about ten times faster there
         return torch.from_numpy(np.partition(rows.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
     return rows.kthvalue(k, dim=1, keepdim=True).values
 
 
 def pack_bits(keep: torch.Tensor) -> torch.Tensor:
-    """`keep [out, in]` eight to a byte: uint8 `[out, ceil(in / 8)]`, input 8 b + j in bit j of byte b, the rest 0."""
+    """`keep [out, in]` eight to a byte: uint8 `[out, ceil(in / 8)]`, input 8 b + j in bit j of byte
+    b, the rest 0."""
     padded = F.pad(keep.to(torch.uint8), (0, -keep.shape[1] % PER_BYTE))
     places = torch.arange(PER_BYTE, device=keep.device, dtype=torch.uint8)
     return (padded.unflatten(1, (-1, PER_BYTE)) << places).sum(2, dtype=torch.uint8)
@@ -76,18 +85,33 @@ def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
     """
     width = -(-columns // PER_BYTE)
     if bits.dtype != torch.uint8 or bits.ndim != 2 or bits.shape[1] != width:
-        raise UserError(f"bits are {bits.dtype} {list(bits.shape)}; {columns} columns need torch.uint8 [out, {width}]")
+        raise UserError(
+            f"bits are {bits.dtype} "
+            f"{list(bits.shape)}; "
+            f"{columns} "
+            f"columns need "
+            f"torch.uint8 "
+            f"[out, {width}]"
+        )
     places = torch.arange(PER_BYTE, device=bits.device, dtype=torch.uint8)
     return (bits[..., None] >> places & 1).flatten(1)[:, :columns].bool()
 
 
 def finite_rows(scores: torch.Tensor) -> torch.Tensor:
-    """Which rows of scores, none of them negative, hold no NaN and no infinity: of those the maximum is one, too."""
-    return scores.amax(1).isfinite() if scores.shape[1] else scores.new_ones(len(scores), dtype=torch.bool)
+    """Which rows of scores, none of them negative, hold no NaN and no infinity: of those the
+    maximum is one, too."""
+    return (
+        scores.amax(1).isfinite()
+        if scores.shape[1]
+        else scores.new_ones(len(scores), dtype=torch.bool)
+    )
 
 
 def refuse_not_finite(finite: torch.Tensor, rows: bool = True) -> None:
-    """Raise a `UserError` unless all of `finite` hold; `rows`: they are those of a weight's rows, to be named."""
+    """Raise a `UserError` unless all of `finite` hold; `rows`: they are those of a weight's rows,
+    to be named."""
     if not finite.all():
         where = f" of row {int((~finite).nonzero()[0])}" if rows else ""
-        raise UserError(f"scores{where} hold NaN or infinity; weights and calibration norms must be finite")
+        raise UserError(
+            f"scores{where} hold NaN or infinity; weights and calibration norms must be finite"
+        )

@@ -1,7 +1,9 @@
-"""Ternary weights in two bits each, and their product with activations of 8 bits or of floating point.
+"""Ternary weights in two bits each, and their product with activations of 8 bits or of floating
+point.
 
-Layout: code t in {-1, 0, 1} is stored as t + 1. Byte j of a row holds the inputs 4j to 4j + 3, the first of them in the
-lowest two bits; what fills up a last byte is 0. (bitnet.cpp's formats hold the same codes in orders of their own.)
+Layout: code t in {-1, 0, 1} is stored as t + 1. Byte j of a row holds the inputs 4j to 4j + 3, the
+first of them in the lowest two bits; what fills up a last byte is 0. (bitnet.cpp's formats hold the
+same codes in orders of their own.)
 """
 
 from __future__ import annotations
@@ -12,21 +14,33 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, runs_natively, split_steps, tl
+from .launch import (
+    PROGRAMS,
+    jit,
+    multiplies_wide,
+    next_power_of_2,
+    on_device,
+    runs_natively,
+    split_steps,
+    tl,
+)
 
 PER_BYTE = 4
-# Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to multiply, by
-# counting (33 tokens), with a margin. No run on a GPU is recorded yet; replace it by a measured number.
+# Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to
+# multiply, by counting (33 tokens), with a margin. No run on a GPU is recorded yet; replace it by a
+# measured number.
 KERNEL_TOKENS = 64
 _FLOAT32_TOKENS = 16  # of float32 activations, more of which spill registers
 
-_OUT, _BYTES = 64, 64  # rows of the weight and bytes of a row that a program takes at a time
+_OUT = 64  # rows of the weight and bytes of a row that a program takes at a time
+_BYTES = 64
 _LARGEST = 128  # of an int8 activation, so a sum over K inputs is a whole number of at most 128 K
 _EXACT = 2**24  # up to which float32 holds every whole number
 
 
 def pack_ternary(codes: torch.Tensor) -> torch.Tensor:
-    """`codes [out, in]` of -1, 0 and 1, of any dtype, in two bits each: uint8 `[out, ceil(in / 4)]`.
+    """`codes [out, in]` of -1, 0 and 1, of any dtype, in two bits each: uint8 `[out, ceil(in /
+    4)]`.
 
     Raises:
         UserError: another shape, or another value.
@@ -34,7 +48,9 @@ def pack_ternary(codes: torch.Tensor) -> torch.Tensor:
     if codes.ndim != 2:
         raise UserError(f"codes {list(codes.shape)} cannot be packed; use a matrix [out, in]")
     if not ((codes == 0) | (codes.abs() == 1)).all():
-        raise UserError("codes hold values other than -1, 0 and 1; quantise them first, as with absmean_ternary")
+        raise UserError(
+            "codes hold values other than -1, 0 and 1; quantise them first, as with absmean_ternary"
+        )
     digits = F.pad((codes + 1).to(torch.uint8), (0, -codes.shape[1] % PER_BYTE), value=1)
     first, second, third, fourth = digits.unflatten(1, (-1, PER_BYTE)).unbind(2)
     return first | second << 2 | third << 4 | fourth << 6
@@ -58,9 +74,11 @@ def ternary_linear(
     x_scale: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`y = (x W^T) scale / x_scale + bias`; with whole numbers x the sums are exact, whatever their order.
+    """`y = (x W^T) scale / x_scale + bias`; with whole numbers x the sums are exact, whatever their
+    order.
 
-    Weights that read the same input multiply as one: `packed` of one below the other, `scale` an entry for each row.
+    Weights that read the same input multiply as one: `packed` of one below the other, `scale` an
+    entry for each row.
 
     Args:
         x: int8 `[..., in]` with an `x_scale`, or of a float dtype without.
@@ -70,29 +88,51 @@ def ternary_linear(
         bias: `[out]`.
 
     Returns:
-        `[..., out]` in float32. Gradients go to x alone, and to it only where it is of a float dtype.
+        `[..., out]` in float32. Gradients go to x alone, and to it only where it is of a float
+        dtype.
 
     Raises:
         UserError: x of another dtype, or arguments that do not fit each other.
     """
     _check(x, packed, scale, x_scale, bias)
     tensors = [t for t in (x, packed, scale, x_scale, bias) if t is not None]
-    few = 0 < x[..., 0].numel() <= (_FLOAT32_TOKENS if x.dtype == torch.float32 else KERNEL_TOKENS) and len(packed)
-    if few and runs_natively(*tensors, tiles=True) and not x.requires_grad and x.dtype != torch.float64:
+    few = 0 < x[..., 0].numel() <= (
+        _FLOAT32_TOKENS if x.dtype == torch.float32 else KERNEL_TOKENS
+    ) and len(packed)
+    if (
+        few
+        and runs_natively(*tensors, tiles=True)
+        and not x.requires_grad
+        and x.dtype != torch.float64
+    ):
         return launch_ternary(x, packed, scale, x_scale, bias)
     return ternary_linear_reference(x, packed, scale, x_scale, bias)
 
 
 def _check(x, packed, scale, x_scale, bias) -> None:
     if not (x.dtype == torch.int8 if x_scale is not None else x.is_floating_point()):
-        raise UserError(f"x is {x.dtype}; use torch.int8 with an x_scale, as from absmax_int8, or floats without one")
+        raise UserError(
+            f"x is {x.dtype}; use "
+            f"torch.int8 with "
+            f"an x_scale, "
+            f"as from "
+            f"absmax_int8, "
+            f"or floats "
+            f"without one"
+        )
     _check_packed(packed, x.shape[-1])
     if scale.shape not in ((), packed.shape[:1]):
-        raise UserError(f"scale has shape {list(scale.shape)}; {len(packed)} rows need [] or [{len(packed)}]")
+        raise UserError(
+            f"scale has shape {list(scale.shape)}; {len(packed)} rows need [] or [{len(packed)}]"
+        )
     if bias is not None and bias.shape != packed.shape[:1]:
-        raise UserError(f"bias has shape {list(bias.shape)}; {len(packed)} rows need [{len(packed)}]")
+        raise UserError(
+            f"bias has shape {list(bias.shape)}; {len(packed)} rows need [{len(packed)}]"
+        )
     if x_scale is not None and x_scale.shape != (*x.shape[:-1], 1):
-        raise UserError(f"x_scale has shape {list(x_scale.shape)}; x {list(x.shape)} needs {[*x.shape[:-1], 1]}")
+        raise UserError(
+            f"x_scale has shape {list(x_scale.shape)}; x {list(x.shape)} needs {[*x.shape[:-1], 1]}"
+        )
 
 
 def _check_packed(packed: torch.Tensor, columns: int) -> None:
@@ -105,8 +145,8 @@ def _check_packed(packed: torch.Tensor, columns: int) -> None:
 def ternary_linear_reference(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     """`ternary_linear` in torch, for checked arguments; it defines what the kernel computes.
 
-    Whole numbers multiply as floats, which is exact up to 131,072 inputs in float32 and beyond them in float64; integer
-    products are slow on CPUs and missing on GPUs.
+    Whole numbers multiply as floats, which is exact up to 131,072 inputs in float32 and beyond them
+    in float64; integer products are slow on CPUs and missing on GPUs.
     """
     codes = unpack_ternary(packed, x.shape[-1])
     dtype = torch.float32 if x_scale is None or _LARGEST * x.shape[-1] <= _EXACT else torch.float64
@@ -124,31 +164,77 @@ def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     rows, width = packed.shape
     flat = F.pad(x.reshape(-1, x.shape[-1]), (0, width * PER_BYTE - x.shape[-1]))
     tokens = len(flat)
-    planes = flat.view(tokens, width, PER_BYTE).permute(2, 0, 1).contiguous()  # place k: the inputs 4 j + k
-    tiles, steps = -(-rows // _OUT), -(-width // _BYTES)
+    # place k: the inputs 4 j + k
+    planes = flat.view(tokens, width, PER_BYTE).permute(2, 0, 1).contiguous()
+    tiles = -(-rows // _OUT)
+    steps = -(-width // _BYTES)
     splits, each = split_steps(steps, PROGRAMS // tiles, least=2)
     whole = x_scale is not None
     y = torch.empty(tokens, rows, dtype=torch.float32, device=x.device)
     parts = y
     if splits > 1:
-        parts = torch.empty(splits, tokens, rows, dtype=torch.int32 if whole else torch.float32, device=x.device)
-    scale, *others = (one if one is None else one.detach().float().contiguous() for one in (scale, x_scale, bias))
-    last = scale, *(y if one is None else one for one in others), scale.stride(0) if scale.ndim else 0
+        parts = torch.empty(
+            splits, tokens, rows, dtype=torch.int32 if whole else torch.float32, device=x.device
+        )
+    scale, *others = (
+        one if one is None else one.detach().float().contiguous() for one in (scale, x_scale, bias)
+    )
+    last = (
+        scale,
+        *(y if one is None else one for one in others),
+        scale.stride(0) if scale.ndim else 0,
+    )
     forms = {"WHOLE": whole, "BIAS": bias is not None}
     _ternary_kernel[(tiles, splits)](
-        planes, packed.contiguous(), parts, *last, tokens, rows, width, **forms, STEPS=each, DONE=splits == 1,
-        OUT=_OUT, BYTES=_BYTES, TOKENS=max(next_power_of_2(tokens), 16), WIDE=multiplies_wide(x.dtype),
-        num_warps=4, num_stages=4, enable_fp_fusion=False,
-    )  # fmt: skip
+        planes,
+        packed.contiguous(),
+        parts,
+        *last,
+        tokens,
+        rows,
+        width,
+        **forms,
+        STEPS=each,
+        DONE=splits == 1,
+        OUT=_OUT,
+        BYTES=_BYTES,
+        TOKENS=max(next_power_of_2(tokens), 16),
+        WIDE=multiplies_wide(x.dtype),
+        num_warps=4,
+        num_stages=4,
+        enable_fp_fusion=False,
+    )
     if splits > 1:
         grid = (-(-tokens * rows // 1024),)
-        _add_kernel[grid](parts, y, *last, tokens, rows, **forms, SPLITS=splits, BLOCK=1024, enable_fp_fusion=False)
+        _add_kernel[grid](
+            parts,
+            y,
+            *last,
+            tokens,
+            rows,
+            **forms,
+            SPLITS=splits,
+            BLOCK=1024,
+            enable_fp_fusion=False,
+        )
     return y.view(*x.shape[:-1], rows)
 
 
 @jit
-def _scaled(sums, scale, x_scale, bias, scale_stride, row, token, real, WHOLE: tl.constexpr, BIAS: tl.constexpr):
-    """The sums at `row` and `token`, two that broadcast, times the scales, and the bias, in float32."""
+def _scaled(
+    sums,
+    scale,
+    x_scale,
+    bias,
+    scale_stride,
+    row,
+    token,
+    real,
+    WHOLE: tl.constexpr,
+    BIAS: tl.constexpr,
+):
+    """The sums at `row` and `token`, two that broadcast, times the scales, and the bias, in
+    float32."""
     factor = tl.load(scale + row * scale_stride, mask=real, other=0.0)
     if WHOLE:
         factor = tl.div_rn(factor, tl.load(x_scale + token, mask=real, other=1.0))
@@ -160,12 +246,28 @@ def _scaled(sums, scale, x_scale, bias, scale_stride, row, token, real, WHOLE: t
 
 @jit
 def _ternary_kernel(
-    planes, packed, out, scale, x_scale, bias, scale_stride, tokens, rows, width,
-    WHOLE: tl.constexpr, BIAS: tl.constexpr, STEPS: tl.constexpr, DONE: tl.constexpr, OUT: tl.constexpr,
-    BYTES: tl.constexpr, TOKENS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """One program for `OUT` rows of W, all tokens and one part of K. A byte holds one code of each plane of x, so that
-    nothing is interleaved. Codes multiply as 0, 1, 2; with whole numbers the sum of x is taken off once a token."""
+    planes,
+    packed,
+    out,
+    scale,
+    x_scale,
+    bias,
+    scale_stride,
+    tokens,
+    rows,
+    width,
+    WHOLE: tl.constexpr,
+    BIAS: tl.constexpr,
+    STEPS: tl.constexpr,
+    DONE: tl.constexpr,
+    OUT: tl.constexpr,
+    BYTES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One program for `OUT` rows of W, all tokens and one part of K. A byte holds one code of each
+    plane of x, so that nothing is interleaved. Codes multiply as 0, 1, 2; with whole numbers the
+    sum of x is taken off once a token."""
     row = tl.program_id(0) * OUT + tl.arange(0, OUT)
     part = tl.program_id(1)
     token = tl.arange(0, TOKENS)
@@ -175,9 +277,10 @@ def _ternary_kernel(
         byte = (part * STEPS + i) * BYTES + tl.arange(0, BYTES)
         there = byte < width
         word = tl.load(
-            packed + row.to(tl.int64)[:, None] * width + byte[None, :], mask=(row < rows)[:, None] & there[None, :],
+            packed + row.to(tl.int64)[:, None] * width + byte[None, :],
+            mask=(row < rows)[:, None] & there[None, :],
             other=0x55,
-        )  # fmt: skip
+        )
         for place in tl.static_range(4):
             at = (place * tokens + token)[:, None] * width + byte[None, :]
             x = tl.load(planes + at, mask=(token < tokens)[:, None] & there[None, :], other=0)
@@ -188,14 +291,26 @@ def _ternary_kernel(
             else:
                 code = (digit - 1).to(tl.float32).to(x.dtype)
                 if WIDE:
-                    code, x = code.to(tl.float32), x.to(tl.float32)
+                    code = code.to(tl.float32)
+                    x = x.to(tl.float32)
                 sums = tl.dot(code, tl.trans(x), sums, input_precision="ieee")
     if WHOLE:
         sums -= taken[None, :]
     real = (row < rows)[:, None] & (token < tokens)[None, :]
     target = out + (part.to(tl.int64) * tokens + token)[None, :] * rows + row[:, None]
     if DONE:
-        y = _scaled(sums, scale, x_scale, bias, scale_stride, row[:, None], token[None, :], real, WHOLE, BIAS)
+        y = _scaled(
+            sums,
+            scale,
+            x_scale,
+            bias,
+            scale_stride,
+            row[:, None],
+            token[None, :],
+            real,
+            WHOLE,
+            BIAS,
+        )
         tl.store(target, y, mask=real)
     else:
         tl.store(target, sums, mask=real)
@@ -203,14 +318,26 @@ def _ternary_kernel(
 
 @jit
 def _add_kernel(
-    parts, y, scale, x_scale, bias, scale_stride, tokens, rows,
-    WHOLE: tl.constexpr, BIAS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    parts,
+    y,
+    scale,
+    x_scale,
+    bias,
+    scale_stride,
+    tokens,
+    rows,
+    WHOLE: tl.constexpr,
+    BIAS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """The parts of K `[splits, tokens, rows]` added in their order, then scaled."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = place < tokens * rows
     sums = tl.zeros((BLOCK,), tl.int32 if WHOLE else tl.float32)
     for part in range(SPLITS):
         sums += tl.load(parts + part * tokens * rows + place, mask=real, other=0)
-    y_scaled = _scaled(sums, scale, x_scale, bias, scale_stride, place % rows, place // rows, real, WHOLE, BIAS)
+    y_scaled = _scaled(
+        sums, scale, x_scale, bias, scale_stride, place % rows, place // rows, real, WHOLE, BIAS
+    )
     tl.store(y + place, y_scaled, mask=real)

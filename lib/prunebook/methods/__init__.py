@@ -1,7 +1,7 @@
 """Pruning methods, one file a paper. A method loads when it is first named.
 
-A method is a frozen dataclass: its fields are the user's options, `paper`, `needs_calibration` and `facets`
-describe it, and `prune(model, calibration)` prunes in place.
+A method is a frozen dataclass: its fields are the user's options, `paper`, `needs_calibration` and
+`facets` describe it, and `prune(model, calibration)` prunes in place.
 """
 
 import importlib
@@ -32,10 +32,32 @@ REGISTRY = {
 }
 
 __all__ = [
-    "BESA", "OWL", "REGISTRY", "RIA", "BitNetB158", "Comparison", "Compresso", "DSnoT", "DeeperLayers",
-    "GradualMagnitude", "KPrune", "LLMPruner", "LLMSurgeon", "Magnitude", "Minitron", "RemoveBlocks", "Report",
-    "ShearedLLaMA", "ShortenedLLaMA", "SparseGPT", "Wanda", "compare", "list_methods", "prune", "sweep",
-]  # fmt: skip
+    "BESA",
+    "OWL",
+    "REGISTRY",
+    "RIA",
+    "BitNetB158",
+    "Comparison",
+    "Compresso",
+    "DSnoT",
+    "DeeperLayers",
+    "GradualMagnitude",
+    "KPrune",
+    "LLMPruner",
+    "LLMSurgeon",
+    "Magnitude",
+    "Minitron",
+    "RemoveBlocks",
+    "Report",
+    "ShearedLLaMA",
+    "ShortenedLLaMA",
+    "SparseGPT",
+    "Wanda",
+    "compare",
+    "list_methods",
+    "prune",
+    "sweep",
+]
 
 
 def __getattr__(name: str):

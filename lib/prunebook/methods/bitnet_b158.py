@@ -1,11 +1,13 @@
-"""BitNet b1.58: linear layers with weights in -1, 0, 1 and 8-bit activations, to be trained from the start.
+"""BitNet b1.58: linear layers with weights in -1, 0, 1 and 8-bit activations, to be trained from
+the start.
 
-Ma et al., The Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits (arXiv 2402.17764); training code and
-schedule are printed in the authors' FAQ (microsoft/unilm, bitnet, commit 768a3c8). The layer is `bitlinear.BitLinear`;
-the training is a step of its own, `finetune.full`, for which the model keeps its latent weights.
+Ma et al., The Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits (arXiv 2402.17764);
+training code and schedule are printed in the authors' FAQ (microsoft/unilm, bitnet, commit
+768a3c8). The layer is `bitlinear.BitLinear`; the training is a step of its own, `finetune.full`,
+for which the model keeps its latent weights.
 
-Differences from the paper: a scale is bounded from below, as in the code, rather than increased by an epsilon. Where
-norms go, their gains are multiplied into the weights: in a new model they are 1.
+Differences from the paper: a scale is bounded from below, as in the code, rather than increased by
+an epsilon. Where norms go, their gains are multiplied into the weights: in a new model they are 1.
 """
 
 from dataclasses import dataclass
@@ -17,12 +19,13 @@ from .options import check_flag
 
 @dataclass(frozen=True)
 class BitNetB158:
-    """Every linear inside the blocks becomes ternary; needs no data, but training: a model that was trained dense is of
-    no use afterwards.
+    """Every linear inside the blocks becomes ternary; needs no data, but training: a model that was
+    trained dense is of no use afterwards.
 
     Args:
-        norm: as in the FAQ, every layer norms its own input and the norms before attention and MLP go; False leaves the
-            norms of the model as they are, so that nothing but rounding changes it.
+        norm: as in the FAQ, every layer norms its own input and the norms before attention and MLP
+            go; False leaves the norms of the model as they are, so that nothing but rounding
+            changes it.
 
     Raises:
         UserError: an impossible option.
@@ -35,9 +38,13 @@ class BitNetB158:
     target: ClassVar[None] = None  # how many zeros there are follows from the weights
     description: ClassVar[str] = "ternary weights, 8-bit activations"
     facets: ClassVar[dict] = {
-        "type": ["Unstructured"], "criteria": ["Trainable"], "budget": ["Sparsity"], "data": ["Large"],
-        "retrain": ["Scratch"], "weight": ["Update"],
-    }  # fmt: skip
+        "type": ["Unstructured"],
+        "criteria": ["Trainable"],
+        "budget": ["Sparsity"],
+        "data": ["Large"],
+        "retrain": ["Scratch"],
+        "weight": ["Update"],
+    }
 
     def __post_init__(self):
         check_flag("norm", self.norm)
@@ -46,6 +53,7 @@ class BitNetB158:
         """Replace the linears in place; the other arguments are not used.
 
         Raises:
-            UserError: a model without recognisable blocks, ternary already, or whose norms cannot be taken out.
+            UserError: a model without recognisable blocks, ternary already, or whose norms cannot
+                be taken out.
         """
         replace_linears(model, self.norm)

@@ -33,9 +33,9 @@ _LENGTH = 128  # tokens of the pass whose FLOPs, cache and latency are taken
 class Trial:
     """One method pruned with one calibration draw (`seed` None: it needs no data) and measured.
 
-    The times of the footprint are measured for the first draw only: draws differ in masks, not in speed. `untimed` are
-    the columns of its result row that are None, as other work disturbed their sections. The report and the measurement
-    keep the seconds that they took.
+    The times of the footprint are measured for the first draw only: draws differ in masks, not in
+    speed. `untimed` are the columns of its result row that are None, as other work disturbed their
+    sections. The report and the measurement keep the seconds that they took.
     """
 
     label: str
@@ -64,7 +64,8 @@ class Comparison:
         return [trial for trial in self.trials if trial.label == label]
 
     def nll(self, label: str) -> np.ndarray:
-        """Mean NLL of each held-out window in nats `[seeds, windows]`; `dense` names the dense model.
+        """Mean NLL of each held-out window in nats `[seeds, windows]`; `dense` names the dense
+        model.
 
         What does not depend on calibration data has the same row for every seed.
         """
@@ -77,7 +78,8 @@ class Comparison:
         return np.exp(self.nll(label).mean(axis=1))
 
     def mean(self, label: str, quantity: str) -> float:
-        """Mean over the draws of a quantity of a result row, e.g. `perplexity`, `kl`, `sparsity`, `seconds`.
+        """Mean over the draws of a quantity of a result row, e.g. `perplexity`, `kl`, `sparsity`,
+        `seconds`.
 
         Raises:
             UserError: it was measured for no draw, as a time on a busy machine.
@@ -94,25 +96,39 @@ class Comparison:
         A time that other work disturbed is None, and `machine_busy` of its row is true.
         """
         dense = {
-            "method": "dense", "label": "dense", "pattern": None, "seed": None,
+            "method": "dense",
+            "label": "dense",
+            "pattern": None,
+            "seed": None,
             "sparsity": self.dense_zeros / self.prunable,
-            "perplexity": self.dense.perplexity, "kl": 0.0, "agreement": 1.0,
-            "nonzero_parameters": self.footprint.parameters - self.dense_zeros, **_costs(self.footprint),
+            "perplexity": self.dense.perplexity,
+            "kl": 0.0,
+            "agreement": 1.0,
+            "nonzero_parameters": self.footprint.parameters - self.dense_zeros,
+            **_costs(self.footprint),
             "machine_busy": self.footprint.timing is not None,
-        }  # fmt: skip
+        }
         return [dense, *map(self._row, self.trials)]
 
     def _row(self, trial: Trial) -> dict:
         quality = trial.measurement.to_dict()
         return {
-            "method": trial.report.method, "label": trial.label, "pattern": trial.report.pattern,
-            "seed": trial.seed, "sparsity": trial.report.sparsity,
-            **{key: quality[key] for key in ("perplexity", "kl", "agreement", "evaluation_tokens_per_second")},
-            "seconds": trial.report.seconds, "peak_memory": trial.report.peak_memory,
-            "nonzero_parameters": trial.nonzero_parameters, **_costs(trial.footprint),
+            "method": trial.report.method,
+            "label": trial.label,
+            "pattern": trial.report.pattern,
+            "seed": trial.seed,
+            "sparsity": trial.report.sparsity,
+            **{
+                key: quality[key]
+                for key in ("perplexity", "kl", "agreement", "evaluation_tokens_per_second")
+            },
+            "seconds": trial.report.seconds,
+            "peak_memory": trial.report.peak_memory,
+            "nonzero_parameters": trial.nonzero_parameters,
+            **_costs(trial.footprint),
             "machine_busy": bool(trial.untimed) or trial.footprint.timing is not None,
             **dict.fromkeys(trial.untimed),
-        }  # fmt: skip
+        }
 
 
 def compare(
@@ -126,18 +142,20 @@ def compare(
     reuse: bool | None = None,
     progress: bool = True,
 ) -> Comparison:
-    """Prune a copy of the model with every method and calibration draw, and measure each on the same text.
+    """Prune a copy of the model with every method and calibration draw, and measure each on the
+    same text.
 
     Args:
         model: the dense model; it is not changed.
         methods: label -> method object. A method that needs no data runs once.
         calibrations: one int64 `[n, length]` a seed, in the order of the seeds.
-        held_out: int64 `[windows, length]`. dense: the baseline of `model` on `held_out`.
-        speed: measure latency and generation too; a page that shows neither can do without. By default all but quick
-            runs measure them: quick pages share the cores.
-        reuse: take trials that an earlier call kept in the user's cache, and keep these there, unless other work
-            disturbed their times; by default in the pages that `prunebook run` executes. What `sweep` asks for, their
-            NLL, is kept in any case.
+        held_out: int64 `[windows, length]`.
+        dense: the baseline of `model` on `held_out`.
+        speed: measure latency and generation too; a page that shows neither can do without. By
+            default all but quick runs measure them: quick pages share the cores.
+        reuse: take trials that an earlier call kept in the user's cache, and keep these there,
+            unless other work disturbed their times; by default in the pages that `prunebook run`
+            executes. What `sweep` asks for, their NLL, is kept in any case.
 
     Raises:
         UserError: as `prune` and `measure` do.
@@ -147,7 +165,8 @@ def compare(
         for label, method in methods.items()
         for seed in (range(len(calibrations)) if method.needs_calibration else [None])
     ]
-    trials, length = [], min(_LENGTH, held_out.shape[1])
+    trials = []
+    length = min(_LENGTH, held_out.shape[1])
     speed = not is_quick_run() if speed is None else speed
     reuse = pages_share() if reuse is None else reuse
     of_model = model_identity(model) if reuse else []
@@ -156,7 +175,12 @@ def compare(
         timed = speed and not seed
         identity = None
         if reuse:
-            asked = {"precision": dense.precision, "length": length, "speed": timed, "quick": is_quick_run()}
+            asked = {
+                "precision": dense.precision,
+                "length": length,
+                "speed": timed,
+                "quick": is_quick_run(),
+            }
             identity = trial_identity(of_model, method, calibration, held_out, asked)
         known = find_trial(identity) if identity else None
         if known is None:
@@ -164,7 +188,9 @@ def compare(
             disturbed = known["untimed"] or known["footprint"].timing
             if identity and (is_quick_run() or not disturbed):  # times of a quick run do not count
                 keep_trial(identity, known)
-            for_sweeps = _sweep_identity(of_model, model, method, calibration, held_out, dense.precision, reuse)
+            for_sweeps = _sweep_identity(
+                of_model, model, method, calibration, held_out, dense.precision, reuse
+            )
             if for_sweeps:
                 keep_nll(for_sweeps, known["measurement"].nll)
         trials.append(Trial(label, seed, **known))
@@ -178,7 +204,8 @@ def compare(
 
 
 def _try(model, method, calibration, held_out, dense, length: int, timed: bool) -> dict:
-    """Prune a copy of the model and measure it: the fields of a `Trial` but for its label and seed."""
+    """Prune a copy of the model and measure it: the fields of a `Trial` but for its label and
+    seed."""
     pruned = copy.deepcopy(model)
     with watch() as pruning:
         report = prune(pruned, method, calibration=calibration)
@@ -207,12 +234,15 @@ def sweep(
     reuse: bool | None = None,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Prune a copy of the model with every method and take its NLL alone: for curves of many points, at half the
-    time of `compare`.
+    """Prune a copy of the model with every method and take its NLL alone: for curves of many
+    points, at half the time of `compare`.
 
     Args:
-        model: the dense model; it is not changed. methods: label -> method object.
-        calibration: int64 `[n, length]`. held_out: int64 `[windows, length]`. precision: as for `measure`.
+        model: the dense model; it is not changed.
+        methods: label -> method object.
+        calibration: int64 `[n, length]`.
+        held_out: int64 `[windows, length]`.
+        precision: as for `measure`.
         reuse: as for `compare`, whose trials are taken, too; times do not matter here.
 
     Returns:
@@ -238,19 +268,28 @@ def sweep(
     return found
 
 
-def _sweep_identity(of_model, model, method, calibration, held_out, precision: str, reuse: bool) -> list[str] | None:
-    """What the NLL that a method leaves depends on, see `trial_identity`; None where nothing is shared."""
+def _sweep_identity(
+    of_model, model, method, calibration, held_out, precision: str, reuse: bool
+) -> list[str] | None:
+    """What the NLL that a method leaves depends on, see `trial_identity`; None where nothing is
+    shared."""
     if not reuse:
         return None
-    return trial_identity(of_model, method, calibration, held_out, {"precision": resolve_precision(model, precision)})
+    return trial_identity(
+        of_model, method, calibration, held_out, {"precision": resolve_precision(model, precision)}
+    )
 
 
 def _costs(of: Footprint) -> dict:
     """The columns of a result row."""
     return {
-        "parameters": of.parameters, "bytes_on_disk": of.bytes, "flops": of.flops, "kv_cache_bytes": of.kv_cache_bytes,
-        "latency": of.latency, "tokens_per_second": of.tokens_per_second,
-    }  # fmt: skip
+        "parameters": of.parameters,
+        "bytes_on_disk": of.bytes,
+        "flops": of.flops,
+        "kv_cache_bytes": of.kv_cache_bytes,
+        "latency": of.latency,
+        "tokens_per_second": of.tokens_per_second,
+    }
 
 
 def _zeros(model) -> tuple[int, int]:
@@ -269,7 +308,9 @@ def _protocol(model, calibrations, held_out, dense) -> dict:
         "seeds": len(calibrations),
         "evaluation": f"{held_out.shape[0]} x {held_out.shape[1]} tokens, windows without overlap",
         "evaluation_precision": dense.precision,
-        "peak_memory": "allocated on the GPU" if model.device.type == "cuda" else "resident, whole process",
+        "peak_memory": "allocated on the GPU"
+        if model.device.type == "cuda"
+        else "resident, whole process",
     }
 
 

@@ -23,10 +23,11 @@ from ..widths import WIDTHS
 class Report:
     """What a call of `prune` did, measured afterwards.
 
-    `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by linear; for a method
-    that makes the model smaller, it is the fraction of the blocks' parameters that is gone, and `layers` is empty.
-    `seconds` is wall time; `peak_memory` is in bytes, `memory_kind` says of what. `reloads_with` is what reads the
-    model once it is saved: `transformers` alone, or `prunebook` (`pb.load_model`) where blocks differ in width or are
+    `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by
+    linear; for a method that makes the model smaller, it is the fraction of the blocks' parameters
+    that is gone, and `layers` is empty. `seconds` is wall time; `peak_memory` is in bytes,
+    `memory_kind` says of what. `reloads_with` is what reads the model once it is saved:
+    `transformers` alone, or `prunebook` (`pb.load_model`) where blocks differ in width or are
     ternary.
     """
 
@@ -60,25 +61,34 @@ def prune(
 
     Args:
         model: a causal language model with recognisable blocks.
-        method: a name (`wanda`) with its options, as `sparsity=0.5` or `pattern="2:4"`, or an instance such as
-            `methods.Wanda(sparsity=0.5)`.
+        method: a name (`wanda`) with its options, as `sparsity=0.5` or `pattern="2:4"`, or an
+            instance such as `methods.Wanda(sparsity=0.5)`.
         calibration: int64 `[n, length]`; methods that need no data ignore it.
-        allocation: name of each linear -> its own sparsity, in place of the method's one for all; their weighted mean
-            is met exactly. For methods that take any (`takes_allocation`): Magnitude, Wanda, RIA, SparseGPT, DSnoT.
-        device: where blocks compute, one at a time (`cuda` for a model kept in host memory because it does not fit);
-            None for where the model is.
+        allocation: name of each linear -> its own sparsity, in place of the method's one for all;
+            their weighted mean is met exactly. For methods that take any (`takes_allocation`):
+            Magnitude, Wanda, RIA, SparseGPT, DSnoT.
+        device: where blocks compute, one at a time (`cuda` for a model kept in host memory because
+            it does not fit); None for where the model is.
         progress: show a progress bar.
 
     Returns:
-        The measured `Report`; it is also appended to `model.prunebook_reports`, which `save_model` writes.
+        The measured `Report`; it is also appended to `model.prunebook_reports`, which `save_model`
+        writes.
 
     Raises:
-        UserError: unknown method, option or linear, missing or bad calibration, activations that are not finite; and,
-            found before any weight changes, a width that n:m does not divide or weights that are not finite.
+        UserError: unknown method, option or linear, missing or bad calibration, activations that
+            are not finite; and, found before any weight changes, a width that n:m does not divide
+            or weights that are not finite.
     """
     method = make_method(method, options)
     if method.needs_calibration and calibration is None:
-        raise UserError(f"method {name_of(method)!r} needs calibration tokens; make them with calibration_tokens(...)")
+        raise UserError(
+            f"method {name_of(method)!r} "
+            f"needs calibration "
+            f"tokens; make "
+            f"them with "
+            f"calibration_tokens(...)"
+        )
     smaller = getattr(method, "makes_smaller", False)
     for block in find_blocks(model):
         for name, linear in block.linears.items():
@@ -88,30 +98,53 @@ def prune(
             if weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
                 raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
     named = {} if allocation is None else {"targets": _targets(model, method, allocation)}
-    parameters, start = block_parameters(model), time.perf_counter()
+    parameters = block_parameters(model)
+    start = time.perf_counter()
     device = next(model.parameters()).device if device is None else resolve_device(device)
     with peak_memory(device) as memory:
         modes = {module: module.training for module in model.modules()}
         model.eval()  # dropout would make every pass another
         try:
-            method.prune(model, calibration, progress=name_of(method) if progress else None, device=device, **named)
+            method.prune(
+                model,
+                calibration,
+                progress=name_of(method) if progress else None,
+                device=device,
+                **named,
+            )
         finally:
             for module, training in modes.items():
                 module.training = training
     seconds = time.perf_counter() - start
     if smaller:
-        sparsity, layers = 1 - block_parameters(model) / parameters, {}
+        sparsity = 1 - block_parameters(model) / parameters
+        layers = {}
     else:
         counts = count_zeros(model)
-        sparsity = sum(zeros for zeros, _ in counts.values()) / sum(size for _, size in counts.values())
+        sparsity = sum(zeros for zeros, _ in counts.values()) / sum(
+            size for _, size in counts.values()
+        )
         layers = {name: zeros / size for name, (zeros, size) in counts.items()}
-    used = {"samples": len(calibration), "length": calibration.shape[1]} if method.needs_calibration else None
+    used = (
+        {"samples": len(calibration), "length": calibration.shape[1]}
+        if method.needs_calibration
+        else None
+    )
     pattern = method.description if hasattr(method, "description") else str(method.target)
     options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     own = hasattr(model.config, WIDTHS) or hasattr(model.config, TERNARY)
     reloads_with = "prunebook" if own else "transformers"
     report = Report(
-        name_of(method), options, pattern, sparsity, layers, seconds, memory.bytes, memory.kind, used, reloads_with
+        name_of(method),
+        options,
+        pattern,
+        sparsity,
+        layers,
+        seconds,
+        memory.bytes,
+        memory.kind,
+        used,
+        reloads_with,
     )
     model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
     return report
@@ -123,7 +156,14 @@ def _targets(model, method, allocation: Mapping[str, float]) -> dict:
         raise UserError(f"method {name_of(method)!r} allocates by itself; leave allocation out")
     scope = getattr(method.target, "scope", None)
     if scope not in ("row", "layer"):
-        raise UserError(f"an allocation does not go with the pattern {method.target}; use a sparsity per row or layer")
+        raise UserError(
+            f"an allocation does not "
+            f"go with the pattern "
+            f"{method.target}; "
+            f"use a "
+            f"sparsity per "
+            f"row or layer"
+        )
     return from_rates(model, allocation, scope)
 
 
@@ -137,16 +177,26 @@ def make_method(method, options: dict):
 
     if not isinstance(method, str):
         if options:
-            raise UserError(f"options {', '.join(options)} go into {type(method).__name__}(...), not beside it")
+            raise UserError(
+                f"options {', '.join(options)} go into {type(method).__name__}(...), not beside it"
+            )
         if isinstance(method, type) or not hasattr(method, "needs_calibration"):
-            raise UserError(f"method {method!r} is no method object; use a name or e.g. methods.Wanda(sparsity=0.5)")
+            raise UserError(
+                f"method {method!r} is "
+                f"no method "
+                f"object; use "
+                f"a name or e.g. "
+                f"methods.Wanda(sparsity=0.5)"
+            )
         return method
     if method not in REGISTRY:
         raise UserError(f"method {method!r} is unknown; use {', '.join(sorted(REGISTRY))}")
     cls = _load(method)
     allowed = [f.name for f in dataclasses.fields(cls)]
     if unknown := sorted(set(options) - set(allowed)):
-        raise UserError(f"method {method!r} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
+        raise UserError(
+            f"method {method!r} has no option {', '.join(unknown)}; it has {', '.join(allowed)}"
+        )
     return cls(**options)
 
 
@@ -155,24 +205,29 @@ def name_of(method) -> str:
     from . import REGISTRY
 
     class_name = type(method).__name__
-    return next((name for name, (_, registered) in REGISTRY.items() if registered == class_name), class_name)
+    return next(
+        (name for name, (_, registered) in REGISTRY.items() if registered == class_name), class_name
+    )
 
 
 def list_methods() -> list[dict]:
-    """One entry a method: name, class, paper (slug of its notebook), facets, whether it needs data, options."""
+    """One entry a method: name, class, paper (slug of its notebook), facets, whether it needs data,
+    options."""
     from . import REGISTRY
 
     entries = []
     for name in sorted(REGISTRY):
         cls = _load(name)
-        entries.append({
-            "name": name,
-            "class": cls.__name__,
-            "paper": cls.paper,
-            "facets": cls.facets,
-            "needs_calibration": cls.needs_calibration,
-            "options": {f.name: f.default for f in dataclasses.fields(cls)},
-        })  # fmt: skip
+        entries.append(
+            {
+                "name": name,
+                "class": cls.__name__,
+                "paper": cls.paper,
+                "facets": cls.facets,
+                "needs_calibration": cls.needs_calibration,
+                "options": {f.name: f.default for f in dataclasses.fields(cls)},
+            }
+        )
     return entries
 
 

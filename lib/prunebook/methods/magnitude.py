@@ -1,11 +1,11 @@
 """Magnitude pruning: remove the weights of smallest absolute value.
 
 The one-shot rule of Jaiswal et al., The Emergence of Essential Sparsity in Large Pre-trained Models
-(arXiv 2306.03805), with `scope="model"`: one global ranking over all linears of the blocks. `scope="layer"`
-is the baseline of Wanda's and SparseGPT's tables.
+(arXiv 2306.03805), with `scope="model"`: one global ranking over all linears of the blocks.
+`scope="layer"` is the baseline of Wanda's and SparseGPT's tables.
 
-Differences from the papers' code: exact counts, ties lowest index first (Wanda's baseline thresholds with
-`<=` and removes one weight more).
+Differences from the papers' code: exact counts, ties lowest index first (Wanda's baseline
+thresholds with `<=` and removes one weight more).
 """
 
 from dataclasses import dataclass
@@ -43,11 +43,13 @@ class Magnitude:
     needs_calibration: ClassVar[bool] = False
     takes_allocation: ClassVar[bool] = True
     facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"], "criteria": ["Magnitude"], "weight": ["Frozen"],
-    }  # fmt: skip
+        "type": ["Unstructured", "Semi-structured"],
+        "criteria": ["Magnitude"],
+        "weight": ["Frozen"],
+    }
 
     def __post_init__(self):
-        self.target  # noqa: B018 - raises on bad options
+        self.target
 
     @property
     def target(self) -> Pattern:
@@ -59,15 +61,25 @@ class Magnitude:
         return masked_copy(weight, keep_mask(magnitude_score(weight), self.target))
 
     @torch.no_grad()
-    def prune(self, model, calibration=None, targets=None, progress: str | None = None, device=None) -> None:
-        """Prune all linears of the decoder blocks in place; calibration, progress and device are not used.
+    def prune(
+        self, model, calibration=None, targets=None, progress: str | None = None, device=None
+    ) -> None:
+        """Prune all linears of the decoder blocks in place; calibration, progress and device are
+        not used.
 
         Args:
-            targets: name of each linear -> its pattern, where they differ; by default `target` for all.
+            targets: name of each linear -> its pattern, where they differ; by default `target` for
+                all.
         """
-        weights = {n: weight_of(linear) for block in find_blocks(model) for n, linear in block.linears.items()}
+        weights = {
+            n: weight_of(linear)
+            for block in find_blocks(model)
+            for n, linear in block.linears.items()
+        }
         if targets is None and getattr(self.target, "scope", None) == "model":
-            removed = count_removed(sum(weight.numel() for weight in weights.values()), self.target.sparsity)
+            removed = count_removed(
+                sum(weight.numel() for weight in weights.values()), self.target.sparsity
+            )
             select_together(list(weights.values()), removed, [Factors()] * len(weights))
             return
         targets = targets or uniform(model, self.target)

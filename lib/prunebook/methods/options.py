@@ -6,7 +6,8 @@ from ..errors import UserError
 
 
 def check_number(name: str, value, use: str = "a number >= 0") -> None:
-    """Raise a `UserError` that says to `use` something else unless `value` is a finite number >= 0, and no bool."""
+    """Raise a `UserError` that says to `use` something else unless `value` is a finite number >= 0,
+    and no bool."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf"):
         raise UserError(f"{name} {value!r} is not allowed; use {use}")
@@ -30,10 +31,16 @@ def check_flag(name: str, value) -> None:
 
 
 def check_choices(method, name: str, allowed: Mapping[str, Sequence[str]]) -> None:
-    """Raise a `UserError` unless each option of `method` (called `name`) is one of its `allowed` values."""
+    """Raise a `UserError` unless each option of `method` (called `name`) is one of its `allowed`
+    values."""
     for option, values in allowed.items():
         if (value := getattr(method, option)) not in values:
-            raise UserError(f"{option} {value!r} is not allowed for {name}; use {' or '.join(map(repr, values))}")
+            raise UserError(
+                f"{option} {value!r} "
+                f"is not allowed for "
+                f"{name}; use "
+                f"{' or '.join(map(repr, values))}"
+            )
 
 
 def describe_blocks(blocks, sparsity) -> str:
@@ -49,7 +56,8 @@ def check_one_of(method, *options: str) -> None:
 
 
 def check_share(name: str, value, use: str) -> None:
-    """Raise a `UserError` that says to `use` something else unless `value` is a number in [0, 1]."""
+    """Raise a `UserError` that says to `use` something else unless `value` is a number in [0,
+    1]."""
     check_number(name, value, use)
     if value > 1:
         raise UserError(f"{name} {value!r} is not allowed; use {use}")
@@ -63,7 +71,8 @@ def check_fraction(name: str, value, of: str = "") -> None:
 
 
 def check_blocks(blocks, sparsity) -> None:
-    """Raise a `UserError` unless one of the two is given: a whole number of 1 or more, or a fraction in (0, 1)."""
+    """Raise a `UserError` unless one of the two is given: a whole number of 1 or more, or a
+    fraction in (0, 1)."""
     if (blocks is None) == (sparsity is None):
         raise UserError("give either blocks, as 6, or sparsity, the fraction of the blocks, as 0.2")
     if blocks is not None:

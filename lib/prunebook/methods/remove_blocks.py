@@ -1,4 +1,5 @@
-"""Remove the decoder blocks that the user names: for choices of one's own, and for rivals of methods that choose."""
+"""Remove the decoder blocks that the user names: for choices of one's own, and for rivals of
+methods that choose."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +32,13 @@ class RemoveBlocks:
         whole = isinstance(given, Iterable) and not isinstance(given, str)
         object.__setattr__(self, "indices", tuple(given) if whole else ())
         if not self.indices or not all(type(index) is int for index in self.indices):
-            raise UserError(f"indices {given!r} is not allowed for remove-blocks; use whole numbers, as [20, 21]")
+            raise UserError(
+                f"indices {given!r} "
+                f"is not allowed for "
+                f"remove-blocks; "
+                f"use whole "
+                f"numbers, as [20, 21]"
+            )
 
     @property
     def description(self) -> str:

@@ -1,12 +1,15 @@
-"""RIA: relative importance and activations, compared over the whole matrix; channel permutation for n:m.
+"""RIA: relative importance and activations, compared over the whole matrix; channel permutation for
+n:m.
 
-Zhang et al., Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models (ICLR 2024);
-official code biomedical-cybernetics/Relative-importance-and-activation-pruning at 7bc55b0.
+Zhang et al., Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models
+(ICLR 2024); official code biomedical-cybernetics/Relative-importance-and-activation-pruning at
+7bc55b0.
 
-Differences from the official code: shares in float32 whatever the weights' dtype; exact counts, ties lowest index
-first (the official threshold `<=` removes one weight more, and all ties); the assignment's costs in closed form.
-`permute="each"` is the official simulation, an order for each linear; `permute="fold"` moves the weights of a
-Llama-like model, so that the saved model holds the pattern. The official SparseGPT sweep on the mask is left out.
+Differences from the official code: shares in float32 whatever the weights' dtype; exact counts,
+ties lowest index first (the official threshold `<=` removes one weight more, and all ties); the
+assignment's costs in closed form. `permute="each"` is the official simulation, an order for each
+linear; `permute="fold"` moves the weights of a Llama-like model, so that the saved model holds the
+pattern. The official SparseGPT sweep on the mask is left out.
 """
 
 from dataclasses import dataclass
@@ -39,8 +42,8 @@ class RIA:
         pattern: n:m instead, as '2:4'.
         exponent: a, the power of the input norms; 0 needs no data.
         scope: the comparison group: `layer` (the paper's) or `row`.
-        permute: for n:m, `none`; `each` linear its own order of inputs, so that the pattern holds in that order
-            only; `fold` orders into a Llama-like model, so that it holds as stored.
+        permute: for n:m, `none`; `each` linear its own order of inputs, so that the pattern holds
+            in that order only; `fold` orders into a Llama-like model, so that it holds as stored.
         precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
 
     Raises:
@@ -58,17 +61,23 @@ class RIA:
     needs_calibration: ClassVar[bool] = True
     takes_allocation: ClassVar[bool] = True
     facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"], "criteria": ["RIA"], "weight": ["Frozen"],
-    }  # fmt: skip
+        "type": ["Unstructured", "Semi-structured"],
+        "criteria": ["RIA"],
+        "weight": ["Frozen"],
+    }
 
     def __post_init__(self):
         check_number("exponent", self.exponent, "a number >= 0, as 0.5")
         if getattr(self.target, "scope", None) == "model":
             raise UserError("scope 'model' is not allowed for ria; use 'layer' or 'row'")
         if self.permute not in _PERMUTE:
-            raise UserError(f"permute {self.permute!r} is unknown; use {', '.join(map(repr, _PERMUTE))}")
+            raise UserError(
+                f"permute {self.permute!r} is unknown; use {', '.join(map(repr, _PERMUTE))}"
+            )
         if self.permute != "none" and not isinstance(self.target, NofM):
-            raise UserError(f"permute {self.permute!r} orders inputs for n:m; give a pattern, as '2:4'")
+            raise UserError(
+                f"permute {self.permute!r} orders inputs for n:m; give a pattern, as '2:4'"
+            )
 
     @property
     def target(self) -> Pattern:
@@ -85,16 +94,25 @@ class RIA:
 
     @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`; not for `permute="fold"`."""
+        """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`; not for
+        `permute="fold"`."""
         statistic = SquaredNorm(weight.shape[1], weight.device)
         statistic.update(inputs)
         return masked_copy(weight, self._select(self.score(weight, statistic.norm()), self.target))
 
-    def prune(self, model, calibration: torch.Tensor, targets=None, progress: str | None = None, device=None) -> None:
+    def prune(
+        self,
+        model,
+        calibration: torch.Tensor,
+        targets=None,
+        progress: str | None = None,
+        device=None,
+    ) -> None:
         """Prune all linears of the decoder blocks in place, block by block; see `prune_by_score`.
 
         Args:
-            targets: name of each linear -> its pattern, where they differ; by default `target` for all.
+            targets: name of each linear -> its pattern, where they differ; by default `target` for
+                all.
 
         Raises:
             UserError: `permute="fold"` for an architecture that it does not know.
@@ -104,10 +122,21 @@ class RIA:
             fold_permutations(model, calibration, self.score, self.target, **named)
         targets = targets or uniform(model, self.target)
         prune = self._prune_permuted if self.permute == "each" else prune_lowest
-        prune_by_score(model, calibration, partial(ria_factors, exponent=self.exponent), targets, prune=prune, **named)
+        prune_by_score(
+            model,
+            calibration,
+            partial(ria_factors, exponent=self.exponent),
+            targets,
+            prune=prune,
+            **named,
+        )
 
     def _select(self, scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-        return keep_mask_permuted(scores, pattern) if self.permute == "each" else keep_mask(scores, pattern)
+        return (
+            keep_mask_permuted(scores, pattern)
+            if self.permute == "each"
+            else keep_mask(scores, pattern)
+        )
 
     def _prune_permuted(self, weight: torch.Tensor, factors: Factors, pattern: Pattern) -> None:
         apply_mask(weight, keep_mask_permuted(factored_score(weight, factors), pattern))

@@ -23,18 +23,20 @@ def prune_by_score(
     progress: str | None = None,
     device=None,
 ) -> None:
-    """Prune all linears of the decoder blocks in place, block by block; survivors keep their values.
+    """Prune all linears of the decoder blocks in place, block by block; survivors keep their
+    values.
 
     Args:
         calibration: int64 `[n, length]`.
-        score: `(weight [out, in], norm [in]) ->` scores, floats `[out, in]`, or their factors, which spare a GPU to
-            write them; the norms are those of the inputs that reach the linear through the pruned blocks before it; a
-            higher score means keep.
+        score: `(weight [out, in], norm [in]) ->` scores, floats `[out, in]`, or their factors,
+            which spare a GPU to write them; the norms are those of the inputs that reach the linear
+            through the pruned blocks before it; a higher score means keep.
         targets: name of each linear -> its pattern, see `allocation`.
         prune: `(weight, score, pattern)`, sets what goes to zero, in place.
-        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16). Norms are summed
-            in float32 in both.
-        progress: label of a progress bar, None for none. device: where blocks compute; None for where the model is.
+        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16).
+            Norms are summed in float32 in both.
+        progress: label of a progress bar, None for none.
+        device: where blocks compute; None for where the model is.
     """
     statistic_of = partial(SquaredNorm, precision=precision)
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):

@@ -1,10 +1,12 @@
 """Shortened LLaMA: rank whole blocks once, by the perplexity without each, and drop the cheapest.
 
-Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834); official code
-Nota-NetsPresso/shortened-llm at 4031a92. Retraining is a step of its own, `finetune.lora`.
+Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834);
+official code Nota-NetsPresso/shortened-llm at 4031a92. Retraining is a step of its own,
+`finetune.lora`.
 
-Difference from the official code: it keeps the first four and the last two blocks for every score, unless a flag turns
-that off; here, as in the paper, for the scores marked "+": `keep_first=4, keep_last=2`.
+Difference from the official code: it keeps the first four and the last two blocks for every score,
+unless a flag turns that off; here, as in the paper, for the scores marked "+": `keep_first=4,
+keep_last=2`.
 """
 
 from dataclasses import dataclass
@@ -28,8 +30,10 @@ class ShortenedLLaMA:
 
     Args:
         blocks: n, how many blocks go.
-        sparsity: instead, the fraction of the blocks that goes, in (0, 1), rounded down to whole blocks.
-        criterion: `perplexity` without the block (the authors' choice), or the block's `taylor` or `magnitude` score.
+        sparsity: instead, the fraction of the blocks that goes, in (0, 1), rounded down to whole
+            blocks.
+        criterion: `perplexity` without the block (the authors' choice), or the block's `taylor` or
+            `magnitude` score.
         keep_first, keep_last: blocks at either end that stay whatever their score.
         precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
 
@@ -47,7 +51,11 @@ class ShortenedLLaMA:
     paper: ClassVar[str] = "shortened-llama"
     needs_calibration: ClassVar[bool] = True
     makes_smaller: ClassVar[bool] = True
-    facets: ClassVar[dict] = {"type": ["Structured-Depth"], "criteria": ["Perplexity"], "budget": ["Sparsity"]}
+    facets: ClassVar[dict] = {
+        "type": ["Structured-Depth"],
+        "criteria": ["Perplexity"],
+        "budget": ["Sparsity"],
+    }
 
     def __post_init__(self):
         check_choices(self, "shortened-llama", _CHOICES)
@@ -69,15 +77,19 @@ class ShortenedLLaMA:
         return perplexity_scores(model, calibration, self.precision, progress)
 
     @torch.no_grad()
-    def prune(self, model, calibration: torch.Tensor, progress: str | None = None, device=None) -> None:
+    def prune(
+        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
+    ) -> None:
         """Remove the blocks in place.
 
         Args:
-            calibration: int64 `[n, length]`, length at least 2. progress: label of a progress bar, None for none.
+            calibration: int64 `[n, length]`, length at least 2.
+            progress: label of a progress bar, None for none.
             device: where the whole model computes; None for where it is.
 
         Raises:
-            UserError: a count that the model and what is kept do not allow, bad tokens, gradients that are not finite.
+            UserError: a count that the model and what is kept do not allow, bad tokens, gradients
+                that are not finite.
         """
         total = len(find_blocks(model))
         free = range(self.keep_first, total - self.keep_last)

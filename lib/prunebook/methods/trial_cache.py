@@ -26,9 +26,11 @@ from ..source_graph import SourceGraph, source_graph, source_signature
 from .engine import Report
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_TRIAL, _NLL = "trial.json", "nll.safetensors"
+_TRIAL = "trial.json"
+_NLL = "nll.safetensors"
 _PLAIN = (type(None), bool, int, float, str)
-# The library as it was imported. Code that was edited since is not the code that runs, so nothing is shared then.
+# The library as it was imported. Code that was edited since is not the code that runs, so nothing
+# is shared then.
 _AS_IMPORTED = source_signature()
 
 
@@ -38,7 +40,8 @@ def pages_share() -> bool:
 
 
 def model_identity(model) -> list[str]:
-    """What a trial depends on of the dense model and the machine: weights, configuration, device, versions."""
+    """What a trial depends on of the dense model and the machine: weights, configuration, device,
+    versions."""
     digest = hashlib.sha256()
     add_tensors(digest, model.state_dict().values())
     about = {
@@ -58,7 +61,8 @@ def trial_identity(
     held_out: torch.Tensor,
     asked: Mapping[str, Any],
 ) -> list[str] | None:
-    """What a trial depends on, for `find_trial`; None for a method that cannot be told by its options.
+    """What a trial depends on, for `find_trial`; None for a method that cannot be told by its
+    options.
 
     Args:
         of_model: as `model_identity` gives it.
@@ -84,7 +88,8 @@ def trial_identity(
 
 
 def code_digest(graph: SourceGraph, modules: set[str]) -> str:
-    """A hash of the library's code that running a method of these modules, and measuring, reaches."""
+    """A hash of the library's code that running a method of these modules, and measuring,
+    reaches."""
     here = __name__.rpartition(".")[0]
     reached = graph.reach_of({*modules, f"{here}.comparison"})
     digest = hashlib.sha256()

@@ -1,4 +1,5 @@
-"""All cases, one file a kernel family. Importing them builds nothing: operands are made when a case is measured."""
+"""All cases, one file a kernel family. Importing them builds nothing: operands are made when a case
+is measured."""
 
 from ..case import Case
 from . import (
@@ -17,9 +18,19 @@ from . import (
 )
 
 _FAMILIES = (
-    select_rows, n_of_m, matmul_2_4, sparsegpt, attention_mass, compaction, matmul_unstructured, select_layer, logits,
-    ternary, one_shot, attention_decode,
-)  # fmt: skip
+    select_rows,
+    n_of_m,
+    matmul_2_4,
+    sparsegpt,
+    attention_mass,
+    compaction,
+    matmul_unstructured,
+    select_layer,
+    logits,
+    ternary,
+    one_shot,
+    attention_decode,
+)
 
 
 def all_cases() -> list[Case]:

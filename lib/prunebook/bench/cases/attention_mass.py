@@ -1,4 +1,5 @@
-"""Attention mass of a prompt's keys, beside eager attention whose weights are summed, and attention alone."""
+"""Attention mass of a prompt's keys, beside eager attention whose weights are summed, and attention
+alone."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +14,11 @@ from ..case import Case, MissingError, Operands, Provider
 from ..record import CONTROL
 
 KERNEL = "attention-mass"
-_HEADS, _WIDTH = 32, 128
+_HEADS = 32
+_WIDTH = 128
 # Error of an entry, relative; eager attention rounds logits and weights to bfloat16.
-_ALLOWED, _ALLOWED_EAGER = 2e-3, 0.2
+_ALLOWED = 2e-3
+_ALLOWED_EAGER = 0.2
 _EAGER_BYTES = 8  # for each weight: a bfloat16 logit, its softmax in float32, and that in bfloat16
 _NOISE_BYTES = 24  # for each draw: three of the int64 that it is hashed from
 _EAGER_SHARE = 4  # of the device's memory, one in so many for these
@@ -30,33 +33,64 @@ def cases() -> list[Case]:
 
 
 def case(
-    tokens: int, kv_heads: int, rank: int, heads: int = _HEADS, width: int = _WIDTH, noise: bool = False
+    tokens: int,
+    kv_heads: int,
+    rank: int,
+    heads: int = _HEADS,
+    width: int = _WIDTH,
+    noise: bool = False,
 ) -> Case:
     """With `noise` that of Keyformer, whose draws count no operations."""
     scaling = width**-0.5
     providers = [
         Provider("prunebook", partial(_by, attention_mass, scaling)),
-        Provider("eager attention, summed", partial(_eager, scaling), prepare=_needs_memory, allowed=_ALLOWED_EAGER,
-                 note="the square matrix of weights in bfloat16, its softmax in float32"
-                 + ("; draws by the same hash, in torch" if noise else "")),
-        Provider("torch, queries in blocks", partial(_by, attention_mass_reference, scaling),
-                 note="our reference in torch, float32: memory for a block of queries alone"),
-        Provider("scaled_dot_product_attention alone", partial(_attention, scaling), role=CONTROL,
-                 note="the attention that a prompt costs anyhow; tells no mass"),
-    ]  # fmt: skip
+        Provider(
+            "eager attention, summed",
+            partial(_eager, scaling),
+            prepare=_needs_memory,
+            allowed=_ALLOWED_EAGER,
+            note="the square matrix of weights in bfloat16, its softmax in float32"
+            + ("; draws by the same hash, in torch" if noise else ""),
+        ),
+        Provider(
+            "torch, queries in blocks",
+            partial(_by, attention_mass_reference, scaling),
+            note="our reference in torch, float32: memory for a block of queries alone",
+        ),
+        Provider(
+            "scaled_dot_product_attention alone",
+            partial(_attention, scaling),
+            role=CONTROL,
+            note="the attention that a prompt costs anyhow; tells no mass",
+        ),
+    ]
     if noise:
         providers.append(
-            Provider("mass without noise", lambda o: _by(attention_mass, scaling, o | {"perturbation": None}),
-                     role=CONTROL, note="what draws cost is the difference")
-        )  # fmt: skip
+            Provider(
+                "mass without noise",
+                lambda o: _by(attention_mass, scaling, o | {"perturbation": None}),
+                role=CONTROL,
+                note="what draws cost is the difference",
+            )
+        )
     return Case(
-        KERNEL, {"tokens": tokens, "heads": heads, "width": width},
-        work.attention_mass(tokens, heads, kv_heads, width), partial(_operands, tokens, heads, kv_heads, width, noise),
-        lambda o: _by(attention_mass_reference, scaling, o | {name: o[name].double() for name in ("query", "keys")}),
-        _error, providers,
-        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"} | ({"noise": "Gumbel"} if noise else {}),
-        allowed=_ALLOWED, rank=rank, seconds=15 if tokens <= 4096 else 40,
-    )  # fmt: skip
+        KERNEL,
+        {"tokens": tokens, "heads": heads, "width": width},
+        work.attention_mass(tokens, heads, kv_heads, width),
+        partial(_operands, tokens, heads, kv_heads, width, noise),
+        lambda o: _by(
+            attention_mass_reference,
+            scaling,
+            o | {name: o[name].double() for name in ("query", "keys")},
+        ),
+        _error,
+        providers,
+        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}
+        | ({"noise": "Gumbel"} if noise else {}),
+        allowed=_ALLOWED,
+        rank=rank,
+        seconds=15 if tokens <= 4096 else 40,
+    )
 
 
 def _operands(
@@ -64,7 +98,9 @@ def _operands(
 ) -> Operands:
     options = {"generator": generator, "device": generator.device}
     names = {"query": heads, "keys": kv_heads, "values": kv_heads}
-    drawn = {name: torch.randn(1, n, tokens, width, **options).bfloat16() for name, n in names.items()}
+    drawn = {
+        name: torch.randn(1, n, tokens, width, **options).bfloat16() for name, n in names.items()
+    }
     positions = torch.arange(tokens, device=generator.device)[None]
     temperature = torch.ones(1, device=generator.device)
     perturbation = Perturbation(temperature, positions, stream_of(0, 1)) if noise else None
@@ -83,20 +119,28 @@ def _needs_memory(o: Operands) -> Operands:
     if o["query"].is_cuda:
         _, heads, tokens, _ = o["query"].shape
         each = _EAGER_BYTES if o["perturbation"] is None else _EAGER_BYTES + _NOISE_BYTES
-        needed, there = each * heads * tokens**2, torch.cuda.mem_get_info(o["query"].device)[1]
+        needed = each * heads * tokens**2
+        there = torch.cuda.mem_get_info(o["query"].device)[1]
         if needed > there / _EAGER_SHARE:
-            raise MissingError(f"takes {needed / 1e9:.0f} GB for its weights, more than a quarter of the memory")
+            raise MissingError(
+                f"takes {needed / 1e9:.0f} GB for its weights, more than a quarter of the memory"
+            )
     return o
 
 
 def _eager(scaling: float, o: Operands) -> torch.Tensor:
-    query, keys = o["query"], o["keys"]
+    query = o["query"]
+    keys = o["keys"]
     kv_heads, tokens = keys.shape[1:3]
     keys = keys.repeat_interleave(query.shape[1] // kv_heads, 1)
     hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
     logits = (query @ keys.mT).mul_(scaling)
     if o["perturbation"] is not None:
-        logits = o["perturbation"].of(logits.unflatten(1, (kv_heads, -1)), o["positions"][:, None]).flatten(1, 2)
+        logits = (
+            o["perturbation"]
+            .of(logits.unflatten(1, (kv_heads, -1)), o["positions"][:, None])
+            .flatten(1, 2)
+        )
     logits = logits.masked_fill_(hidden, float("-inf"))
     weights = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
     return weights.sum(2, dtype=torch.float32).unflatten(1, (kv_heads, -1)).sum(2)

@@ -1,4 +1,5 @@
-"""Compaction of a cache: holes filled in place, beside survivors that are gathered into a new one."""
+"""Compaction of a cache: holes filled in place, beside survivors that are gathered into a new
+one."""
 
 from functools import partial
 
@@ -18,24 +19,49 @@ def cases() -> list[Case]:
 
 
 def case(slots: int, kept: int, heads: int, rank: int, width: int = _WIDTH) -> Case:
-    """Keys and values of `heads` KV heads, each of which keeps `kept` of its slots, drawn at random."""
+    """Keys and values of `heads` KV heads, each of which keeps `kept` of its slots, drawn at
+    random."""
     providers = [
-        Provider("prunebook", partial(_in_place, kept), note="in place and in another order, which attention ignores"),
-        Provider("gather and contiguous", _gather, prepare=_with_indices,
-                 note="its indices are there before the clock starts; takes a second cache"),
-        Provider("prunebook, into a new cache", partial(_taken, kept), role=OWN, note="survivors in their order"),
-    ]  # fmt: skip
+        Provider(
+            "prunebook",
+            partial(_in_place, kept),
+            note="in place and in another order, which attention ignores",
+        ),
+        Provider(
+            "gather and contiguous",
+            _gather,
+            prepare=_with_indices,
+            note="its indices are there before the clock starts; takes a second cache",
+        ),
+        Provider(
+            "prunebook, into a new cache",
+            partial(_taken, kept),
+            role=OWN,
+            note="survivors in their order",
+        ),
+    ]
     return Case(
-        KERNEL, {"slots": slots, "kept": kept, "heads": heads, "width": width},
-        work.fill_holes(heads, slots, kept, width), partial(_operands, slots, kept, heads, width),
-        partial(_truths, kept), _error, providers, written=("keys", "values"), rank=rank, seconds=10,
-    )  # fmt: skip
+        KERNEL,
+        {"slots": slots, "kept": kept, "heads": heads, "width": width},
+        work.fill_holes(heads, slots, kept, width),
+        partial(_operands, slots, kept, heads, width),
+        partial(_truths, kept),
+        _error,
+        providers,
+        written=("keys", "values"),
+        rank=rank,
+        seconds=10,
+    )
 
 
-def _operands(slots: int, kept: int, heads: int, width: int, generator: torch.Generator) -> Operands:
+def _operands(
+    slots: int, kept: int, heads: int, width: int, generator: torch.Generator
+) -> Operands:
     options = {"generator": generator, "device": generator.device}
     chosen = torch.rand(1, heads, slots, **options).topk(kept).indices
-    keep = torch.zeros(1, heads, slots, dtype=torch.bool, device=generator.device).scatter_(2, chosen, True)
+    keep = torch.zeros(1, heads, slots, dtype=torch.bool, device=generator.device).scatter_(
+        2, chosen, True
+    )
     keys, values = (torch.randn(1, heads, slots, width, **options).bfloat16() for _ in range(2))
     return {"keys": keys, "values": values, "keep": keep}
 
@@ -70,4 +96,7 @@ def _with_indices(o: Operands) -> Operands:
 
 
 def _gather(o: Operands) -> list[torch.Tensor]:
-    return [x.gather(2, o["indices"].expand(-1, -1, -1, x.shape[3])).contiguous() for x in (o["keys"], o["values"])]
+    return [
+        x.gather(2, o["indices"].expand(-1, -1, -1, x.shape[3])).contiguous()
+        for x in (o["keys"], o["values"])
+    ]

@@ -1,4 +1,5 @@
-"""Logits beside those of a reference, reduced in one pass, beside log-probabilities written out by torch."""
+"""Logits beside those of a reference, reduced in one pass, beside log-probabilities written out by
+torch."""
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +26,17 @@ def case(tokens: int, vocabulary: int, rank: int) -> Case:
         Provider("torch, compiled", compiled, note="the first call compiles"),
     ]
     return Case(
-        KERNEL, {"tokens": tokens, "vocabulary": vocabulary}, work.compare_logits(tokens, vocabulary),
-        lambda generator: _operands(generator, tokens, vocabulary), _truth, _error, providers, allowed=_ALLOWED,
-        rank=rank, seconds=30,
-    )  # fmt: skip
+        KERNEL,
+        {"tokens": tokens, "vocabulary": vocabulary},
+        work.compare_logits(tokens, vocabulary),
+        lambda generator: _operands(generator, tokens, vocabulary),
+        _truth,
+        _error,
+        providers,
+        allowed=_ALLOWED,
+        rank=rank,
+        seconds=30,
+    )
 
 
 def _operands(generator: torch.Generator, tokens: int, vocabulary: int) -> Operands:
@@ -44,18 +52,26 @@ def _torch(o: Operands) -> Compared:
     q, p = (F.log_softmax(o[name].float(), dim=1) for name in ("logits", "reference"))
     kl = F.kl_div(q, p, reduction="none", log_target=True).sum(1)
     agrees = o["logits"].argmax(1) == o["reference"].argmax(1)
-    return Compared(F.cross_entropy(o["logits"].float(), o["targets"], reduction="none"), kl, agrees)
+    return Compared(
+        F.cross_entropy(o["logits"].float(), o["targets"], reduction="none"), kl, agrees
+    )
 
 
 def _truth(o: Operands) -> dict[str, torch.Tensor]:
-    """NLL and KL in float64, some tokens at a time, agreement, and where it is `clear`: two words may be on top in
-    bfloat16, and torch takes any of them on a GPU."""
-    nll, kl, clear = [], [], []
-    for z, r, target in zip(*(o[name].split(_AT_A_TIME) for name in ("logits", "reference", "targets")), strict=True):
+    """NLL and KL in float64, some tokens at a time, agreement, and where it is `clear`: two words
+    may be on top in bfloat16, and torch takes any of them on a GPU."""
+    nll = []
+    kl = []
+    clear = []
+    for z, r, target in zip(
+        *(o[name].split(_AT_A_TIME) for name in ("logits", "reference", "targets")), strict=True
+    ):
         q, p = (F.log_softmax(x.double(), dim=1) for x in (z, r))
         nll.append(F.nll_loss(q, target, reduction="none"))
         kl.append((p.exp() * (p - q)).sum(1))
-        clear.append(torch.stack([(x == x.amax(1, keepdim=True)).sum(1) == 1 for x in (z, r)]).all(0))
+        clear.append(
+            torch.stack([(x == x.amax(1, keepdim=True)).sum(1) == 1 for x in (z, r)]).all(0)
+        )
     agrees = o["logits"].argmax(1) == o["reference"].argmax(1)
     return {"nll": torch.cat(nll), "kl": torch.cat(kl), "agrees": agrees, "clear": torch.cat(clear)}
 

@@ -1,4 +1,5 @@
-"""The product with a packed 2:4 weight, from one token to many, beside dense bfloat16, torch's 2:4 and dense FP8."""
+"""The product with a packed 2:4 weight, from one token to many, beside dense bfloat16, torch's 2:4
+and dense FP8."""
 
 import torch
 import torch.nn.functional as F
@@ -26,18 +27,34 @@ def cases() -> list[Case]:
 
 def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
     providers = [
-        Provider("prunebook", lambda o: linear_2_4(o["x"], _packed_of(o)), prepare=_pack,
-                 captures=tokens <= DENSE_TOKENS),  # beyond, each call has a library convert the weight
+        Provider(
+            "prunebook",
+            lambda o: linear_2_4(o["x"], _packed_of(o)),
+            prepare=_pack,
+            # beyond, each call has a library convert the weight
+            captures=tokens <= DENSE_TOKENS,
+        ),
         *products.dense(),
-        Provider("torch 2:4, cuSPARSELt", _torch_2_4, prepare=_for_cusparselt,
-                 note="its algorithm 0, torch's default; none is searched for"),
+        Provider(
+            "torch 2:4, cuSPARSELt",
+            _torch_2_4,
+            prepare=_for_cusparselt,
+            note="its algorithm 0, torch's default; none is searched for",
+        ),
         Provider("torch 2:4, CUTLASS", _torch_2_4, prepare=_for_cutlass),
-    ]  # fmt: skip
+    ]
     return Case(
-        KERNEL, {"tokens": tokens, "rows": rows, "columns": columns}, work.product_2_4(tokens, rows, columns),
-        lambda generator: _operands(generator, tokens, rows, columns), products.truth, products.error, providers,
-        allowed=products.ALLOWED, rank=rank, seconds=10,
-    )  # fmt: skip
+        KERNEL,
+        {"tokens": tokens, "rows": rows, "columns": columns},
+        work.product_2_4(tokens, rows, columns),
+        lambda generator: _operands(generator, tokens, rows, columns),
+        products.truth,
+        products.error,
+        providers,
+        allowed=products.ALLOWED,
+        rank=rank,
+        seconds=10,
+    )
 
 
 def _operands(generator: torch.Generator, tokens: int, rows: int, columns: int) -> Operands:

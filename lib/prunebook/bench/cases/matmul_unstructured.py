@@ -1,4 +1,5 @@
-"""The product with a weight that has zeros anywhere, stored as a bitmap, for the few tokens of decoding."""
+"""The product with a weight that has zeros anywhere, stored as a bitmap, for the few tokens of
+decoding."""
 
 import torch
 
@@ -20,7 +21,12 @@ _SPARSITIES = (0.5, 0.7, 0.8)
 
 def cases() -> list[Case]:
     return [
-        case(tokens, *shape, sparsity, rank=int(tokens != 1) + int(shape != UP) + int(sparsity == 0.8))
+        case(
+            tokens,
+            *shape,
+            sparsity,
+            rank=int(tokens != 1) + int(shape != UP) + int(sparsity == 0.8),
+        )
         for sparsity in _SPARSITIES
         for shape in (UP, DOWN)
         for tokens in _TOKENS
@@ -29,23 +35,40 @@ def cases() -> list[Case]:
 
 def case(tokens: int, rows: int, columns: int, sparsity: float, rank: int) -> Case:
     providers = [
-        Provider("prunebook", lambda o: linear_unstructured(o["x"], _bitmap_of(o)), prepare=_as_bitmap),
+        Provider(
+            "prunebook", lambda o: linear_unstructured(o["x"], _bitmap_of(o)), prepare=_as_bitmap
+        ),
         *products.dense(),
         Provider("torch CSR, cuSPARSE", _csr_product, prepare=_as_csr, note="with 32-bit indices"),
     ]
     if tokens <= ELL_TOKENS:
-        ell = Provider("prunebook, ELL", lambda o: linear_unstructured(o["x"], _ell_of(o)), prepare=_as_ell, role=OWN,
-                       note="eight-bit deltas between entries, 24 bits a weight that is not zero")  # fmt: skip
+        ell = Provider(
+            "prunebook, ELL",
+            lambda o: linear_unstructured(o["x"], _ell_of(o)),
+            prepare=_as_ell,
+            role=OWN,
+            note="eight-bit deltas between entries, 24 bits a weight that is not zero",
+        )
         providers.append(ell)
     moved = work.product_bitmap(tokens, rows, columns, columns - count_removed(columns, sparsity))
     return Case(
-        KERNEL, {"tokens": tokens, "rows": rows, "columns": columns}, moved,
-        lambda generator: _operands(generator, tokens, rows, columns, sparsity), products.truth, products.error,
-        providers, settings={"sparsity": sparsity}, allowed=products.ALLOWED, rank=rank, seconds=10,
-    )  # fmt: skip
+        KERNEL,
+        {"tokens": tokens, "rows": rows, "columns": columns},
+        moved,
+        lambda generator: _operands(generator, tokens, rows, columns, sparsity),
+        products.truth,
+        products.error,
+        providers,
+        settings={"sparsity": sparsity},
+        allowed=products.ALLOWED,
+        rank=rank,
+        seconds=10,
+    )
 
 
-def _operands(generator: torch.Generator, tokens: int, rows: int, columns: int, sparsity: float) -> Operands:
+def _operands(
+    generator: torch.Generator, tokens: int, rows: int, columns: int, sparsity: float
+) -> Operands:
     """A weight without the smallest of each row, and inputs."""
     w = weight(generator, rows, columns)
     select_rows(w, count_removed(columns, sparsity))
@@ -54,7 +77,13 @@ def _operands(generator: torch.Generator, tokens: int, rows: int, columns: int, 
 
 def _as_bitmap(o: Operands) -> Operands:
     packed = pack_bitmap(o["weight"])
-    return {"x": o["x"], "values": packed.values, "bits": packed.bits, "starts": packed.starts, "width": packed.width}
+    return {
+        "x": o["x"],
+        "values": packed.values,
+        "bits": packed.bits,
+        "starts": packed.starts,
+        "width": packed.width,
+    }
 
 
 def _bitmap_of(o: Operands) -> Bitmap:
@@ -74,7 +103,11 @@ def _as_csr(o: Operands) -> Operands:
     w = products.needs_cuda(o)["weight"].to_sparse_csr()
     parts = {"rows": w.crow_indices().int(), "columns": w.col_indices().int(), "values": w.values()}
     # In a tuple it does not count as the dense tensor that it claims to be; its parts do.
-    return {"x": o["x"], **parts, "sparse": (torch.sparse_csr_tensor(*parts.values(), size=w.shape),)}
+    return {
+        "x": o["x"],
+        **parts,
+        "sparse": (torch.sparse_csr_tensor(*parts.values(), size=w.shape),),
+    }
 
 
 def _csr_product(o: Operands) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""Score, select and pack n:m in one pass, beside Wanda's loop over groups and what torch has for 2:4."""
+"""Score, select and pack n:m in one pass, beside Wanda's loop over groups and what torch has for
+2:4."""
 
 from functools import partial
 
@@ -14,34 +15,71 @@ from .products import needs_cuda
 from .weights import DOWN, SMALL, SQUARE, factors, scored
 
 KERNEL = "n-of-m"
-_TIES = 0.01  # the share of a weight's groups where equal scores may have been kept in another order
+# the share of a weight's groups where equal scores may have been kept in another order
+_TIES = 0.01
 _UNPACKED = "ties in any order; does not pack"
 
 
 def cases() -> list[Case]:
-    wanda = [case(*shape, 2, 4, "wanda", rank=int(shape == SMALL)) for shape in (SQUARE, DOWN, SMALL)]
+    wanda = [
+        case(*shape, 2, 4, "wanda", rank=int(shape == SMALL)) for shape in (SQUARE, DOWN, SMALL)
+    ]
     others = [case(*shape, 4, 8, "wanda", rank=1 + (shape != SQUARE)) for shape in (SQUARE, DOWN)]
-    return [*wanda, *others, case(*SQUARE, 2, 4, "magnitude", rank=1), case(*SQUARE, 2, 4, "ria", rank=2)]
+    return [
+        *wanda,
+        *others,
+        case(*SQUARE, 2, 4, "magnitude", rank=1),
+        case(*SQUARE, 2, 4, "ria", rank=2),
+    ]
 
 
 def case(rows: int, columns: int, n: int, m: int, score: str, rank: int) -> Case:
     providers = [
         Provider("prunebook", partial(_ours, n, m), device=partial(_ours_on_device, n, m)),
-        Provider("Wanda's loop over groups", partial(_loop, n, m), allowed=_TIES, captures=False, note=_UNPACKED),
+        Provider(
+            "Wanda's loop over groups",
+            partial(_loop, n, m),
+            allowed=_TIES,
+            captures=False,
+            note=_UNPACKED,
+        ),
         Provider("torch.topk of all groups", partial(_topk, n, m), allowed=_TIES, note=_UNPACKED),
     ]
     if (n, m) == (2, 4):
         providers += [
-            Provider("torch.topk and to_sparse_semi_structured", _torch_packed, prepare=_needs_cusparselt,
-                     allowed=_TIES, captures=False, note="ties in any order"),
-            Provider("torch's 4x4 tile kernel", _tile, prepare=needs_cuda, role=CONTROL,
-                     note="by magnitude, 2:4 both ways in tiles: another mask, so its result is not compared"),
-        ]  # fmt: skip
+            Provider(
+                "torch.topk and to_sparse_semi_structured",
+                _torch_packed,
+                prepare=_needs_cusparselt,
+                allowed=_TIES,
+                captures=False,
+                note="ties in any order",
+            ),
+            Provider(
+                "torch's 4x4 tile kernel",
+                _tile,
+                prepare=needs_cuda,
+                role=CONTROL,
+                note="by magnitude, 2:4 "
+                "both ways in tiles: "
+                "another mask, so its "
+                "result is "
+                "not compared",
+            ),
+        ]
     return Case(
-        KERNEL, {"rows": rows, "columns": columns}, work.pack_n_of_m(rows, columns, n, m, score),
-        lambda generator: scored(generator, rows, columns, score), partial(_reference, n, m), _error, providers,
-        settings={"pattern": f"{n}:{m}", "score": score}, written=("weight",), rank=rank, seconds=15,
-    )  # fmt: skip
+        KERNEL,
+        {"rows": rows, "columns": columns},
+        work.pack_n_of_m(rows, columns, n, m, score),
+        lambda generator: scored(generator, rows, columns, score),
+        partial(_reference, n, m),
+        _error,
+        providers,
+        settings={"pattern": f"{n}:{m}", "score": score},
+        written=("weight",),
+        rank=rank,
+        seconds=15,
+    )
 
 
 def _reference(n: int, m: int, o: Operands) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""Wanda on blocks of a 7B model drawn at random: how much of the time is not spent in forward passes."""
+"""Wanda on blocks of a 7B model drawn at random: how much of the time is not spent in forward
+passes."""
 
 import copy
 from functools import partial
@@ -29,27 +30,55 @@ def cases() -> list[Case]:
 
 def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
     """The case of a Llama with so many blocks of these sizes, and so much calibration text."""
-    hidden, neurons = sizes["hidden_size"], sizes["intermediate_size"]
+    hidden = sizes["hidden_size"]
+    neurons = sizes["intermediate_size"]
     parameters = blocks * (4 * hidden**2 + 3 * hidden * neurons)
     providers = [
         Provider("prunebook", _ours, prepare=_assembled, captures=False),
-        Provider("torch.sort and scatter", _sorted, prepare=_assembled, captures=False,
-                 note="the recipe of Wanda's official code, over the same forward passes"),
-        Provider("the forward passes alone", _passes, prepare=_assembled, captures=False, role=CONTROL,
-                 note="prunes nothing"),
-    ]  # fmt: skip
-    linears = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
+        Provider(
+            "torch.sort and scatter",
+            _sorted,
+            prepare=_assembled,
+            captures=False,
+            note="the recipe of Wanda's official code, over the same forward passes",
+        ),
+        Provider(
+            "the forward passes alone",
+            _passes,
+            prepare=_assembled,
+            captures=False,
+            role=CONTROL,
+            note="prunes nothing",
+        ),
+    ]
+    linears = [f"self_attn.{x}_proj" for x in "qkvo"] + [
+        f"mlp.{x}_proj" for x in ("gate", "up", "down")
+    ]
     return Case(
-        KERNEL, {"blocks": blocks, "windows": windows, "length": length},
-        work.one_shot(parameters, windows * length, _PASSES), partial(_operands, blocks, windows, length, sizes),
-        lambda o: _SPARSITY, _error, providers, settings={"sparsity": _SPARSITY}, allowed=_BY_CHANCE,
-        written=tuple(f"model.layers.{i}.{linear}.weight" for i in range(blocks) for linear in linears), seconds=90,
-    )  # fmt: skip
+        KERNEL,
+        {"blocks": blocks, "windows": windows, "length": length},
+        work.one_shot(parameters, windows * length, _PASSES),
+        partial(_operands, blocks, windows, length, sizes),
+        lambda o: _SPARSITY,
+        _error,
+        providers,
+        settings={"sparsity": _SPARSITY},
+        allowed=_BY_CHANCE,
+        written=tuple(
+            f"model.layers.{i}.{linear}.weight" for i in range(blocks) for linear in linears
+        ),
+        seconds=90,
+    )
 
 
-def _operands(blocks: int, windows: int, length: int, sizes: dict[str, int], generator: torch.Generator) -> Operands:
-    """The model's tensors under their names, calibration tokens, and the model itself, which is not copied."""
-    config = LlamaConfig(vocab_size=_VOCABULARY, num_hidden_layers=blocks, max_position_embeddings=length, **sizes)
+def _operands(
+    blocks: int, windows: int, length: int, sizes: dict[str, int], generator: torch.Generator
+) -> Operands:
+    """The model's tensors under their names, calibration tokens, and the model itself, which is not
+    copied."""
+    config = LlamaConfig(
+        vocab_size=_VOCABULARY, num_hidden_layers=blocks, max_position_embeddings=length, **sizes
+    )
     with torch.device("meta"):  # the device's own generator is not asked
         model = LlamaForCausalLM(config).bfloat16().eval().requires_grad_(False)
     model.to_empty(device=generator.device)
@@ -58,9 +87,12 @@ def _operands(blocks: int, windows: int, length: int, sizes: dict[str, int], gen
             parameter.normal_(0, 0.02, generator=generator)
         else:
             parameter.fill_(1)
-    with torch.device(generator.device):  # its angles are no parameters, and computed when it is built
+    # its angles are no parameters, and computed when it is built
+    with torch.device(generator.device):
         model.model.rotary_emb = type(model.model.rotary_emb)(config)
-    tokens = torch.randint(_VOCABULARY, (windows, length), generator=generator, device=generator.device)
+    tokens = torch.randint(
+        _VOCABULARY, (windows, length), generator=generator, device=generator.device
+    )
     return {"tokens": tokens, "model": (model,), **model.state_dict()}
 
 
@@ -73,7 +105,9 @@ def _assembled(o: Operands) -> Operands:
 
 def _error(model: nn.Module, sparsity: float) -> float:
     """How far the share of zeros of a linear is from what was asked for, at most."""
-    weights = [weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()]
+    weights = [
+        weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()
+    ]
     return max(abs((w == 0).double().mean().item() - sparsity) for w in weights)
 
 
@@ -88,8 +122,12 @@ def _sorted(o: Operands) -> nn.Module:
         for name, statistic in block.collect(SquaredNorm).items():
             weight = weight_of(block.linears[name])
             score = wanda_score(weight, statistic.norm())
-            lowest = torch.sort(score, dim=-1, stable=True).indices[:, : count_removed(score.shape[1], _SPARSITY)]
-            weight.masked_fill_(torch.zeros_like(score, dtype=torch.bool).scatter_(1, lowest, True), 0)
+            lowest = torch.sort(score, dim=-1, stable=True).indices[
+                :, : count_removed(score.shape[1], _SPARSITY)
+            ]
+            weight.masked_fill_(
+                torch.zeros_like(score, dtype=torch.bool).scatter_(1, lowest, True), 0
+            )
     return o["model"]
 
 

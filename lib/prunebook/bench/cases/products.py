@@ -1,12 +1,15 @@
-"""What the products of bfloat16 inputs share: how their errors are told, and dense products beside them."""
+"""What the products of bfloat16 inputs share: how their errors are told, and dense products beside
+them."""
 
 import torch
 import torch.nn.functional as F
 
 from ..case import MissingError, Operands, Provider
 
-# Errors are multiples of the largest error of the dense bfloat16 product; FP8 keeps three bits of a weight.
-ALLOWED, _ALLOWED_FP8 = 2.0, 200.0
+# Errors are multiples of the largest error of the dense bfloat16 product; FP8 keeps three bits of a
+# weight.
+ALLOWED = 2.0
+_ALLOWED_FP8 = 200.0
 _FP8 = torch.float8_e4m3fn
 _PADDED = 16  # tokens, which FP8 products ask for
 
@@ -31,9 +34,14 @@ def dense() -> list[Provider]:
     """Dense products with the same weight, zeros included, in bfloat16 and in FP8."""
     return [
         Provider("dense bfloat16", lambda o: F.linear(o["x"], o["weight"])),
-        Provider("dense FP8", _fp8, prepare=_for_fp8, allowed=_ALLOWED_FP8,
-                 note="rounds weights and inputs to FP8; its inputs are rounded before the clock starts"),
-    ]  # fmt: skip
+        Provider(
+            "dense FP8",
+            _fp8,
+            prepare=_for_fp8,
+            allowed=_ALLOWED_FP8,
+            note="rounds weights and inputs to FP8; its inputs are rounded before the clock starts",
+        ),
+    ]
 
 
 def needs_cuda(o: Operands) -> Operands:
@@ -56,6 +64,11 @@ def _for_fp8(o: Operands) -> Operands:
 def _fp8(o: Operands) -> torch.Tensor:
     """Summed as servers sum: fast, with fewer bits than float32."""
     y = torch._scaled_mm(
-        o["x"], o["weight"].T, o["x_scale"], o["scale"], out_dtype=torch.bfloat16, use_fast_accum=True
+        o["x"],
+        o["weight"].T,
+        o["x_scale"],
+        o["scale"],
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
     )
     return y[: o["tokens"]]

@@ -1,4 +1,5 @@
-"""Score and exact selection in a whole layer, in place, beside a sort of all its scores and `kthvalue`."""
+"""Score and exact selection in a whole layer, in place, beside a sort of all its scores and
+`kthvalue`."""
 
 from functools import partial
 
@@ -13,7 +14,8 @@ from ..case import Case, Operands, Provider, share_different
 from .weights import DOWN, SMALL, SQUARE, factors, scored
 
 KERNEL = "select-layer"
-_TIES = 0.01  # the share of the layer's weights that may be at the threshold: bfloat16 has few magnitudes
+# the share of the layer's weights that may be at the threshold: bfloat16 has few magnitudes
+_TIES = 0.01
 
 
 def cases() -> list[Case]:
@@ -28,17 +30,31 @@ def case(rows: int, columns: int, score: str, rank: int) -> Case:
     removed = count_removed(rows * columns, 0.5)
     providers = [
         Provider("prunebook", partial(_ours, removed), device=_ours_on_device),
-        Provider("torch.sort", partial(_sorted, removed), allowed=_TIES,
-                 note="the threshold of the official magnitude baseline; removes all ties"),
-        Provider("torch.kthvalue", partial(_kthvalue, removed), allowed=_TIES, note="removes all ties"),
-    ]  # fmt: skip
+        Provider(
+            "torch.sort",
+            partial(_sorted, removed),
+            allowed=_TIES,
+            note="the threshold of the official magnitude baseline; removes all ties",
+        ),
+        Provider(
+            "torch.kthvalue", partial(_kthvalue, removed), allowed=_TIES, note="removes all ties"
+        ),
+    ]
     return Case(
-        KERNEL, {"rows": rows, "columns": columns}, work.select(rows, columns, score),
-        lambda generator: scored(generator, rows, columns, score) | {"removed": torch.tensor(
-            [removed], device=generator.device)},
-        _reference, share_different, providers, settings={"score": score, "sparsity": 0.5}, written=("weight",),
+        KERNEL,
+        {"rows": rows, "columns": columns},
+        work.select(rows, columns, score),
+        lambda generator: (
+            scored(generator, rows, columns, score)
+            | {"removed": torch.tensor([removed], device=generator.device)}
+        ),
+        _reference,
+        share_different,
+        providers,
+        settings={"score": score, "sparsity": 0.5},
+        written=("weight",),
         rank=rank,
-    )  # fmt: skip
+    )
 
 
 def _reference(o: Operands) -> torch.Tensor:

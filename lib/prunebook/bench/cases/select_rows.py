@@ -1,4 +1,5 @@
-"""Score and exact selection in each row, in place, beside what is usual: a stable sort, `topk`, `kthvalue`."""
+"""Score and exact selection in each row, in place, beside what is usual: a stable sort, `topk`,
+`kthvalue`."""
 
 from functools import partial
 
@@ -13,7 +14,8 @@ from ..case import Case, Operands, Provider, share_different
 from .weights import DOWN, SMALL, SQUARE, UP, factors, scored
 
 KERNEL = "select-rows"
-_TIES = 0.01  # the share of a row's weights that may be at its threshold: bfloat16 has few magnitudes
+# the share of a row's weights that may be at its threshold: bfloat16 has few magnitudes
+_TIES = 0.01
 
 
 def cases() -> list[Case]:
@@ -30,30 +32,49 @@ def _rank(shape, score, sparsity) -> int:
     return (score != "wanda") + (shape not in (SQUARE, DOWN)) + (sparsity != 0.5)
 
 
-def case(rows: int, columns: int, score: str, sparsity: float, rank: int, heavy: bool = False) -> Case:
+def case(
+    rows: int, columns: int, score: str, sparsity: float, rank: int, heavy: bool = False
+) -> Case:
     removed = count_removed(columns, sparsity)
     providers = [
         Provider("prunebook", partial(_ours, removed), device=partial(_ours_on_device, removed)),
-        Provider("torch.sort and scatter", partial(_sorted, removed), note="the recipe of Wanda's official code"),
+        Provider(
+            "torch.sort and scatter",
+            partial(_sorted, removed),
+            note="the recipe of Wanda's official code",
+        ),
         Provider("torch.topk", partial(_topk, removed), allowed=_TIES, note="ties in any order"),
-        Provider("torch.kthvalue", partial(_kthvalue, removed), allowed=_TIES, note="removes all ties"),
+        Provider(
+            "torch.kthvalue", partial(_kthvalue, removed), allowed=_TIES, note="removes all ties"
+        ),
     ]
     if rank == 0:
         compiled = torch.compile(partial(_kthvalue, removed), dynamic=False)
         note = "removes all ties; the first call compiles"
         providers.append(Provider("torch.kthvalue, compiled", compiled, allowed=_TIES, note=note))
     return Case(
-        KERNEL, {"rows": rows, "columns": columns}, work.select(rows, columns, score),
-        lambda generator: scored(generator, rows, columns, score, heavy) | {"removed": torch.full(
-            (rows,), removed, dtype=torch.int32, device=generator.device)},
-        _reference, share_different, providers, written=("weight",), rank=rank,
-        settings={"score": score, "sparsity": sparsity} | ({"weights": "heavy-tailed"} if heavy else {}),
+        KERNEL,
+        {"rows": rows, "columns": columns},
+        work.select(rows, columns, score),
+        lambda generator: (
+            scored(generator, rows, columns, score, heavy)
+            | {"removed": torch.full((rows,), removed, dtype=torch.int32, device=generator.device)}
+        ),
+        _reference,
+        share_different,
+        providers,
+        written=("weight",),
+        rank=rank,
+        settings={"score": score, "sparsity": sparsity}
+        | ({"weights": "heavy-tailed"} if heavy else {}),
         seconds=30 if rank == 0 else 5,
-    )  # fmt: skip
+    )
 
 
 def _reference(o: Operands) -> torch.Tensor:
-    select_rows_reference(o["weight"], o["removed"].long(), factors(o), o["weight"].shape[1], True, None)
+    select_rows_reference(
+        o["weight"], o["removed"].long(), factors(o), o["weight"].shape[1], True, None
+    )
     return o["weight"]
 
 
@@ -63,7 +84,9 @@ def _ours(removed: int, o: Operands) -> torch.Tensor:
 
 
 def _ours_on_device(removed: int, o: Operands) -> torch.Tensor:
-    launch_short(o["weight"], o["removed"], factors(o), o["weight"].shape[1], True, None, check=False)
+    launch_short(
+        o["weight"], o["removed"], factors(o), o["weight"].shape[1], True, None, check=False
+    )
     return o["weight"]
 
 

@@ -1,4 +1,5 @@
-"""SparseGPT's update of a block of columns and of a whole layer, beside loops over columns written as algorithm 1 says.
+"""SparseGPT's update of a block of columns and of a whole layer, beside loops over columns written
+as algorithm 1 says.
 
 The truth is such a loop in float64.
 """
@@ -17,11 +18,16 @@ from ..record import CONTROL
 from .weights import DOWN, SQUARE, UP, weight
 
 KERNEL = "sparsegpt"
-_BLOCK, _DAMPING, _SPARSITY = 128, 0.01, 0.5
-_N, _M = 2, 4
+_BLOCK = 128
+_DAMPING = 0.01
+_SPARSITY = 0.5
+_N = 2
+_M = 4
 _TEXTS = 4  # calibration tokens for each input
-# Relative error of a block's weights; 2:4 chooses as it goes, and a near tie that falls the other way weighs more.
-_SAME_MASK, _OWN_MASK = 1e-4, 1e-2
+# Relative error of a block's weights; 2:4 chooses as it goes, and a near tie that falls the other
+# way weighs more.
+_SAME_MASK = 1e-4
+_OWN_MASK = 1e-2
 _LAYER = 1e-3  # difference in the layer's loss, relative, and in the mask, as a share of it
 _LOOP = "as the official code has it"
 
@@ -32,40 +38,70 @@ def cases() -> list[Case]:
     return [*blocks, *layers, block(4096, "0.5", rank=3, compiled=True)]
 
 
-def block(rows: int, pattern: str, rank: int, compiled: bool = False, columns: int = _BLOCK) -> Case:
-    """One block; `compiled`: beside `torch.compile` of the loop, which takes a minute or more to compile."""
+def block(
+    rows: int, pattern: str, rank: int, compiled: bool = False, columns: int = _BLOCK
+) -> Case:
+    """One block; `compiled`: beside `torch.compile` of the loop, which takes a minute or more to
+    compile."""
     n_of_m = (_N, _M) if pattern == "2:4" else None
     providers = [
-        Provider("prunebook", lambda o: (o["W"], sparsegpt_block(o["W"], o["keep"], o["U"], n_of_m))),
+        Provider(
+            "prunebook", lambda o: (o["W"], sparsegpt_block(o["W"], o["keep"], o["U"], n_of_m))
+        ),
         Provider("loop over columns", partial(_block_loop, n_of_m), captures=False, note=_LOOP),
-        Provider("loop over columns, in strips", partial(_strips, n_of_m), captures=False,
-                 note="our reference in torch: fewer launches, a product every 32 columns"),
-    ]  # fmt: skip
+        Provider(
+            "loop over columns, in strips",
+            partial(_strips, n_of_m),
+            captures=False,
+            note="our reference in torch: fewer launches, a product every 32 columns",
+        ),
+    ]
     if compiled:
         loop = torch.compile(partial(_block_loop, n_of_m), dynamic=False)
-        providers.append(Provider("loop over columns, compiled", loop, note="the first call compiles"))
+        providers.append(
+            Provider("loop over columns, compiled", loop, note="the first call compiles")
+        )
     return Case(
-        KERNEL, {"rows": rows, "columns": columns}, work.sparsegpt_block(rows, columns),
-        partial(_block_operands, rows, columns), partial(_block_truth, n_of_m), _block_error, providers,
-        settings={"part": "block", "pattern": pattern} | ({"beside": "torch.compile"} if compiled else {}),
-        dtype="float32", allowed=_OWN_MASK if n_of_m else _SAME_MASK, written=("W", "keep"), rank=rank,
+        KERNEL,
+        {"rows": rows, "columns": columns},
+        work.sparsegpt_block(rows, columns),
+        partial(_block_operands, rows, columns),
+        partial(_block_truth, n_of_m),
+        _block_error,
+        providers,
+        settings={"part": "block", "pattern": pattern}
+        | ({"beside": "torch.compile"} if compiled else {}),
+        dtype="float32",
+        allowed=_OWN_MASK if n_of_m else _SAME_MASK,
+        written=("W", "keep"),
+        rank=rank,
         seconds=180 if compiled else 10,
-    )  # fmt: skip
+    )
 
 
 def layer(rows: int, columns: int, rank: int) -> Case:
     """A whole layer, its factor included."""
     providers = [
         Provider("prunebook", _ours, captures=False),
-        Provider("loop over columns", _layer_loop, captures=False, note=f"{_LOOP}, factor included"),
+        Provider(
+            "loop over columns", _layer_loop, captures=False, note=f"{_LOOP}, factor included"
+        ),
         Provider("the factor alone", _factor, captures=False, role=CONTROL, note="prunes nothing"),
     ]
     return Case(
-        KERNEL, {"rows": rows, "columns": columns}, work.sparsegpt_update(rows, columns),
-        partial(_layer_operands, rows, columns), _layer_truth, _layer_error, providers, allowed=_LAYER,
-        dtype="float32", settings={"part": "layer", "sparsity": _SPARSITY}, rank=rank,
+        KERNEL,
+        {"rows": rows, "columns": columns},
+        work.sparsegpt_update(rows, columns),
+        partial(_layer_operands, rows, columns),
+        _layer_truth,
+        _layer_error,
+        providers,
+        allowed=_LAYER,
+        dtype="float32",
+        settings={"part": "layer", "sparsity": _SPARSITY},
+        rank=rank,
         seconds=30 if columns <= 4096 else 75,
-    )  # fmt: skip
+    )
 
 
 def _hessian(generator: torch.Generator, columns: int) -> torch.Tensor:
@@ -76,7 +112,8 @@ def _hessian(generator: torch.Generator, columns: int) -> torch.Tensor:
 
 
 def _block_operands(rows: int, columns: int, generator: torch.Generator) -> Operands:
-    """W `[columns, rows]` as the kernel takes it, its mask at half of the block, which 2:4 ignores, and the factor."""
+    """W `[columns, rows]` as the kernel takes it, its mask at half of the block, which 2:4 ignores,
+    and the factor."""
     W = weight(generator, columns, rows).float()
     U = inverse_factor(_hessian(generator, columns), _DAMPING)
     scores = (W / U.diagonal()[:, None]).abs()
@@ -102,14 +139,19 @@ def _strips(n_of_m: tuple[int, int] | None, o: Operands) -> tuple[torch.Tensor, 
 
 
 def _loop(W, gone, U, n_of_m=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loop of algorithm 1 over the columns of a block W `[rows, columns]`: pruned weights and errors."""
-    Q, E, gone = torch.zeros_like(W), torch.zeros_like(W), gone.clone()
+    """The loop of algorithm 1 over the columns of a block W `[rows, columns]`: pruned weights and
+    errors."""
+    Q = torch.zeros_like(W)
+    E = torch.zeros_like(W)
+    gone = gone.clone()
     for j in range(W.shape[1]):
         if n_of_m and j % n_of_m[1] == 0:
             n, m = n_of_m
             scores = W[:, j : j + m] ** 2 / U.diagonal()[j : j + m] ** 2
             lowest = torch.topk(scores, m - n, dim=1, largest=False).indices
-            gone[:, j : j + m] = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, lowest, True)
+            gone[:, j : j + m] = torch.zeros_like(scores, dtype=torch.bool).scatter_(
+                1, lowest, True
+            )
         w = W[:, j]
         q = w.masked_fill(gone[:, j], 0)
         Q[:, j] = q
@@ -120,7 +162,10 @@ def _loop(W, gone, U, n_of_m=None) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _layer_operands(rows: int, columns: int, generator: torch.Generator) -> Operands:
-    return {"weight": weight(generator, rows, columns).float(), "hessian": _hessian(generator, columns)}
+    return {
+        "weight": weight(generator, rows, columns).float(),
+        "hessian": _hessian(generator, columns),
+    }
 
 
 def _ours(o: Operands) -> torch.Tensor:
@@ -128,8 +173,10 @@ def _ours(o: Operands) -> torch.Tensor:
 
 
 def _layer_loop(o: Operands) -> torch.Tensor:
-    """Three steps to the factor, a sort for each block's threshold, a loop over its columns, a product to the rest."""
-    W, H = o["weight"].clone(), o["hessian"].clone()
+    """Three steps to the factor, a sort for each block's threshold, a loop over its columns, a
+    product to the rest."""
+    W = o["weight"].clone()
+    H = o["hessian"].clone()
     H.diagonal().add_(_DAMPING * H.diagonal().mean())
     U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
     for i1 in range(0, W.shape[1], _BLOCK):

@@ -1,6 +1,7 @@
 """The product with ternary weights in two bits each, beside dense products in bfloat16 and int8.
 
-Shapes are those of bitnet.cpp's table for GPUs, and Llama-2-7B's, with the weights that read one input as one product.
+Shapes are those of bitnet.cpp's table for GPUs, and Llama-2-7B's, with the weights that read one
+input as one product.
 """
 
 import torch
@@ -12,7 +13,9 @@ from ..case import Case, MissingError, Operands, Provider
 from ..record import OWN
 
 KERNEL = "ternary"
-_GATE_UP, _QKV, _SQUARE = (22016, 4096), (12288, 4096), (4096, 4096)
+_GATE_UP = (22016, 4096)
+_QKV = (12288, 4096)
+_SQUARE = (4096, 4096)
 _BITNET_CPP = ((2560, 2560), (13824, 2560), (20480, 3200))
 _TOKENS = (1, 8, 16, 32, 256)
 # Whole numbers are summed exactly; bfloat16 holds eight bits of each result.
@@ -28,26 +31,54 @@ def cases() -> list[Case]:
 
 def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
     providers = [
-        Provider("prunebook", lambda o: ternary_linear(o["x"], o["packed"], o["scale"], o["x_scale"]), prepare=_pack),
-        Provider("prunebook, bfloat16 inputs", lambda o: ternary_linear(o["x"], o["packed"], o["scale"]),
-                 prepare=_pack_for_floats, role=OWN, allowed=_ALLOWED_BFLOAT16),
-        Provider("dense bfloat16", lambda o: F.linear(o["x"], o["weight"]), prepare=_dense,
-                 allowed=_ALLOWED_BFLOAT16),
-        Provider("dense int8", _int8, prepare=_for_int8, note=f"at least {_FEWEST} tokens; scales come after"),
-    ]  # fmt: skip
+        Provider(
+            "prunebook",
+            lambda o: ternary_linear(o["x"], o["packed"], o["scale"], o["x_scale"]),
+            prepare=_pack,
+        ),
+        Provider(
+            "prunebook, bfloat16 inputs",
+            lambda o: ternary_linear(o["x"], o["packed"], o["scale"]),
+            prepare=_pack_for_floats,
+            role=OWN,
+            allowed=_ALLOWED_BFLOAT16,
+        ),
+        Provider(
+            "dense bfloat16",
+            lambda o: F.linear(o["x"], o["weight"]),
+            prepare=_dense,
+            allowed=_ALLOWED_BFLOAT16,
+        ),
+        Provider(
+            "dense int8",
+            _int8,
+            prepare=_for_int8,
+            note=f"at least {_FEWEST} tokens; scales come after",
+        ),
+    ]
     if tokens > KERNEL_TOKENS:
         note = "the kernel where dispatch does not take it"
-        providers.append(Provider("prunebook's kernel", _kernel, prepare=_pack, role=OWN, note=note))
+        providers.append(
+            Provider("prunebook's kernel", _kernel, prepare=_pack, role=OWN, note=note)
+        )
     return Case(
-        KERNEL, {"tokens": tokens, "rows": rows, "columns": columns}, work.ternary_product(tokens, rows, columns),
-        lambda generator: _operands(generator, tokens, rows, columns), _truth, _error, providers, dtype="2 bits",
-        allowed=1e-6, rank=rank, seconds=10,
-    )  # fmt: skip
+        KERNEL,
+        {"tokens": tokens, "rows": rows, "columns": columns},
+        work.ternary_product(tokens, rows, columns),
+        lambda generator: _operands(generator, tokens, rows, columns),
+        _truth,
+        _error,
+        providers,
+        dtype="2 bits",
+        allowed=1e-6,
+        rank=rank,
+        seconds=10,
+    )
 
 
 def _operands(generator: torch.Generator, tokens: int, rows: int, columns: int) -> Operands:
-    """Codes, 8-bit activations and their scales, of which the activations' are powers of two, so that bfloat16 inputs
-    are the same numbers."""
+    """Codes, 8-bit activations and their scales, of which the activations' are powers of two, so
+    that bfloat16 inputs are the same numbers."""
     options = {"generator": generator, "device": generator.device}
     return {
         "codes": torch.randint(-1, 2, (rows, columns), **options).to(torch.int8),
@@ -67,11 +98,20 @@ def _error(result: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def _pack(o: Operands) -> Operands:
-    return {"x": o["x"], "packed": pack_ternary(o["codes"]), "scale": o["scale"], "x_scale": o["x_scale"]}
+    return {
+        "x": o["x"],
+        "packed": pack_ternary(o["codes"]),
+        "scale": o["scale"],
+        "x_scale": o["x_scale"],
+    }
 
 
 def _pack_for_floats(o: Operands) -> Operands:
-    return {"x": (o["x"] / o["x_scale"]).bfloat16(), "packed": pack_ternary(o["codes"]), "scale": o["scale"]}
+    return {
+        "x": (o["x"] / o["x_scale"]).bfloat16(),
+        "packed": pack_ternary(o["codes"]),
+        "scale": o["scale"],
+    }
 
 
 def _dense(o: Operands) -> Operands:

@@ -7,12 +7,17 @@ import torch
 from ...kernels.scores import Factors
 from ..case import Operands
 
-SQUARE, UP, DOWN, SMALL = (4096, 4096), (11008, 4096), (4096, 11008), (576, 1536)  # [out, in]
+SQUARE = (4096, 4096)  # [out, in]
+UP = (11008, 4096)
+DOWN = (4096, 11008)
+SMALL = (576, 1536)
 
 
-def weight(generator: torch.Generator, rows: int, columns: int, heavy: bool = False) -> torch.Tensor:
-    """Normal bfloat16 weights `[rows, columns]` of variance 1 / columns; `heavy`: Student's t of 3 degrees of freedom,
-    whose largest are far out."""
+def weight(
+    generator: torch.Generator, rows: int, columns: int, heavy: bool = False
+) -> torch.Tensor:
+    """Normal bfloat16 weights `[rows, columns]` of variance 1 / columns; `heavy`: Student's t of 3
+    degrees of freedom, whose largest are far out."""
     options = {"generator": generator, "device": generator.device}
     w = torch.randn(rows, columns, **options)
     if heavy:
@@ -20,14 +25,19 @@ def weight(generator: torch.Generator, rows: int, columns: int, heavy: bool = Fa
     return (w / columns**0.5).bfloat16()
 
 
-def scored(generator: torch.Generator, rows: int, columns: int, score: str, heavy: bool = False) -> Operands:
+def scored(
+    generator: torch.Generator, rows: int, columns: int, score: str, heavy: bool = False
+) -> Operands:
     """A weight and the float32 factors of its score, None where it has none."""
     w = weight(generator, rows, columns, heavy)
     found = {"weight": w, "columns": None, "column_sums": None, "row_sums": None}
     if score != "magnitude":
         found["columns"] = torch.rand(columns, generator=generator, device=w.device) + 0.1
     if score == "ria":
-        found |= {"column_sums": w.abs().sum(0, dtype=torch.float32), "row_sums": w.abs().sum(1, dtype=torch.float32)}
+        found |= {
+            "column_sums": w.abs().sum(0, dtype=torch.float32),
+            "row_sums": w.abs().sum(1, dtype=torch.float32),
+        }
     return found
 
 

@@ -1,4 +1,5 @@
-"""Drawings of weights that change: an adapter merged into zeros, an optimal-brain-surgeon update."""
+"""Drawings of weights that change: an adapter merged into zeros, an optimal-brain-surgeon
+update."""
 
 import numpy as np
 
@@ -22,15 +23,20 @@ from .canvas import (
 
 
 def lora_merge(weight, B, A) -> Drawing:
-    """A sparse weight, a low-rank product to scale, and their sum: merged, and masked again after merging.
+    """A sparse weight, a low-rank product to scale, and their sum: merged, and masked again after
+    merging.
 
     Args:
-        weight: `[out, in]` with zeros. B: `[out, rank]`. A: `[rank, in]`.
+        weight: `[out, in]` with zeros.
+        B: `[out, rank]`.
+        A: `[rank, in]`.
 
     Raises:
         UserError: the product of B and A has another shape than the weight.
     """
-    weight, B, A = as_array(weight, 2, "weight"), as_array(B, 2, "B"), as_array(A, 2, "A")
+    weight = as_array(weight, 2, "weight")
+    B = as_array(B, 2, "B")
+    A = as_array(A, 2, "A")
     check_same_shape(B @ A, weight, "B A", "the weight")
     merged = weight + B @ A
     (rows, columns), rank = weight.shape, len(A)
@@ -54,19 +60,24 @@ def lora_merge(weight, B, A) -> Drawing:
 def obs_update(hessian, weight, updated) -> Drawing:
     """The error of two weights around their trained values, and what removing the first one costs.
 
-    Contours of `(v - w) H (v - w)^T`; they pass through the point where the second weight stays as it was and
-    through the point where it was updated.
+    Contours of `(v - w) H (v - w)^T`; they pass through the point where the second weight stays as
+    it was and through the point where it was updated.
 
     Args:
-        hessian: `[2, 2]`, symmetric and positive definite. weight: `[2]`. updated: `[2]`, its first entry zero.
+        hessian: `[2, 2]`, symmetric and positive definite.
+        weight: `[2]`.
+        updated: `[2]`, its first entry zero.
 
     Raises:
         UserError: `updated` does not remove the first weight.
     """
-    H, w = as_array(hessian, 2, "hessian"), as_array(weight, 1, "weight")
+    H = as_array(hessian, 2, "hessian")
+    w = as_array(weight, 1, "weight")
     updated = as_array(updated, 1, "updated")
     if updated[0] != 0:
-        raise UserError(f"updated {updated.tolist()} keeps the first weight; its first entry must be 0")
+        raise UserError(
+            f"updated {updated.tolist()} keeps the first weight; its first entry must be 0"
+        )
     points = (
         ("trained", w, INK, "o"),
         ("removed", np.array([0, w[1]]), VERMILION, "s"),
@@ -82,7 +93,14 @@ def obs_update(hessian, weight, updated) -> Drawing:
     axis.contour(x, y, field, levels=sorted({errors[1], errors[2]}), colors=[LINE], linewidths=1.5)
     axis.axvline(0, color=GREEN, linestyle="--", linewidth=1.5, label="first weight zero")
     for (label, point, colour, marker), error in zip(points, errors, strict=True):
-        axis.plot(*point, marker, color=colour, markersize=8, label=f"{label}: error {error:.3g}", linestyle="none")
+        axis.plot(
+            *point,
+            marker,
+            color=colour,
+            markersize=8,
+            label=f"{label}: error {error:.3g}",
+            linestyle="none",
+        )
     axis.set_xlabel("first weight", fontsize=TEXT)
     axis.set_ylabel("second weight", fontsize=TEXT)
     axis.tick_params(labelsize=TEXT)

@@ -14,14 +14,17 @@ _FUTURE, _GONE, _RECENT, _HEAVY = range(4)
 
 
 def cached_positions(logits, budget: int, window: int) -> np.ndarray:
-    """Which positions one head still holds after each step: the newest `window` and, of the rest, those with the
-    largest sum of attention received so far (H2O's rule; `budget == window` leaves the window alone).
+    """Which positions one head still holds after each step: the newest `window` and, of the rest,
+    those with the largest sum of attention received so far (H2O's rule; `budget == window` leaves
+    the window alone).
 
     Attention is the softmax over what is held and the new token; what has left does not come back.
 
     Args:
-        logits: `[steps, steps]`; row t holds the products of query t with keys 0..t, the rest is not read.
-        budget: positions held at most. window: newest positions that always stay.
+        logits: `[steps, steps]`; row t holds the products of query t with keys 0..t, the rest is
+            not read.
+        budget: positions held at most.
+        window: newest positions that always stay.
 
     Returns:
         bool `[steps, steps]`, True where position j is held after step t.
@@ -31,8 +34,17 @@ def cached_positions(logits, budget: int, window: int) -> np.ndarray:
     """
     logits = as_array(logits, 2, "logits")
     if budget < 1 or not 0 <= window <= budget:
-        raise UserError(f"budget {budget} and window {window} are not allowed; use 0 <= window <= budget, budget >= 1")
-    held, collected = np.zeros(logits.shape, dtype=bool), np.zeros(len(logits))
+        raise UserError(
+            f"budget {budget} and "
+            f"window {window} "
+            f"are not "
+            f"allowed; use "
+            f"0 <= window "
+            f"<= budget, "
+            f"budget >= 1"
+        )
+    held = np.zeros(logits.shape, dtype=bool)
+    collected = np.zeros(len(logits))
     here = np.zeros(len(logits), dtype=bool)
     for t, row in enumerate(logits):
         here[t] = True
@@ -49,10 +61,13 @@ def cache_eviction(held: Mapping, window: int) -> Drawing:
     """What the cache holds, step after step, under each rule.
 
     Args:
-        held: title -> bool `[steps, steps]`, as `cached_positions` gives. window: newest positions, drawn apart.
+        held: title -> bool `[steps, steps]`, as `cached_positions` gives.
+        window: newest positions, drawn apart.
     """
     figure = Drawing(2.6)
-    for axis, (title, mask) in zip(figure.subplots(1, len(held), squeeze=False)[0], held.items(), strict=True):
+    for axis, (title, mask) in zip(
+        figure.subplots(1, len(held), squeeze=False)[0], held.items(), strict=True
+    ):
         mask = as_array(mask, 2, f"{title!r}")
         steps = np.arange(len(mask))
         age = steps[:, None] - steps[None, :]
@@ -60,9 +75,20 @@ def cache_eviction(held: Mapping, window: int) -> Drawing:
         state[age < 0] = _FUTURE
         cells(axis, _COLOURS[state])
         bare(axis, len(mask), len(mask), f"{title}\n{int(mask[-1].sum())} held")
-        axis.text(len(mask) / 2, -len(mask) - 0.4, "position →", fontsize=SMALL, ha="center", va="top")
-    figure.axes[0].text(-0.6, -len(mask) / 2, "← step", fontsize=SMALL, ha="right", va="center", rotation=90)
+        axis.text(
+            len(mask) / 2, -len(mask) - 0.4, "position →", fontsize=SMALL, ha="center", va="top"
+        )
+    figure.axes[0].text(
+        -0.6, -len(mask) / 2, "← step", fontsize=SMALL, ha="right", va="center", rotation=90
+    )
     shown = ((BLUE, "newest"), (ORANGE, "older, held"), (EMPTY, "gone"))
     handles = [Patch(facecolor=colour, edgecolor="#9A9A9A", label=label) for colour, label in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=TEXT, frameon=False, columnspacing=1)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=3,
+        fontsize=TEXT,
+        frameon=False,
+        columnspacing=1,
+    )
     return figure

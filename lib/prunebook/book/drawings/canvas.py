@@ -11,9 +11,16 @@ from matplotlib.patches import Rectangle
 from ...errors import UserError
 
 # Okabe and Ito's palette
-BLUE, SKY, ORANGE, GREEN, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00"
-EMPTY, LINE, INK = "#F2F2F2", "#9A9A9A", "#222222"
-TEXT, SMALL = 11, 9.5  # points on a sheet 4.8 inches wide, readable at the width of a phone
+BLUE = "#0072B2"
+SKY = "#56B4E9"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+VERMILION = "#D55E00"
+EMPTY = "#F2F2F2"
+LINE = "#9A9A9A"
+INK = "#222222"
+TEXT = 11  # points on a sheet 4.8 inches wide, readable at the width of a phone
+SMALL = 9.5
 
 
 class Drawing(Figure):
@@ -44,18 +51,22 @@ def as_array(values, dimensions: int, name: str) -> np.ndarray:
 def check_same_shape(array: np.ndarray, other: np.ndarray, name: str, other_name: str) -> None:
     """Raise a `UserError` if the shapes differ."""
     if array.shape != other.shape:
-        raise UserError(f"{name} has shape {array.shape}; it must be that of {other_name}, {other.shape}")
+        raise UserError(
+            f"{name} has shape {array.shape}; it must be that of {other_name}, {other.shape}"
+        )
 
 
 def shades(weight: np.ndarray, colour: str = BLUE) -> np.ndarray:
-    """RGB of each weight `[..., 3]`: the paler, the smaller its magnitude, but never as pale as a zero."""
+    """RGB of each weight `[..., 3]`: the paler, the smaller its magnitude, but never as pale as a
+    zero."""
     size = np.abs(weight) / np.abs(weight).max()
     strength = (0.35 + 0.65 * size)[..., None]
     return 1 - strength * (1 - np.array(to_rgb(colour)))
 
 
 def cells(axis, colours: np.ndarray, top: float = 0, left: float = 0) -> None:
-    """Draw a matrix of colours `[rows, columns, 3]` as unit cells, right of `left` and down from `-top`."""
+    """Draw a matrix of colours `[rows, columns, 3]` as unit cells, right of `left` and down from
+    `-top`."""
     for (i, j), colour in zip(np.ndindex(colours.shape[:2]), colours.reshape(-1, 3), strict=True):
         corner = (left + j, -top - i - 1)
         axis.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1))

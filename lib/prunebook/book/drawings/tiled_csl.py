@@ -1,4 +1,5 @@
-"""Drawings of Flash-LLM's page: a tile of Tiled-CSL and its banks, storage against sparsity, bounds under a roof."""
+"""Drawings of Flash-LLM's page: a tile of Tiled-CSL and its banks, storage against sparsity, bounds
+under a roof."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,33 +8,66 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from ...bench.work import Work, dense_product
-from .canvas import BLUE, EMPTY, GREEN, INK, LINE, ORANGE, SKY, SMALL, TEXT, VERMILION, Drawing, as_array, bare
+from .canvas import (
+    BLUE,
+    EMPTY,
+    GREEN,
+    INK,
+    LINE,
+    ORANGE,
+    SKY,
+    SMALL,
+    TEXT,
+    VERMILION,
+    Drawing,
+    as_array,
+    bare,
+)
 
 _CHUNK = 8  # columns that change places together
-_CHUNKS = np.array([to_rgb(c) for c in (BLUE, ORANGE, GREEN, VERMILION, SKY, "#CC79A7", "#F0E442", "#555555")])
-_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (VERMILION, "D"), ("#CC79A7", "P"), (SKY, "v"), (INK, "X"))
+_CHUNKS = np.array(
+    [to_rgb(c) for c in (BLUE, ORANGE, GREEN, VERMILION, SKY, "#CC79A7", "#F0E442", "#555555")]
+)
+_LOOKS = (
+    (BLUE, "o"),
+    (ORANGE, "s"),
+    (GREEN, "^"),
+    (VERMILION, "D"),
+    ("#CC79A7", "P"),
+    (SKY, "v"),
+    (INK, "X"),
+)
 
 
 def tile(kept, locations, word: int, entry: tuple[int, int]) -> Drawing:
-    """The first rows of a tile as the matrix has them, and as they lie in shared memory; below them a word.
+    """The first rows of a tile as the matrix has them, and as they lie in shared memory; below them
+    a word.
 
     Args:
-        kept: bool `[rows, 64]`, True where a word is stored. locations: `[rows, 64]`, of each place.
-        word: the 32 bits of one of them. entry: its row and column, framed in both pictures.
+        kept: bool `[rows, 64]`, True where a word is stored.
+        locations: `[rows, 64]`, of each place.
+        word: the 32 bits of one of them.
+        entry: its row and column, framed in both pictures.
     """
-    kept, locations = as_array(kept, 2, "kept"), as_array(locations, 2, "locations")
+    kept = as_array(kept, 2, "kept")
+    locations = as_array(locations, 2, "locations")
     rows, columns = kept.shape
     chunk = np.broadcast_to(np.arange(columns) // _CHUNK, kept.shape)
     before = np.where(kept[..., None], _CHUNKS[chunk], to_rgb(EMPTY))
     after = np.empty_like(before)
     after.reshape(-1, 3)[locations.flatten()] = before.reshape(-1, 3)
     figure = Drawing(4)
-    places = {"in the matrix": (before, entry), "in shared memory": (after, divmod(locations[entry], columns))}
+    places = {
+        "in the matrix": (before, entry),
+        "in shared memory": (after, divmod(locations[entry], columns)),
+    }
     axes = figure.subplots(3, 1, height_ratios=(rows, rows, 7))
     for axis, (title, (picture, (row, column))) in zip(axes, places.items(), strict=False):
         axis.imshow(picture, interpolation="nearest", extent=(0, columns, rows, 0))
         axis.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=INK, linewidth=2))
-        axis.set_xticks(range(0, columns + 1, _CHUNK), range(0, columns + 1, _CHUNK), fontsize=SMALL - 1)
+        axis.set_xticks(
+            range(0, columns + 1, _CHUNK), range(0, columns + 1, _CHUNK), fontsize=SMALL - 1
+        )
         axis.set_yticks([0.5, rows - 0.5], [0, rows - 1], fontsize=SMALL - 1)
         axis.set_title(title, fontsize=TEXT)
         axis.set_ylabel("row", fontsize=SMALL)
@@ -60,7 +94,8 @@ def banks(loads: Mapping) -> Drawing:
     """
     loads = {title: as_array(each, 2, f"loads {title!r}") for title, each in loads.items()}
     most = int(max(each.max() for each in loads.values()))
-    figure, shades = Drawing(3.8), {"cmap": "Blues", "vmin": -0.5, "vmax": most + 0.5}
+    figure = Drawing(3.8)
+    shades = {"cmap": "Blues", "vmin": -0.5, "vmax": most + 0.5}
     axes = figure.subplots(1, len(loads), sharey=True, squeeze=False)[0]
     for axis, (title, each) in zip(axes, loads.items(), strict=True):
         picture = axis.imshow(each, aspect="auto", interpolation="nearest", **shades)
@@ -69,26 +104,37 @@ def banks(loads: Mapping) -> Drawing:
         axis.set_xticks([0, 15, 31])
     axes[0].set_ylabel("group of 32 lanes", fontsize=SMALL)
     edges = np.arange(most + 2) - 0.5
-    bar = figure.colorbar(picture, ax=axes, location="bottom", ticks=range(most + 1), boundaries=edges)
+    bar = figure.colorbar(
+        picture, ax=axes, location="bottom", ticks=range(most + 1), boundaries=edges
+    )
     bar.set_label("words into the bank", fontsize=SMALL)
     return figure
 
 
-def storage(formats: Mapping[str, Callable], measured: Mapping[str, Mapping[float, float]]) -> Drawing:
-    """Bits for each weight of the matrix against sparsity: formulas as lines, packed layers as points.
+def storage(
+    formats: Mapping[str, Callable], measured: Mapping[str, Mapping[float, float]]
+) -> Drawing:
+    """Bits for each weight of the matrix against sparsity: formulas as lines, packed layers as
+    points.
 
     Args:
-        formats: name -> bits at an array of densities (1 - sparsity). measured: name -> sparsity -> bits.
+        formats: name -> bits at an array of densities (1 - sparsity).
+        measured: name -> sparsity -> bits.
     """
     density = np.linspace(0.6, 0.02, 100)
     figure = Drawing(4.6)
     axis = figure.subplots()
     axis.axhline(16, color=INK, linewidth=1, linestyle="--", label="dense, 16 bits")
-    for i, ((name, bits), (colour, marker)) in enumerate(zip(formats.items(), _LOOKS, strict=False)):
-        look = {"color": colour, "linestyle": ((0, (4, 4)), "-")[i % 2]}  # what lies on each other is seen in turn
+    for i, ((name, bits), (colour, marker)) in enumerate(
+        zip(formats.items(), _LOOKS, strict=False)
+    ):
+        # what lies on each other is seen in turn
+        look = {"color": colour, "linestyle": ((0, (4, 4)), "-")[i % 2]}
         axis.plot(100 * (1 - density), np.broadcast_to(bits(density), density.shape), **look)
         points = measured.get(name, {})
-        axis.plot([100 * s for s in points], list(points.values()), marker, color=colour, fillstyle="none")
+        axis.plot(
+            [100 * s for s in points], list(points.values()), marker, color=colour, fillstyle="none"
+        )
         axis.plot([], [], marker=marker, fillstyle="none", label=name, **look)
     axis.set(xlabel="zeros [%]", ylabel="stored bits a weight", ylim=(0, 24), xlim=(40, 98))
     axis.grid(alpha=0.3)
@@ -97,35 +143,69 @@ def storage(formats: Mapping[str, Callable], measured: Mapping[str, Mapping[floa
 
 
 def bounds(
-    shape: tuple[int, int], tokens: Sequence[int], sparsities: Sequence[float], *, bandwidth: float, arithmetic: float
+    shape: tuple[int, int],
+    tokens: Sequence[int],
+    sparsities: Sequence[float],
+    *,
+    bandwidth: float,
+    arithmetic: float,
 ) -> Drawing:
-    """What a product reaches at most, dense and with 32 bits for each weight that is not zero: operations a second
-    under a roof, and how much faster than the dense product it is, from one token to many.
+    """What a product reaches at most, dense and with 32 bits for each weight that is not zero:
+    operations a second under a roof, and how much faster than the dense product it is, from one
+    token to many.
 
     Args:
-        shape: outputs and inputs of the weight. tokens: marked in both. sparsities: a line each.
+        shape: outputs and inputs of the weight.
+        tokens: marked in both.
+        sparsities: a line each.
         bandwidth: bytes, arithmetic: operations a second, measured.
     """
-    figure, ridge = Drawing(6.8), arithmetic / bandwidth
+    figure = Drawing(6.8)
+    ridge = arithmetic / bandwidth
     roof, gain = figure.subplots(2, 1)
     widest = np.unique(np.geomspace(1, 4 * max(*tokens, ridge), 60).round())
     x = np.geomspace(0.5, 20 * max(max(tokens), ridge), 200)
-    roof.plot(x, np.minimum(x * bandwidth, arithmetic) / 1e9, color=INK, linewidth=1.5, label="roof, measured")
+    roof.plot(
+        x,
+        np.minimum(x * bandwidth, arithmetic) / 1e9,
+        color=INK,
+        linewidth=1.5,
+        label="roof, measured",
+    )
     roof.axvline(ridge, color=LINE, linestyle=":", label=f"ridge, {ridge:.0f} FLOP/B")
     for (colour, marker), sparsity in zip(_LOOKS, (None, *sparsities), strict=False):
         work = [_work(shape, each, sparsity) for each in tokens]
         reached = [each.flop / each.floor(bandwidth, arithmetic) / 1e9 for each in work]
         label = "dense" if sparsity is None else f"{sparsity:.0%} zeros"
-        roof.plot([each.intensity for each in work], reached, marker, color=colour, markersize=5, label=label)
+        roof.plot(
+            [each.intensity for each in work],
+            reached,
+            marker,
+            color=colour,
+            markersize=5,
+            label=label,
+        )
         if sparsity is not None:
-            floors = [[_work(shape, n, s).floor(bandwidth, arithmetic) for n in widest] for s in (None, sparsity)]
+            floors = [
+                [_work(shape, n, s).floor(bandwidth, arithmetic) for n in widest]
+                for s in (None, sparsity)
+            ]
             gain.plot(widest, np.divide(*floors), marker + "-", color=colour, markersize=2)
-    roof.set(xscale="log", yscale="log", xlabel="operations a byte [FLOP/B]", ylabel="at most [GFLOP/s]")
-    gain.set(xscale="log", xlabel="tokens N (log scale)", ylabel="speed-up over dense at most", ylim=(0, None))
+    roof.set(
+        xscale="log", yscale="log", xlabel="operations a byte [FLOP/B]", ylabel="at most [GFLOP/s]"
+    )
+    gain.set(
+        xscale="log",
+        xlabel="tokens N (log scale)",
+        ylabel="speed-up over dense at most",
+        ylim=(0, None),
+    )
     gain.axhline(1, color=INK, linewidth=1, linestyle="--")
     for axis in (roof, gain):
         axis.grid(alpha=0.3)
-    figure.legend(*roof.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=SMALL - 1)
+    figure.legend(
+        *roof.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=SMALL - 1
+    )
     return figure
 
 
