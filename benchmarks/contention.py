@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from prunebook.contention import Section, watch
+from prunebook.notebook.contention import Section, watch
 
 LENGTHS = (0.2, 0.5, 1.0, 2.0)  # seconds
 # The shell ends at once, so the process is no child of ours. Time of a child would be our own.

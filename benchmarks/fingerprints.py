@@ -30,11 +30,11 @@ import torch
 import transformers
 
 import prunebook as pb
-from prunebook.claims import RESULTS_MIME
 from prunebook.errors import UserError
-from prunebook.evaluate import add_tensors
 from prunebook.files import write_atomic
+from prunebook.measure.quality import add_tensors
 from prunebook.methods import REGISTRY
+from prunebook.notebook.claims import RESULTS_MIME
 
 ROOT = Path(__file__).parents[1]
 EXECUTED = ROOT / "_build" / "executed" / "quick"

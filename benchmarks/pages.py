@@ -124,37 +124,37 @@ STEPS = {
 # category -> modules and packages whose public functions and methods count where nothing else that
 # is listed here runs: what a page calls by itself. The longest name decides.
 PARTS = {
-    "held-out": ("prunebook.corpora",),
+    "held-out": ("prunebook.data.corpora",),
     "pruning": (
-        "prunebook.allocation",
-        "prunebook.blocks",
+        "prunebook.sparsity.allocation",
+        "prunebook.passes.sequential",
         "prunebook.criteria",
-        "prunebook.folding",
-        "prunebook.gradients",
-        "prunebook.hard_concrete",
-        "prunebook.learned_masks",
-        "prunebook.learned_rates",
+        "prunebook.methods.ria.fold_permutation",
+        "prunebook.passes.backward",
+        "prunebook.sparsity.hard_concrete",
+        "prunebook.recovery.learned_masks",
+        "prunebook.methods.besa.learned_sparsity",
         "prunebook.methods",
-        "prunebook.patterns",
-        "prunebook.permutation",
-        "prunebook.reconstruction",
-        "prunebook.size_budget",
-        "prunebook.structured_masks",
-        "prunebook.structures",
-        "prunebook.sublayers",
-        "prunebook.swapping",
-        "prunebook.widths",
+        "prunebook.sparsity.patterns",
+        "prunebook.methods.ria.permutation",
+        "prunebook.methods.k_prune.refit",
+        "prunebook.methods.compresso.size_budget",
+        "prunebook.sparsity.structured_masks",
+        "prunebook.models.sizes",
+        "prunebook.models.anatomy",
+        "prunebook.methods.dsnot.mask_swaps",
+        "prunebook.models.surgery",
     ),
-    "figures": ("prunebook.book.drawings",),
+    "figures": ("prunebook.site.drawings",),
     "other": (
-        "prunebook.bitlinear",
-        "prunebook.book.kernel_page",
-        "prunebook.claims",
-        "prunebook.compression",
-        "prunebook.methods.comparison",
-        "prunebook.render",
-        "prunebook.scaling",
-        "prunebook.show",
+        "prunebook.models.ternary",
+        "prunebook.site.pages.kernels",
+        "prunebook.notebook.claims",
+        "prunebook.models.packed",
+        "prunebook.experiments.compare",
+        "prunebook.notebook.tables",
+        "prunebook.methods.sparse_scaling_laws.scaling_law",
+        "prunebook.notebook.source",
     ),
 }
 
@@ -361,7 +361,7 @@ class Instruments:
             owner = getattr(module, outer[0]) if outer else module
             for each in public_functions(module, name) if attribute == "*" else [attribute]:
                 self._wrap(owner, each, name, category)
-        if name == "prunebook.memory":
+        if name == "prunebook.measure.memory":
             self._replace(module, "peak_memory", self._noting_peak(module.peak_memory))
 
     def _wrap_parts(self, name: str, module: ModuleType) -> None:
@@ -476,9 +476,9 @@ def run_page(runnable, parameters: Mapping, profile: str) -> dict:
     Returns:
         `seconds` and what `child` measured. `failure` is a line of text, None without one.
     """
-    from prunebook.book.runnables import place
-    from prunebook.claims import PROFILE_VARIABLE
     from prunebook.files import cache_folder, make_folder
+    from prunebook.notebook.claims import PROFILE_VARIABLE
+    from prunebook.runs.notebooks import place
 
     source = runnable.read()
     code = {i: cell for i, cell in enumerate(source.cells) if cell.cell_type == "code"}
@@ -565,7 +565,7 @@ def read_record(path: Path, profile: str) -> dict:
 
 def known_seconds(root: Path, profile: str, pages: Iterable) -> dict[str, float]:
     """What the last run of each page took, by name, as far as there was one."""
-    from prunebook.book.executions import read_execution
+    from prunebook.runs.executed import read_execution
 
     executions = [(page.name, read_execution(root, profile, page.name)) for page in pages]
     return {name: execution.seconds for name, execution in executions if execution}
@@ -612,7 +612,7 @@ def chosen_pages(root: Path, names: Sequence[str]) -> list:
     Raises:
         UserError: an unknown name, or a source that cannot be read.
     """
-    from prunebook.book.runnables import read_runnables
+    from prunebook.runs.notebooks import read_runnables
 
     pages = [runnable for runnable in read_runnables(root) if runnable.implemented]
     allowed = [page.name for page in pages]
@@ -628,10 +628,10 @@ def measure_pages(root: Path, names: Sequence[str], profile: str, out: Path, for
     Raises:
         UserError: an unknown page or profile, a record of something else, or pages that failed.
     """
-    from prunebook.book.executions import current_key, parameters_for
-    from prunebook.book.key import pinned_versions
-    from prunebook.claims import library_commit
     from prunebook.files import write_atomic
+    from prunebook.notebook.claims import library_commit
+    from prunebook.runs.cache_key import pinned_versions
+    from prunebook.runs.executed import current_key, parameters_for
 
     check_tables()
     pages = chosen_pages(root, names)

@@ -21,10 +21,11 @@ import transformers
 from tqdm import tqdm
 
 import prunebook as pb
-from prunebook import pretraining, scaling
-from prunebook.blocks import count_zeros
-from prunebook.corpora import text_of
+from prunebook.data.corpora import text_of
 from prunebook.files import write_atomic
+from prunebook.measure.zeros import count_zeros
+from prunebook.methods.sparse_scaling_laws import scaling_law
+from prunebook.models import tiny
 
 from .official.__main__ import commit
 
@@ -65,7 +66,7 @@ def run(job: tuple, tokenizer, held_out: torch.Tensor) -> dict:
     """Train one model, and measure it."""
     size, halvings, pattern, windows, seed = job
     hidden, neurons = PARENTS[size + halvings]
-    model = pretraining.small_llama(
+    model = tiny.small_llama(
         VOCABULARY,
         hidden=hidden,
         blocks=BLOCKS,
@@ -76,7 +77,7 @@ def run(job: tuple, tokenizer, held_out: torch.Tensor) -> dict:
     )
     target = {"pattern": pattern} if pattern else {"sparsity": SPARSITIES[halvings]}
     options = {"embeddings": True, "learning_rate": RATE / hidden, "batch": BATCH}
-    tokens = pretraining.pretraining_tokens(tokenizer, windows, LENGTH, seed=seed)
+    tokens = windows.pretraining_tokens(tokenizer, windows, LENGTH, seed=seed)
     report = pb.prune(model, "gradual-magnitude", calibration=tokens, **target, **options)
     nll = pb.measure(model, held_out, precision="exact").nll.view(PIECES, -1).mean(1)
     counts = count_zeros(model)
@@ -102,7 +103,7 @@ def run(job: tuple, tokenizer, held_out: torch.Tensor) -> dict:
         "tokens": tokens.numel(),
         "steps": windows // BATCH,
         "parent_flops": cost * parent,
-        "sparse_flops": cost * non_zeros * scaling.sparse_cost(1 - non_zeros / parent),
+        "sparse_flops": cost * non_zeros * scaling_law.sparse_cost(1 - non_zeros / parent),
         "seconds": report.seconds,
         "loss": nll.mean().item(),
         "nll": [round(x, 5) for x in nll.tolist()],
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--out", default=RESULT, type=Path)
     options = parser.parse_args()
     begin = time.monotonic()
-    tokenizer = pretraining.train_tokenizer(VOCABULARY)
+    tokenizer = tiny.train_tokenizer(VOCABULARY)
     held_out = pb.evaluation_tokens(tokenizer, HELD_OUT, LENGTH)
     protocol = {
         "model": f"new Llama, {BLOCKS} blocks, {HEADS} heads, tied embedding",

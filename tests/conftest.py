@@ -111,7 +111,7 @@ def other_work(monkeypatch):
     The last number is that of all sections that follow. So no test depends on what else the machine
     does.
     """
-    from prunebook import contention
+    from prunebook.notebook import contention
 
     def readings(cores):
         now = contention.Counters(0.0, 0.0, 0.0, 0.0, 2)
@@ -178,7 +178,7 @@ def full_disk():
 @pytest.fixture(scope="session")
 def embedded():
     """The embedded model with its tokenizer, in float32 on the CPU; not to be changed."""
-    from prunebook.models import load_model
+    from prunebook.models.loading import load_model
 
     return load_model("smollm2-135m", device="cpu")
 

@@ -15,9 +15,9 @@ def test_every_public_name_is_there():
 
 
 def test_names_are_what_their_modules_define():
-    from prunebook.corpora import calibration_tokens
+    from prunebook.data.windows import calibration_tokens
+    from prunebook.measure.zeros import verify
     from prunebook.methods import prune
-    from prunebook.patterns import verify
 
     assert pb.prune is prune
     assert pb.verify is verify
@@ -32,7 +32,13 @@ def test_an_unknown_name_is_an_attribute_error():
 
 @pytest.mark.parametrize(
     "module",
-    ["prunebook", "prunebook.catalog", "prunebook.book", "prunebook.claims", "prunebook.cli"],
+    [
+        "prunebook",
+        "prunebook.catalog",
+        "prunebook.site",
+        "prunebook.notebook.claims",
+        "prunebook.cli.main",
+    ],
 )
 def test_reading_the_book_needs_no_torch(module):
     code = f"import sys, {module}; sys.exit(sorted({{'torch', 'transformers'}} & set(sys.modules)) != [])"

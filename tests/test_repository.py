@@ -12,12 +12,12 @@ from typing import get_args
 import pytest
 import yaml
 
-from prunebook.book.buttons import COLAB_BRANCH
-from prunebook.book.executions import executed_folder
 from prunebook.catalog import VOCABULARY, Record
 from prunebook.catalog.schema import Venue
-from prunebook.cli import main
+from prunebook.cli.main import main
 from prunebook.files import cache_folder
+from prunebook.runs.executed import executed_folder
+from prunebook.site.buttons import COLAB_BRANCH
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

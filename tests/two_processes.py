@@ -9,8 +9,9 @@ import sys
 import torch
 from accelerate import PartialState
 
-from prunebook.distillation import distill
-from prunebook.finetune import Training, full, lora
+from prunebook.recovery.distillation import distill
+from prunebook.recovery.finetune import full, lora
+from prunebook.recovery.training import Training
 
 
 def trained(processes: int, make_model) -> dict[str, tuple[list[float], torch.Tensor]]:

@@ -29,10 +29,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import prunebook as pb
-from prunebook.blocks import find_blocks, weight_of
-from prunebook.cpu_choices import linear_library
 from prunebook.files import write_atomic
-from prunebook.memory import peak_memory
+from prunebook.measure.memory import peak_memory
+from prunebook.models.anatomy import find_blocks, weight_of
+from prunebook.passes.cpu_choices import linear_library
 
 from .common import agreement
 

@@ -18,9 +18,10 @@ import types
 
 import torch
 
-from prunebook.criteria.wanda import SquaredNorm, wanda_score
-from prunebook.learned_rates import LearnedRates
+from prunebook.criteria.wanda import wanda_score
 from prunebook.methods import BESA
+from prunebook.methods.besa.learned_sparsity import LearnedRates
+from prunebook.passes.statistics import InputNorm
 
 from .common import adapt, arguments, linears_with_inputs, loader, official_module
 
@@ -121,7 +122,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
     sparse = official_module(folder, "models.sparse_layers")
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):
-        norm = SquaredNorm(linear.in_features, linear.weight.device)
+        norm = InputNorm(linear.in_features, linear.weight.device)
         layer = sparse.SparseLinear(linear)
         for one in inputs:
             norm.update(one)

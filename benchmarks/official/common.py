@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from prunebook.blocks import find_blocks
+from prunebook.models.anatomy import find_blocks
 
 
 def adapt(model, length: int) -> None:

@@ -10,10 +10,10 @@ import copy
 import torch
 
 import prunebook as pb
-from prunebook.blocks import find_blocks, weight_of
-from prunebook.criteria.dsnot import InputMoments, expected_change
 from prunebook.methods import DSnoT
-from prunebook.precision import matmul_precision
+from prunebook.methods.dsnot.moments import InputMoments, expected_change
+from prunebook.models.anatomy import find_blocks, weight_of
+from prunebook.passes.precision import matmul_precision
 
 from .common import adapt, arguments, linears_with_inputs, loader, of_one_layer, official_module
 

@@ -7,8 +7,8 @@ import re
 
 import torch
 
-from prunebook.allocation import outliers
 from prunebook.methods import OWL
+from prunebook.methods.owl.outliers import outliers
 
 from .common import adapt, arguments, loader, official_module
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from prunebook.criteria.ria import ria_score
-from prunebook.criteria.wanda import SquaredNorm
 from prunebook.methods import RIA
-from prunebook.patterns import NofM, Unstructured, keep_mask
-from prunebook.permutation import allocate_channels, keep_mask_permuted, retained
+from prunebook.methods.ria.permutation import allocate_channels, keep_mask_permuted, retained
+from prunebook.passes.statistics import InputNorm
+from prunebook.sparsity.patterns import NofM, Unstructured, keep_mask
 
 from .common import adapt, arguments, linears_with_inputs, loader, of_one_layer, official_module
 
@@ -87,7 +87,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
     rows = []
     for name, linear, inputs in linears_with_inputs(model, tokens):
         weight = linear.weight.data
-        norm = SquaredNorm(linear.weight.shape[1], linear.weight.device)
+        norm = InputNorm(linear.weight.shape[1], linear.weight.device)
         wrapped = prune.WrappedGPT(_options(len(tokens), tokens.shape[1]), linear, layer_name=name)
         for one in inputs:
             wrapped.add_batch(one, one @ weight.T)

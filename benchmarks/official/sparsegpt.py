@@ -8,11 +8,11 @@ import unittest.mock
 
 import torch
 
-from prunebook.criteria.hessian import Hessian
 from prunebook.kernels.sparsegpt_block import sparsegpt_block_reference
 from prunebook.methods import SparseGPT
 from prunebook.methods.sparsegpt import sparsegpt_update
-from prunebook.patterns import Unstructured
+from prunebook.passes.statistics import Hessian
+from prunebook.sparsity.patterns import Unstructured
 
 from .common import adapt, arguments, in_float64, linears_with_inputs, official_module
 

@@ -2,9 +2,10 @@
 
 import torch
 
-from prunebook.criteria.wanda import SquaredNorm, wanda_score
+from prunebook.criteria.wanda import wanda_score
 from prunebook.methods import Wanda
-from prunebook.patterns import Unstructured, keep_mask
+from prunebook.passes.statistics import InputNorm
+from prunebook.sparsity.patterns import Unstructured, keep_mask
 
 from .common import adapt, arguments, linears_with_inputs, loader, official_module
 
@@ -30,7 +31,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
     for name, linear, inputs in linears_with_inputs(model, tokens):
         weight = linear.weight.data
         wrapped = wrapper(linear)
-        norm = SquaredNorm(weight.shape[1], weight.device)
+        norm = InputNorm(weight.shape[1], weight.device)
         for one in inputs:
             wrapped.add_batch(one, None)
             norm.update(one)

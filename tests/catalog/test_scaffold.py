@@ -227,7 +227,7 @@ def test_a_method_as_generated_prunes_once_its_score_is_written(
     import torch
 
     from prunebook import methods
-    from prunebook.blocks import find_blocks, weight_of
+    from prunebook.models.anatomy import find_blocks, weight_of
 
     new_paper(book, draft(), record_only=False)
     source = book / "lib/prunebook/methods/short_gpt.py"

@@ -19,7 +19,7 @@ from prunebook.kernels.n_of_m import (
 from prunebook.kernels.packed import pack_kept
 from prunebook.kernels.scores import Factors, factored_score
 from prunebook.kernels.selection import pack_bits
-from prunebook.patterns import NofM, keep_mask
+from prunebook.sparsity.patterns import NofM, keep_mask
 
 PATTERNS = [(1, 4), (2, 4), (3, 4), (3, 8), (4, 8), (8, 16)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

@@ -10,7 +10,7 @@ from compiling import DEVICE, compile_apart, needs_triton
 from prunebook.errors import UserError
 from prunebook.kernels import select_long
 from prunebook.kernels.scores import Factors
-from prunebook.kernels.select import select_rows_reference, select_together_reference
+from prunebook.kernels.select import select_global_reference, select_rows_reference
 from prunebook.kernels.select_long import launch_long
 from prunebook.kernels.select_short import launch_short
 from prunebook.kernels.selection import keep_largest_reference
@@ -173,7 +173,7 @@ def test_layers_together(form, share):
     ours, theirs = ([layer.clone() for layer in layers] for _ in range(2))
     kernel = launch_long(ours, removed, factors, True, "mask")
     for one, other in zip(
-        kernel, select_together_reference(theirs, removed, factors, True, "mask"), strict=True
+        kernel, select_global_reference(theirs, removed, factors, True, "mask"), strict=True
     ):
         assert_same(one, other)
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))

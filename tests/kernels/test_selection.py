@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prunebook.errors import UserError
 from prunebook.kernels.scores import Factors, factored_score
-from prunebook.kernels.select import keep_largest, select_rows, select_together
+from prunebook.kernels.select import keep_largest, select_global, select_rows
 from prunebook.kernels.selection import kth_smallest, pack_bits, unpack_bits
 
 # Many ties, both zeros, infinities and arbitrary values.
@@ -131,7 +131,7 @@ def test_groups_are_pieces_of_rows_in_row_major_order():
 def test_layers_together_by_hand():
     """Of the magnitudes 3 1 | 1 2 1 the two ones that come first go."""
     layers = [torch.tensor([[3.0, -1]]), torch.tensor([[1.0], [2], [-1]])]
-    found = select_together(layers, 2, [Factors(), Factors()], want="mask")
+    found = select_global(layers, 2, [Factors(), Factors()], want="mask")
     assert [one.mask.int().tolist() for one in found] == [[[1, 0]], [[0], [1], [1]]]
     assert [one.kept.tolist() for one in found] == [[1], [2]]
     assert [layer.flatten().tolist() for layer in layers] == [[3, 0], [0, 2, -1]]
@@ -205,7 +205,7 @@ def test_scores_that_are_not_finite_are_refused(value, by):
     ):
         select_rows(weight, 2, Factors(columns))
     with pytest.raises(UserError, match=r"^scores hold NaN or infinity"):
-        select_together([weight], 2, [Factors(columns)])
+        select_global([weight], 2, [Factors(columns)])
     assert torch.equal(weight.nan_to_num(7), before.nan_to_num(7))
 
 

@@ -16,7 +16,7 @@ from prunebook.kernels.sparsegpt_block import (
 )
 from prunebook.methods import sparsegpt as method
 from prunebook.methods.sparsegpt import sparsegpt_update
-from prunebook.patterns import NofM, Unstructured
+from prunebook.sparsity.patterns import NofM, Unstructured
 
 both = pytest.mark.parametrize(
     "sweep",

@@ -6,13 +6,15 @@ import re
 import pytest
 import torch
 
-from prunebook import blocks, prune
-from prunebook.bitlinear import BitLinear, absmean_ternary, pack
-from prunebook.costs import footprint
+from prunebook import prune
 from prunebook.errors import UserError
-from prunebook.finetune import Training, full
+from prunebook.measure import zeros
+from prunebook.measure.footprint import footprint
 from prunebook.methods import BitNetB158
-from prunebook.models import load_model, save_model
+from prunebook.models.loading import load_model, save_model
+from prunebook.models.ternary import BitLinear, absmean_ternary, pack
+from prunebook.recovery.finetune import full
+from prunebook.recovery.training import Training
 
 
 def logits(model, tokens):
@@ -86,7 +88,7 @@ def test_it_learns_and_its_zeros_move(make_model):
     assert not any(
         torch.equal(model.get_parameter(f"{name}.weight"), old) for name, old in before.items()
     )
-    counts = blocks.count_zeros(model).values()
+    counts = zeros.count_zeros(model).values()
     assert sum(zeros for zeros, _ in counts) / sum(size for _, size in counts) != share
 
 
@@ -135,7 +137,7 @@ def test_a_damaged_entry_in_the_configuration_is_refused(make_model, word_tokeni
 def test_two_bits_a_weight_and_a_scale_for_each_layer(make_model):
     model = make_model("llama")
     prune(model, "bitnet-b158")
-    sizes = [size for _, size in blocks.count_zeros(model).values()]
+    sizes = [size for _, size in zeros.count_zeros(model).values()]
     before = footprint(model, 16, speed=False)
     pack(model)
     after = footprint(model, 16, speed=False)

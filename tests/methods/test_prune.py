@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from prunebook import methods
-from prunebook.blocks import find_blocks, weight_of
 from prunebook.errors import UserError
+from prunebook.measure.zeros import verify
 from prunebook.methods import REGISTRY, RIA, DSnoT, Magnitude, SparseGPT, Wanda, list_methods, prune
-from prunebook.patterns import verify
+from prunebook.models.anatomy import find_blocks, weight_of
 
 FAMILIES = ("llama", "qwen3", "opt", "gpt2")
 METHODS = ("magnitude", "wanda", "ria", "dsnot", "sparsegpt")

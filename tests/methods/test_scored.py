@@ -2,12 +2,12 @@
 
 import torch
 
-from prunebook.allocation import uniform
-from prunebook.blocks import find_blocks, weight_of
 from prunebook.criteria import SCORES
 from prunebook.criteria.wanda import wanda_factors
 from prunebook.methods.scored import prune_by_score
-from prunebook.patterns import Unstructured
+from prunebook.models.anatomy import find_blocks, weight_of
+from prunebook.sparsity.allocation import uniform
+from prunebook.sparsity.patterns import Unstructured
 
 
 def weights(model) -> list[torch.Tensor]:

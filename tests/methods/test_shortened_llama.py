@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prunebook import prune
-from prunebook.criteria.whole_blocks import magnitude_scores, perplexity_scores, taylor_scores
+from prunebook.criteria.block_scores import magnitude_scores, perplexity_scores, taylor_scores
 from prunebook.errors import UserError
 from prunebook.methods import ShortenedLLaMA
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from prunebook.criteria.hessian import inverse_factor
+from prunebook.criteria.obs import inverse_factor
 from prunebook.criteria.wanda import wanda_score
 from prunebook.errors import UserError
 from prunebook.methods.sparsegpt import SparseGPT, _update_siblings, sparsegpt_update
-from prunebook.patterns import NofM, Unstructured, count_removed, keep_mask
+from prunebook.sparsity.patterns import NofM, Unstructured, count_removed, keep_mask
 
 HALF = Unstructured(0.5, "layer")
 PATTERNS = [HALF, Unstructured(0.3, "layer"), NofM(2, 4), NofM(4, 8), NofM(1, 3)]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from prunebook.blocks import find_blocks, weight_of
 from prunebook.errors import UserError
 from prunebook.methods import prune
 from prunebook.methods.wanda import Wanda
+from prunebook.models.anatomy import find_blocks, weight_of
 
 
 def test_one_matrix_by_hand():

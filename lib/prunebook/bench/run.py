@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..claims import library_commit
 from ..errors import UserError, first_line
+from ..notebook.claims import library_commit
 from .case import Case
 from .measure import LostError, Timer, measure
 from .record import FAILED, FOLDER, OWN, WRONG, Measured, Record, Row, Run, read_record, record_name

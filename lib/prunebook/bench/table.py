@@ -6,7 +6,7 @@ Other forms of ours and controls are no baselines; each has a line below.
 
 from collections.abc import Iterable, Mapping
 
-from ..render import results_text
+from ..notebook.tables import results_text
 from .record import TIMED, Measured, Record, Row, Run, Spread
 
 

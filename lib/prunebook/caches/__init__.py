@@ -14,8 +14,8 @@ In the prompt phase attention is the model's own. In decoding the layer computes
 where it has the weights anyway.
 """
 
+from ..experiments.caches import CacheComparison, Steps, compare_caches, time_steps
 from .baselines import RandomCache, WindowCache
-from .comparison import CacheComparison, Steps, compare, time_steps
 from .h2o import H2OCache
 from .keyformer import KeyformerCache
 from .quality import Recall, measure, perplexity, recall

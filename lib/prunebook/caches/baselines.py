@@ -7,9 +7,9 @@ import torch
 from transformers import Cache
 
 from ..kernels.noise import stream_of, uniform
-from ..methods.options import check_whole
-from .budget import Budget
-from .layer import Plan, PrunedLayer
+from ..validation import check_whole
+from .layer import PrunedLayer
+from .policy import CacheBudget, EvictionPolicy
 
 
 class WindowCache(Cache):
@@ -31,7 +31,9 @@ class WindowCache(Cache):
         def start(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
             return (positions < sinks).float().expand(-1, kv_heads, -1)
 
-        plan = Plan(Budget(budget, 0, sinks), start=start)  # of equal scores the earliest leaves
+        plan = EvictionPolicy(
+            CacheBudget(budget, 0, sinks), start=start
+        )  # of equal scores the earliest leaves
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 
@@ -54,5 +56,5 @@ class RandomCache(Cache):
             heads = torch.arange(kv_heads, device=positions.device)[:, None]
             return uniform(stream_of(seed, layer), heads, torch.zeros_like(heads), positions)
 
-        plan = Plan(Budget(budget, recent), start=start)
+        plan = EvictionPolicy(CacheBudget(budget, recent), start=start)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))

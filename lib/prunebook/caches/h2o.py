@@ -15,9 +15,9 @@ from functools import partial
 
 from transformers import Cache
 
-from ..methods.options import check_flag
-from .budget import Budget
-from .layer import Plan, PrunedLayer
+from ..validation import check_flag
+from .layer import PrunedLayer
+from .policy import CacheBudget, EvictionPolicy
 
 
 class H2OCache(Cache):
@@ -41,5 +41,5 @@ class H2OCache(Cache):
         self, budget: float | int = 0.2, recent: float | int = 0.5, *, average: bool = False
     ):
         check_flag("average", average)
-        plan = Plan(Budget(budget, recent), mass=True, average=average)
+        plan = EvictionPolicy(CacheBudget(budget, recent), mass=True, average=average)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))

@@ -18,9 +18,9 @@ from transformers import Cache
 
 from ..errors import UserError
 from ..kernels.noise import Perturbation, stream_of
-from ..methods.options import check_flag, check_whole
-from .budget import Budget
-from .layer import Plan, PrunedLayer
+from ..validation import check_flag, check_whole
+from .layer import PrunedLayer
+from .policy import CacheBudget, EvictionPolicy
 
 
 class KeyformerCache(Cache):
@@ -58,7 +58,7 @@ class KeyformerCache(Cache):
                 temperature.after(steps), queries, stream_of(seed, layer) if noise else None
             )
 
-        plan = Plan(Budget(budget, recent), mass=True, perturb=perturb)
+        plan = EvictionPolicy(CacheBudget(budget, recent), mass=True, perturb=perturb)
         super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
 
 

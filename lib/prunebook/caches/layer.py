@@ -1,7 +1,6 @@
 """One layer of a pruned cache: slots, their scores, and which token goes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import CacheLayerMixin
@@ -11,39 +10,10 @@ from ..kernels.attention_decode import decode_with_mass
 from ..kernels.attention_mass import attention_mass
 from ..kernels.compaction import take_kept
 from ..kernels.noise import Perturbation
-from .attention import ALLOWED, OWNER, install
-from .budget import Budget
+from .attention import ALLOWED, OWNER
+from .policy import EvictionPolicy
 
 _GROWTH = 64  # slots added at once while the budget is not reached
-
-
-@dataclass
-class Plan:
-    """What the layers of one cache share.
-
-    budget: of every row, layer and KV head.
-    mass: each query adds its attention weights to the scores of the keys it
-    sees.
-    perturb: `(layer, queries, steps)` to the perturbation of logits before these weights, from the
-    positions of queries `[batch or 1, n]` and the tokens read after the prompt `[batch]`; None for
-    none, as it must be without mass.
-    start: `(layer, positions [batch, 1, n], kv heads)` to the score that a key enters with,
-    `[batch, kv heads or 1, n]`, None for 0.
-    average: tokens are compared by their score divided by the number of queries that saw them.
-    waiting: keys were given to attention that has not come back with its queries.
-    """
-
-    budget: Budget
-    mass: bool = False
-    perturb: Callable[[int, torch.Tensor, torch.Tensor], Perturbation] | None = None
-    start: Callable[[int, torch.Tensor, int], torch.Tensor] | None = None
-    average: bool = False
-    waiting: bool = False
-
-    def __post_init__(self):
-        if self.perturb is not None and not self.mass:
-            raise UserError("perturb is of the attention mass; give mass=True with it")
-        install()
 
 
 class PrunedLayer(CacheLayerMixin):
@@ -64,7 +34,7 @@ class PrunedLayer(CacheLayerMixin):
     supports_early_init = False
     _STATE = ("keys", "values", "positions", "scores", "length", "prompt", "total", "recent")
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: EvictionPolicy):
         super().__init__()
         self.plan = plan
         self._forget()

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from transformers import Cache, DynamicCache
 
-from ..corpora import check_tokens
+from ..data.windows import check_tokens
 from ..errors import UserError
-from ..evaluate import Measurement, check_head
-from ..methods.options import check_share, is_whole
+from ..measure.quality import Measurement, check_head
+from ..validation import check_share, is_whole
 
 _ROWS = 8  # windows read together: a step of a pruned cache takes hardly longer than for one
 _BATCH_TOKENS = 1024  # of logits held at once: 200 MB in float32 for 49,152 words

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..render import VERDICTS
+from ..notebook.tables import VERDICTS
 from .address import Address
 from .bibtex import bibtex
 from .feeds import FEED, feed, page_address, sitemap

@@ -1,6 +1,7 @@
 """Importance scores: pure functions of tensors, one file a family. A higher score means keep."""
 
-from . import fisher, hessian, magnitude, ria, wanda
+from ..methods.llm_surgeon import fisher
+from . import magnitude, obs, ria, wanda
 
 # The scores that need a weight `[out, in]` and the norms of its inputs `[in]`, by name.
 SCORES = {

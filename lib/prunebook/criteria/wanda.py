@@ -9,42 +9,6 @@ import torch
 from ..kernels.scores import Factors
 
 
-class SquaredNorm:
-    """Running mean over sequences of the squared l2 norm of each input feature, in float32.
-
-    The mean instead of the paper's sum divides every score of a layer by the same constant, so no
-    mask depends on it; it keeps the numbers small however much text there is. `fast` sums squares
-    directly, several times as fast on a CPU as the norm, whose digits are those of the official
-    code.
-    """
-
-    def __init__(self, width: int, device: torch.device, precision: str = "exact"):
-        self._precision = precision
-        self.mean_square = torch.zeros(width, device=device)
-        self.sequences = 0
-
-    def update(self, inputs: torch.Tensor) -> None:
-        """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float
-        dtype."""
-        inputs = inputs.float().reshape(-1, *inputs.shape[-2:])
-        self.mean_square *= self.sequences / (self.sequences + len(inputs))
-        self.sequences += len(inputs)
-        self.mean_square += self._squares(inputs).sum(0) / self.sequences
-
-    def _squares(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Sum over tokens of the squares, float32 `[sequences, in]`."""
-        if self._precision == "fast" and inputs.device.type == "cpu":
-            return inputs.square().sum(1)
-        return torch.linalg.vector_norm(inputs, dim=1).square_()
-
-    def is_finite(self) -> bool:
-        return bool(torch.isfinite(self.mean_square).all())
-
-    def norm(self) -> torch.Tensor:
-        """`||X_j||_2 / sqrt(sequences)`, float32 `[in]`."""
-        return self.mean_square.sqrt()
-
-
 def wanda_score(weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     """`S_ij = |W_ij| * ||X_j||_2` (equation 1).
 

@@ -25,7 +25,7 @@ _BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Compared:
+class LogitMetrics:
     """Of each token, float32 or bool `[tokens]`: `nll` in nats, and beside a reference `kl`,
     KL(reference || logits) in nats, and `agrees`, whether the top-1 tokens are equal (of equal
     logits the first counts)."""
@@ -37,7 +37,7 @@ class Compared:
 
 def compare_logits(
     logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None = None
-) -> Compared:
+) -> LogitMetrics:
     """Reduce logits over the vocabulary, in float32.
 
     Args:
@@ -68,7 +68,7 @@ def compare_logits(
     return compare_logits_reference(logits, targets, reference)
 
 
-def compare_logits_reference(logits, targets, reference=None) -> Compared:
+def compare_logits_reference(logits, targets, reference=None) -> LogitMetrics:
     """`compare_logits` in torch; it defines what the kernel computes."""
     nll = torch.empty(len(logits), device=logits.device)
     kl = torch.empty_like(nll)
@@ -84,7 +84,7 @@ def compare_logits_reference(logits, targets, reference=None) -> Compared:
         weight = r.exp()
         difference = r.sub_(z).masked_fill_(weight == 0, 0)
         kl[rows] = torch.linalg.vecdot(weight, difference) / r_sum + (z_sum.log() - r_sum.log())
-    return Compared(nll) if reference is None else Compared(nll, kl, agrees)
+    return LogitMetrics(nll) if reference is None else LogitMetrics(nll, kl, agrees)
 
 
 def _shifted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -98,7 +98,7 @@ def _shifted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 @on_device
 def launch_compare(
     logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None
-) -> Compared:
+) -> LogitMetrics:
     """`compare_logits` by the kernel, for checked arguments."""
     tokens, vocabulary = logits.shape
     new = {"device": logits.device}
@@ -122,7 +122,7 @@ def launch_compare(
             BLOCK=block,
             num_warps=max(block // 512, 1),
         )
-    return Compared(nll) if reference is None else Compared(nll, kl, agrees)
+    return LogitMetrics(nll) if reference is None else LogitMetrics(nll, kl, agrees)
 
 
 @jit

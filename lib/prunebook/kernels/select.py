@@ -94,7 +94,7 @@ def select_rows_reference(weight, removed, factors, group, write, want) -> Selec
     )
 
 
-def select_together(
+def select_global(
     weights: Sequence[torch.Tensor],
     removed: int,
     factors: Sequence[Factors],
@@ -122,10 +122,10 @@ def select_together(
     ]
     if weights and runs_natively(*read):
         return launch_long(weights, counts, factors, write, want)
-    return select_together_reference(weights, counts, factors, write, want)
+    return select_global_reference(weights, counts, factors, write, want)
 
 
-def select_together_reference(weights, removed, factors, write, want) -> list[Selection]:
+def select_global_reference(weights, removed, factors, write, want) -> list[Selection]:
     """`select_together` in torch, for checked arguments; it defines what the kernels compute."""
     scores = (
         factored_score(weight, each).flatten()

@@ -6,8 +6,9 @@ A method is a frozen dataclass: its fields are the user's options, `paper`, `nee
 
 import importlib
 
-from .comparison import Comparison, compare, sweep
-from .engine import Report, list_methods, prune
+from ..experiments.compare import Comparison, compare, sweep
+from .prune import Report, prune
+from .registry import list_methods
 
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {

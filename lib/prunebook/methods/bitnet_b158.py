@@ -13,8 +13,8 @@ an epsilon. Where norms go, their gains are multiplied into the weights: in a ne
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..bitlinear import replace_linears
-from .options import check_flag
+from ..models.ternary import replace_linears
+from ..validation import check_flag
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import UserError
-from ..structures import remove_blocks
+from ..models.surgery import remove_blocks
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from functools import partial
 
 import torch
 
-from ..blocks import walk, weight_of
-from ..criteria.wanda import SquaredNorm
 from ..kernels.scores import Factors
-from ..patterns import Pattern, prune_lowest
+from ..models.anatomy import weight_of
+from ..passes.sequential import walk
+from ..passes.statistics import InputNorm
+from ..sparsity.patterns import Pattern, prune_lowest
 
 
 @torch.no_grad()
@@ -38,7 +39,7 @@ def prune_by_score(
         progress: label of a progress bar, None for none.
         device: where blocks compute; None for where the model is.
     """
-    statistic_of = partial(SquaredNorm, precision=precision)
+    statistic_of = partial(InputNorm, precision=precision)
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):
         for name, statistic in block.collect(statistic_of).items():
             weight = weight_of(block.linears[name])

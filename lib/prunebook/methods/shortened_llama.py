@@ -14,12 +14,13 @@ from typing import ClassVar
 
 import torch
 
-from ..blocks import find_blocks
-from ..criteria.whole_blocks import magnitude_scores, perplexity_scores, taylor_scores
-from ..models import placed
-from ..precision import PRECISIONS
-from ..structures import count_blocks, remove_blocks
-from .options import check_blocks, check_choices, check_whole, describe_blocks
+from ..criteria.block_scores import magnitude_scores, perplexity_scores, taylor_scores
+from ..models.anatomy import find_blocks
+from ..models.loading import on_device
+from ..models.sizes import count_blocks
+from ..models.surgery import remove_blocks
+from ..passes.precision import PRECISIONS
+from ..validation import check_blocks, check_choices, check_whole, describe_blocks
 
 _CHOICES = {"criterion": ("perplexity", "taylor", "magnitude"), "precision": PRECISIONS}
 
@@ -94,6 +95,6 @@ class ShortenedLLaMA:
         total = len(find_blocks(model))
         free = range(self.keep_first, total - self.keep_last)
         count = count_blocks(total, self.blocks, self.sparsity, min(len(free), total - 1))
-        with placed(model, device):
+        with on_device(model, device):
             scores = self.scores(model, calibration, progress).tolist()
         remove_blocks(model, sorted(free, key=lambda index: (scores[index], index))[:count])

@@ -18,14 +18,24 @@ from typing import ClassVar
 
 import torch
 
-from ..allocation import uniform
-from ..blocks import walk, weight_of
-from ..criteria.hessian import Hessian, inverse_factor, obs_score
+from ..criteria.obs import inverse_factor, obs_score
 from ..errors import UserError
 from ..kernels.masking import masked_copy
 from ..kernels.sparsegpt_block import sparsegpt_block
-from ..patterns import Budget, NofM, Pattern, Unstructured, check_width, keep_mask, make_pattern
-from .options import check_flag, check_number
+from ..models.anatomy import weight_of
+from ..passes.sequential import walk
+from ..passes.statistics import Hessian
+from ..sparsity.allocation import uniform
+from ..sparsity.patterns import (
+    ExactCount,
+    NofM,
+    Pattern,
+    Unstructured,
+    check_width,
+    keep_mask,
+    make_pattern,
+)
+from ..validation import check_flag, check_number
 
 
 @torch.no_grad()
@@ -92,12 +102,14 @@ def _update_siblings(
     return list(zip(W.T.split(counts), keep.T.split(counts), strict=True))
 
 
-def _share(pattern: Unstructured | Budget, rows: int, i1: int, i2: int) -> Unstructured | Budget:
+def _share(
+    pattern: Unstructured | ExactCount, rows: int, i1: int, i2: int
+) -> Unstructured | ExactCount:
     """What a layer's pattern asks of its columns i1 to i2; the shares of a budget sum to it."""
     if isinstance(pattern, Unstructured):
         return Unstructured(pattern.sparsity, "layer")
     width = pattern.size // rows
-    return Budget(
+    return ExactCount(
         pattern.removed * i2 // width - pattern.removed * i1 // width, rows * (i2 - i1), "layer"
     )
 

@@ -14,11 +14,12 @@ from typing import ClassVar
 
 import torch
 
-from ..allocation import uniform
-from ..criteria.wanda import SquaredNorm, wanda_factors, wanda_score
+from ..criteria.wanda import wanda_factors, wanda_score
 from ..errors import UserError
 from ..kernels.masking import masked_copy
-from ..patterns import Pattern, keep_mask, make_pattern
+from ..passes.statistics import InputNorm
+from ..sparsity.allocation import uniform
+from ..sparsity.patterns import Pattern, keep_mask, make_pattern
 from .scored import prune_by_score
 
 
@@ -63,7 +64,7 @@ class Wanda:
     @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]`."""
-        statistic = SquaredNorm(weight.shape[1], weight.device)
+        statistic = InputNorm(weight.shape[1], weight.device)
         statistic.update(inputs)
         return masked_copy(weight, keep_mask(wanda_score(weight, statistic.norm()), self.target))
 

@@ -4,7 +4,7 @@ torch."""
 import torch
 import torch.nn.functional as F
 
-from ...kernels.logits import Compared, compare_logits
+from ...kernels.logits import LogitMetrics, compare_logits
 from .. import work
 from ..case import Case, Operands, Provider
 
@@ -48,11 +48,11 @@ def _operands(generator: torch.Generator, tokens: int, vocabulary: int) -> Opera
     return {"logits": logits.bfloat16(), "reference": reference.bfloat16(), "targets": targets}
 
 
-def _torch(o: Operands) -> Compared:
+def _torch(o: Operands) -> LogitMetrics:
     q, p = (F.log_softmax(o[name].float(), dim=1) for name in ("logits", "reference"))
     kl = F.kl_div(q, p, reduction="none", log_target=True).sum(1)
     agrees = o["logits"].argmax(1) == o["reference"].argmax(1)
-    return Compared(
+    return LogitMetrics(
         F.cross_entropy(o["logits"].float(), o["targets"], reduction="none"), kl, agrees
     )
 
@@ -76,7 +76,7 @@ def _truth(o: Operands) -> dict[str, torch.Tensor]:
     return {"nll": torch.cat(nll), "kl": torch.cat(kl), "agrees": agrees, "clear": torch.cat(clear)}
 
 
-def _error(result: Compared, truth: dict[str, torch.Tensor]) -> float:
+def _error(result: LogitMetrics, truth: dict[str, torch.Tensor]) -> float:
     """The largest difference in nats, infinite where a clear agreement is not told right."""
     if ((result.agrees != truth["agrees"]) & truth["clear"]).any():
         return float("inf")

@@ -7,7 +7,7 @@ from ...kernels.bitmap import Bitmap, pack_bitmap
 from ...kernels.ell import Ell, pack_ell
 from ...kernels.matmul_unstructured import ELL_TOKENS, linear_unstructured
 from ...kernels.select import select_rows
-from ...patterns import count_removed
+from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider
 from ..record import OWN

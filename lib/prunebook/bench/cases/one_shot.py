@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ...blocks import find_blocks, walk, weight_of
-from ...criteria.wanda import SquaredNorm, wanda_score
+from ...criteria.wanda import wanda_score
 from ...methods import prune
-from ...patterns import count_removed
+from ...models.anatomy import find_blocks, weight_of
+from ...passes.sequential import walk
+from ...passes.statistics import InputNorm
+from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider
 from ..record import CONTROL
@@ -119,7 +121,7 @@ def _ours(o: Operands) -> nn.Module:
 @torch.no_grad()
 def _sorted(o: Operands) -> nn.Module:
     for block in walk(o["model"], o["tokens"]):
-        for name, statistic in block.collect(SquaredNorm).items():
+        for name, statistic in block.collect(InputNorm).items():
             weight = weight_of(block.linears[name])
             score = wanda_score(weight, statistic.norm())
             lowest = torch.sort(score, dim=-1, stable=True).indices[

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 
 from ...kernels.scores import factored_score
-from ...kernels.select import select_together, select_together_reference
+from ...kernels.select import select_global, select_global_reference
 from ...kernels.select_long import launch_long
-from ...patterns import count_removed
+from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different
 from .weights import DOWN, SMALL, SQUARE, factors, scored
@@ -58,12 +58,12 @@ def case(rows: int, columns: int, score: str, rank: int) -> Case:
 
 
 def _reference(o: Operands) -> torch.Tensor:
-    select_together_reference([o["weight"]], o["removed"], [factors(o)], True, None)
+    select_global_reference([o["weight"]], o["removed"], [factors(o)], True, None)
     return o["weight"]
 
 
 def _ours(removed: int, o: Operands) -> torch.Tensor:
-    select_together([o["weight"]], removed, [factors(o)])
+    select_global([o["weight"]], removed, [factors(o)])
     return o["weight"]
 
 

@@ -8,7 +8,7 @@ import torch
 from ...kernels.scores import factored_score
 from ...kernels.select import select_rows, select_rows_reference
 from ...kernels.select_short import launch_short
-from ...patterns import count_removed
+from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different
 from .weights import DOWN, SMALL, SQUARE, UP, factors, scored

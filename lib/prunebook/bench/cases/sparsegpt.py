@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 
-from ...criteria.hessian import inverse_factor
+from ...criteria.obs import inverse_factor
 from ...kernels.sparsegpt_block import sparsegpt_block, sparsegpt_block_reference
 from ...methods.sparsegpt import sparsegpt_update
-from ...patterns import Unstructured, count_removed
+from ...sparsity.patterns import Unstructured, count_removed
 from .. import work
 from ..case import Case, Operands, Provider, relative_error
 from ..record import CONTROL

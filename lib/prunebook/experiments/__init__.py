@@ -1,0 +1,1 @@
+"""Methods and caches compared under one protocol."""

@@ -1,0 +1,33 @@
+"""Measure a model on a task: the logits of a sequence classifier."""
+
+import torch
+
+from ..data.windows import check_tokens
+from ..errors import UserError
+from ..passes.precision import matmul_precision
+from .quality import _batch_size, resolve_precision
+
+
+@torch.no_grad()
+def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tensor:
+    """Logits `[n, classes]` of a sequence classifier, on the CPU.
+
+    Raises:
+        UserError: a model that is no classifier, bad tokens or precision.
+    """
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        raise UserError(
+            f"{type(model).__name__} is "
+            f"no sequence "
+            f"classifier; "
+            f"load one, as "
+            f"load_model(..., "
+            f"classes=5)"
+        )
+    check_tokens(model, tokens, "tokens")
+    precision = resolve_precision(model, precision)
+    found = []
+    for batch in tokens.split(_batch_size(tokens)):
+        with matmul_precision(model.device, precision):
+            found.append(model(input_ids=batch.to(model.device)).logits.float().cpu())
+    return torch.cat(found)

@@ -1,0 +1,1 @@
+"""The Unreasonable Ineffectiveness of the Deeper Layers."""

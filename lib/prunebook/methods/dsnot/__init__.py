@@ -1,0 +1,1 @@
+"""DSnoT: Dynamic Sparse No Training."""

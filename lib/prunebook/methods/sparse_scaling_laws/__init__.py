@@ -1,0 +1,1 @@
+"""Scaling Laws for Sparsely-Connected Foundation Models."""

@@ -1,0 +1,1 @@
+"""Execute the notebooks and keep what they did; needs no torch."""

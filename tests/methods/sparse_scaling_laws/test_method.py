@@ -1,0 +1,206 @@
+"""Gradual magnitude pruning: the ramp, masks after every step, exact counts, weights that
+return."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import get_cosine_schedule_with_warmup
+
+from prunebook.errors import UserError
+from prunebook.measure.zeros import verify
+from prunebook.methods import prune
+from prunebook.methods.sparse_scaling_laws.method import GradualMagnitude
+from prunebook.models.anatomy import find_blocks, weight_of
+from prunebook.passes.backward import next_token_loss
+from prunebook.sparsity.patterns import count_removed
+
+
+def linears(model):
+    return {
+        name: weight_of(linear)
+        for block in find_blocks(model)
+        for name, linear in block.linears.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def text():
+    """Forty windows of 12 token ids."""
+    return torch.randint(100, (40, 12), generator=torch.Generator().manual_seed(3))
+
+
+def test_the_ramp_by_hand():
+    method = GradualMagnitude(sparsity=0.8, updates=5)
+    assert [method.ramp(step, 40) for step in (0, 10, 15, 20, 30, 40)] == [
+        0,
+        0,
+        1 - 0.75**3,
+        1 - 0.5**3,
+        1,
+        1,
+    ]
+    assert [step for step in range(41) if method.chooses_at(step, 40)] == [14, 18, 22, 26, 30]
+    fine = [method.ramp(step, 100000) for step in range(25000, 75000)]
+    assert sum(fine) / len(fine) == pytest.approx(0.75, abs=1e-4)
+    assert (
+        sum(
+            GradualMagnitude(sparsity=0.8, updates=50).chooses_at(step, 1000)
+            for step in range(1001)
+        )
+        == 50
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "at"), [(0.5, 0.5, [20]), (1.0, 1.0, [40]), (0.0, 0.0, [0])]
+)
+def test_without_a_ramp_masks_are_chosen_once(start, end, at):
+    method = GradualMagnitude(sparsity=0.5, start=start, end=end)
+    assert [step for step in range(41) if method.chooses_at(step, 40)] == at
+
+
+def test_one_matrix_by_hand():
+    weight = torch.tensor([[-5.0, 1, 0.5, 4], [0.25, -0.5, 8, 9]])
+    half = GradualMagnitude(sparsity=0.5)
+    assert half.removed(weight).tolist() == [[False, True, True, False], [True, True, False, False]]
+    half_way = half.removed(weight, ramp=0.5)
+    assert half_way.tolist() == [[False, False, True, False], [True, False, False, False]]
+    # 1:2 keeps -5, 4, -0.5 and 9 in the end, though 1 and 8 are larger than -0.5
+    on_the_way = GradualMagnitude(pattern="1:2").removed(weight, ramp=0.5)
+    assert on_the_way.tolist() == [[False, False, True, False], [True, False, False, False]]
+    assert GradualMagnitude(pattern="1:2").removed(weight).tolist() == [
+        [False, True, True, False],
+        [True, False, True, False],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("llama", {}), ("gpt2", {"embeddings": True}), ("opt", {"start": 0.9, "end": 1})],
+)
+def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, options):
+    model = make_model(family)
+    report = prune(model, "gradual-magnitude", sparsity=0.7, calibration=text, batch=2, **options)
+    for name, weight in linears(model).items():
+        assert (weight == 0).sum() == count_removed(weight.numel(), 0.7), name
+    assert report.sparsity == pytest.approx(0.7, abs=0.001)
+    assert len(model.prunebook_losses) == 20
+    embedding = model.get_input_embeddings().weight
+    gone = count_removed(embedding.numel(), 1 - 0.3**0.5) if "embeddings" in options else 0
+    assert (embedding == 0).sum() == gone
+    assert not model.training
+
+
+def test_the_embedding_of_a_wider_parent_keeps_as_many_weights(make_model, text):
+    narrow = make_model("llama", hidden_size=16, head_dim=4)
+    wide = make_model("llama")
+    prune(wide, "gradual-magnitude", sparsity=0.75, calibration=text, embeddings=True)
+    assert (
+        wide.get_input_embeddings().weight.count_nonzero()
+        == narrow.get_input_embeddings().weight.numel()
+    )
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4"])
+def test_a_pattern_holds_in_the_end(make_model, text, pattern):
+    model = make_model("llama")
+    report = prune(model, "gradual-magnitude", pattern=pattern, calibration=text, batch=4)
+    assert verify(model, pattern).holds
+    assert report.sparsity == verify(model, pattern).sparsity == (0.5 if pattern == "2:4" else 0.75)
+
+
+def test_it_is_a_loop_that_masks_after_every_step(make_model, text):
+    """The same, written out: one optimiser, masks chosen and applied behind it."""
+    method = GradualMagnitude(sparsity=0.6, updates=4, batch=2, learning_rate=1e-2)
+    ours = make_model("llama")
+    other = make_model("llama")
+    method.prune(ours, text)
+    optimiser = torch.optim.AdamW(
+        other.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0, fused=True
+    )
+    schedule = get_cosine_schedule_with_warmup(optimiser, 2, 20)
+    removed = {}
+    other.train()
+    for step, batch in enumerate(text.split(2), 1):
+        next_token_loss(other, batch).backward()
+        torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+        for name, weight in linears(other).items():
+            if method.chooses_at(step, 20):
+                count = count_removed(weight.numel(), 0.6 * method.ramp(step, 20))
+                removed[name] = weight.flatten().abs().argsort(stable=True)[:count]
+            if name in removed:
+                weight.view(-1)[removed[name]] = 0
+    for name, weight in linears(ours).items():
+        torch.testing.assert_close(weight, linears(other)[name], rtol=1e-3, atol=1e-5)
+        assert torch.equal(weight == 0, linears(other)[name] == 0)
+
+
+def test_a_weight_can_return(make_model, text, monkeypatch):
+    chosen = []
+
+    def spy(self, weight, ramp, target):
+        chosen.append(original(self, weight, ramp, target))
+        return chosen[-1]
+
+    original = GradualMagnitude.removed
+    monkeypatch.setattr(GradualMagnitude, "removed", spy)
+    model = make_model("llama", num_hidden_layers=1)
+    prune(
+        model,
+        "gradual-magnitude",
+        sparsity=0.2,
+        calibration=text,
+        batch=1,
+        updates=10,
+        learning_rate=0.1,
+    )
+    weights = list(linears(model).values())
+    times = [chosen[i : i + len(weights)] for i in range(0, len(chosen), len(weights))]
+    assert len(times) == 10
+    pairs = (
+        pair
+        for before, after in itertools.pairwise(times)
+        for pair in zip(before, after, strict=True)
+    )
+    assert sum(int((before & ~after).sum()) for before, after in pairs) > 0
+    for weight, gone in zip(weights, times[-1], strict=True):
+        assert torch.equal(weight == 0, gone)
+
+
+def test_sparsity_0_is_plain_training_and_narrow_weights_keep_their_dtype(make_model, text):
+    model = make_model("llama").to(torch.bfloat16)
+    before = {name: weight.clone() for name, weight in linears(model).items()}
+    report = prune(model, "gradual-magnitude", sparsity=0, calibration=text)
+    assert report.sparsity < 1e-3
+    for name, weight in linears(model).items():
+        assert weight.dtype is torch.bfloat16
+        assert not torch.equal(weight, before[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either"),
+        ({"sparsity": 1}, "sparsity 1 is not allowed"),
+        ({"sparsity": 0.5, "start": -0.1}, "start -0.1 is not allowed"),
+        ({"sparsity": 0.5, "start": 0.8}, "start 0.8, end 0.75 are not allowed"),
+        ({"sparsity": 0.5, "end": 1.5}, "start 0.25, end 1.5 are not allowed"),
+        ({"sparsity": 0.5, "updates": 0}, "updates 0 is not allowed"),
+        ({"sparsity": 0.5, "batch": 1.5}, "batch 1.5 is not allowed"),
+        ({"sparsity": 0.5, "embeddings": 1}, "embeddings 1 is not allowed"),
+        ({"sparsity": 0.5, "learning_rate": -1}, "learning_rate -1 is not allowed"),
+        ({"sparsity": 0.5, "precision": "half"}, "precision 'half' is not allowed"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        GradualMagnitude(**options)
+
+
+def test_too_few_windows_are_refused(make_model, text):
+    with pytest.raises(UserError, match=r"tokens \[3, 12\] make no step of 8 windows"):
+        prune(make_model("llama"), "gradual-magnitude", sparsity=0.5, calibration=text[:3])

@@ -1,0 +1,341 @@
+"""Distillation: divergence and gradient against other formulas, the terms of the loss, whole runs,
+bad input."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunebook.errors import UserError
+from prunebook.recovery import distillation
+from prunebook.recovery.distillation import distill
+from prunebook.recovery.kd_loss import LogitLoss
+from prunebook.recovery.training import Training
+
+
+@pytest.fixture
+def text(tokens):
+    """Forty windows of repeated text, which can be learned."""
+    return tokens[:2].repeat(20, 1)
+
+
+@pytest.fixture
+def pair(make_model):
+    """A student that is its teacher with noise on all weights, and that teacher."""
+    student = make_model("llama")
+    teacher = make_model("llama")
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(
+                0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+            )
+    return student, teacher
+
+
+def first_loss(student, teacher, batch, **named):
+    """The loss before any step, by the run itself."""
+    return distill(student, teacher, batch, Training(batch=len(batch)), **named)[0]
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    # teacher (1/2, 1/4, 1/4), student (1/4, 1/4, 1/2)
+    [
+        ("forward", 0.5 * math.log(2) + 0.25 * math.log(0.5)),
+        ("reverse", 0.25 * math.log(0.5) + 0.5 * math.log(2)),
+    ],
+)
+def test_the_divergence_of_three_classes_that_mirror(direction, expected):
+    teacher, student = (
+        torch.tensor([p], dtype=torch.float64).log() for p in ([0.5, 0.25, 0.25], [0.25, 0.25, 0.5])
+    )
+    _, kl = LogitLoss.apply(student, teacher, torch.tensor([-100]), direction, 1.0, 0.0)
+    assert kl.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    # teacher (1/2, 1/4, 1/4), student (1/8, 1/8, 3/4)
+    [
+        ("forward", 0.5 * math.log(4) + 0.25 * math.log(2) + 0.25 * math.log(1 / 3)),
+        ("reverse", 0.125 * math.log(1 / 4) + 0.125 * math.log(1 / 2) + 0.75 * math.log(3)),
+    ],
+)
+def test_the_divergence_of_three_classes_by_hand(direction, expected):
+    teacher, student = (
+        torch.tensor([p], dtype=torch.float64).log()
+        for p in ([0.5, 0.25, 0.25], [0.125, 0.125, 0.75])
+    )
+    loss, kl = LogitLoss.apply(student, teacher, torch.tensor([-100]), direction, 1.0, 0.0)
+    assert loss.item() == kl.item() == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 100),
+    words=st.integers(2, 40),
+    seed=st.integers(0, 2**20),
+    reverse=st.booleans(),
+    temperature=st.sampled_from([0.5, 1.0, 3.0]),
+    next_token=st.sampled_from([0.0, 0.7]),
+)
+def test_in_pieces_it_is_the_direct_formula(count, words, seed, reverse, temperature, next_token):
+    generator = torch.Generator().manual_seed(seed)
+    z, r = (
+        3 * torch.randn(count, words, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    targets = torch.randint(words, (count,), generator=generator)
+    targets[::3] = -100
+    z.requires_grad_()
+    log_q = F.log_softmax(z / temperature, 1)
+    log_p = F.log_softmax(r / temperature, 1)
+    inputs = (log_p, log_q) if reverse else (log_q, log_p)
+    direct = kl = temperature**2 * F.kl_div(*inputs, reduction="batchmean", log_target=True)
+    if next_token and count > 1:
+        direct = kl + next_token * F.cross_entropy(z, targets)
+    wanted = torch.autograd.grad(2.5 * direct, z)[0]
+    loss, divergence = LogitLoss.apply(
+        z, r.clone(), targets, "reverse" if reverse else "forward", temperature, next_token
+    )
+    torch.testing.assert_close((loss, divergence), (direct, kl), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(2.5 * loss, z)[0], wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_takes_the_teachers_place(dtype):
+    z, r = (torch.randn(40, 50, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    student = z.requires_grad_()
+    teacher = r.to(dtype)
+    kept = teacher.clone()
+    loss, _ = LogitLoss.apply(student, teacher, torch.full((40,), -100), "forward", 1.0, 0.0)
+    (gradient,) = torch.autograd.grad(loss, student)
+    torch.testing.assert_close(
+        gradient, (z.softmax(1) - kept.float().softmax(1)).detach() / 40, rtol=1e-4, atol=1e-7
+    )
+    assert torch.equal(teacher, kept) is (dtype is not torch.float32)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("hidden", [(), [(0, 0), (2, 2)]])
+def test_a_student_like_its_teacher_has_nothing_to_learn(make_model, tokens, direction, hidden):
+    student = make_model("llama")
+    teacher = make_model("llama")
+    lesson = distillation._DistillationStep(student, teacher, direction, 1.0, 0.0, hidden)
+    loss = lesson(tokens)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert max(parameter.grad.abs().max() for parameter in student.parameters()) < 1e-5
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("next_token", [0.0, 0.5])
+def test_the_terms_of_the_loss(pair, tokens, direction, temperature, next_token):
+    with torch.no_grad():
+        q, p = ((model(input_ids=tokens).logits / temperature).softmax(-1) for model in pair)
+        if direction == "reverse":
+            p, q = q, p
+        kl = temperature**2 * (p * (p / q).log()).sum(-1).mean()
+        nll = pair[0](input_ids=tokens, labels=tokens).loss  # transformers' own
+    loss = first_loss(
+        *pair, tokens, direction=direction, temperature=temperature, next_token=next_token
+    )
+    assert loss == pytest.approx((kl + next_token * nll).item(), rel=1e-4)
+
+
+def test_hidden_states_count_as_much_as_logits(pair, tokens):
+    """The term's value is KL, its gradient KL / D times that of D, by `output_hidden_states` of
+    transformers."""
+    student, teacher = pair
+    hidden = [(0, 1), (1, 1)]
+    states, wanted = (
+        model(input_ids=tokens, output_hidden_states=True).hidden_states for model in pair
+    )
+    cosines = [
+        (F.normalize(states[i + 1], dim=-1) * F.normalize(wanted[j + 1], dim=-1)).sum(-1)
+        for i, j in hidden
+    ]
+    distance = 1 - sum(cosine.mean() for cosine in cosines) / 2
+    p, q = (model(input_ids=tokens).logits.softmax(-1) for model in (teacher, student))
+    kl = (p.detach() * (p.detach() / q).log()).sum(-1).mean()
+    parameters = list(student.parameters())
+    for_kl = torch.autograd.grad(kl, parameters, retain_graph=True)
+    for_states = torch.autograd.grad(distance, parameters, allow_unused=True)
+    loss = distillation._DistillationStep(student, teacher, "forward", 1.0, 0.0, hidden)(tokens)
+    loss.backward()
+    assert loss.item() == pytest.approx(2 * kl.item(), rel=1e-4)
+    for parameter, one, other in zip(parameters, for_kl, for_states, strict=True):
+        expected = one + (0 if other is None else other * (kl / distance).item())
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_states_of_another_width_are_mapped_and_the_map_is_dropped(make_model, text):
+    student = make_model(
+        "llama", hidden_size=24, head_dim=8, num_attention_heads=2, num_key_value_heads=2
+    )
+    teacher = make_model("llama")
+    names = set(student.state_dict())
+    kept = weights(teacher)
+    lesson = distillation._DistillationStep(student, teacher, "forward", 1.0, 0.0, [(1, 1), (0, 2)])
+    assert lesson.map.weight.shape == (32, 24)
+    lesson(text[:2]).backward()
+    assert lesson.map.weight.grad.abs().max() > 0
+    losses = distill(
+        student, teacher, text, Training(learning_rate=1e-2, batch=2), hidden=[(1, 1), (0, 2)]
+    )
+    assert losses[-1] < 0.8 * losses[0]
+    assert set(student.state_dict()) == names
+    assert torch.equal(weights(teacher), kept)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_the_student_comes_close_and_all_else_stays(make_model, text, family):
+    student = make_model(family, seed=1)
+    teacher = make_model(family).train()
+    next(iter(student.parameters())).requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in student.parameters()]
+    before = copy.deepcopy(student.state_dict())
+    kept = weights(teacher)
+    losses = distill(
+        student, teacher, text, Training(learning_rate=1e-2, batch=2, clip=1.0), hidden=[(1, 1)]
+    )
+    assert len(losses) == 20
+    assert losses[-1] < 0.6 * losses[0]
+    assert not any(
+        torch.equal(student.state_dict()[name], before[name])
+        for name, _ in student.named_parameters()
+    )
+    assert [parameter.requires_grad for parameter in student.parameters()] == flags
+    assert all(
+        parameter.grad is None for model in (student, teacher) for parameter in model.parameters()
+    )
+    assert not any(
+        module._forward_hooks for block in (student, teacher) for module in block.modules()
+    )
+    assert torch.equal(weights(teacher), kept)
+    assert teacher.training
+    assert not student.training
+
+
+def test_recomputed_activations_and_fast_products_give_the_same_student(pair, text):
+    named = {"hidden": [(0, 0), (1, 2)], "next_token": 0.5}
+    results = []
+    for checkpointing, precision in (
+        (False, "exact"),
+        (True, "exact"),
+        (False, "fast"),
+        (True, "fast"),
+    ):
+        student = copy.deepcopy(pair[0])
+        training = Training(
+            1e-3, batch=8, gradient_checkpointing=checkpointing, precision=precision
+        )
+        distill(student, pair[1], text, training, **named)
+        assert not student.is_gradient_checkpointing
+        results.append(weights(student))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(results[3], results[2], rtol=0, atol=1e-6)
+    assert (results[2] - results[0]).norm() < 0.5 * (results[0] - weights(pair[0])).norm()
+
+
+def test_a_broken_run_goes_on_with_the_same_result(make_model, pair, text, tmp_path, monkeypatch):
+    named = {"hidden": [(1, 1)], "temperature": 2.0}
+    whole, broken, teacher = *(make_model("llama", hidden_size=24) for _ in range(2)), pair[1]
+    expected = distill(whole, teacher, text, Training(learning_rate=1e-2), **named)
+    training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=7)
+    steps = []
+    forward = distillation._DistillationStep.forward
+
+    def breaks(lesson, batch):
+        steps.append(batch)
+        if len(steps) == 18:
+            raise KeyboardInterrupt
+        return forward(lesson, batch)
+
+    monkeypatch.setattr(distillation._DistillationStep, "forward", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        distill(broken, teacher, text, training, **named)
+    monkeypatch.undo()
+    for other in (
+        {"teacher": pair[0]},
+        {"direction": "reverse"},
+        {"temperature": 1.0},
+        {"hidden": [(1, 2)]},
+        {"next_token": 1.0},
+        {"training": Training(**{**vars(training), "clip": 1.0})},
+    ):
+        arguments = {"teacher": teacher, "training": training} | named | other
+        with pytest.raises(UserError, match="is the checkpoint of another run"):
+            distill(make_model("llama", hidden_size=24), tokens=text, **arguments)
+    assert distill(broken, teacher, text, training, **named) == expected
+    assert torch.equal(weights(whole), weights(broken))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"direction": "both"}, "direction 'both' is unknown; use 'forward' or 'reverse'"),
+        ({"temperature": 0}, "temperature 0 is not allowed; use a number above 0"),
+        ({"temperature": math.nan}, "temperature nan is not allowed"),
+        ({"next_token": -1}, "next_token -1 is not allowed; use a weight of 0 or more"),
+        (
+            {"hidden": [(1, 1), (0, 3)]},
+            r"hidden pair \(0, 3\) names no blocks; use \(student's, teacher's\) up to \(2, 2",
+        ),
+        ({"hidden": [(-1, 0)]}, r"hidden pair \(-1, 0\) names no blocks"),
+        ({"hidden": [[0]]}, r"hidden pair \(0,\) names no blocks"),
+        ({"training": Training(clip=0)}, "clip 0 is not allowed; use a norm above 0"),
+        ({"training": Training(batch=41)}, "make no step of 41 windows"),
+    ],
+)
+def test_bad_input_is_one_line(pair, text, named, message):
+    before = weights(pair[0])
+    with pytest.raises(UserError, match=message) as caught:
+        distill(*pair, text, **named)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(weights(pair[0]), before)
+
+
+def test_a_teacher_must_be_another_model_of_the_same_words(make_model, text):
+    student = make_model("llama")
+    with pytest.raises(
+        UserError, match="the teacher predicts 120 words, not 100; use the dense model"
+    ):
+        distill(student, make_model("llama", vocab_size=120), text)
+    for two in ((student.model, student), (student, student.model)):
+        with pytest.raises(
+            UserError, match="LlamaModel has no language-model head; use a causal language model"
+        ):
+            distill(*two, text)
+    with pytest.raises(UserError, match="the teacher is the student itself; use the dense model"):
+        distill(student, student, text)
+    with pytest.raises(
+        UserError, match="tokens has windows of 16 tokens; the model's positions end at 8"
+    ):
+        distill(student, make_model("llama", max_position_embeddings=8), text)
+
+
+def test_after_an_error_the_models_are_as_before(pair, text, monkeypatch):
+    pair[0].requires_grad_(False)
+    pair[1].train()
+    forward = distillation._DistillationStep.forward
+    monkeypatch.setattr(
+        distillation._DistillationStep, "forward", lambda *arguments: forward(*arguments) * math.nan
+    )
+    with pytest.raises(UserError, match="the loss of step 1 is nan; use a smaller learning rate"):
+        distill(*pair, text, Training(gradient_checkpointing=True))
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in pair[0].parameters()
+    )
+    assert not pair[0].is_gradient_checkpointing
+    assert pair[1].training

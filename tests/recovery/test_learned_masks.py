@@ -1,0 +1,87 @@
+"""Learning masks: what is trained at which rate, and a broken run that goes on with the same
+result."""
+
+import inspect
+
+import pytest
+import torch
+
+from prunebook.errors import UserError
+from prunebook.passes.backward import next_token_loss
+from prunebook.recovery.learned_masks import LearnedMasks, learn_masks, train_masks
+from prunebook.recovery.training import Training
+from prunebook.sparsity.hard_concrete import LIMIT
+
+SIZES = {"neurons": 30, "blocks": 2}
+FULL = {"neurons": 48, "blocks": 3}
+
+
+def learn(model, tokens, mask_rate=0.5, multiplier_rate=1.0, **training):
+    return learn_masks(
+        model,
+        tokens.repeat(2, 1),
+        SIZES,
+        FULL,
+        Training(learning_rate=1e-3, **training),
+        ramp=5,
+        mask_rate=mask_rate,
+        multiplier_rate=multiplier_rate,
+    )
+
+
+def test_masks_start_on_the_limit_and_count_what_is_removed():
+    masks = LearnedMasks({"neurons": (3, 48), "blocks": (3,)}, 0)
+    assert (masks.log_alpha["neurons"] > LIMIT).all()
+    masks.limit()
+    assert torch.equal(masks.log_alpha["blocks"], torch.full((3,), LIMIT))
+    masks.log_alpha["neurons"].data[0] = -1e3
+    masks.limit()
+    removed = masks.removed()
+    assert removed["blocks"].shape == (1,)
+    torch.testing.assert_close(
+        removed["neurons"], torch.tensor([0.9537, 0.00202, 0.00202]), atol=1e-4, rtol=1e-2
+    )
+    assert masks.keep({"neurons": 30, "blocks": 2})["neurons"].sum(1).tolist() == [30, 30, 30]
+
+
+def test_rates_are_of_masks_and_of_multipliers(make_model, tokens):
+    still = learn(make_model("llama"), tokens, mask_rate=0.0)
+    assert all((course == course[0]).all() for course in still.left.values())
+    assert (still.multipliers["neurons"][-1].abs() > 1).all()
+    free = learn(make_model("llama"), tokens, multiplier_rate=0.0)
+    assert not any(course.any() for course in free.multipliers.values())
+
+
+def test_what_does_not_require_gradients_stays(make_model, tokens):
+    model = make_model("llama").requires_grad_(False)
+    before = make_model("llama")
+    learn(model, tokens)
+    assert all(
+        torch.equal(*pair) for pair in zip(model.parameters(), before.parameters(), strict=True)
+    )
+
+
+def test_a_broken_run_goes_on_with_the_same_result(make_model, tokens, tmp_path, monkeypatch):
+    expected = learn(make_model("llama"), tokens)
+    training = {"checkpoint": tmp_path / "state", "checkpoint_every": 3}
+    calls = []
+
+    def breaks(model, batch):
+        calls.append(batch)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return next_token_loss(model, batch)
+
+    monkeypatch.setitem(inspect.unwrap(train_masks).__kwdefaults__, "loss_of", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        learn(make_model("llama"), tokens, **training)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="is the checkpoint of another run"):
+        learn(make_model("llama"), tokens, mask_rate=0.4, **training)
+    found = learn(make_model("llama"), tokens, **training)
+    assert torch.equal(found.loss, expected.loss)
+    for name in ("masks", "left", "wanted", "multipliers"):
+        assert all(
+            torch.equal(value, getattr(expected, name)[axis])
+            for axis, value in getattr(found, name).items()
+        )

@@ -1,0 +1,99 @@
+"""The order of the methods at equal sparsity, from a record put in by hand."""
+
+import json
+import re
+
+import pytest
+
+from prunebook.errors import UserError
+from prunebook.site.pages.leaderboard import leaderboard
+from prunebook.site.pages.ordering import ordering, read_ordering
+
+
+def row(label, level, seed, perplexity, method="wanda", **options):
+    return {
+        "label": label,
+        "method": method,
+        "options": options,
+        "level": level,
+        "seed": seed,
+        "perplexity": perplexity,
+        "date": "2026-11-24T10:00:00+00:00",
+    }
+
+
+ROWS = [
+    row("Wanda", "50 %", 0, 29.0),
+    row("Wanda", "50 %", 1, 30.0),
+    row("Wanda", "50 %", 2, 31.0),
+    row("Magnitude", "50 %", 0, 4000.4, "magnitude"),
+    row("Wanda", "2:4", 0, 90.0),
+    row("Wanda", "2:4", 1, 92.0),
+    row("Magnitude", "2:4", 0, 80.0, "magnitude"),
+    row("OWL", "50 %", 0, 28.0, "owl", shots=1, by="row"),
+    row("OWL", "50 %", 1, 28.5, "owl", shots=1, by="row"),
+]
+RECORD = {
+    "kind": "prunebook-ordering",
+    "version": 1,
+    "dense": 17.12,
+    "rows": ROWS,
+    "protocol": {"model": "m", "evaluation": "4 x 8 tokens", "seeds": 3},
+}
+
+
+def test_means_deviations_and_the_best_of_a_column():
+    text, figures = ordering(RECORD, ["wanda", "owl"])
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert lines == [
+        "| method | 50 % | 2:4 |",
+        "|---|--:|--:|",
+        "| [Wanda](papers/wanda.ipynb) | 30.00 ± 1 | 91.00 ± 1.4 |",
+        "| Magnitude | 4000 | **80.00** |",
+        "| [OWL](papers/owl.ipynb) | **28.25 ± 0.35** | – |",
+    ]
+    assert (
+        "model: m; evaluation: 4 x 8 tokens; seeds: 3. Dense: 17.12. Recorded on 2026-11-24."
+        in text
+    )
+    assert "not defined. Options beside the sparsity: OWL: shots 1, by row. model: m" in text
+    assert "mean over 3 calibration draws" in text
+    assert list(figures) == ["ordering.svg"]
+
+
+def test_the_figure_names_methods_and_levels_and_is_the_same_each_time():
+    _, figures = ordering(RECORD)
+    svg = figures["ordering.svg"].decode()
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"Wanda", "Magnitude", "OWL", "dense", "50 %", "2:4", "perplexity (log scale)"} <= set(
+        texts
+    )
+    assert ordering(RECORD)[1]["ordering.svg"].decode() == svg
+
+
+def test_it_opens_the_leaderboard():
+    text, figures = leaderboard([], [], RECORD)
+    assert "## The order at equal sparsity" in text
+    assert "ordering.svg" in figures
+    assert "The order at equal" not in leaderboard([], [])[0]
+
+
+def test_records_are_read_or_refused_in_one_line(tmp_path):
+    assert read_ordering(tmp_path) is None
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    file = folder / "ordering-cpu.json"
+    file.write_text(json.dumps(RECORD))
+    assert read_ordering(tmp_path) == RECORD
+    for content, message in (
+        ("{", "is no readable record"),
+        ("[]", "is no readable record"),
+        (
+            json.dumps(RECORD | {"version": 2}),
+            r"kind and version \('prunebook-ordering', 2\) are not",
+        ),
+    ):
+        file.write_text(content)
+        with pytest.raises(UserError, match=message) as caught:
+            read_ordering(tmp_path)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,345 @@
+"""Masks worked by hand, and against a stable sort for any scores."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunebook.criteria.magnitude import magnitude_score
+from prunebook.criteria.ria import ria_factors, ria_score
+from prunebook.criteria.wanda import wanda_factors, wanda_score
+from prunebook.errors import UserError
+from prunebook.kernels.scores import Factors
+from prunebook.measure.zeros import verify
+from prunebook.methods.llm_surgeon.cheapest import cheapest_rows_columns
+from prunebook.models.anatomy import find_blocks, weight_of
+from prunebook.sparsity.patterns import (
+    ExactCount,
+    NofM,
+    Unstructured,
+    check_width,
+    count_removed,
+    keep_mask,
+    keep_masks,
+    make_pattern,
+    prune_lowest,
+)
+
+# Many ties, both zeros, infinities and arbitrary values.
+SCORE = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, math.inf]) | st.floats(
+    width=32, allow_nan=False
+)
+
+
+def kept_by_sorting(rows: np.ndarray, removed: int) -> np.ndarray:
+    """All but the first `removed` of a stable ascending sort of each row."""
+    keep = np.ones(rows.shape, dtype=bool)
+    np.put_along_axis(keep, np.argsort(rows, axis=1, kind="stable")[:, :removed], False, axis=1)
+    return keep
+
+
+@st.composite
+def score_rows(draw, min_width=1):
+    height = draw(st.integers(1, 3))
+    width = draw(st.integers(min_width, 24))
+    values = draw(st.lists(SCORE, min_size=height * width, max_size=height * width))
+    return np.array(values, dtype=np.float32).reshape(height, width)
+
+
+def bits(mask) -> list[list[int]]:
+    return mask.int().tolist()
+
+
+def test_rows_remove_the_lowest_index_of_a_tie():
+    scores = torch.tensor([[5.0, 1, 1, 1, 0, 9], [2, 2, 2, 2, 2, 2]])
+    assert bits(keep_mask(scores, Unstructured(0.5))) == [[1, 0, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1]]
+
+
+def test_row_counts_are_floors():
+    scores = torch.tensor([[3.0, 1, 2, 5, 4]])
+    assert bits(keep_mask(scores, Unstructured(0.5))) == [[1, 0, 0, 1, 1]]  # floor(2.5) = 2
+    assert bits(keep_mask(scores, Unstructured(0.19))) == [[1, 1, 1, 1, 1]]  # floor(0.95) = 0
+    assert bits(keep_mask(scores, Unstructured(0.99))) == [[0, 0, 0, 1, 0]]  # floor(4.95) = 4
+
+
+def test_layer_ranks_over_all_rows_with_ties_by_flat_index():
+    scores = torch.tensor([[1.0, 7, 8], [1, 1, 9]])
+    assert bits(keep_mask(scores, Unstructured(0.5, "layer"))) == [[0, 1, 1], [0, 0, 1]]
+    assert bits(keep_mask(scores, Unstructured(0.34, "layer"))) == [
+        [0, 1, 1],
+        [0, 1, 1],
+    ]  # two of three equal ones
+
+
+def test_model_ranks_over_all_layers_with_ties_in_the_order_given():
+    first = torch.tensor([[3.0, 1], [1, 4]])
+    second = torch.tensor([[1.0, 1, 0]])
+    masks = keep_masks([first, second], 3 / 7)
+    assert [bits(mask) for mask in masks] == [[[1, 0], [0, 1]], [[1, 1, 0]]]
+
+
+def test_model_picks_from_the_small_scale_layer_alone():
+    scores = torch.rand(4, 6) + 0.1
+    masks = keep_masks([scores * 100, scores], 0.5)
+    assert masks[0].all()
+    assert not masks[1].any()
+
+
+def test_two_of_four_by_hand():
+    scores = torch.tensor([[4.0, 3, 2, 1, 1, 1, 1, 1], [0, 5, 0, 0, -2, -1, -3, -4]])
+    assert bits(keep_mask(scores, NofM(2, 4))) == [
+        [1, 1, 0, 0, 0, 0, 1, 1],
+        [0, 1, 0, 1, 1, 1, 0, 0],
+    ]
+
+
+def test_one_of_four_keeps_one_and_three_of_four_keeps_three():
+    scores = torch.tensor([[2.0, 9, 4, 4]])
+    assert bits(keep_mask(scores, NofM(1, 4))) == [[0, 1, 0, 0]]
+    assert bits(keep_mask(scores, NofM(3, 4))) == [[0, 1, 1, 1]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_n_of_m_equals_a_stable_sort_of_each_group(data):
+    m = data.draw(st.integers(2, 9))
+    n = data.draw(st.integers(1, m - 1))
+    height = data.draw(st.integers(1, 3))
+    groups = data.draw(st.integers(1, 3))
+    size = height * groups * m
+    scores = np.array(data.draw(st.lists(SCORE, min_size=size, max_size=size)), dtype=np.float32)
+    expected = kept_by_sorting(scores.reshape(-1, m), m - n).reshape(height, groups * m)
+    mask = keep_mask(torch.from_numpy(scores).view(height, groups * m), NofM(n, m))
+    assert np.array_equal(mask.numpy(), expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(score_rows(), st.lists(st.floats(0, 0.999), min_size=2, max_size=5))
+def test_masks_of_growing_sparsity_are_nested(rows, sparsities):
+    masks = [
+        keep_mask(torch.from_numpy(rows), Unstructured(s, "layer")) for s in sorted(sparsities)
+    ]
+    for denser, sparser in itertools.pairwise(masks):
+        assert not (sparser & ~denser).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "sparsity", "removed"),
+    [
+        (100, 0.29, 29),
+        (576, 0.6, 345),
+        (576, 0.5, 288),
+        (1536, 0.7, 1075),
+        (10, 0.3, 3),
+        (3, 0.34, 1),
+        (3, 0.33, 0),
+        (0, 0.5, 0),
+        (10, 0.0, 0),
+        (884736, 0.55, 486604),
+        (1000, 0.999, 999),
+        (1000, 0.9989, 998),
+    ],
+)
+def test_counts_are_floors_of_the_decimal_product(size, sparsity, removed):
+    assert count_removed(size, sparsity) == removed
+
+
+@pytest.mark.parametrize(
+    "text", ["3:2", "2:0", "0:4", "4:4", "1.5", "0.5", "2:", ":4", "2:4:8", "-2:4", "two:4"]
+)
+def test_impossible_pattern_text_is_refused(text):
+    with pytest.raises(UserError, match=r"pattern .* is not allowed"):
+        make_pattern(pattern=text)
+
+
+@pytest.mark.parametrize("sparsity", [1, 1.0, -0.1, math.nan, math.inf, True, False, "0.5", [0.5]])
+def test_impossible_sparsity_is_refused(sparsity):
+    with pytest.raises(UserError, match=r"sparsity .* is not allowed; use a number in \[0, 1\)"):
+        make_pattern(sparsity)
+
+
+def test_make_pattern_reads_both_forms_and_wants_exactly_one():
+    assert make_pattern(0.5) == Unstructured(0.5, "row")
+    assert make_pattern(0, scope="model") == Unstructured(0, "model")
+    assert make_pattern(pattern="2:4") == NofM(2, 4)
+    assert make_pattern(pattern=NofM(4, 8)) == NofM(4, 8)
+    for arguments in ({}, {"sparsity": 0.5, "pattern": "2:4"}):
+        with pytest.raises(UserError, match="give either sparsity or pattern"):
+            make_pattern(**arguments)
+    with pytest.raises(UserError, match="scope 'column' is unknown"):
+        make_pattern(0.5, scope="column")
+
+
+def test_patterns_tell_their_sparsity_and_name():
+    assert (NofM(1, 4).sparsity, str(NofM(1, 4)), str(Unstructured(0.5))) == (
+        0.75,
+        "1:4",
+        "0.5 per row",
+    )
+
+
+def test_width_must_divide():
+    with pytest.raises(UserError, match="q_proj has 10 inputs, which pattern 2:4 does not divide"):
+        check_width(10, NofM(2, 4), "q_proj")
+    with pytest.raises(UserError, match="10 inputs"):
+        keep_mask(torch.rand(2, 10), NofM(2, 4))
+    check_width(10, Unstructured(0.5))
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), Unstructured(0.5, "layer"), NofM(2, 4)])
+def test_nan_scores_are_refused(pattern):
+    with pytest.raises(UserError, match="NaN"):
+        keep_mask(torch.tensor([[1.0, math.nan, 2, 3]]), pattern)
+
+
+def test_nan_scores_are_refused_over_the_whole_model():
+    with pytest.raises(UserError, match="NaN"):
+        keep_masks([torch.ones(2, 2), torch.tensor([[1.0, math.nan]])], 0.5)
+
+
+def test_one_layer_has_no_model_scope():
+    with pytest.raises(UserError, match="scope 'model' compares all layers"):
+        keep_mask(torch.rand(2, 2), Unstructured(0.5, "model"))
+
+
+def zero_fraction(model, fraction_of_columns):
+    for block in find_blocks(model):
+        for linear in block.linears.values():
+            weight = weight_of(linear)
+            weight[:, : int(weight.shape[1] * fraction_of_columns)] = 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_verify_counts_real_zeros(make_model, family):
+    model = make_model(family)
+    assert verify(model, 0).sparsity == 0
+    zero_fraction(model, 0.5)
+    result = verify(model, 0.5)
+    assert result.holds
+    assert result.sparsity == 0.5
+    assert set(result.layers.values()) == {0.5}
+    assert not verify(model, 0.53).holds
+    # The first half of a row is zero: its second half breaks 2:4 in every group.
+    width = {name: weight_of(x).shape for b in find_blocks(model) for name, x in b.linears.items()}
+    assert verify(model, "2:4").violations == {
+        n: rows * columns // 8 for n, (rows, columns) in width.items()
+    }
+
+
+def test_verify_names_the_layer_that_breaks_the_pattern(make_model):
+    model = make_model("llama")
+    for block in find_blocks(model):
+        for linear in block.linears.values():
+            weight_of(linear).view(-1, 4)[:, 1:3] = 0
+    assert verify(model, "2:4").holds
+    assert verify(model, NofM(4, 8)).holds
+    model.model.layers[1].mlp.up_proj.weight.data[3, 4:8] = 1
+    result = verify(model, "2:4")
+    assert result.violations == {"model.layers.1.mlp.up_proj": 1}
+    assert verify(model, Unstructured(0.5, "row")).violations == {"model.layers.1.mlp.up_proj": 1}
+    assert verify(model, Unstructured(0.5, "layer")).violations == {"model.layers.1.mlp.up_proj": 1}
+    assert verify(model, Unstructured(0.5, "model")).violations == {"model": 1}
+    assert verify(model, Unstructured(0.49, "model")).holds
+
+
+@pytest.mark.parametrize("pattern", ["5:4", "0.5", 1.0, True])
+def test_verify_refuses_what_is_no_pattern(make_model, pattern):
+    with pytest.raises(UserError, match="not allowed"):
+        verify(make_model("llama"), pattern)
+
+
+def brute_rows_columns(costs, budget):
+    """One structure after the other, counting zeros of real masks."""
+    masks = [torch.zeros(len(r), len(c), dtype=torch.bool) for r, c in costs]
+    queue = sorted(
+        (value, layer, kind, index)
+        for layer, pair in enumerate(costs)
+        for kind, values in enumerate(pair)
+        for index, value in enumerate(values.tolist())
+    )
+    for _, layer, kind, index in queue:
+        before = masks[layer].clone()
+        masks[layer].select(kind, index).fill_(True)
+        if sum(int(mask.sum()) for mask in masks) > budget:
+            masks[layer] = before
+            break
+    return masks
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("budget", [0, 1, 4, 17, 30, 50, 62])
+def test_rows_and_columns_are_counted_as_their_zeros(seed, budget):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(4, 8), (5, 6)]
+    costs = [
+        tuple(torch.randint(12, (n,), generator=generator).float() for n in shape)
+        for shape in shapes
+    ]  # with many ties
+    expected = brute_rows_columns(costs, budget)
+    for (rows, columns), mask in zip(cheapest_rows_columns(costs, budget), expected, strict=True):
+        assert torch.equal(rows[:, None] | columns, mask)
+
+
+def test_costs_that_are_nan_are_refused():
+    with pytest.raises(UserError, match="NaN"):
+        cheapest_rows_columns([(torch.tensor([1.0]), torch.tensor([float("nan")]))], 1)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Unstructured(0.4),
+        Unstructured(0.4, "layer"),
+        ExactCount(37, 8 * 24),
+        ExactCount(37, 8 * 24, "layer"),
+        NofM(2, 4),
+        NofM(2, 3),
+        Unstructured(0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_pruning_by_scores_or_their_factors_is_pruning_by_their_mask(pattern, dtype):
+    """For each form of score, ties included."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 24, generator=generator).mul(4).round().to(dtype)
+    norm = torch.rand(24, generator=generator)
+    for factors, score in (
+        (Factors(), magnitude_score(weight)),
+        (wanda_factors(weight, norm), wanda_score(weight, norm)),
+        (ria_factors(weight, norm), ria_score(weight, norm)),
+    ):
+        for lowest in (factors, score):
+            pruned = weight.clone()
+            prune_lowest(pruned, lowest, pattern)
+            assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
+
+
+@pytest.mark.parametrize(
+    "pattern", [Unstructured(0.5), Unstructured(0.5, "layer"), NofM(2, 4)], ids=str
+)
+def test_half_precision_scores_prune(pattern):
+    weight = torch.ones(2, 4)
+    scores = torch.tensor([[1.0, 2, 3, 4], [8, 7, 6, 5]])
+    prune_lowest(weight, scores.bfloat16(), pattern)
+    layer = [[0, 0, 0, 0], [1, 1, 1, 1]]
+    assert weight.tolist() == (
+        layer if pattern == Unstructured(0.5, "layer") else [[0, 0, 1, 1], [1, 1, 0, 0]]
+    )
+
+
+@pytest.mark.parametrize("shape", [[2, 1], [4], [1, 4], [3, 4]])
+def test_scores_of_another_shape_are_refused(shape):
+    line = f"scores are {shape}; a weight [2, 4] needs one for each entry"
+    with pytest.raises(UserError, match=re.escape(line)):
+        prune_lowest(torch.ones(2, 4), torch.ones(shape), Unstructured(0.5))
+
+
+def test_pruning_one_layer_by_the_scope_of_the_model_is_refused():
+    with pytest.raises(UserError, match="scope 'model' compares all layers"):
+        prune_lowest(torch.ones(2, 4), Factors(), Unstructured(0.5, "model"))
