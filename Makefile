@@ -34,7 +34,7 @@ book: run
 	$(BIN)/prunebook build
 
 test: lint
-	browser="$$($(BIN)/python tests/site/find_browser.py)" && \
+	browser="$$($(BIN)/python tests/browser/find_browser.py)" && \
 		PRUNEBOOK_BROWSER="$$browser" OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 

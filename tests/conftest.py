@@ -185,21 +185,25 @@ def embedded():
 
 # A library of the real one's shape, for what reads sources: file -> text.
 LIBRARY_FILES = {
-    "__init__.py": 'EXPORTS = {"prune": "methods", "claim": "claims", "lazy": "lazy"}\n',
+    "__init__.py": 'EXPORTS = {"prune": "methods.prune", "claim": "notebook.claims", "lazy": "lazy"}\n'
+    'MOVED = {"patterns": ("sparsity.patterns",)}\n',
     "errors.py": "class UserError(ValueError): ...\n",
-    "patterns.py": "from .errors import UserError\n",
-    "claims.py": "import math\n",
+    "sparsity/__init__.py": "",
+    "sparsity/patterns.py": "from ..errors import UserError\n",
+    "notebook/__init__.py": "",
+    "notebook/claims.py": "import math\n",
     "lazy.py": "def f():\n    from prunebook.deep import inner\n",
     "unused.py": "x = 1\n",
     "deep/__init__.py": "from . import helper\n",
-    "deep/inner.py": "import prunebook.patterns\n",
+    "deep/inner.py": "import prunebook.sparsity.patterns\n",
     "deep/helper.py": "",
-    "methods/__init__.py": "from .engine import prune\n"
-    'REGISTRY = {\n    "magnitude": ("magnitude", "Magnitude"),\n    "wanda": ("wanda", "Wanda"),\n'
-    '    "sparsegpt": ("sparsegpt", "SparseGPT"),\n}\n',
-    "methods/engine.py": "from ..errors import UserError\n",
-    "methods/magnitude.py": "from ..patterns import select\n",
-    "methods/wanda.py": "from .. import patterns\nfrom .magnitude import helper\n",
+    "methods/__init__.py": "from .. import load_export\nfrom .prune import prune\n"
+    'EXPORTS = {"compare": "unused"}\n',
+    "methods/registry.py": 'REGISTRY = {\n    "magnitude": ("essential_sparsity", "Magnitude"),\n'
+    '    "wanda": ("wanda", "Wanda"),\n    "sparsegpt": ("sparsegpt", "SparseGPT"),\n}\n',
+    "methods/prune.py": "from ..errors import UserError\n",
+    "methods/essential_sparsity.py": "from ..sparsity.patterns import select\n",
+    "methods/wanda.py": "from ..sparsity import patterns\nfrom .essential_sparsity import helper\n",
     "methods/sparsegpt.py": "",
 }
 

@@ -4,6 +4,7 @@ import datetime
 import textwrap
 
 import nbformat
+import pytest
 import yaml
 
 SHOWN = """\
@@ -109,3 +110,8 @@ def write_sources(root):
     }.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
+
+
+@pytest.fixture
+def book(tmp_path):
+    return Book(tmp_path)

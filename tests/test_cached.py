@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from prunebook.cached import cached, file_digest, find, keep
 from prunebook.errors import UserError
+from prunebook.files import cached, file_digest, find, keep
 
 
 def text_of(identity, calls, text="made"):

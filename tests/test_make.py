@@ -91,7 +91,7 @@ def test_the_book_is_the_quick_profile_unless_another_is_named(ready):
 
 def test_the_tests_begin_with_lint_and_a_browser(ready):
     assert commands(ready, "test")[-1] == (
-        'browser="$(bin/python tests/site/find_browser.py)" && '
+        'browser="$(bin/python tests/browser/find_browser.py)" && '
         'PRUNEBOOK_BROWSER="$browser" OMP_NUM_THREADS=1 '
         "bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder"
     )

@@ -4,61 +4,139 @@ Public names load on first use, so that reading the catalogue or building pages 
 """
 
 import importlib
+import types
+from collections.abc import Mapping
+from typing import Any
 
 __version__ = "0.1.0"
 
 # name -> module that defines it; also read (not run) to find the code that a notebook can reach
 EXPORTS = {
-    "load_model": "models",
-    "save_model": "models",
-    "calibration_tokens": "corpora",
-    "evaluation_tokens": "corpora",
-    "training_tokens": "corpora",
-    "perplexity": "evaluate",
-    "measure": "evaluate",
-    "dense_baseline": "evaluate",
-    "footprint": "costs",
-    "verify": "patterns",
-    "prune": "methods",
-    "compress": "compression",
-    "list_methods": "methods",
-    "compare": "methods",
-    "sweep": "methods",
-    "claim": "claims",
-    "not_testable": "claims",
-    "gap": "claims",
-    "results": "claims",
-    "show_source": "show",
+    "load_model": "models.loading",
+    "save_model": "models.loading",
+    "calibration_tokens": "data.windows",
+    "evaluation_tokens": "data.windows",
+    "training_tokens": "data.windows",
+    "perplexity": "measure.quality",
+    "measure_quality": "measure.quality",
+    "dense_baseline": "measure.quality",
+    "footprint": "measure.footprint",
+    "verify": "measure.zeros",
+    "prune": "methods.prune",
+    "compress": "models.packed",
+    "list_methods": "methods.registry",
+    "compare": "experiments.compare",
+    "sweep": "experiments.compare",
+    "claim": "notebook.claims",
+    "not_testable": "notebook.claims",
+    "gap": "notebook.claims",
+    "results": "notebook.claims",
+    "show_source": "notebook.source",
     "UserError": "errors",
 }
-_SUBMODULES = (
-    "methods",
-    "criteria",
-    "patterns",
-    "allocation",
-    "blocks",
-    "corpora",
-    "finetune",
-    "distillation",
-    "models",
-    "evaluate",
-    "costs",
+# name of a module before the rooms -> the modules that hold its names now; also read without
+# running it
+MOVED = {
+    "allocation": ("sparsity.allocation", "methods.owl.outliers", "methods.besa.learned_sparsity"),
+    "bitlinear": ("models.ternary",),
+    "blocks": ("passes.sequential", "models.anatomy", "measure.zeros"),
+    "claims": ("notebook.claims",),
+    "compression": ("models.packed",),
+    "contention": ("notebook.contention",),
+    "corpora": ("data.corpora", "data.windows", "data.tasks"),
+    "costs": ("measure.footprint",),
+    "distillation": ("recovery.distillation",),
+    "divergence": ("recovery.kd_loss",),
+    "domains": ("methods.sheared_llama.data_mixture",),
+    "evaluate": ("measure.quality", "measure.tasks"),
+    "finetune": ("recovery.training", "recovery.finetune"),
+    "folding": ("methods.ria.fold_permutation",),
+    "gradients": ("passes.backward",),
+    "hard_concrete": ("sparsity.hard_concrete",),
+    "instructions": ("methods.compresso.instruction_data",),
+    "lagrangian": ("sparsity.lagrangian",),
+    "learned_masks": ("recovery.learned_masks",),
+    "learned_rates": ("methods.besa.learned_sparsity",),
+    "memory": ("measure.memory",),
+    "patterns": ("sparsity.patterns", "measure.zeros"),
+    "permutation": ("methods.ria.permutation",),
+    "precision": ("passes.precision",),
+    "pretraining": ("models.tiny", "data.windows"),
+    "reconstruction": ("methods.k_prune.refit",),
+    "render": ("notebook.tables",),
+    "scaling": ("methods.sparse_scaling_laws.scaling_law",),
+    "show": ("notebook.source",),
+    "size_budget": ("methods.compresso.size_budget",),
+    "speedup": ("notebook.speedup",),
+    "structured_masks": ("sparsity.structured_masks",),
+    "structures": ("models.sizes", "models.surgery"),
+    "sublayers": ("models.anatomy", "models.surgery"),
+    "swapping": ("methods.dsnot.mask_swaps",),
+    "widths": ("models.surgery", "models.config"),
+}
+_ROOMS = (
+    "bench",
     "caches",
-    "claims",
     "catalog",
+    "cli",
+    "criteria",
+    "data",
+    "experiments",
+    "kernels",
+    "measure",
+    "methods",
+    "models",
+    "notebook",
+    "passes",
+    "recovery",
+    "runs",
+    "site",
+    "sparsity",
 )
 
-__all__ = [*EXPORTS, *_SUBMODULES]
+__all__ = [*EXPORTS, *_ROOMS]
 
 
-def __getattr__(name: str):
-    if name in EXPORTS:
-        value = getattr(importlib.import_module(f"{__name__}.{EXPORTS[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _SUBMODULES:
+class _MovedModule(types.ModuleType):
+    """A module of before the rooms: its names, looked up where they are now."""
+
+    def __init__(self, name: str, places: tuple[str, ...]):
+        super().__init__(f"{__name__}.{name}")
+        self._places = places
+
+    def __getattr__(self, name: str) -> Any:
+        for place in self._places:
+            module = importlib.import_module(f"{__name__}.{place}")
+            if name in vars(module):
+                return vars(module)[name]
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+def load_export(package: str, exports: Mapping[str, str], name: str) -> Any:
+    """What a package's `__getattr__` returns for `name`.
+
+    Args:
+        package: the package's own name, for the error.
+        exports: name -> the module of the library that defines it.
+        name: the attribute that is asked for.
+
+    Raises:
+        AttributeError: the package does not export it.
+    """
+    if name not in exports:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{exports[name]}"), name)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'prunebook' has no attribute {name!r}")
+    if name in MOVED:
+        value = _MovedModule(name, MOVED[name])
+    else:
+        value = load_export(__name__, EXPORTS, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__():

@@ -36,9 +36,7 @@ def check_choices(method, name: str, allowed: Mapping[str, Sequence[str]]) -> No
     for option, values in allowed.items():
         if (value := getattr(method, option)) not in values:
             raise UserError(
-                f"{option} {value!r} "
-                f"is not allowed for "
-                f"{name}; use "
+                f"{option} {value!r} is not allowed for {name}; use "
                 f"{' or '.join(map(repr, values))}"
             )
 

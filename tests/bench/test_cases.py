@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import RUN, FakeTimer
+from tests.bench.fakes import RUN, FakeTimer
 
 from prunebook.bench.case import copied
 from prunebook.bench.cases import (

@@ -2,7 +2,7 @@
 
 import json
 
-from kernels.compiling import compile_apart, needs_triton
+from tests.kernels.compiling import compile_apart, needs_triton
 
 MOST_SHARED = 232_448  # bytes that a program may have on an H100
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import RUN, FakeStage, FakeTimer, case, doubled
+from tests.bench.fakes import RUN, FakeStage, FakeTimer, case, doubled
 
 from prunebook.bench.case import MissingError, Provider, relative_error, share_different
 from prunebook.bench.measure import LostError, measure

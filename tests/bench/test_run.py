@@ -4,7 +4,7 @@ known already."""
 import json
 
 import pytest
-from fakes import RUN, FakeClock, FakeTimer, case, doubled, measured, timed
+from tests.bench.fakes import RUN, FakeClock, FakeTimer, case, doubled, measured, timed
 
 from prunebook.bench import run as running
 from prunebook.bench.case import Provider

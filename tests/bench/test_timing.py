@@ -1,9 +1,9 @@
 """Percentiles, rounds, the order of samples, and algorithmic work in closed form."""
 
 import pytest
-from fakes import measured, timed
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.bench.fakes import measured, timed
 
 from prunebook.bench import work
 from prunebook.bench.table import fastest_baseline

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from book.small_book import SHOWN, Book
+from tests.small_book import SHOWN, Book
 
 from prunebook.errors import UserError
 
@@ -24,13 +24,13 @@ import copy
 import torch
 
 import prunebook as pb
-from prunebook.methods import comparison  # brings in evaluate, and has imported a name from it
+from prunebook.experiments import compare  # brings in quality, and has imported a name from it
 from prunebook import blocks, patterns
-from prunebook.evaluate import measure
-from prunebook.models import load_model
+from prunebook.measure.quality import measure_quality
+from prunebook.models.loading import load_model
 
 assert (model_name, samples) == ("ours", 2)
-assert comparison.measure is pb.evaluate.measure is pb.measure is measure
+assert compare.measure_quality is pb.evaluate.measure_quality is measure_quality
 layer = torch.nn.Linear(8, 8)
 for _ in range(3):
     copy.deepcopy(layer)
@@ -45,7 +45,7 @@ for call in (lambda: load_model(classes=1), lambda: next(blocks.walk(None, None)
 pb.show_source(measure)
 """
 MEMORY = """\
-from prunebook.memory import peak_memory
+from prunebook.measure.memory import peak_memory
 
 held = b"x" * 2**29
 del held
@@ -207,8 +207,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line(book, tmp_path, monkeypa
 
 def test_the_tables_name_what_the_library_has(monkeypatch):
     pages.check_tables()
-    monkeypatch.setattr(pages, "STEPS", {"dense": ("prunebook.evaluate:measured",)})
-    with pytest.raises(UserError, match=r"^the library has no prunebook.evaluate:measured; mend"):
+    monkeypatch.setattr(pages, "STEPS", {"dense": ("prunebook.measure.quality:measured",)})
+    with pytest.raises(UserError, match=r"^the library has no prunebook.measure.quality:measured; mend"):
         pages.check_tables()
 
 

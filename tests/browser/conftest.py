@@ -11,11 +11,10 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
+from tests.browser.find_browser import browser_for_tests
+from tests.browser.hostile import ROOT, hostile_site
 
 from prunebook.site.build import build_site
-
-from find_browser import browser_for_tests  # isort: skip
-from hostile import ROOT, hostile_site  # isort: skip
 
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 # The time of axe grows with the elements, whose colours depend on their classes alone. It sees

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
-from book.small_book import CLAIMS, SHOWN, Book, write_sources
+from tests.small_book import CLAIMS, SHOWN, Book, write_sources
 
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
 from prunebook.runs.run import run_notebooks

@@ -3,11 +3,10 @@ JavaScript."""
 
 import pytest
 from playwright.sync_api import expect
+from tests.browser.hostile import ROOT
 
 from prunebook.catalog import VOCABULARY, read_papers
 from prunebook.site.published import read_published
-
-from hostile import ROOT  # isort: skip
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import find_browser  # isort: skip
-from hostile import ROOT  # isort: skip
+from tests.browser import find_browser
+from tests.browser.hostile import ROOT
 
 NAMES = "chromium, chromium-browser, google-chrome, google-chrome-stable, chrome, microsoft-edge"
 
@@ -190,13 +189,13 @@ def test_a_page_opens(open_page, tmp_path):
 
 
 def test_without_a_browser_one_line_of_the_summary_has_the_reason():
-    files = ["tests/site/test_hostile_record.py", "tests/site/test_explorer_in_browser.py"]
+    files = ["tests/browser/test_hostile_record.py", "tests/browser/test_explorer_in_browser.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     variables = os.environ | {find_browser.VARIABLE: "no browser: nothing helped"}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0
     *_, summary, skipped, closing = done.stdout.splitlines()
     assert "short test summary info" in summary
-    pattern = r"SKIPPED \[(\d+)\] tests/site/conftest.py:\d+: no browser: nothing helped"
+    pattern = r"SKIPPED \[(\d+)\] tests/browser/conftest.py:\d+: no browser: nothing helped"
     count = re.fullmatch(pattern, skipped)[1]
     assert f" passed, {count} skipped in " in closing

@@ -7,7 +7,7 @@ from prunebook.errors import UserError
 from prunebook.site.assemble import assemble
 from prunebook.site.pages.text import check_sources
 
-from book.small_book import Book, write_sources  # isort: skip
+from tests.small_book import Book, write_sources  # isort: skip
 
 EXECUTED = "file_format: mystnb\nmystnb: {execution_mode: force}\n"
 # {{ ... }} is then a Jinja template with Sphinx at hand

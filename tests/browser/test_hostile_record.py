@@ -4,8 +4,8 @@ import pytest
 
 from prunebook.catalog import RecordError, parse_record
 
-from book.small_book import record  # isort: skip
-from hostile import HOSTILE  # isort: skip
+from tests.small_book import record  # isort: skip
+from tests.browser.hostile import HOSTILE
 
 PAGES = (
     "index",

@@ -7,12 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from playwright.sync_api import expect
+from tests.browser.hostile import ROOT
 
 from prunebook.catalog import read_address, read_papers
 from prunebook.site.check import check_site, expectations
 from prunebook.site.published import read_published, read_published_pages
-
-from hostile import ROOT  # isort: skip
 
 PAGES = (
     "index",

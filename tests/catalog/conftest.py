@@ -1,6 +1,5 @@
 import pytest
-
-from .tiny_book import make_book
+from tests.tiny_book import make_book
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
+from tests.tiny_book import cell, notebook, other_record, record, write
 
 from prunebook.catalog import check, method_names
 from prunebook.catalog.registry import read_registry
 from prunebook.errors import UserError
-
-from .tiny_book import cell, notebook, other_record, record, write
 
 WANDA = "papers/wanda.ipynb"
 STRIP = "has outputs or an execution count; `prunebook check --write` strips them"
@@ -100,31 +99,21 @@ def drop(index):
         (
             drop(3),
             [
-                "no cell tagged 'method'; "
-                "add a markdown cell "
-                "with this tag "
-                "after the "
-                "one tagged "
+                "no cell tagged 'method'; add a markdown cell with this tag after the one tagged "
                 "'challenge'"
             ],
         ),
         (
             drop(4),
             [
-                "no cell tagged 'parameters'; "
-                "add a code cell "
-                "with this tag after "
-                "the one tagged "
+                "no cell tagged 'parameters'; add a code cell with this tag after the one tagged "
                 "'method'"
             ],
         ),
         (
             drop(10),
             [
-                "no cell tagged 'claims'; "
-                "add a code cell "
-                "with this tag after "
-                "the one tagged "
+                "no cell tagged 'claims'; add a code cell with this tag after the one tagged "
                 "'figure'"
             ],
         ),
@@ -393,11 +382,7 @@ def test_no_address_of_a_record_twice(book, url, owner):
         ),
         (
             "[a](wander.ipynb)",
-            "link to wander.ipynb "
-            "leads nowhere; "
-            "papers "
-            "are wanda.ipynb, "
-            "pages "
+            "link to wander.ipynb leads nowhere; papers are wanda.ipynb, pages "
             "../concepts/types.md",
         ),
         ("[a](scaling.ipynb) [b](../challenge/challenge.md#x) [c](#here)", None),

@@ -7,13 +7,12 @@ import feedparser
 import jsonschema
 import pytest
 from pybtex.database import parse_string
+from tests.tiny_book import other_record, record
 
 from prunebook.catalog import Address, parse_record
 from prunebook.catalog.bibtex import bibtex
 from prunebook.catalog.exports import make_entry, render_exports
 from prunebook.catalog.feeds import feed
-
-from .tiny_book import other_record, record
 
 ADDRESS = Address("https://x.org/book/", "https://github.com/a/b", "trunk")
 NOT_RUN = {"state": "not run yet", "verdicts": {}, "run": None, "results": []}

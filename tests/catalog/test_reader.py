@@ -5,11 +5,10 @@ import sys
 import nbformat
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook, new_raw_cell
+from tests.tiny_book import cell, notebook, other_record, record, write
 
 from prunebook.catalog import cell_sources, challenge_note, find_root, read_paper, read_papers
 from prunebook.errors import UserError
-
-from .tiny_book import cell, notebook, other_record, record, write
 
 
 def read_error(path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from tests.tiny_book import REGISTRY, other_record, write
 
 from prunebook.catalog import VOCABULARY, check, read_paper
 from prunebook.catalog.contents import listed_papers, with_paper
@@ -19,8 +20,6 @@ from prunebook.catalog.placeholders import MARK
 from prunebook.catalog.registry import method_names, with_method
 from prunebook.catalog.scaffold import Draft, add_method, check_new, new_paper
 from prunebook.errors import UserError
-
-from .tiny_book import REGISTRY, other_record, write
 
 PROJECT = Path(__file__).parents[2]
 TAGS = {

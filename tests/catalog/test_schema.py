@@ -1,11 +1,10 @@
 import datetime
 
 import pytest
+from tests.tiny_book import other_record, record
 
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, RecordError, concept_anchor, parse_record
 from prunebook.errors import UserError
-
-from .tiny_book import other_record, record
 
 
 def test_a_good_record_keeps_its_values():
@@ -58,8 +57,8 @@ TYPES = (
         ({"venue": None}, "venue: None must be a mapping of fields"),
         (
             {"venue.kind": "blog"},
-            "venue.kind: 'blog' is not allowed; allowed: "
-            "'conference', 'workshop', 'journal', 'preprint', 'submission'",
+            "venue.kind: 'blog' is not allowed; allowed: 'conference', 'workshop', 'journal', "
+            "'preprint', 'submission'",
         ),
         ({"arxiv": 2306.11695}, "arxiv: 2306.11695 must be text (quote it)"),
         ({"arxiv": "v1"}, "arxiv: 'v1' must be an arXiv id like 2306.11695"),
@@ -77,11 +76,7 @@ TYPES = (
         ),
         (
             {"stars": 5},
-            "stars: unknown field; "
-            "allowed: "
-            "slug, title, "
-            "short, authors, "
-            "year, venue, arxiv, "
+            "stars: unknown field; allowed: slug, title, short, authors, year, venue, arxiv, "
             "openreview, code, links, takeaway, tags, runs_in, challenge, added, corrections, "
             "method",
         ),
@@ -119,14 +114,12 @@ TYPES = (
         (
             {"links": [{"label": "x", "url": "javascript:alert(1)"}]},
             "links[0].url: 'javascript:alert(1)' must be an address that starts with http:// or "
-            "https://, "
-            "without quotes or brackets",
+            "https://, without quotes or brackets",
         ),
         (
             {"code.url": "https://x.org/>)<script>"},
             "code.url: 'https://x.org/>)<script>' must be an address that starts with http:// or "
-            "https://, "
-            "without quotes or brackets",
+            "https://, without quotes or brackets",
         ),
         (
             {"title": "a\u202eb"},

@@ -10,14 +10,16 @@ BASE = {"prunebook", "prunebook.methods", "prunebook.methods.prune", "prunebook.
 WANDA = BASE | {
     "prunebook.methods.wanda",
     "prunebook.methods.essential_sparsity",
+    "prunebook.sparsity",
     "prunebook.sparsity.patterns",
 }
+CLAIMS = {"prunebook", "prunebook.notebook", "prunebook.notebook.claims"}
 
 
 @pytest.mark.parametrize(
     ("code", "reached"),
     [
-        ("import prunebook as pb\npb.claim('wanda2')", {"prunebook", "prunebook.notebook.claims"}),
+        ("import prunebook as pb\npb.claim('wanda2')", CLAIMS),
         ("import prunebook as pb\npb.prune(m, 0.5)", BASE),
         ("import prunebook as pb\npb.prune(m, 'wanda')", WANDA),
         ("import prunebook as pb\npb.show_it(pb.methods.Wanda(sparsity=0.5))", WANDA),
@@ -26,7 +28,12 @@ WANDA = BASE | {
         ("from prunebook import methods as m\nm.Wanda()", WANDA),
         ("import prunebook.methods.wanda as w", WANDA),
         ("from prunebook import methods", BASE),
-        ("from prunebook import claim", {"prunebook", "prunebook.notebook.claims"}),
+        ("from prunebook.methods import compare", BASE | {"prunebook.unused"}),
+        (
+            "import prunebook as pb\npb.patterns.keep_mask",
+            {"prunebook", "prunebook.errors", "prunebook.sparsity", "prunebook.sparsity.patterns"},
+        ),
+        ("from prunebook import claim", CLAIMS),
         ("import prunebook.unused", {"prunebook", "prunebook.unused"}),
         (
             "import prunebook as pb\npb.lazy()",
@@ -36,6 +43,7 @@ WANDA = BASE | {
                 "prunebook.deep",
                 "prunebook.deep.inner",
                 "prunebook.deep.helper",
+                "prunebook.sparsity",
                 "prunebook.sparsity.patterns",
                 "prunebook.errors",
             },
@@ -65,8 +73,8 @@ def test_a_package_is_parsed_again_only_when_a_file_has_changed(package):
     first = source_graph(package)
     before = source_signature(package)
     assert source_graph(package) is first
-    path = package / "patterns.py"
-    path.write_text("from .unused import x\n")
+    path = package / "sparsity" / "patterns.py"
+    path.write_text("from ..unused import x\n")
     os.utime(path, ns=(1, 1))  # also where the clock is too coarse to tell two writes apart
     assert source_signature(package) != before
     second = source_graph(package)
@@ -80,6 +88,7 @@ def test_reach_of_modules_takes_their_packages_and_imports(package):
     graph = source_graph(package)
     assert graph.reach_of(["prunebook.methods.essential_sparsity"]) == BASE | {
         "prunebook.methods.essential_sparsity",
+        "prunebook.sparsity",
         "prunebook.sparsity.patterns",
     }
     assert graph.reach_of([]) == set()
@@ -89,8 +98,9 @@ def test_the_library_itself():
     graph = SourceGraph(PACKAGE)
     assert graph.methods["wanda"] == "prunebook.methods.wanda"
     reached = graph.reach(["import prunebook as pb\npb.claim('x')"], {})
-    names = ("claims", "contention", "errors", "render", "speedup")
-    assert reached == {"prunebook", *(f"prunebook.{name}" for name in names)}
+    names = ("claims", "contention", "speedup", "tables")
+    modules = {f"prunebook.notebook.{name}" for name in names}
+    assert reached == modules | {"prunebook", "prunebook.errors", "prunebook.notebook"}
     reached = graph.reach(["import prunebook as pb\npb.prune(model, pb.methods.Wanda())"], {})
     assert {
         "prunebook.methods.wanda",

@@ -1,10 +1,9 @@
 import pytest
+from tests.tiny_book import notebook, other_record, record, write
 
 from prunebook.catalog import challenge_notes, papers_table, parse_record, read_papers
 from prunebook.catalog.tables import table_row
 from prunebook.errors import UserError
-
-from .tiny_book import notebook, other_record, record, write
 
 TAGS = (
     "Type: [Unstructured](concepts/types.md#type-unstructured), "
@@ -17,18 +16,16 @@ TAGS = (
 )
 WANDA = (
     "| [A Simple and Effective Pruning Approach](https://arxiv.org/abs/2306.11695) <br> *ICLR "
-    "2024* <br> "
-    f"Scores a weight by its size times the norm of its input. | {TAGS} | "
+    f"2024* <br> Scores a weight by its size times the norm of its input. | {TAGS} | "
     "[Challenge](challenge/challenge.md#wanda-simple-2024) <br> "
-    "[Reviews](https://openreview.net/forum?id=PxoFut3dWW) <br> [Blog](https://example.org/blog) | "
-    "[official](https://github.com/locuslab/wanda) (MIT) <br> [notebook](papers/wanda.ipynb): "
+    "[Reviews](https://openreview.net/forum?id=PxoFut3dWW) <br> [Blog](https://example.org/blog) "
+    "| [official](https://github.com/locuslab/wanda) (MIT) <br> [notebook](papers/wanda.ipynb): "
     "runs |"
 )
 SCALING = (
     "| Scaling: Laws <br> *ICLR 2024* <br> Scores a weight by its size times the norm of its "
-    "input. | "
-    f"{TAGS} | [Challenge](challenge/challenge.md#scaling-2023) | "
-    "no code <br> [notebook](papers/scaling.ipynb): not run yet |"
+    f"input. | {TAGS} | [Challenge](challenge/challenge.md#scaling-2023) | no code <br> "
+    "[notebook](papers/scaling.ipynb): not run yet |"
 )
 HEADER = "| Title & Take-away | Tags | Note | Code |\n|:--|:--|:--|:--|"
 

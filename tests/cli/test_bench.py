@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from catalog.tiny_book import make_book
 from click.testing import CliRunner
-from fakes import FakeTimer, case
+from tests.bench.fakes import FakeTimer, case
+from tests.tiny_book import make_book
 
 from prunebook.bench import cases, gpu
 from prunebook.bench.case import Provider

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from catalog.tiny_book import make_book, other_record, record, write
 from click.testing import CliRunner
+from tests.tiny_book import make_book, other_record, record, write
 
 from prunebook import __version__
 from prunebook.catalog import method_names
@@ -292,7 +292,7 @@ def fake_book(book, monkeypatch):
         "serve": {"serve": lambda root, port: calls.append((root, port))},
     }
     for name, functions in fakes.items():
-        monkeypatch.setitem(sys.modules, f"prunebook.book.{name}", SimpleNamespace(**functions))
+        monkeypatch.setitem(sys.modules, f"prunebook.{name}", SimpleNamespace(**functions))
     return calls
 
 

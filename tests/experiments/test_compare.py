@@ -9,7 +9,7 @@ import torch
 
 from prunebook.errors import UserError
 from prunebook.measure.footprint import footprint
-from prunebook.measure.quality import dense_baseline, measure
+from prunebook.measure.quality import dense_baseline, measure_quality
 from prunebook.methods import Magnitude, Wanda, compare, prune, sweep
 
 VOCABULARY = 100
@@ -51,7 +51,7 @@ def test_each_trial_is_the_method_pruned_and_measured_alone(compared, make_model
     for seed, calibration in enumerate(draws):
         alone = make_model("llama")
         prune(alone, Wanda(sparsity=0.25), calibration=calibration)
-        expected = measure(alone, held_out, dense, "exact")
+        expected = measure_quality(alone, held_out, dense, "exact")
         np.testing.assert_allclose(comparison.nll("Wanda")[seed], expected.nll.numpy(), rtol=1e-6)
         assert comparison.perplexity("Wanda")[seed] == pytest.approx(expected.perplexity, rel=1e-5)
 

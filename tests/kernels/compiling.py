@@ -122,14 +122,14 @@ def compile_apart(code: str) -> str:
 @functools.cache
 def _compiling_process() -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", "import compiling; compiling.serve()"]
+    command = [sys.executable, "-c", "from tests.kernels import compiling; compiling.serve()"]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[2],
     )
     atexit.register(process.communicate)  # closes its input, which ends it
     return process

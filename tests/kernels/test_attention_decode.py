@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_apart, needs_triton
+from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import attention_decode as module

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bitmap import DTYPES, same_bits, sparse, special
+from tests.kernels.test_bitmap import DTYPES, same_bits, sparse, special
 
 from prunebook.errors import UserError
 from prunebook.kernels.ell import Ell, pack_ell, unpack_ell

@@ -7,9 +7,9 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from compiling import DEVICE, compile_apart, needs_triton
-from test_bitmap import DTYPES, sparse
-from test_matmul_2_4 import assert_as_exact_as_dense, random
+from tests.kernels.test_bitmap import DTYPES, sparse
+from tests.kernels.test_matmul_2_4 import assert_as_exact_as_dense, random
+from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import matmul_unstructured

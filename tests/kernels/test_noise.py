@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from compiling import DEVICE, needs_triton
+from tests.kernels.compiling import DEVICE, needs_triton
 
 from prunebook.kernels.launch import jit, tl
 from prunebook.kernels.noise import (

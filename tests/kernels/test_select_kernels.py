@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from compiling import DEVICE, compile_apart, needs_triton
+from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import select_long

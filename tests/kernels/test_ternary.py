@@ -6,9 +6,9 @@ import re
 
 import pytest
 import torch
-from compiling import DEVICE, compile_apart, needs_triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels.ternary import (

@@ -8,7 +8,7 @@ import torch
 from prunebook.data.windows import evaluation_tokens
 from prunebook.errors import UserError
 from prunebook.measure import quality
-from prunebook.measure.quality import dense_baseline, measure, perplexity
+from prunebook.measure.quality import dense_baseline, measure_quality, perplexity
 from prunebook.measure.tasks import classify
 from prunebook.methods import prune
 
@@ -35,7 +35,7 @@ def pruned_copy(make_model, family):
 def test_perplexity_is_the_exponential_of_the_mean_loss(make_model, tokens, family):
     model = make_model(family)
     expected = window_nll(model, tokens)
-    result = measure(model, tokens, precision="exact")
+    result = measure_quality(model, tokens, precision="exact")
     torch.testing.assert_close(result.nll.double(), expected, rtol=1e-5, atol=0)
     assert result.perplexity == pytest.approx(expected.mean().exp().item(), rel=1e-5)
     assert perplexity(model, tokens, "exact") == result.perplexity
@@ -55,7 +55,7 @@ def test_divergence_and_agreement_follow_their_formulas(make_model, tokens, cach
     pruned = pruned_copy(make_model, family)
     p = log_probs(dense, tokens)
     q = log_probs(pruned, tokens)
-    result = measure(pruned, tokens, dense_baseline(dense, tokens, "exact"), "exact")
+    result = measure_quality(pruned, tokens, dense_baseline(dense, tokens, "exact"), "exact")
     assert result.kl == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-4)
     assert result.agreement == pytest.approx(
         (p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-9
@@ -68,7 +68,7 @@ def test_divergence_and_agreement_follow_their_formulas(make_model, tokens, cach
 def test_a_model_does_not_diverge_from_itself(make_model, tokens, cache, precision):
     model = make_model("llama")
     dense = dense_baseline(model, tokens, precision)
-    result = measure(model, tokens, dense, precision)
+    result = measure_quality(model, tokens, dense, precision)
     assert result.kl == pytest.approx(0, abs=1e-6)
     assert result.agreement == 1
     assert torch.equal(result.nll, dense.nll)
@@ -77,9 +77,9 @@ def test_a_model_does_not_diverge_from_itself(make_model, tokens, cache, precisi
 
 def test_windows_do_not_see_each_other(make_model, tokens):
     model = make_model("llama")
-    whole = measure(model, tokens, precision="exact").nll
+    whole = measure_quality(model, tokens, precision="exact").nll
     for i in range(len(tokens)):
-        alone = measure(model, tokens[i : i + 1], precision="exact").nll
+        alone = measure_quality(model, tokens[i : i + 1], precision="exact").nll
         torch.testing.assert_close(alone[0], whole[i], rtol=1e-5, atol=0)
 
 
@@ -87,9 +87,9 @@ def test_the_batch_size_does_not_matter(make_model, tokens, cache, monkeypatch):
     dense = make_model("llama")
     pruned = pruned_copy(make_model, "llama")
     baseline = dense_baseline(dense, tokens, "exact")
-    whole = measure(pruned, tokens, baseline, "exact")
+    whole = measure_quality(pruned, tokens, baseline, "exact")
     monkeypatch.setattr(quality, "_BATCH_TOKENS", 48)  # three windows at a time, one left over
-    parts = measure(pruned, tokens, baseline, "exact")
+    parts = measure_quality(pruned, tokens, baseline, "exact")
     torch.testing.assert_close(parts.nll, whole.nll, rtol=1e-5, atol=0)
     assert parts.kl == pytest.approx(whole.kl, rel=1e-4)
     assert parts.agreement == whole.agreement
@@ -97,12 +97,12 @@ def test_the_batch_size_does_not_matter(make_model, tokens, cache, monkeypatch):
 
 def test_measuring_leaves_no_hook(make_model, tokens, cache):
     model = make_model("llama")
-    measure(model, tokens, dense_baseline(model, tokens), "fast")
+    measure_quality(model, tokens, dense_baseline(model, tokens), "fast")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_record_of_a_measurement(make_model, tokens):
-    record = measure(make_model("llama"), tokens, precision="exact").to_dict()
+    record = measure_quality(make_model("llama"), tokens, precision="exact").to_dict()
     assert record["evaluation_precision"] == "exact"
     assert record["kl"] is None
     assert record["perplexity"] > 1
@@ -144,7 +144,7 @@ def test_the_baseline_outlives_the_pruning_of_its_model(make_model, tokens, cach
 def test_a_baseline_of_other_tokens_is_refused(make_model, tokens, cache):
     model = make_model("llama")
     with pytest.raises(UserError, match="baseline was made from other tokens"):
-        measure(model, tokens[:3], dense_baseline(model, tokens))
+        measure_quality(model, tokens[:3], dense_baseline(model, tokens))
 
 
 def test_a_head_that_is_not_linear_is_refused(make_model, tokens, cache):
@@ -162,7 +162,7 @@ def test_a_head_that_is_not_linear_is_refused(make_model, tokens, cache):
     assert not [entry for entry in (cache / "baselines").iterdir() if entry.is_dir()]
 
 
-@pytest.mark.parametrize("function", [measure, dense_baseline, perplexity])
+@pytest.mark.parametrize("function", [measure_quality, dense_baseline, perplexity])
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
@@ -178,7 +178,7 @@ def test_bad_tokens_are_refused(make_model, cache, function, tokens, message):
 
 def test_an_unknown_precision_is_refused(make_model, tokens):
     with pytest.raises(UserError, match="precision 'half' is unknown; use 'exact' or 'fast'"):
-        measure(make_model("llama"), tokens, precision="half")
+        measure_quality(make_model("llama"), tokens, precision="half")
 
 
 def test_fast_stays_near_exact_on_the_embedded_model(embedded):
@@ -197,14 +197,14 @@ def test_windows_beyond_the_positions_are_refused(make_model):
     with pytest.raises(
         UserError, match=f"windows of {limit + 1} tokens; the model's positions end at {limit}"
     ):
-        measure(model, torch.zeros(1, limit + 1, dtype=torch.int64))
+        measure_quality(model, torch.zeros(1, limit + 1, dtype=torch.int64))
 
 
 def test_a_model_without_a_head_is_refused(make_model, tokens):
     with pytest.raises(
         UserError, match="LlamaModel has no language-model head; use a causal language model"
     ):
-        measure(make_model("llama").model, tokens)
+        measure_quality(make_model("llama").model, tokens)
 
 
 def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkeypatch):

@@ -265,10 +265,7 @@ def test_an_unstructured_linear_with_a_bias_is_packed(form):
     [
         (
             lambda model: None,
-            "LlamaForCausalLM has no "
-            "linear in its blocks "
-            "that packing makes "
-            "smaller "
+            "LlamaForCausalLM has no linear in its blocks that packing makes smaller "
             "(model.layers.",
         ),
         (

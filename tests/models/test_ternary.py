@@ -240,11 +240,8 @@ def test_a_packed_model_gives_equal_logits(make_model, tokens):
     [
         (
             "opt",
-            "not possible for OPTDecoderLayer, "
-            "whose norms are "
-            "self_attn_layer_norm, "
-            "final_layer_norm; "
-            "use norm",
+            "not possible for OPTDecoderLayer, whose norms are self_attn_layer_norm, "
+            "final_layer_norm; use norm",
         ),
         (
             "gpt2",

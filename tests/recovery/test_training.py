@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-import two_processes
+from tests import two_processes
 
 from prunebook.errors import UserError
 from prunebook.measure.tasks import classify

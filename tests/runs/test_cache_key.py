@@ -29,7 +29,7 @@ CODE = "import prunebook as pb\npb.prune(m, 'wanda')"
         ("methods/magnitude.py", True),
         ("methods/__init__.py", True),
         ("methods/sparsegpt.py", False),
-        ("claims.py", False),
+        ("notebook/claims.py", False),
         ("deep/inner.py", False),
     ],
 )
@@ -44,8 +44,8 @@ def test_a_new_method_or_export_changes_nothing(package):
     before = rerun_key(notebook(CODE), {}, package)
     (package / "methods/owl.py").write_text("")
     for file, old, new in (
-        ("methods/__init__.py", "REGISTRY = {\n", 'REGISTRY = {\n    "owl": ("owl", "OWL"),\n'),
-        ("__init__.py", "{", '{"owl": "owl", '),
+        ("methods/registry.py", "REGISTRY = {\n", 'REGISTRY = {\n    "owl": ("owl", "OWL"),\n'),
+        ("__init__.py", "{", '{"owl": "methods.owl", '),
     ):
         (package / file).write_text((package / file).read_text().replace(old, new))
     assert "owl" in source_graph(package).methods
@@ -101,8 +101,9 @@ def test_outputs_identifiers_and_the_record_do_not_count(package):
 
 def test_the_book_needs_no_torch():
     code = (
-        "import sys, prunebook.claims, prunebook.show\n"
-        "from prunebook.book import assemble, build, key, run, serve\n"
+        "import sys, prunebook.notebook.claims, prunebook.notebook.source\n"
+        "from prunebook.runs import cache_key, run\n"
+        "from prunebook.site import assemble, build, serve\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

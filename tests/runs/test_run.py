@@ -115,7 +115,7 @@ def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
     )
     # A test run in the background hands an ignored SIGINT on to its children.
     code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += f"from prunebook.book.run import run_notebooks as r\nr({str(book.root)!r})"
+    code += f"from prunebook.runs.run import run_notebooks as r\nr({str(book.root)!r})"
     run = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -146,7 +146,7 @@ def _gone(pid: int) -> bool:
 def test_two_runs_at_once_do_the_work_once(book):
     count = book.root / "count"
     book.add("alpha", f"import time\ntime.sleep(1)\nopen({str(count)!r}, 'a').write('x')")
-    code = f"from prunebook.book.run import run_notebooks as r\nprint(r({str(book.root)!r}))"
+    code = f"from prunebook.runs.run import run_notebooks as r\nprint(r({str(book.root)!r}))"
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -346,7 +346,8 @@ def test_modules_of_the_book_need_no_extra():
         " 'sphinx_external_toc')\n"
         "sys.modules.update(dict.fromkeys(extra))\n"
         "import prunebook.cli\n"
-        "from prunebook.book import build, run, serve\n"
+        "from prunebook.runs import run\n"
+        "from prunebook.site import build, serve\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import nbformat
 import pytest
+from tests.small_book import record, write_sources
 
 from prunebook.catalog import read_papers
 from prunebook.errors import UserError
@@ -14,8 +15,6 @@ from prunebook.runs.run import run_notebooks
 from prunebook.site.assemble import assemble, text_page
 from prunebook.site.pages.text import adapt_links, fill_papers
 from prunebook.site.published import read_published, read_published_pages
-
-from .small_book import record, write_sources
 
 PAGE = """\
 ---

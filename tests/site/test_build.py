@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
+from tests.small_book import CLAIMS, SHOWN, write_sources
 
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
 from prunebook.catalog.source_graph import PACKAGE
@@ -25,8 +26,6 @@ from prunebook.site.build import BuildError, build_site
 from prunebook.site.check import Expected, check_site
 from prunebook.site.published import read_published
 from prunebook.site.serve import make_server
-
-from .small_book import CLAIMS, SHOWN, write_sources
 
 # every facet's page, with the label and heading of each of its values
 CONCEPTS = {

@@ -186,5 +186,5 @@ def test_the_svg_is_whole_and_the_same_each_time():
 
 
 def test_drawing_needs_no_torch_and_no_pyplot():
-    code = "import sys, prunebook.book.drawings; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
+    code = "import sys, prunebook.site.drawings; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

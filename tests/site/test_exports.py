@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import nbformat
 import pytest
+from tests.small_book import notebook, write_sources
 
 from prunebook.catalog import Address, read_papers
 from prunebook.runs.executed import Execution
@@ -13,8 +14,6 @@ from prunebook.runs.records import Run
 from prunebook.site.buttons import buttons, colab_notebook
 from prunebook.site.exports import export, write_exports
 from prunebook.site.published import Published
-
-from .small_book import notebook, write_sources
 
 ADDRESS = Address("https://x.org/book/", "https://github.com/a/b", "trunk")
 
@@ -120,8 +119,7 @@ def test_the_copy_for_colab_installs_first_and_its_links_lead_to_the_site(source
     content = nbformat.read(path, 4)
     content.cells[2].source = (
         "[a](../concepts/types.md#t) [b](later.ipynb) [c](https://y.org/x.md) [d](#here) "
-        "[e](<../index.md>) "
-        "[f](/concepts/x.md) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
+        "[e](<../index.md>) [f](/concepts/x.md) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
     )
     nbformat.write(content, path)
     before = path.read_bytes()

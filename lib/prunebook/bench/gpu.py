@@ -32,12 +32,8 @@ def check_cuda() -> None:
     """Raise a `UserError` unless kernels can be timed here."""
     if not torch.cuda.is_available():
         raise UserError(
-            f"bench kernels needs "
-            f"a CUDA GPU, "
-            f"and torch "
-            f"{torch.__version__} "
-            f"sees none; "
-            f"run it on one"
+            f"bench kernels needs a CUDA GPU, and torch {torch.__version__} sees none; run it on "
+            "one"
         )
     if triton is None:
         raise UserError(

@@ -84,12 +84,8 @@ def bench_kernels(
     record = read_record(path) if path.exists() else Record()
     copy_gb_s, gemm_tflop_s = timer.ceilings()
     tell(
-        f"{machine['device']}: copy "
-        f"{copy_gb_s:,.0f} "
-        f"GB/s, "
-        f"bfloat16 product "
-        f"{gemm_tflop_s:,.0f} "
-        f"TFLOP/s"
+        f"{machine['device']}: copy {copy_gb_s:,.0f} GB/s, bfloat16 product {gemm_tflop_s:,.0f} "
+        "TFLOP/s"
     )
     now = _now()
     run = Run(

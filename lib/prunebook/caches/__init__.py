@@ -14,32 +14,39 @@ In the prompt phase attention is the model's own. In decoding the layer computes
 where it has the weights anyway.
 """
 
-from ..experiments.caches import CacheComparison, Steps, compare_caches, time_steps
+from typing import Any
+
+from .. import load_export
 from .baselines import RandomCache, WindowCache
 from .h2o import H2OCache
 from .keyformer import KeyformerCache
 from .quality import Recall, measure, perplexity, recall
+from .registry import REGISTRY
 from .trace import held_positions
 
-# name of a paper's cache -> (module here, class); also read without running it
-REGISTRY = {
-    "h2o": ("h2o", "H2OCache"),
-    "keyformer": ("keyformer", "KeyformerCache"),
+# name -> module of the library that defines it; also read without running it
+EXPORTS = {
+    "CacheComparison": "experiments.caches",
+    "Steps": "experiments.caches",
+    "compare_caches": "experiments.caches",
+    "time_steps": "experiments.caches",
 }
-
 __all__ = [
     "REGISTRY",
-    "CacheComparison",
     "H2OCache",
     "KeyformerCache",
     "RandomCache",
     "Recall",
-    "Steps",
     "WindowCache",
-    "compare",
     "held_positions",
     "measure",
     "perplexity",
     "recall",
-    "time_steps",
+    *EXPORTS,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compare":  # its name before the caches and the methods were compared in one room
+        name = "compare_caches"
+    return load_export(__name__, EXPORTS, name)

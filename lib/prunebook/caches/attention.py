@@ -51,12 +51,8 @@ def real_tokens(mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor:
         return torch.ones(batch, new, dtype=torch.bool, device=query.device)
     if mask.dtype != torch.bool:
         raise UserError(
-            f"an attention mask of "
-            f"{mask.dtype} "
-            f"cannot be "
-            f"pruned; use "
-            f"a 2-D mask "
-            f"of 0 and 1, or none"
+            f"an attention mask of {mask.dtype} cannot be pruned; use a 2-D mask of 0 and 1, or "
+            "none"
         )
     return mask[:, 0, -1, -new:].expand(batch, new)
 
@@ -72,10 +68,8 @@ def _check(module, options: dict) -> None:
         special.append("encoder attention")
     if special or kind != "full_attention":
         raise UserError(
-            f"{type(module).__name__} uses "
-            f"{(special or [kind])[0]}, "
-            f"which cannot be "
-            f"pruned; {ALLOWED}"
+            f"{type(module).__name__} uses {(special or [kind])[0]}, which cannot be pruned; "
+            f"{ALLOWED}"
         )
 
 
@@ -86,9 +80,6 @@ def _check_causal(mask: torch.Tensor | None, valid: torch.Tensor) -> None:
         mask[:, 0].sum(-1).expand(valid.shape), valid.cumsum(1)
     ):
         raise UserError(
-            f"this attention mask is "
-            f"not causal over the "
-            f"whole prompt "
-            f"and cannot "
-            f"be pruned; {ALLOWED}"
+            "this attention mask is not causal over the whole prompt and cannot be pruned; "
+            f"{ALLOWED}"
         )

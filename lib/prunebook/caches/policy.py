@@ -36,16 +36,14 @@ class CacheBudget:
         fraction = isinstance(self.total, float) and 0 < self.total <= 1
         if not fraction and not (is_whole(self.total) and self.total >= 1):
             raise UserError(
-                f"budget {self.total!r} is not allowed; use a fraction of the prompt in (0, 1], "
-                f"as 0.2, or a whole "
-                "number of tokens >= 1, as 256"
+                f"budget {self.total!r} is not allowed; use a fraction of the prompt in (0, 1], as "
+                "0.2, or a whole number of tokens >= 1, as 256"
             )
         share = isinstance(self.recent, float) and 0 <= self.recent <= 1
         if not share and not (is_whole(self.recent) and self.recent >= 0):
             raise UserError(
-                f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, "
-                f"1], as 0.5, or a whole "
-                "number of tokens >= 0, as 32"
+                f"recent {self.recent!r} is not allowed; use a fraction of the budget in [0, 1], "
+                "as 0.5, or a whole number of tokens >= 0, as 32"
             )
         check_whole("sinks", self.sinks, 0)
         if is_whole(self.total):
@@ -64,9 +62,8 @@ class CacheBudget:
             total = UNLIMITED if total == 1 else int(prompt * total + 1e-9)
             if total < 1:
                 raise UserError(
-                    f"budget {self.total} of a prompt of {prompt} tokens is less than one "
-                    f"token; use a larger fraction "
-                    "or a whole number of tokens"
+                    f"budget {self.total} of a prompt of {prompt} tokens is less than one token; "
+                    "use a larger fraction or a whole number of tokens"
                 )
         self._check_room(total)
         recent = self.recent if is_whole(self.recent) else int(total * self.recent + 1e-9)
@@ -75,17 +72,13 @@ class CacheBudget:
     def _check_room(self, total: int) -> None:
         if self.sinks >= total:
             raise UserError(
-                f"sinks {self.sinks} leave "
-                f"no room in a budget "
-                f"of {total} tokens; "
-                f"use at most "
+                f"sinks {self.sinks} leave no room in a budget of {total} tokens; use at most "
                 f"{total - 1}"
             )
         if is_whole(self.recent) and self.recent > total:
             raise UserError(
                 f"recent {self.recent} is larger than the budget of {total} tokens; use at most "
-                f"{total}, or a fraction "
-                "of the budget, as 0.5"
+                f"{total}, or a fraction of the budget, as 0.5"
             )
 
 

@@ -61,12 +61,8 @@ def check_prompt(model, tokens: torch.Tensor, prompt: int, name: str = "tokens")
     check_tokens(model, tokens, name)
     if not is_whole(prompt) or not 1 <= prompt < tokens.shape[1]:
         raise UserError(
-            f"prompt {prompt!r} is "
-            f"not allowed; "
-            f"use 1 to "
-            f"{tokens.shape[1] - 1} "
-            f"tokens of "
-            f"each window"
+            f"prompt {prompt!r} is not allowed; use 1 to {tokens.shape[1] - 1} tokens of each "
+            "window"
         )
 
 

@@ -40,12 +40,8 @@ def read_address(root: Path | str) -> Address:
     for name, value in (("html.baseurl", site), ("repository.url", repository)):
         if not isinstance(value, str) or urlsplit(value).scheme not in ("http", "https"):
             raise UserError(
-                f"_config.yml: {name} "
-                f"{value!r} "
-                f"must be an "
-                f"address that starts "
-                f"with http:// "
-                f"or https://"
+                f"_config.yml: {name} {value!r} must be an address that starts with http:// or "
+                "https://"
             )
     return Address(
         site.rstrip("/") + "/", repository.rstrip("/"), config["repository"].get("branch", "main")

@@ -51,12 +51,8 @@ def with_paper(text: str, slug: str, later: Sequence[str]) -> str:
     result = "".join(lines)
     if _without(_parsed(result), {"file": f"papers/{slug}"}) != before:
         raise UserError(
-            f"{FILE}: papers must "
-            f"stand in "
-            f"lines of their "
-            f"own, `- file: "
-            f"papers/<slug>`; "
-            f"add {slug} by hand"
+            f"{FILE}: papers must stand in lines of their own, `- file: papers/<slug>`; add {slug} "
+            "by hand"
         )
     return result
 

@@ -35,7 +35,7 @@ from .reader import (
     record_of,
     tags_of,
 )
-from .registry import METHODS, TESTS, read_registry, with_method
+from .registry import FILE, METHODS, TESTS, read_registry, with_method
 from .schema import SLUG, VOCABULARY, Record, parse_record
 from .tables import as_markdown
 
@@ -155,13 +155,10 @@ def add_method(root: Path, slug: str) -> list[Path]:
 
 def _check_method(root: Path, slug: str) -> None:
     """Refuse a method that has no place in the library."""
-    if not (root / METHODS / "__init__.py").is_file():
+    if not (root / METHODS / FILE).is_file():
         raise UserError(
-            f"no library at {root / METHODS}: "
-            f"a method needs "
-            f"a clone of the "
-            f"repository; "
-            f"try --record-only"
+            f"no library at {root / METHODS}: a method needs a clone of the repository; try "
+            "--record-only"
         )
     module = _module(slug)
     if not module.isidentifier() or keyword.iskeyword(module):
@@ -271,7 +268,7 @@ def _method_files(root: Path, record: Record, tags: Mapping[str, Sequence[str]])
     """Path -> text of the method's source, its test and the registry with it."""
     module = _module(record.slug)
     class_name = _class_name(record)
-    registry = root / METHODS / "__init__.py"
+    registry = root / METHODS / FILE
     facets = {
         name: list(tags.get(name, ())) or [f"{MARK}: as in the record"]
         for name in ("type", "criteria", "weight")

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 # Lookup tables of the library. Their entries count where code names them, not as text of their
 # module.
-_EXPORTS = "EXPORTS"
-_REGISTRY = "REGISTRY"
+_EXPORTS = "EXPORTS"  # name in a package -> the module of the library that defines it
+_MOVED = "MOVED"  # old name of a module -> the modules that hold its names now
+_REGISTRY = "REGISTRY"  # name of a method -> (module in `methods`, class)
 
 _PARSING = threading.Lock()
 _LOADED: dict[Path, tuple[str, "SourceGraph"]] = {}
@@ -56,10 +57,20 @@ class SourceGraph:
             self.files[".".join(parts[:-1] if is_package else parts)] = path
         self.sources = {name: path.read_text(encoding="utf-8") for name, path in self.files.items()}
         self.trees = {name: parse(source) for name, source in self.sources.items()}
-        exports = self._table(self.name, _EXPORTS)
-        self.exports = {name: f"{self.name}.{module}" for name, module in exports.items()}
+        # Package -> name -> module, as the packages load them lazily.
+        self.exports = {
+            name: {
+                key: f"{self.name}.{module}" for key, module in self._table(name, _EXPORTS).items()
+            }
+            for name, path in self.files.items()
+            if path.name == "__init__.py"
+        }
+        self.moved = {
+            key: [f"{self.name}.{place}" for place in places]
+            for key, places in self._table(self.name, _MOVED).items()
+        }
         methods = f"{self.name}.methods"
-        registry = self._table(methods, _REGISTRY)
+        registry = self._table(f"{methods}.registry", _REGISTRY)
         self.methods = {name: f"{methods}.{module}" for name, (module, _) in registry.items()}
         self.classes = {
             f"{methods}.{class_name}": f"{methods}.{module}"
@@ -99,13 +110,13 @@ class SourceGraph:
         return reached
 
     def _tables(self, module: str) -> list[ast.Assign]:
-        wanted = (_EXPORTS, _REGISTRY)
+        tables = (_EXPORTS, _MOVED, _REGISTRY)
         body = self.trees[module].body if module in self.trees else []
         return [
             node
             for node in body
             if isinstance(node, ast.Assign)
-            and any(isinstance(target, ast.Name) and target.id in wanted for target in node.targets)
+            and any(isinstance(target, ast.Name) and target.id in tables for target in node.targets)
         ]
 
     def _table(self, module: str, name: str) -> dict:
@@ -118,18 +129,20 @@ class SourceGraph:
         names = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         return [name for name in names if name in self.files]
 
-    def _resolve(self, dotted: str) -> str | None:
-        """The module that a dotted name of the package stands in, through its lookup tables."""
+    def _resolve(self, dotted: str) -> list[str]:
+        """The modules that a dotted name of the package stands in, through its lookup tables."""
         known = self.name
         for part in dotted.split(".")[1:]:
             longer = f"{known}.{part}"
             if longer in self.files:
                 known = longer
-            elif known == self.name and part in self.exports:
-                return self.exports[part]
+            elif known == self.name and part in self.moved:
+                return self.moved[part]
+            elif part in self.exports.get(known, {}):
+                return [self.exports[known][part]]
             else:
-                return self.classes.get(longer, known)
-        return known
+                return [self.classes.get(longer, known)]
+        return [known]
 
     def _named(self, tree: ast.AST) -> Iterator[str]:
         """The modules that code names: by import, by attribute of an import, by a method's name."""
@@ -137,11 +150,11 @@ class SourceGraph:
         for node in ast.walk(tree):
             for local, dotted in self._bindings(node):
                 aliases[local] = dotted
-                yield self._resolve(dotted)
+                yield from self._resolve(dotted)
         for node in ast.walk(tree):
             dotted = _dotted(node)
             if dotted and (root := dotted.split(".")[0]) in aliases:
-                yield self._resolve(aliases[root] + dotted[len(root) :])
+                yield from self._resolve(aliases[root] + dotted[len(root) :])
             is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
             if is_text and node.value in self.methods:
                 yield self.methods[node.value]
@@ -163,7 +176,10 @@ class SourceGraph:
         if module not in self._known_imports:
             inside = [n for n in self._imported_names(module) if n.split(".")[0] == self.name]
             self._known_imports[module] = [
-                found for name in inside for found in self._with_parents(self._resolve(name))
+                found
+                for name in inside
+                for place in self._resolve(name)
+                for found in self._with_parents(place)
             ]
         return self._known_imports[module]
 

@@ -40,10 +40,7 @@ def kernels(ctx: click.Context, only: tuple[str, ...], minutes: float):
     done = bench_kernels(root, chosen(all_cases(), only), GpuTimer(), 60 * minutes, tell=click.echo)
     click.echo("\n" + summary(done.record, [*done.measured, *done.known], done.run))
     click.echo(
-        f"{len(done.measured)} cases "
-        f"measured, "
-        f"{len(done.known)} "
-        f"known already, in "
+        f"{len(done.measured)} cases measured, {len(done.known)} known already, in "
         f"{done.run.seconds:.0f} s"
     )
     click.echo(done.path)

@@ -84,14 +84,14 @@ def _state(record: catalog.Record) -> str:
 def list_papers(tags: tuple[str, ...], as_json: bool):
     """List the papers."""
     wanted = papers.parse_tags(tags)
-    papers = [
+    chosen = [
         paper
         for paper in catalog.read_papers(catalog.find_root())
         if all(value in paper.record.facets()[facet].values for facet, value in wanted)
     ]
     if as_json:
-        _print_json([_as_dict(paper) for paper in papers])
-    elif papers:
+        _print_json([_as_dict(paper) for paper in chosen])
+    elif chosen:
         rows = [
             {
                 "year": record.year,
@@ -101,7 +101,7 @@ def list_papers(tags: tuple[str, ...], as_json: bool):
                 "tags": " ".join(_tags(record)),
                 "state": _state(record),
             }
-            for record in (paper.record for paper in papers)
+            for record in (paper.record for paper in chosen)
         ]
         click.echo(results_text(rows))
 

@@ -89,9 +89,7 @@ def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
     count = len(set(papers)) or len(catalog.read_papers(root))
     what = "record, cells, tags, links, contents, method and test"
     click.echo(
-        f"{count} paper{'s' * (count != 1)} "
-        f"checked, nothing "
-        f"to mend: "
+        f"{count} paper{'s' * (count != 1)} checked, nothing to mend: "
         f"{what}{'' if papers else ', tables'}"
     )
 

@@ -1,7 +1,6 @@
 """Importance scores: pure functions of tensors, one file a family. A higher score means keep."""
 
-from ..methods.llm_surgeon import fisher
-from . import magnitude, obs, ria, wanda
+from . import magnitude, ria, wanda
 
 # The scores that need a weight `[out, in]` and the norms of its inputs `[in]`, by name.
 SCORES = {
@@ -10,4 +9,4 @@ SCORES = {
     "wanda": wanda.wanda_score,
 }
 
-__all__ = ["SCORES", "fisher", "hessian", "magnitude", "ria", "wanda"]
+__all__ = ["SCORES"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from ..errors import UserError
-from ..measure.quality import measure
+from ..measure.quality import measure_quality
 from ..models.anatomy import find_blocks
 from ..passes.backward import backward, block_gradients, windows_by_batch
 from ..passes.sequential import starting_at_block, walk
@@ -34,7 +34,9 @@ def perplexity_scores(
     scores = []
     for step in walk(model, tokens, precision=precision, progress=progress):
         with starting_at_block(model, step.index + 1, step.hidden):
-            scores.append(measure(model, tokens, precision=precision).nll.double().mean().exp())
+            scores.append(
+                measure_quality(model, tokens, precision=precision).nll.double().mean().exp()
+            )
     return torch.stack(scores).nan_to_num(torch.inf, torch.inf)
 
 
@@ -63,11 +65,7 @@ def taylor_scores(model, tokens: torch.Tensor, precision: str = "exact") -> torc
         scores = _of_blocks(model, lambda parameter: (parameter * parameter.grad).abs())
     if not scores.isfinite().all():
         raise UserError(
-            "calibration gradients hold "
-            "NaN or infinity; use "
-            "a wider dtype "
-            "such as "
-            "float32, or "
+            "calibration gradients hold NaN or infinity; use a wider dtype such as float32, or "
             "other text"
         )
     return scores

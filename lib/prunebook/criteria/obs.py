@@ -27,9 +27,8 @@ def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     factor, info = torch.linalg.cholesky_ex(damped.flip(0, 1))
     if info:
         raise UserError(
-            f"the Hessian [{len(hessian)}, {len(hessian)}] is not positive definite with "
-            f"damping {damping}; "
-            "use more calibration tokens or a larger damping such as 0.1"
+            f"the Hessian [{len(hessian)}, {len(hessian)}] is not positive definite with damping "
+            f"{damping}; use more calibration tokens or a larger damping such as 0.1"
         )
     upper = factor.flip(0, 1)
     identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)

@@ -13,15 +13,13 @@ import json
 import re
 from pathlib import Path
 
-from ..cached import cached
 from ..errors import UserError, first_line
-from ..files import write_atomic
+from ..files import cached, write_atomic
 
 SPLITS = ("calibration", "evaluation", "training")
 
 # Of 100 hash values: below 35 calibration, below 60 evaluation, the rest training.
 _SHARES = {"calibration": (0, 35), "evaluation": (35, 60), "training": (60, 100)}
-
 _DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 # name -> (datasets id, arguments, split to draw calibration and training text from, split to
@@ -43,11 +41,8 @@ DATASETS = {
 
 # captions that lost their link
 _IMAGE = re.compile(r"\|(?:alt=|thumb|\d+px)|\.(?:jpe?g|png|svg|gif)\b", re.I)
-
 _OWN_CODE = Path(__file__).read_bytes()  # as it was imported
-
 _ARTICLES = "articles.json"  # files in the cache
-
 _MIN_WORDS = 8  # shorter lines of the dump are captions, table cells and link lists
 
 
@@ -87,7 +82,7 @@ def embedded_articles() -> tuple[tuple[str, str], ...]:
     """
     articles = cached(
         "articles",
-        _embedded_identity(),
+        embedded_identity(),
         lambda folder: write_atomic(folder / _ARTICLES, json.dumps(_extract_articles())),
         lambda folder: json.loads((folder / _ARTICLES).read_text(encoding="utf-8")),
     )
@@ -107,7 +102,7 @@ def _extract_articles() -> list[tuple[str, str]]:
     return [(title, text) for title, text in cleaned if text]
 
 
-def _embedded_identity() -> list[str | bytes]:
+def embedded_identity() -> list[str | bytes]:
     """What the embedded articles depend on: the wheel that carries them and the code of this
     module."""
     return [importlib.metadata.version("gensim"), _OWN_CODE]
@@ -158,16 +153,13 @@ def _dataset_text(name: str, split: str) -> str:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = first_line(error)
         raise UserError(
-            f"text {name!r} cannot be loaded ({reason}); use the embedded text (no name), a "
-            f"UTF-8 file, "
-            f"{', '.join(DATASETS)}, or a `datasets` id with the splits train and test"
+            f"text {name!r} cannot be loaded ({reason}); use the embedded text (no name), a UTF-8 "
+            f"file, {', '.join(DATASETS)}, or a `datasets` id with the splits train and test"
         ) from error
     if "text" not in data.column_names:
         raise UserError(
-            f"text {name!r} has the columns "
-            f"{', '.join(data.column_names)}; "
-            f"a column 'text' "
-            f"is needed"
+            f"text {name!r} has the columns {', '.join(data.column_names)}; a column 'text' is "
+            "needed"
         )
     rows = [row for row in data["text"] if row.strip()]
     # Calibration and training share a split of the source: its first and its second half.

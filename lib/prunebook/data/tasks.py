@@ -36,8 +36,7 @@ def article_task(
     if not 2 <= articles <= len(longest) or room < 1:
         raise UserError(
             f"{articles} articles in passages of {length} tokens make no task; use 2 to "
-            f"{len(longest)} articles and "
-            f"more than {length - room} tokens"
+            f"{len(longest)} articles and more than {length - room} tokens"
         )
     found = {split: ([], []) for split in SPLITS}
     for label, (_, text) in enumerate(longest[:articles]):
@@ -49,9 +48,9 @@ def article_task(
             found[split][1].append(label)
         if len(words) < 5 * room:
             raise UserError(
-                f"article {label + 1} by length has {len(words)} tokens, too few for five "
-                f"passages of {length}; use "
-                f"{f'fewer than {label + 1} articles or ' * (label > 1)}shorter passages"
+                f"article {label + 1} by length has {len(words)} tokens, too few for five passages "
+                f"of {length}; use {f'fewer than {label + 1} articles or ' * (label > 1)}shorter "
+                "passages"
             )
     return {
         split: (torch.tensor(passages), torch.tensor(labels))

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..cached import cached
 from ..errors import UserError
-from .corpora import _embedded_identity, text_of
+from ..files import cached
+from .corpora import embedded_identity, text_of
 
 _STREAM = "tokens.safetensors"
 
@@ -25,9 +25,9 @@ def _windows(
     available = len(stream) // length
     if available < count + (offset_seed is not None):
         raise UserError(
-            f"the {split} text {str(text or 'embedded')!r} has {len(stream)} tokens, too few "
-            f"for {count} windows "
-            f"of {length}; ask for at most {max(available - (offset_seed is not None), 0)}"
+            f"the {split} text {str(text or 'embedded')!r} has {len(stream)} tokens, too few for "
+            f"{count} windows of {length}; ask for at most "
+            f"{max(available - (offset_seed is not None), 0)}"
         )
     offset = 0
     if offset_seed is not None:
@@ -49,7 +49,7 @@ def _token_stream(tokenizer, split: str, text: str | Path | None) -> torch.Tenso
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
         return tokenize()
-    of_text = _embedded_identity() if text is None else [text_of(split, text)]
+    of_text = embedded_identity() if text is None else [text_of(split, text)]
     return cached(
         "tokens",
         [core.to_str(), *_tokenizer_versions(), split, *of_text],

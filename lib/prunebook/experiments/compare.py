@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..measure.footprint import Footprint, footprint
 from ..measure.memory import malloc_pool
-from ..measure.quality import DenseBaseline, Measurement, measure, resolve_precision
+from ..measure.quality import DenseBaseline, Measurement, measure_quality, resolve_precision
 from ..measure.zeros import count_zeros
 from ..methods.prune import Report, prune
 from ..notebook.claims import is_quick_run
@@ -158,7 +158,7 @@ def compare(
             executes. What `sweep` asks for, their NLL, is kept in any case.
 
     Raises:
-        UserError: as `prune` and `measure` do.
+        UserError: as `prune` and `measure_quality` do.
     """
     jobs = [
         (label, method, seed)
@@ -212,7 +212,7 @@ def _try(model, method, calibration, held_out, dense, length: int, timed: bool) 
     costs = footprint(pruned, length, speed=timed)
     nonzero = costs.parameters - _zeros(pruned)[0]
     with watch() as evaluating:
-        measured = measure(pruned, held_out, dense, dense.precision)
+        measured = measure_quality(pruned, held_out, dense, dense.precision)
     sections = {"seconds": pruning, "evaluation_tokens_per_second": evaluating}
     return {
         "report": report,
@@ -242,14 +242,14 @@ def sweep(
         methods: label -> method object.
         calibration: int64 `[n, length]`.
         held_out: int64 `[windows, length]`.
-        precision: as for `measure`.
+        precision: as for `measure_quality`.
         reuse: as for `compare`, whose trials are taken, too; times do not matter here.
 
     Returns:
         Label -> mean NLL of each held-out window in nats, `[1, windows]`.
 
     Raises:
-        UserError: as `prune` and `measure` do.
+        UserError: as `prune` and `measure_quality` do.
     """
     found = {}
     reuse = pages_share() if reuse is None else reuse
@@ -261,7 +261,7 @@ def sweep(
         if nll is None:
             pruned = copy.deepcopy(model)
             prune(pruned, method, calibration=needed)
-            nll = measure(pruned, held_out, precision=precision).nll
+            nll = measure_quality(pruned, held_out, precision=precision).nll
             if identity:
                 keep_nll(identity, nll)
         found[label] = nll[None].numpy()

@@ -17,8 +17,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from ..cached import find, keep
 from ..catalog.source_graph import SourceGraph, source_graph, source_signature
+from ..files import find, keep
 from ..measure.footprint import Footprint
 from ..measure.quality import Measurement, add_tensors
 from ..methods.prune import Report

@@ -96,10 +96,8 @@ def pack_bitmap(weight: torch.Tensor) -> Bitmap:
     filled = lengths + -lengths % FILL
     if int(filled.sum()) > MOST_VALUES:
         raise UserError(
-            f"weight {list(weight.shape)} "
-            f"has {int(filled.sum())} "
-            f"values; a bitmap "
-            f"holds {MOST_VALUES}"
+            f"weight {list(weight.shape)} has {int(filled.sum())} values; a bitmap holds "
+            f"{MOST_VALUES}"
         )
     starts = (filled.cumsum(0) - filled)[:, None] + counts.cumsum(1) - counts
     values = F.pad(weight, (0, FILL - 1))[_with_filling(keep, lengths)]

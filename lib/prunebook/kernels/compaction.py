@@ -120,12 +120,8 @@ def _check(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
     for index, x in enumerate(tensors):
         if x.ndim not in (3, 4) or list(x.shape[:3]) != shape:
             raise UserError(
-                f"tensor {index} has "
-                f"shape "
-                f"{list(x.shape)}; "
-                f"keep {shape} needs "
-                f"{shape} and "
-                f"perhaps a width"
+                f"tensor {index} has shape {list(x.shape)}; keep {shape} needs {shape} and perhaps "
+                "a width"
             )
 
 

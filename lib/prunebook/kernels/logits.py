@@ -57,11 +57,8 @@ def compare_logits(
     ):
         if given is not None and given.shape != wanted:
             raise UserError(
-                f"{name} has shape "
-                f"{list(given.shape)}; "
-                f"logits "
-                f"{list(logits.shape)} "
-                f"need {list(wanted)}"
+                f"{name} has shape {list(given.shape)}; logits {list(logits.shape)} need "
+                f"{list(wanted)}"
             )
     if runs_natively(logits, targets, *([] if reference is None else [reference])):
         return launch_compare(logits, targets, reference)

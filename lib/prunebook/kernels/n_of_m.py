@@ -79,9 +79,8 @@ def pack_n_of_m(weight: torch.Tensor, n: int, m: int) -> Packed:
     _check(weight, n, m, "packed")
     if broken := count_broken(weight, n, m):
         raise UserError(
-            f"weight {list(weight.shape)} is not {n}:{m}: {broken} of {weight.numel() // m} "
-            f"groups hold more than {n} "
-            "weights other than 0; prune it with that pattern first"
+            f"weight {list(weight.shape)} is not {n}:{m}: {broken} of {weight.numel() // m} groups "
+            f"hold more than {n} weights other than 0; prune it with that pattern first"
         )
     return select_n_of_m(weight, n, m, write=False, want="packed")
 
@@ -95,19 +94,13 @@ def _check(weight: torch.Tensor, n: int, m: int, want: str | None) -> None:
         )
     if weight.ndim != 2 or not weight.is_floating_point():
         raise UserError(
-            f"weight is {weight.dtype} "
-            f"{list(weight.shape)}; "
-            f"use a matrix [out, "
-            f"in] of a float dtype"
+            f"weight is {weight.dtype} {list(weight.shape)}; use a matrix [out, in] of a float "
+            "dtype"
         )
     if weight.shape[1] % m:
         raise UserError(
-            f"weight has {weight.shape[1]} "
-            f"inputs, which "
-            f"pattern {n}:{m} "
-            f"does not "
-            f"divide; use "
-            f"another one"
+            f"weight has {weight.shape[1]} inputs, which pattern {n}:{m} does not divide; use "
+            "another one"
         )
 
 

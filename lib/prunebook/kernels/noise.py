@@ -66,11 +66,8 @@ class Perturbation:
                 text = f"{given.dtype} {list(given.shape)} on {given.device}"
                 wanted = " or ".join(map(str, shapes))
                 raise UserError(
-                    f"{name} of the "
-                    f"perturbation: "
-                    f"{text}; the "
-                    f"logits need {dtype} "
-                    f"{wanted} on {device}"
+                    f"{name} of the perturbation: {text}; the logits need {dtype} {wanted} on "
+                    f"{device}"
                 )
 
 

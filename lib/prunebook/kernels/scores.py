@@ -48,10 +48,7 @@ class Factors:
             if given is not None and (given.shape != (wanted,) or given.dtype != torch.float32):
                 text = f"{given.dtype} {list(given.shape)}"
                 raise UserError(
-                    f"{name} is "
-                    f"{text}; a weight "
-                    f"{list(weight.shape)} "
-                    f"needs torch.float32 "
+                    f"{name} is {text}; a weight {list(weight.shape)} needs torch.float32 "
                     f"[{wanted}]"
                 )
 

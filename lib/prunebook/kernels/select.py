@@ -167,11 +167,7 @@ def _check_counts(removed: int | torch.Tensor, groups: int, size: int) -> torch.
         raise UserError(f"removed has shape {list(removed.shape)}; {groups} groups need [{groups}]")
     if groups and not 0 <= int(removed.min()) <= int(removed.max()) <= size:
         raise UserError(
-            f"removed reaches from "
-            f"{int(removed.min())} "
-            f"to "
-            f"{int(removed.max())}; "
-            f"allowed is "
-            f"0 to {size}"
+            f"removed reaches from {int(removed.min())} to {int(removed.max())}; allowed is 0 to "
+            f"{size}"
         )
     return removed

@@ -86,12 +86,8 @@ def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
     width = -(-columns // PER_BYTE)
     if bits.dtype != torch.uint8 or bits.ndim != 2 or bits.shape[1] != width:
         raise UserError(
-            f"bits are {bits.dtype} "
-            f"{list(bits.shape)}; "
-            f"{columns} "
-            f"columns need "
-            f"torch.uint8 "
-            f"[out, {width}]"
+            f"bits are {bits.dtype} {list(bits.shape)}; {columns} columns need torch.uint8 [out, "
+            f"{width}]"
         )
     places = torch.arange(PER_BYTE, device=bits.device, dtype=torch.uint8)
     return (bits[..., None] >> places & 1).flatten(1)[:, :columns].bool()

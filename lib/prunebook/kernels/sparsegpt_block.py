@@ -69,13 +69,8 @@ def _check(
         n, m = n_of_m
         if not 0 < n < m or columns % m:
             raise UserError(
-                f"n_of_m {n}:{m} is not "
-                f"allowed for "
-                f"{columns} "
-                f"columns; "
-                f"use 0 < n < "
-                f"m, m a "
-                f"divisor of them"
+                f"n_of_m {n}:{m} is not allowed for {columns} columns; use 0 < n < m, m a divisor "
+                "of them"
             )
 
 

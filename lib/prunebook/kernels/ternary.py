@@ -112,13 +112,8 @@ def ternary_linear(
 def _check(x, packed, scale, x_scale, bias) -> None:
     if not (x.dtype == torch.int8 if x_scale is not None else x.is_floating_point()):
         raise UserError(
-            f"x is {x.dtype}; use "
-            f"torch.int8 with "
-            f"an x_scale, "
-            f"as from "
-            f"absmax_int8, "
-            f"or floats "
-            f"without one"
+            f"x is {x.dtype}; use torch.int8 with an x_scale, as from absmax_int8, or floats "
+            "without one"
         )
     _check_packed(packed, x.shape[-1])
     if scale.shape not in ((), packed.shape[:1]):

@@ -18,16 +18,14 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
 
-from ..cached import cached
 from ..data.windows import check_tokens
 from ..errors import UserError
+from ..files import cached
 from ..kernels.logits import compare_logits
 from ..passes.precision import chosen_ways, has_fast_bfloat16, matmul_precision
 
 _BATCH_TOKENS = 2048  # logits of 2,048 tokens and 49,152 words take 400 MB in float32
-
 _BASELINE_FILE = "baseline.safetensors"
-
 _BASELINE = 4  # raise when the same weights and tokens would give other numbers
 
 
@@ -100,11 +98,11 @@ def perplexity(model, tokens: torch.Tensor, precision: str = "auto") -> float:
     Raises:
         UserError: bad tokens or precision.
     """
-    return measure(model, tokens, precision=precision).perplexity
+    return measure_quality(model, tokens, precision=precision).perplexity
 
 
 @torch.no_grad()
-def measure(
+def measure_quality(
     model, tokens: torch.Tensor, dense: DenseBaseline | None = None, precision: str = "auto"
 ) -> Measurement:
     """Perplexity and, beside a dense baseline of the same tokens, KL divergence and top-1
@@ -126,7 +124,7 @@ def measure(
     divergence = 0.0
     agreed = 0
     start = time.perf_counter()
-    size = _batch_size(tokens)
+    size = windows_per_batch(tokens)
     for first in range(0, len(tokens), size):
         batch = tokens[first : first + size].to(model.device)
         with _forward(model, precision):
@@ -174,7 +172,7 @@ def _forward(model, precision: str):
 
 @torch.no_grad()
 def dense_baseline(model, tokens: torch.Tensor, precision: str = "auto") -> DenseBaseline:
-    """What `measure` compares a pruned model with; cached on disk by (model weights, tokens,
+    """What `measure_quality` compares a pruned model with; cached on disk by (model weights, tokens,
     precision).
 
     Args:
@@ -211,7 +209,7 @@ def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tenso
             lambda _, inputs, output: seen.append((inputs[0], output))
         )
         try:
-            for batch in tokens.split(_batch_size(tokens)):
+            for batch in tokens.split(windows_per_batch(tokens)):
                 batch = batch.to(model.device)
                 seen.clear()
                 logits = model(input_ids=batch, use_cache=False).logits
@@ -229,7 +227,7 @@ def _run_dense(model, tokens: torch.Tensor, precision: str) -> tuple[torch.Tenso
     return torch.cat(hidden).contiguous(), torch.cat(nll)
 
 
-def _batch_size(tokens: torch.Tensor) -> int:
+def windows_per_batch(tokens: torch.Tensor) -> int:
     return max(1, _BATCH_TOKENS // tokens.shape[1])
 
 
@@ -246,10 +244,7 @@ def _check_windows(model, tokens: torch.Tensor) -> None:
     check_tokens(model, tokens, "tokens")
     if tokens.shape[1] < 2:
         raise UserError(
-            f"tokens must have windows "
-            f"of at least "
-            f"2 tokens "
-            f"to predict one, not "
+            "tokens must have windows of at least 2 tokens to predict one, not "
             f"{list(tokens.shape)}"
         )
 

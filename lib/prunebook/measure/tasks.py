@@ -5,7 +5,7 @@ import torch
 from ..data.windows import check_tokens
 from ..errors import UserError
 from ..passes.precision import matmul_precision
-from .quality import _batch_size, resolve_precision
+from .quality import resolve_precision, windows_per_batch
 
 
 @torch.no_grad()
@@ -17,17 +17,13 @@ def classify(model, tokens: torch.Tensor, precision: str = "auto") -> torch.Tens
     """
     if not type(model).__name__.endswith("ForSequenceClassification"):
         raise UserError(
-            f"{type(model).__name__} is "
-            f"no sequence "
-            f"classifier; "
-            f"load one, as "
-            f"load_model(..., "
-            f"classes=5)"
+            f"{type(model).__name__} is no sequence classifier; load one, as load_model(..., "
+            "classes=5)"
         )
     check_tokens(model, tokens, "tokens")
     precision = resolve_precision(model, precision)
     found = []
-    for batch in tokens.split(_batch_size(tokens)):
+    for batch in tokens.split(windows_per_batch(tokens)):
         with matmul_precision(model.device, precision):
             found.append(model(input_ids=batch.to(model.device)).logits.float().cpu())
     return torch.cat(found)

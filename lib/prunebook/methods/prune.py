@@ -83,11 +83,8 @@ def prune(
     method = make_method(method, options)
     if method.needs_calibration and calibration is None:
         raise UserError(
-            f"method {name_of(method)!r} "
-            f"needs calibration "
-            f"tokens; make "
-            f"them with "
-            f"calibration_tokens(...)"
+            f"method {name_of(method)!r} needs calibration tokens; make them with "
+            "calibration_tokens(...)"
         )
     smaller = getattr(method, "makes_smaller", False)
     for block in find_blocks(model):
@@ -157,11 +154,7 @@ def _targets(model, method, allocation: Mapping[str, float]) -> dict:
     scope = getattr(method.target, "scope", None)
     if scope not in ("row", "layer"):
         raise UserError(
-            f"an allocation does not "
-            f"go with the pattern "
-            f"{method.target}; "
-            f"use a "
-            f"sparsity per "
-            f"row or layer"
+            f"an allocation does not go with the pattern {method.target}; use a sparsity per row "
+            "or layer"
         )
     return from_rates(model, allocation, scope)

@@ -1,9 +1,34 @@
-"""The methods by name: which class implements which, made from a name and options."""
+"""The methods by name: which class implements which, and how one is made from a name and options.
+
+A module is imported when its method is first named.
+"""
 
 import dataclasses
 import importlib
 
 from ..errors import UserError
+
+# name -> (module here, class); also read without running it, by what needs the names alone
+REGISTRY = {
+    "besa": ("besa.method", "BESA"),
+    "bitnet-b158": ("bitnet_b158", "BitNetB158"),
+    "compresso": ("compresso.method", "Compresso"),
+    "deeper-layers": ("deeper_layers.method", "DeeperLayers"),
+    "dsnot": ("dsnot.method", "DSnoT"),
+    "gradual-magnitude": ("sparse_scaling_laws.method", "GradualMagnitude"),
+    "k-prune": ("k_prune.method", "KPrune"),
+    "llm-pruner": ("llm_pruner.method", "LLMPruner"),
+    "llm-surgeon": ("llm_surgeon.method", "LLMSurgeon"),
+    "magnitude": ("essential_sparsity", "Magnitude"),
+    "minitron": ("minitron.method", "Minitron"),
+    "owl": ("owl.method", "OWL"),
+    "remove-blocks": ("remove_blocks", "RemoveBlocks"),
+    "ria": ("ria.method", "RIA"),
+    "sheared-llama": ("sheared_llama.method", "ShearedLLaMA"),
+    "shortened-llama": ("shortened_llama", "ShortenedLLaMA"),
+    "sparsegpt": ("sparsegpt", "SparseGPT"),
+    "wanda": ("wanda", "Wanda"),
+}
 
 
 def make_method(method, options: dict):
@@ -12,8 +37,6 @@ def make_method(method, options: dict):
     Raises:
         UserError: an unknown name or option, or options beside an object.
     """
-    from . import REGISTRY
-
     if not isinstance(method, str):
         if options:
             raise UserError(
@@ -21,11 +44,8 @@ def make_method(method, options: dict):
             )
         if isinstance(method, type) or not hasattr(method, "needs_calibration"):
             raise UserError(
-                f"method {method!r} is "
-                f"no method "
-                f"object; use "
-                f"a name or e.g. "
-                f"methods.Wanda(sparsity=0.5)"
+                f"method {method!r} is no method object; use a name or e.g. "
+                "methods.Wanda(sparsity=0.5)"
             )
         return method
     if method not in REGISTRY:
@@ -41,8 +61,6 @@ def make_method(method, options: dict):
 
 def name_of(method) -> str:
     """The registered name of a method object, or its class's name."""
-    from . import REGISTRY
-
     class_name = type(method).__name__
     return next(
         (name for name, (_, registered) in REGISTRY.items() if registered == class_name), class_name
@@ -52,8 +70,6 @@ def name_of(method) -> str:
 def list_methods() -> list[dict]:
     """One entry a method: name, class, paper (slug of its notebook), facets, whether it needs data,
     options."""
-    from . import REGISTRY
-
     entries = []
     for name in sorted(REGISTRY):
         cls = _load(name)
@@ -71,7 +87,5 @@ def list_methods() -> list[dict]:
 
 
 def _load(name: str) -> type:
-    from . import REGISTRY
-
     module, class_name = REGISTRY[name]
     return getattr(importlib.import_module(f"{__package__}.{module}"), class_name)

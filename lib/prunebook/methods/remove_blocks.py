@@ -33,11 +33,8 @@ class RemoveBlocks:
         object.__setattr__(self, "indices", tuple(given) if whole else ())
         if not self.indices or not all(type(index) is int for index in self.indices):
             raise UserError(
-                f"indices {given!r} "
-                f"is not allowed for "
-                f"remove-blocks; "
-                f"use whole "
-                f"numbers, as [20, 21]"
+                f"indices {given!r} is not allowed for remove-blocks; use whole numbers, as [20, "
+                "21]"
             )
 
     @property

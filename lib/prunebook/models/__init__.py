@@ -1,1 +1,18 @@
 """What a model is made of, and how it changes shape."""
+
+from typing import Any
+
+from .. import load_export
+
+# name -> module of the library that defines it; also read without running it
+EXPORTS = {
+    "load_model": "models.loading",
+    "on_device": "models.loading",
+    "resolve_device": "models.loading",
+    "save_model": "models.loading",
+}
+__all__ = [*EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    return load_export(__name__, EXPORTS, name)

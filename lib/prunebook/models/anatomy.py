@@ -48,8 +48,7 @@ def find_blocks(model: nn.Module) -> list[Block]:
         if parameter.ndim == 3:
             raise UserError(
                 f"{name}.{path} {list(parameter.shape)} holds the experts of a mixture in one "
-                f"tensor, "
-                "which is not supported; use a model without experts"
+                "tensor, which is not supported; use a model without experts"
             )
     return [
         Block(
@@ -84,7 +83,6 @@ _ATTENTION = (  # queries, keys, values, output
         "attention.output.dense",
     ),
 )
-
 _MLP = (  # first matrices, then the last
     ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     ("fc1", "fc2"),  # OPT
@@ -166,8 +164,7 @@ def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     if hasattr(getattr(model, "config", None), COMPRESSED):
         raise UserError(
             f"{type(model).__name__} is compressed: its packed linears compute and do nothing "
-            f"else; load it as it was "
-            "before compress"
+            "else; load it as it was before compress"
         )
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for name, stack in model.named_modules():
@@ -195,9 +192,8 @@ def sublayers(block: nn.Module) -> Sublayers:
     mlp = next((names for names in _MLP if set(names) <= set(modules)), None)
     if attention is None or mlp is None:
         raise UserError(
-            f"{type(block).__name__} has no heads and neurons that can be told apart: linears "
-            f"such as "
-            f"{', '.join(_ATTENTION[0])} and {', '.join(_MLP[0])} are needed"
+            f"{type(block).__name__} has no heads and neurons that can be told apart: linears such "
+            f"as {', '.join(_ATTENTION[0])} and {', '.join(_MLP[0])} are needed"
         )
     query, key, value, out = (modules[name] for name in attention)
     holder = modules[attention[0].rpartition(".")[0]]

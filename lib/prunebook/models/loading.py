@@ -151,8 +151,7 @@ def load_model(
         known = ", ".join(EMBEDDED)
         raise UserError(
             f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with "
-            f"safetensors, "
-            "or the id of a hub model that this machine can reach"
+            "safetensors, or the id of a hub model that this machine can reach"
         ) from error
     if own:
         # the class that was saved, with other widths or layers

@@ -202,8 +202,7 @@ def compress(model: nn.Module) -> Compression:
         path, reason = next(iter(left.items()))
         raise UserError(
             f"{type(model).__name__} has no linear in its blocks that packing makes smaller "
-            f"({path}: {reason}); "
-            "prune it first"
+            f"({path}: {reason}); prune it first"
         )
     layers = {}
     weights = 0
@@ -240,13 +239,8 @@ def restore(model: nn.Module) -> None:
         or not all(map(_is_ours, entry.values()))
     ):
         raise ValueError(
-            f"{COMPRESSED} in "
-            f"config.json "
-            f"does not name "
-            f"linears of "
-            f"the model "
-            f"with their "
-            f"packed forms"
+            f"{COMPRESSED} in config.json does not name linears of the model with their packed "
+            "forms"
         )
     for name, form in entry.items():
         dense = model.get_submodule(name)

@@ -51,11 +51,9 @@ def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]
     neurons = parts.neurons - int(parts.neurons * (1 - ratio) + 1e-9)
     if not heads + neurons or heads == parts.kv_heads or neurons == parts.neurons:
         raise UserError(
-            f"ratio {ratio} of {parts.kv_heads} key-value heads and {parts.neurons} neurons "
-            f"takes {heads} and "
-            f"{neurons}; the nearest that takes some and leaves some are "
-            f"{1 / parts.neurons:.2g} to "
-            f"{min(1 - 1 / parts.neurons, 1 - 1 / rows) - 0.001:.3f}"
+            f"ratio {ratio} of {parts.kv_heads} key-value heads and {parts.neurons} neurons takes "
+            f"{heads} and {neurons}; the nearest that takes some and leaves some are "
+            f"{1 / parts.neurons:.2g} to {min(1 - 1 / parts.neurons, 1 - 1 / rows) - 0.001:.3f}"
         )
     return heads, neurons
 
@@ -92,9 +90,8 @@ def units_of_sparsity(
         nearest = min(possible, key=lambda size: abs(size - need))
         rounded = (math.ceil if nearest == of_neuron else math.floor)(nearest / total * 1e4) / 1e4
         raise UserError(
-            f"sparsity {sparsity} cannot be met by {'heads and ' * heads}neurons of "
-            f"{len(blocks)} blocks, of which one "
-            f"each stays; the nearest is {rounded:.4f}"
+            f"sparsity {sparsity} cannot be met by {'heads and ' * heads}neurons of {len(blocks)} "
+            f"blocks, of which one each stays; the nearest is {rounded:.4f}"
         )
     return gone, neurons
 
@@ -181,11 +178,8 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
     if (heads := sizes.get("heads")) and heads % parts.kv_heads:
         nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
         raise UserError(
-            f"heads {heads} do not divide "
-            f"among "
-            f"{parts.kv_heads} "
-            f"key-value heads; "
-            f"nearest: {nearest}"
+            f"heads {heads} do not divide among {parts.kv_heads} key-value heads; nearest: "
+            f"{nearest}"
         )
     if "heads" in sizes:
         check_heads(parts)
@@ -237,12 +231,8 @@ def check_narrowable(model: nn.Module) -> None:
     # Gemma's is the root of the width: once reloaded, it would be another
     if hasattr(embedding, "embed_scale"):
         raise UserError(
-            f"{type(model).__name__} "
-            f"cannot lose hidden "
-            f"channels: "
-            f"their number "
-            f"scales its "
-            f"embeddings"
+            f"{type(model).__name__} cannot lose hidden channels: their number scales its "
+            "embeddings"
         )
     if not norms(model):  # OLMo's know their width from the configuration alone
         raise UserError(
@@ -251,12 +241,8 @@ def check_narrowable(model: nn.Module) -> None:
     narrower = config.hidden_size - config.num_attention_heads
     if narrower > 0 and _attention_of(model, narrower) != _attention_of(model, config.hidden_size):
         raise UserError(
-            f"{type(model).__name__} "
-            f"cannot lose hidden "
-            f"channels: the "
-            f"size of its "
-            f"heads follows "
-            f"from them"
+            f"{type(model).__name__} cannot lose hidden channels: the size of its heads follows "
+            "from them"
         )
 
 
@@ -287,7 +273,6 @@ def check_channels(count: int, heads: int) -> None:
     if count % heads:
         nearest = max(1, round(count / heads)) * heads
         raise UserError(
-            f"{count} hidden channels do not divide among {heads} heads, which the "
-            f"configuration asks for; the nearest "
-            f"is {nearest}"
+            f"{count} hidden channels do not divide among {heads} heads, which the configuration "
+            f"asks for; the nearest is {nearest}"
         )

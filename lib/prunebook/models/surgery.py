@@ -116,9 +116,8 @@ def keep_heads(parts: Sublayers, kept: Iterable[int]) -> None:
     readers = [sum(head // repeats == group for head in index) for group in range(parts.kv_heads)]
     if len(set(readers) - {0}) != 1:
         raise UserError(
-            f"query heads {index} would leave {readers} of them to the {parts.kv_heads} "
-            f"key-value heads; keep the "
-            f"same number of every {repeats} that follow each other, or none"
+            f"query heads {index} would leave {readers} of them to the {parts.kv_heads} key-value "
+            f"heads; keep the same number of every {repeats} that follow each other, or none"
         )
     queries = _channels(index, parts.head_dim)
     keys = _channels([group for group, count in enumerate(readers) if count], parts.head_dim)

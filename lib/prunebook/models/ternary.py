@@ -197,8 +197,8 @@ def _absorb_norms(stack: nn.ModuleList) -> float:
         ):
             raise UserError(
                 f"norm=True is not possible for {type(block).__name__}, whose norms are "
-                f"{', '.join(norms) or 'none'}; "
-                f"use norm=False, or a model with the RMSNorms {' and '.join(_PRE_NORMS)}"
+                f"{', '.join(norms) or 'none'}; use norm=False, or a model with the RMSNorms "
+                f"{' and '.join(_PRE_NORMS)}"
             )
     eps = stack[0].input_layernorm.variance_epsilon
     for block in stack:

@@ -10,7 +10,6 @@ from ..data.corpora import text_of
 from ..errors import UserError
 
 END = "<|endoftext|>"
-
 _BYTES = 256  # words that a vocabulary has before anything is merged
 
 
@@ -43,10 +42,7 @@ def train_tokenizer(
     core.train_from_iterator(text_of("training", text).splitlines(keepends=True), trainer)
     if core.get_vocab_size() < vocabulary:
         raise UserError(
-            f"vocabulary {vocabulary} "
-            f"is more than "
-            f"the text "
-            f"yields; use at most "
+            f"vocabulary {vocabulary} is more than the text yields; use at most "
             f"{core.get_vocab_size()}"
         )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token=END, eos_token=END)

@@ -183,10 +183,7 @@ def claim(
         word = verdict
     else:
         raise UserError(
-            f"claim {key!r}: verdict "
-            f"{verdict!r}; "
-            f"allowed: "
-            f"a gap, True, False, "
+            f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, "
             f"{', '.join(_DECIDED)}"
         )
     if is_quick_run():

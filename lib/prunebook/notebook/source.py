@@ -10,7 +10,7 @@ from ..errors import UserError
 from .tables import display_bundle
 
 _PACKAGE = __name__.partition(".")[0]
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[1]
 
 
 def show_source(obj) -> None:

@@ -40,12 +40,8 @@ def windows_by_batch(
     check_tokens(model, tokens)
     if tokens.shape[1] < 2:
         raise UserError(
-            f"calibration must have "
-            f"windows of "
-            f"at least 2 "
-            f"tokens to "
-            f"predict one, "
-            f"not {list(tokens.shape)}"
+            "calibration must have windows of at least 2 tokens to predict one, not "
+            f"{list(tokens.shape)}"
         )
     device = model.get_input_embeddings().weight.device
     return tokens.split(batch_size or max(1, _TOKENS.get(device.type, 1024) // tokens.shape[1]))

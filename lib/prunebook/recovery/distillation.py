@@ -87,11 +87,8 @@ def distill(
     )
     if wrong := [pair for pair in hidden if pair not in pairs]:
         raise UserError(
-            f"hidden pair {wrong[0]!r} "
-            f"names no blocks; "
-            f"use (student's, "
-            f"teacher's) "
-            f"up to {max(pairs)}"
+            f"hidden pair {wrong[0]!r} names no blocks; use (student's, teacher's) up to "
+            f"{max(pairs)}"
         )
     torch.manual_seed(training.seed)
     settings = (direction, temperature, next_token, hidden)

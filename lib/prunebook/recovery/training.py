@@ -97,12 +97,8 @@ def train(
     steps = len(tokens) // a_step
     if not steps or tokens.shape[1] < 2:
         raise UserError(
-            f"tokens {list(tokens.shape)} "
-            f"make no step of "
-            f"{a_step} "
-            f"windows of 2 "
-            f"tokens or "
-            f"more; give more"
+            f"tokens {list(tokens.shape)} make no step of {a_step} windows of 2 tokens or more; "
+            "give more"
         )
     if training.clip is not None and not training.clip > 0:
         raise UserError(
@@ -141,12 +137,8 @@ def train(
             losses.append(loss.item())
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"the loss of "
-                    f"step {step + 1} "
-                    f"is {losses[-1]}; "
-                    f"use a smaller "
-                    f"learning "
-                    f"rate or float32"
+                    f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or "
+                    "float32"
                 )
             if training.second_rate is not None and step >= steps // 2:
                 optimiser.param_groups[0]["weight_decay"] = 0.0

@@ -72,11 +72,7 @@ def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]
                 ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
             )
             raise UserError(
-                f"{_FILE}: "
-                f"{profile}.{name}.{key} "
-                f"is no "
-                f"parameter of "
-                f"the notebook; "
-                f"allowed: {allowed}"
+                f"{_FILE}: {profile}.{name}.{key} is no parameter of the notebook; allowed: "
+                f"{allowed}"
             )
     return {key: value for key, value in {**default, **own}.items() if key in assigned}

@@ -44,12 +44,8 @@ def check_recordable(profile: str) -> None:
     """
     if profile == QUICK:
         raise UserError(
-            f"a run of profile {QUICK!r} "
-            f"judges nothing and "
-            f"is not "
-            f"recorded; use "
-            f"--profile "
-            f"book or full"
+            f"a run of profile {QUICK!r} judges nothing and is not recorded; use --profile book or "
+            "full"
         )
 
 
@@ -78,12 +74,8 @@ def record_runs(root: Path, papers: Sequence, profile: str) -> Path:
     ]
     if not runs:
         raise UserError(
-            f"no up-to-date run under "
-            f"profile "
-            f"{profile!r}; "
-            f"run `prunebook run "
-            f"--profile "
-            f"{profile}` first"
+            f"no up-to-date run under profile {profile!r}; run `prunebook run --profile {profile}` "
+            "first"
         )
     device = runs[0].results[0]["protocol"].get("device", "device")
     name = re.sub("[^a-z0-9]+", "-", f"runs-{profile}-{device}".lower()).strip("-")
@@ -106,10 +98,8 @@ def read_runs(root: Path) -> list[Run]:
             if isinstance(content, dict) and content.get("kind") == _KIND:
                 if content["version"] != _VERSION:
                     raise UserError(
-                        f"benchmarks/results/{path.name}: "
-                        f"version "
-                        f"{content['version']} "
-                        f"is not {_VERSION}"
+                        f"benchmarks/results/{path.name}: version {content['version']} is not "
+                        f"{_VERSION}"
                     )
                 runs += [Run(**run) for run in content["runs"]]
         except (OSError, ValueError, TypeError, KeyError) as error:

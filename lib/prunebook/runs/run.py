@@ -11,7 +11,6 @@ import nbformat
 
 from ..catalog.source_graph import PACKAGE, parse, source_graph
 from ..errors import UserError
-from ..models.embedded import EMBEDDED
 from ..notebook.claims import PROFILE_VARIABLE, QUICK
 from .executed import executed_folder, parameters_for, read_execution
 from .installed import versions_of
@@ -150,11 +149,11 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
 
 
 def _models_of(parameters: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The embedded models that pages name in their parameters, as `model_name`."""
+    """The models that pages name in their parameters, as `model_name`."""
     values = [
         value for given in parameters for key, value in given.items() if key.endswith("_name")
     ]
-    return [name for name in EMBEDDED if name in values]
+    return sorted(set(values))
 
 
 def preloaded_modules(

@@ -1,6 +1,6 @@
 """The worker: a process that has imported what pages use, and forks a process for each notebook.
 
-`python -m prunebook.book.worker` reads JSON from standard input, one object a line: first the names
+`python -m prunebook.runs.worker` reads JSON from standard input, one object a line: first the names
 of the modules to import and of the models to convert, `{"preload": [...], "models": [...]}`, which
 is done where processes are forked; then jobs, `{"job": 3, "log": ..., ...}` (see `execute`). It
 writes to standard output `{"job": 3, "started": true}`, what the jobs' processes report, each line
@@ -76,10 +76,11 @@ def prepare(models: Sequence[str]) -> None:
         from .forked_kernel import end_with_parent
 
         end_with_parent()
-        from ..models.loading import prepare_model
-
+        # By name: this room imports nothing that needs torch.
+        loading = importlib.import_module("prunebook.models.loading")
         for name in models:
-            prepare_model(name)
+            if name in loading.EMBEDDED:
+                loading.prepare_model(name)
         os._exit(0)
     except BaseException:
         traceback.print_exc()

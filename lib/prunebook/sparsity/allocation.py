@@ -35,13 +35,8 @@ def from_rates(model, rates: Mapping[str, float], scope: str = "row") -> dict[st
     }
     if wrong := sorted(set(sizes) ^ set(rates)):
         raise UserError(
-            f"an allocation needs one "
-            f"rate for "
-            f"each linear "
-            f"of the blocks; "
-            f"{wrong[0]} "
-            f"is missing "
-            f"or unknown"
+            f"an allocation needs one rate for each linear of the blocks; {wrong[0]} is missing or "
+            "unknown"
         )
     for name, rate in rates.items():
         if not 0 <= rate <= 1:

@@ -56,10 +56,8 @@ class NofM:
     def __post_init__(self):
         if not 0 < self.n < self.m:
             raise UserError(
-                f"pattern '{self.n}:{self.m}' "
-                f"is not allowed; "
-                f"n:m keeps n of m, 0 "
-                f"< n < m, as in '2:4'"
+                f"pattern '{self.n}:{self.m}' is not allowed; n:m keeps n of m, 0 < n < m, as in "
+                "'2:4'"
             )
 
     @property
@@ -87,12 +85,8 @@ class ExactCount:
             )
         if self.scope not in ("row", "layer"):
             raise UserError(
-                f"scope {self.scope!r} "
-                f"is not allowed "
-                f"for the "
-                f"budget of "
-                f"one layer; "
-                f"use 'row' or 'layer'"
+                f"scope {self.scope!r} is not allowed for the budget of one layer; use 'row' or "
+                "'layer'"
             )
 
     @property
@@ -135,12 +129,8 @@ def check_width(width: int, pattern: Pattern, name: str = "weight") -> None:
     """Raise a `UserError` if n:m does not divide `width` input weights."""
     if isinstance(pattern, NofM) and width % pattern.m:
         raise UserError(
-            f"{name} has {width} "
-            f"inputs, "
-            f"which pattern "
-            f"{pattern} does not "
-            f"divide; use "
-            f"another pattern"
+            f"{name} has {width} inputs, which pattern {pattern} does not divide; use another "
+            "pattern"
         )
 
 
@@ -181,7 +171,7 @@ def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         UserError: NaN scores, a width that n:m does not divide, another layer's budget, or scope
             `model`.
     """
-    _refuse_nan(scores)
+    refuse_nan(scores)
     if isinstance(pattern, NofM):
         check_width(scores.shape[1], pattern)
         return keep_n_of_m(scores, pattern.n, pattern.m)
@@ -202,7 +192,7 @@ def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Te
         UserError: NaN scores.
     """
     flat = torch.cat([s.flatten() for s in scores])
-    _refuse_nan(flat)
+    refuse_nan(flat)
     kept = keep_largest(flat[None], count_removed(flat.numel(), sparsity))[0]
     pieces = kept.split([s.numel() for s in scores])
     return [piece.view(s.shape) for piece, s in zip(pieces, scores, strict=True)]
@@ -226,12 +216,8 @@ def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: P
     if isinstance(score, torch.Tensor):
         if score.shape != weight.shape:
             raise UserError(
-                f"scores are "
-                f"{list(score.shape)}; "
-                f"a weight "
-                f"{list(weight.shape)} "
-                f"needs one "
-                f"for each entry"
+                f"scores are {list(score.shape)}; a weight {list(weight.shape)} needs one for each "
+                "entry"
             )
         wide = score.to(torch.promote_types(score.dtype, torch.float32))
         apply_mask(weight, keep_mask(wide, pattern))
@@ -246,6 +232,6 @@ def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: P
         select_global([weight], int(counts_removed(pattern, 1, weight.numel())), [score])
 
 
-def _refuse_nan(scores: torch.Tensor) -> None:
+def refuse_nan(scores: torch.Tensor) -> None:
     if scores.numel() and scores.amax().isnan():  # the maximum of what holds NaN is NaN
         raise UserError("scores hold NaN; weights and calibration activations must be finite")

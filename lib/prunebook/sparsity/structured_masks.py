@@ -57,12 +57,8 @@ def check_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
             )
     if "blocks" in masks and any(parts.post_norm for parts in all_sublayers(model)):
         raise UserError(
-            f"{type(model).__name__} "
-            f"norms the sum with "
-            f"what a block "
-            f"adds; its "
-            f"blocks cannot "
-            f"be masked"
+            f"{type(model).__name__} norms the sum with what a block adds; its blocks cannot be "
+            "masked"
         )
     if "hidden" in masks and not all(hasattr(norm, "variance_epsilon") for norm in norms(model)):
         raise UserError(

@@ -257,13 +257,8 @@ def test_what_is_not_finite_is_named(make_model, tokens):
         ),
         (
             {"sparsity": 0.7},
-            "sparsity 0.7 is out of "
-            "reach: with "
-            "the sigmoid "
-            "every rate "
-            "lies between "
-            "0.376 and 0.624; "
-            "use smooth=False",
+            "sparsity 0.7 is out of reach: with the sigmoid every rate lies between 0.376 and "
+            "0.624; use smooth=False",
         ),
         ({"sparsity": 0.3}, "sparsity 0.3 is out of reach"),
         (

@@ -4,7 +4,7 @@ one is made."""
 import re
 
 import pytest
-from fakes import RUN, measured, timed
+from tests.bench.fakes import RUN, measured, timed
 
 from prunebook.bench import work
 from prunebook.bench.record import Record

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from tests.small_book import notebook
 
 from prunebook.catalog import read_papers
 from prunebook.errors import UserError
@@ -13,8 +14,6 @@ from prunebook.runs.executed import Execution
 from prunebook.site.pages import landing as explorer_module
 from prunebook.site.pages.landing import explorer, facets_of, landing_page, write_scripts
 from prunebook.site.published import Published
-
-from .small_book import notebook
 
 
 @pytest.fixture

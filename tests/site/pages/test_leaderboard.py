@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from tests.small_book import notebook
 
 from prunebook.catalog import read_papers
 from prunebook.errors import UserError
@@ -11,8 +12,6 @@ from prunebook.runs.executed import Execution
 from prunebook.runs.records import Run, read_runs, record_runs
 from prunebook.site.pages.leaderboard import leaderboard
 from prunebook.site.published import Published
-
-from .small_book import notebook
 
 DENSE = {"method": "dense", "label": "dense", "seed": None, "sparsity": 0.0, "perplexity": 20.0}
 DRAWS = [

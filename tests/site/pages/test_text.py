@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 import yaml
+from tests.small_book import notebook, write_sources
 
 from prunebook.catalog import Address, read_address, read_papers
 from prunebook.errors import UserError
@@ -16,8 +17,6 @@ from prunebook.site.pages.cards import card, claim_badges, escape
 from prunebook.site.pages.scoreboard import scoreboard
 from prunebook.site.pages.text import name_papers
 from prunebook.site.published import Published, read_published
-
-from .small_book import notebook, write_sources
 
 ADDRESS = Address("https://book.example.org/b/", "https://github.com/some/book", "main")
 CLAIM = {

@@ -88,8 +88,7 @@ class BESA:
         if self.smooth and not low < self.sparsity < high:
             raise UserError(
                 f"sparsity {self.sparsity} is out of reach: with the sigmoid every rate lies "
-                f"between {low:.3f} and "
-                f"{high:.3f}; use smooth=False"
+                f"between {low:.3f} and {high:.3f}; use smooth=False"
             )
 
     @property
@@ -156,13 +155,8 @@ class BESA:
                 optimiser.step()
         if not learned.theta.isfinite().all():
             raise UserError(
-                f"outputs of block "
-                f"{block.index} "
-                f"hold NaN or "
-                f"infinity; "
-                f"use a wider "
-                f"dtype such "
-                f"as float32"
+                f"outputs of block {block.index} hold NaN or infinity; use a wider dtype such as "
+                "float32"
             )
 
     def _loss(

@@ -63,12 +63,7 @@ def instruction_windows(
             found.append((title, words[start : start + length], _TASKS[len(found) % len(_TASKS)]))
     if not 1 <= count <= len(found):
         raise UserError(
-            f"{count} passages of "
-            f"{length} tokens "
-            f"cannot be "
-            f"had of {split} "
-            f"articles; "
-            f"use 1 to "
+            f"{count} passages of {length} tokens cannot be had of {split} articles; use 1 to "
             f"{len(found)}"
         )
     windows = []
@@ -81,11 +76,8 @@ def instruction_windows(
         response = passage[quoted : quoted + length - len(prompt)]
         if not response:
             raise UserError(
-                f"length {length} has no "
-                f"room for a response "
-                f"after {len(prompt)} "
-                f"tokens; use "
-                f"twice as many"
+                f"length {length} has no room for a response after {len(prompt)} tokens; use twice "
+                "as many"
             )
         windows.append([[*prompt, *response], [IGNORED] * len(prompt) + response])
     return torch.tensor(windows).transpose(1, 2).contiguous()
@@ -125,12 +117,7 @@ def check_instructions(model, windows: torch.Tensor) -> None:
     labelled = labels != IGNORED
     if (labelled & (labels != tokens)).any() or not labelled[:, 1:].any(1).all():
         raise UserError(
-            f"labels must be token "
-            f"ids where "
-            f"a token is "
-            f"predicted, "
-            f"some in every "
-            f"window, else "
+            "labels must be token ids where a token is predicted, some in every window, else "
             f"{IGNORED}"
         )
 

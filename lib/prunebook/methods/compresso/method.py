@@ -102,13 +102,8 @@ class Compresso:
             check_number(name, getattr(self, name))
         if self.alone + self.ramp > 1 or self.alone == 1:
             raise UserError(
-                f"alone {self.alone} and "
-                f"ramp "
-                f"{self.ramp} are "
-                f"shares of "
-                f"the steps; "
-                f"use 1 or "
-                f"less together"
+                f"alone {self.alone} and ramp {self.ramp} are shares of the steps; use 1 or less "
+                "together"
             )
         check_flag("hidden", self.hidden)
 

@@ -50,8 +50,7 @@ class SizeBudget:
         if sparsity > most:
             raise UserError(
                 f"sparsity {sparsity} would take the last head or neuron of a block; use "
-                f"{math.floor(most * 1e4) / 1e4}"
-                " or less"
+                f"{math.floor(most * 1e4) / 1e4} or less"
             )
 
     def removed(self, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:

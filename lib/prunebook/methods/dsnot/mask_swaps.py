@@ -69,11 +69,8 @@ def refine_mask(
     norm = statistic.norm()
     if not (norm.isfinite().all() and statistic.sums.isfinite().all()):
         raise UserError(
-            "norms or sums of inputs "
-            "are not finite; use "
-            "calibration "
-            "text that "
-            "the model can process"
+            "norms or sums of inputs are not finite; use calibration text that the model can "
+            "process"
         )
     length = min(cycles, len(norm))
     rows = max(1, _WEIGHTS.get(weight.device.type, 2**17) // len(norm))

@@ -83,10 +83,8 @@ class DSnoT:
         for name, allowed in (("start", _STARTS), ("variance", VARIANCES)):
             if getattr(self, name) not in allowed:
                 raise UserError(
-                    f"{name} "
-                    f"{getattr(self, name)!r} "
-                    f"is unknown; "
-                    f"use {', '.join(map(repr, allowed))}"
+                    f"{name} {getattr(self, name)!r} is unknown; use "
+                    f"{', '.join(map(repr, allowed))}"
                 )
         check_whole("cycles", self.cycles, 0, ", as 50")
         for name in ("threshold", "power"):
@@ -99,11 +97,8 @@ class DSnoT:
             )
         if self.skip is not None and not (isinstance(self.skip, str) and self.skip):
             raise UserError(
-                f"skip {self.skip!r} is "
-                f"not allowed; use a "
-                f"part of a linear's "
-                f"name, as "
-                f"'mlp', or None"
+                f"skip {self.skip!r} is not allowed; use a part of a linear's name, as 'mlp', or "
+                "None"
             )
 
     @property
@@ -143,11 +138,7 @@ class DSnoT:
         skipped = {name for name in targets if self.skip and self.skip in name}
         if self.skip and not skipped:
             raise UserError(
-                f"skip {self.skip!r} is "
-                f"in no linear's "
-                f"name; "
-                f"use a part "
-                f"of one, as "
+                f"skip {self.skip!r} is in no linear's name; use a part of one, as "
                 f"{next(iter(targets))}"
             )
         for block in walk(

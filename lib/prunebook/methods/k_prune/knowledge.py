@@ -43,8 +43,8 @@ def predictions(model, tokens: torch.Tensor, precision: str = "exact") -> list[t
         if output.get("logits") is None:
             raise UserError(
                 f"{type(model).__name__} predicts nothing whose change could be measured; use a "
-                f"model with a head, as "
-                "BertForSequenceClassification fine-tuned on your task, or a causal language model"
+                "model with a head, as BertForSequenceClassification fine-tuned on your task, or "
+                "a causal language model"
             )
         found.append(output.logits)
     return found

@@ -129,21 +129,13 @@ class KPrune:
         )
         if budget < min(flops):
             raise UserError(
-                f"{budget:.4g} FLOPs "
-                f"are less than "
-                f"one unit "
-                f"has; the nearest "
-                f"possible is "
+                f"{budget:.4g} FLOPs are less than one unit has; the nearest possible is "
                 f"{min(flops)}"
             )
         if self.tune and (given := calibration.numel()) < max(widths):
             raise UserError(
-                f"calibration of {given} "
-                f"tokens cannot refit "
-                f"{max(widths)} "
-                f"inputs; "
-                f"give at "
-                f"least as many"
+                f"calibration of {given} tokens cannot refit {max(widths)} inputs; give at least "
+                "as many"
             )
         with on_device(model, device):
             needed = self.refresh and self.predictive
@@ -237,11 +229,8 @@ def survivors(scores: list[torch.Tensor], flops: list[int], budget: float) -> li
     gone = int((left > budget * (1 + 1e-9)).sum())
     if gone > (may_go := int(every.isfinite().sum())):
         raise UserError(
-            f"{budget:.4g} FLOPs are "
-            f"less than what must "
-            f"stay; the "
-            f"nearest possible "
-            f"is {left[may_go]:.4g}"
+            f"{budget:.4g} FLOPs are less than what must stay; the nearest possible is "
+            f"{left[may_go]:.4g}"
         )
     kept = torch.ones(len(every), dtype=torch.bool)
     kept[order[:gone]] = False

@@ -31,9 +31,9 @@ def check_sums(step: BlockStep) -> None:
     rounding = 2 * torch.finfo(output.dtype).eps * output.abs().max()
     if (output - residual - adds).abs().max() > _DIFFERENCE * adds.abs().max() + rounding:
         raise UserError(
-            f"{type(step.module).__name__} norms or scales what its sublayers add, so that "
-            f"their output matrices "
-            "cannot be refitted to hidden states; use a model that adds it as it is, or tune=False"
+            f"{type(step.module).__name__} norms or scales what its sublayers add, so that their "
+            "output matrices cannot be refitted to hidden states; use a model that adds it as it "
+            "is, or tune=False"
         )
 
 
@@ -124,7 +124,6 @@ def refit(
     if failed:
         raise UserError(
             f"{len(gram)} inputs of a sublayer to refit depend on each other, which damping "
-            f"{damping:g} is too small "
-            "for; use more, as 1e-6, or more calibration text"
+            f"{damping:g} is too small for; use more, as 1e-6, or more calibration text"
         )
     linear.weight.add_(torch.cholesky_solve(right, factor).T)

@@ -82,12 +82,7 @@ class LLMPruner:
         )
         if self.structure == "channel" and (self.ratio is not None or self.criterion == "random"):
             raise UserError(
-                "structure 'channel' "
-                "goes with "
-                "sparsity and "
-                "scores; leave "
-                "out ratio "
-                "and criterion "
+                "structure 'channel' goes with sparsity and scores; leave out ratio and criterion "
                 "'random'"
             )
         for option in ("keep_first", "keep_last", "seed"):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...sparsity.patterns import _refuse_nan
+from ...sparsity.patterns import refuse_nan
 
 
 def cheapest_rows_columns(
@@ -35,7 +35,7 @@ def cheapest_rows_columns(
         losses.append(torch.empty_like(order))
         losses[-1][order] = removed.diff(prepend=removed.new_zeros(1))
     everything = torch.cat(joined)
-    _refuse_nan(everything)
+    refuse_nan(everything)
     order = everything.argsort(stable=True)
     goes = torch.zeros_like(everything, dtype=torch.bool)
     goes[order] = torch.cat(losses)[order].cumsum(0) <= budget

@@ -85,8 +85,7 @@ def damped_inverse(factor: torch.Tensor, damping: float) -> torch.Tensor:
     if info:
         raise UserError(
             f"a Kronecker factor [{len(factor)}, {len(factor)}] is not positive definite with "
-            f"damping {damping}; "
-            "use more calibration tokens or a larger damping such as 0.1"
+            f"damping {damping}; use more calibration tokens or a larger damping such as 0.1"
         )
     return torch.cholesky_inverse(lower).float()
 

@@ -113,11 +113,8 @@ class LLMSurgeon:
         check_number("damping", self.damping, "a fraction >= 0, as 0.01")
         if getattr(self.target, "scope", self.scope) != self.scope:
             raise UserError(
-                f"pattern {self.target} "
-                f"is not allowed for "
-                f"llm-surgeon; "
-                f"use sparsity "
-                f"and scope, or n:m"
+                f"pattern {self.target} is not allowed for llm-surgeon; use sparsity and scope, or "
+                "n:m"
             )
         if self.structure != "elements" and isinstance(self.target, NofM):
             raise UserError(

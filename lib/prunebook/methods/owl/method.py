@@ -73,12 +73,8 @@ class OWL:
         check_flag("exact", self.exact)
         if not getattr(self.pruner, "takes_allocation", False):
             raise UserError(
-                f"base {self.base!r} "
-                f"takes no "
-                f"allocation; use "
-                f"wanda, sparsegpt, "
-                f"magnitude, "
-                f"ria or dsnot"
+                f"base {self.base!r} takes no allocation; use wanda, sparsegpt, magnitude, ria or "
+                "dsnot"
             )
 
     @property
@@ -167,11 +163,8 @@ def _mixed(
         n[i] += share @ n + share[i] <= average.n + 1e-9
     if n.min() < 1 or n.max() >= average.m:
         raise UserError(
-            f"spread leaves no weight "
-            f"of a group, or all "
-            f"{average.m}; "
-            f"use a smaller "
-            f"spread for {average}"
+            f"spread leaves no weight of a group, or all {average.m}; use a smaller spread for "
+            f"{average}"
         )
     return {
         name: NofM(int(count), average.m)

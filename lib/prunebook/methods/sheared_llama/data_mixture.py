@@ -17,7 +17,7 @@ from torch import nn
 from ...data.corpora import embedded_articles, split_of
 from ...data.windows import check_tokens
 from ...errors import UserError
-from ...measure.quality import add_tensors, measure
+from ...measure.quality import add_tensors, measure_quality
 from ...passes.backward import next_token_loss
 from ...recovery.training import Training, train, training_all
 
@@ -80,11 +80,8 @@ def domain_tokens(
         ):
             if not 1 <= wanted <= len(some):
                 raise UserError(
-                    f"{domain} has "
-                    f"no {wanted} "
-                    f"windows of {length} "
-                    f"tokens; use 1 to "
-                    f"{len(some)} of them"
+                    f"{domain} has no {wanted} windows of {length} tokens; use 1 to {len(some)} of "
+                    "them"
                 )
             into[domain] = some[torch.randperm(len(some), generator=drawn)[:wanted]]
     return found
@@ -133,7 +130,7 @@ def domain_losses(model, windows: Mapping[str, torch.Tensor]) -> torch.Tensor:
     Raises:
         UserError: bad tokens.
     """
-    return torch.stack([measure(model, tokens).nll.mean() for tokens in windows.values()])
+    return torch.stack([measure_quality(model, tokens).nll.mean() for tokens in windows.values()])
 
 
 def train_mixture(
@@ -165,12 +162,8 @@ def train_mixture(
     shapes = {tuple(tokens.shape) for tokens in windows.values()}
     if len(shapes) != 1 or list(windows) != list(held_out):
         raise UserError(
-            f"domains {list(windows)}, "
-            f"{list(held_out)} "
-            f"must be the "
-            f"same and "
-            f"have windows "
-            f"of one shape"
+            f"domains {list(windows)}, {list(held_out)} must be the same and have windows of one "
+            "shape"
         )
     for tokens in (*windows.values(), *held_out.values()):
         check_tokens(model, tokens, "windows")

@@ -185,21 +185,13 @@ def fit(S, N, D, loss, *, delta: float = 1e-3, starts: int = 100, seed: int = 0)
     if not S.shape == N.shape == D.shape == measured.shape or S.ndim != 1 or len(S) < _COEFFICIENTS:
         shapes = ", ".join(str(list(x.shape)) for x in (S, N, D, measured))
         raise UserError(
-            f"S, N, D, loss have shapes "
-            f"{shapes}; use four "
-            f"arrays of "
-            f"one length, "
-            f"{_COEFFICIENTS} "
-            f"or more"
+            f"S, N, D, loss have shapes {shapes}; use four arrays of one length, {_COEFFICIENTS} "
+            "or more"
         )
     if not isinstance(starts, int) or starts < 1 or not delta > 0:
         raise UserError(
-            f"starts {starts!r} and "
-            f"delta {delta!r} "
-            f"are not "
-            f"allowed; use "
-            f"1 or more, "
-            f"and a number above 0"
+            f"starts {starts!r} and delta {delta!r} are not allowed; use 1 or more, and a number "
+            "above 0"
         )
     unit_N, unit_D = (float(np.exp(np.log(x).mean())) for x in (N, D))
     logs = np.log1p(-S), np.log(N / unit_N), np.log(D / unit_D)

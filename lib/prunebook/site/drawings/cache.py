@@ -35,13 +35,8 @@ def cached_positions(logits, budget: int, window: int) -> np.ndarray:
     logits = as_array(logits, 2, "logits")
     if budget < 1 or not 0 <= window <= budget:
         raise UserError(
-            f"budget {budget} and "
-            f"window {window} "
-            f"are not "
-            f"allowed; use "
-            f"0 <= window "
-            f"<= budget, "
-            f"budget >= 1"
+            f"budget {budget} and window {window} are not allowed; use 0 <= window <= budget, "
+            "budget >= 1"
         )
     held = np.zeros(logits.shape, dtype=bool)
     collected = np.zeros(len(logits))

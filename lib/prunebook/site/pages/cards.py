@@ -16,8 +16,7 @@ _MISSING = "The code of this page has not been run for this build: it is shown w
 _OLD = "The outputs are from before the last change to this page, the library or the profile."
 _QUICK = (
     "Tables and figures of this page are from a quick run, on a few short windows of text: it "
-    "shows that all of the "
-    "code runs, and judges nothing."
+    "shows that all of the code runs, and judges nothing."
 )
 
 

@@ -10,7 +10,7 @@ from ...bench.work import Work
 from ...notebook.tables import display_bundle, results_html, results_text
 from ..drawings import kernels as draw
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[4]
 _OTHERS = {OWN: "ours in another form", CONTROL: "control"}
 
 

@@ -21,7 +21,7 @@ from ...runs.installed import versions_of
 from ..published import Published
 
 PAPERS_MARKER = "<!-- papers -->"
-_SCRIPTS = Path(__file__).parent / "scripts"
+_SCRIPTS = Path(__file__).parents[1] / "scripts"
 _RUNS = {True: "runs", False: "not run yet"}
 # facets beside the tag families: name -> heading
 _MORE = {
@@ -82,12 +82,8 @@ def _table_library() -> str:
     export = _EXPORT.search(text)
     if export is None:
         raise UserError(
-            f"itables {version}: "
-            f"dt_bundle.js "
-            f"has no default "
-            f"export; install the "
-            f"version in "
-            f"requirements"
+            f"itables {version}: dt_bundle.js has no default export; install the version in "
+            "requirements"
         )
     return f"(() => {{{text[: export.start()]}window.DataTable = {export[1]};{text[export.end() :]}\n}})();\n"
 
@@ -156,8 +152,8 @@ def _group(facet: str, counts: Counter) -> str:
     )
     return (
         f'<details class="pb-facet" name="pb-facet"><summary>{heading}<span '
-        f'class="pb-chosen"></span></summary>'
-        f'<div class="pb-boxes" role="group" aria-label="{heading}">{boxes}</div></details>'
+        'class="pb-chosen"></span></summary><div class="pb-boxes" role="group" '
+        f'aria-label="{heading}">{boxes}</div></details>'
     )
 
 

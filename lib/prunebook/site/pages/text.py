@@ -56,10 +56,7 @@ def check_sources(folder: Path) -> None:
         for key in settings:
             if key not in _SETTINGS:
                 raise UserError(
-                    f"{name}: the front "
-                    f"matter sets "
-                    f"{key!r}; "
-                    f"allowed: "
+                    f"{name}: the front matter sets {key!r}; allowed: "
                     f"{', '.join(sorted(_SETTINGS))}"
                 )
 
