@@ -40,6 +40,8 @@ test: lint
 
 lint: env
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/prunebook check
 
 serve: env

@@ -32,9 +32,10 @@ import transformers
 import prunebook as pb
 from prunebook.errors import UserError
 from prunebook.files import write_atomic
-from prunebook.measure.quality import add_tensors
-from prunebook.methods import REGISTRY
-from prunebook.notebook.claims import RESULTS_MIME
+from prunebook.measure.baseline import add_tensors
+from prunebook.measure.quality import measure_quality
+from prunebook.methods.registry import REGISTRY, load_class
+from prunebook.notebook.results import RESULTS_MIME
 
 ROOT = Path(__file__).parents[1]
 EXECUTED = ROOT / "_build" / "executed" / "quick"
@@ -265,8 +266,7 @@ def runs_of(slug: str) -> Iterator[tuple[str, dict[str, Any]]]:
         UserError: an option of the method that no run sets.
     """
     first, others = METHODS[slug]
-    _, class_name = REGISTRY[slug]
-    options = {field.name for field in dataclasses.fields(getattr(pb.methods, class_name))}
+    options = {field.name for field in dataclasses.fields(load_class(slug))}
     if missing := options - first.keys() - others.keys():
         raise UserError(f"no run sets {', '.join(sorted(missing))} of {slug}; add it to METHODS")
     yield f"method {slug}", first
@@ -295,17 +295,19 @@ def of_methods() -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if missing := REGISTRY.keys() - METHODS.keys():
         raise UserError(f"no run of {', '.join(sorted(missing))}; add it to METHODS")
-    calibration = text(8, seed=1)
+    read = text(8, seed=1)
     held_out = text(2, seed=2)
     for slug in METHODS:
+        argument = load_class(slug).text_argument()
+        texts = {argument: read} if argument else {}
         for label, options in runs_of(slug):
             model = small_model()
             torch.manual_seed(0)
             try:
-                pb.prune(model, slug, calibration=calibration, **options)
+                pb.prune(model, slug, **texts, **options)
             except UserError as error:
                 raise UserError(f"{label}: {error}") from error
-            loss = pb.measure(model, held_out, precision="exact").nll.mean().item()
+            loss = measure_quality(model, held_out, precision="exact").nll.mean().item()
             zeros = sum(int((parameter == 0).sum()) for parameter in model.parameters())
             yield label, {"weights": digest(model.parameters()), "zeros": zeros, "loss": loss}
 

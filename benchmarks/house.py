@@ -162,7 +162,9 @@ def report_density(counts: Counts) -> bool:
     for name, limit in LIMITS.items():
         value = counts.per_thousand(name)
         kept &= report(name, f"{value:.1f}", limit, value > limit)
-    kept &= report("functions over 50 lines", len(counts.long_functions), 0, bool(counts.long_functions))
+    kept &= report(
+        "functions over 50 lines", len(counts.long_functions), 0, bool(counts.long_functions)
+    )
     kept &= report("files over 300 lines", len(counts.long_files), 0, bool(counts.long_files))
     return kept
 

@@ -9,7 +9,7 @@ categories add up to its wall time. `functions` has the same seconds by function
 each was called. Papermill and the kernel of `prunebook run` have no part in it.
 
 Trials and sweeps are made anew, as if no other page had left any. A dense baseline that an earlier
-run left in the cache is only read: the page's functions then lack `evaluate._run_dense`. Work of a
+run left in the cache is only read: the page's functions then lack `baseline._run_dense`. Work of a
 GPU counts where the page waits for it.
 
 A page that the record holds under the same rerun key is not measured again. The record is written
@@ -82,7 +82,7 @@ STEPS = {
         "prunebook.methods.compresso.instruction_data:instruction_windows",
         "prunebook.data.windows:pretraining_tokens",
     ),
-    "dense": ("prunebook.measure.quality:dense_baseline", "prunebook.measure.quality:_run_dense"),
+    "dense": ("prunebook.measure.baseline:dense_baseline", "prunebook.measure.baseline:_run_dense"),
     "pruning": ("prunebook.methods.prune:prune", "prunebook.methods.scored:prune_by_score"),
     "footprint": (
         "prunebook.measure.footprint:*",
@@ -141,7 +141,9 @@ PARTS = {
         "prunebook.methods.k_prune.refit",
         "prunebook.methods.compresso.size_budget",
         "prunebook.sparsity.structured_masks",
+        "prunebook.passes.masked",
         "prunebook.models.sizes",
+        "prunebook.models.channels",
         "prunebook.models.anatomy",
         "prunebook.methods.dsnot.mask_swaps",
         "prunebook.models.surgery",
@@ -478,7 +480,7 @@ def run_page(runnable, parameters: Mapping, profile: str) -> dict:
         `seconds` and what `child` measured. `failure` is a line of text, None without one.
     """
     from prunebook.files import cache_folder, make_folder
-    from prunebook.notebook.claims import PROFILE_VARIABLE
+    from prunebook.notebook.quick import PROFILE_VARIABLE
     from prunebook.runs.notebooks import place
 
     source = runnable.read()
@@ -630,7 +632,7 @@ def measure_pages(root: Path, names: Sequence[str], profile: str, out: Path, for
         UserError: an unknown page or profile, a record of something else, or pages that failed.
     """
     from prunebook.files import write_atomic
-    from prunebook.notebook.claims import library_commit
+    from prunebook.notebook.results import library_commit
     from prunebook.runs.cache_key import pinned_versions
     from prunebook.runs.executed import current_key, parameters_for
 

@@ -2,10 +2,15 @@
 
 import datetime
 import textwrap
+from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+
+from prunebook.catalog import Paper
+from prunebook.runs.executed import Execution
+from prunebook.site.published import Published
 
 SHOWN = """\
 import matplotlib.pyplot as plt
@@ -27,6 +32,7 @@ pb.not_testable("k3", "It is cheaper", paper="9", source="Figure 1", reason="no 
 
 
 def record(slug: str, **fields) -> dict:
+    """The record of a made-up paper, with `fields` in place of some."""
     return {
         "slug": slug,
         "title": f"The {slug} paper_of * stars",
@@ -86,22 +92,23 @@ html: {baseurl: "https://tiny.example/book/"}
 """
 
 
-class Book:
+class SmallBook:
     """A book's folder and how to change it."""
 
-    def __init__(self, root):
+    def __init__(self, root: Path):
         self.root = root
         (root / "papers").mkdir()
         (root / "_toc.yml").write_text("format: jb-book\nroot: index\n")
         (root / "papers" / "profiles.yml").write_text(yaml.safe_dump(PROFILES, sort_keys=False))
 
     def add(self, slug: str, *code: str, **fields) -> None:
+        """Write the notebook of a paper, with `fields` in its record."""
         code = [textwrap.dedent(source).strip() for source in code]
         nbformat.write(notebook(slug, *code, **fields), self.root / "papers" / f"{slug}.ipynb")
 
 
-def write_sources(root):
-    """The least a book needs beside its notebooks."""
+def write_sources(root: Path) -> None:
+    """Write the least that a book needs beside its notebooks."""
     for name, text in {
         "_config.yml": CONFIG,
         "index.md": "# Tiny\n\n<!-- papers -->\n",
@@ -112,6 +119,20 @@ def write_sources(root):
         (root / name).write_text(text)
 
 
+def published(paper: Paper, execution: Execution | None, **fields) -> Published:
+    """The paper as the site shows it, up to date, with a notebook without outputs.
+
+    Args:
+        paper: a paper of the book.
+        execution: how its notebook was executed; None where it was not.
+        fields: further fields of `Published`, e.g. `claims`.
+    """
+    empty = notebook(paper.slug, "1")
+    fields = {"current": True, "claims": [], "results": []} | fields
+    return Published(paper, empty, empty, execution, **fields)
+
+
 @pytest.fixture
 def book(tmp_path):
-    return Book(tmp_path)
+    """A book without papers."""
+    return SmallBook(tmp_path)

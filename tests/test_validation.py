@@ -4,12 +4,15 @@ import pytest
 
 from prunebook.errors import UserError
 from prunebook.validation import (
+    check_blocks,
     check_choices,
     check_flag,
     check_fraction,
     check_number,
     check_one_of,
+    check_share,
     check_whole,
+    describe_blocks,
 )
 
 
@@ -32,9 +35,9 @@ def test_what_is_no_number_is_refused(value):
 @pytest.mark.parametrize("value", [0, 1.0, True, None])
 def test_what_is_no_whole_number_is_refused(value):
     with pytest.raises(
-        UserError, match=r"^shots .* is not allowed; use a whole number >= 1, as 5$"
+        UserError, match=r"^shots .* is not allowed; use a whole number >= 1, e\.g\. 5$"
     ):
-        check_whole("shots", value, 1, ", as 5")
+        check_whole("shots", value, 1, example=5)
 
 
 @pytest.mark.parametrize("value", [0, 1, None, "True"])
@@ -68,6 +71,29 @@ def test_choices():
 def test_what_is_no_fraction_is_refused(value):
     check_fraction("share", 0.5)
     with pytest.raises(
-        UserError, match=r"^share .* is not allowed.*; use a number in \(0, 1\), as 0.2$"
+        UserError, match=r"^share .* is not allowed.*; use a number in \(0, 1\), e\.g\. 0\.2$"
     ):
         check_fraction("share", value)
+
+
+def test_the_size_of_a_cut_of_whole_blocks():
+    check_blocks(6, None)
+    check_blocks(None, 0.2)
+    for blocks, sparsity, message in (
+        (None, None, r"give either blocks, e\.g\. 6, or sparsity, .*, e\.g\. 0\.2"),
+        (6, 0.2, r"give either blocks, e\.g\. 6, or sparsity, .*, e\.g\. 0\.2"),
+        (0, None, r"blocks 0 is not allowed; use a whole number >= 1, e\.g\. 6"),
+        (None, 1.0, r"sparsity 1\.0 is not allowed for whole blocks; use a number in \(0, 1\), .*"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}$"):
+            check_blocks(blocks, sparsity)
+    assert describe_blocks(6, None) == "6 blocks"
+    assert describe_blocks(None, 0.2) == "0.2 of the blocks"
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), True, None, "0.2"])
+def test_what_is_no_share_is_refused(value):
+    for allowed in (0, 0.5, 1):
+        check_share("depth", allowed, "a share")
+    with pytest.raises(UserError, match=r"^depth .* is not allowed; use a share$"):
+        check_share("depth", value, "a share")

@@ -10,16 +10,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_
 from prunebook.catalog import challenge_notes, papers_table, read_papers
 
 METHODS = {"magnitude": "Magnitude", "wanda": "Wanda"}
-REGISTRY = '''"""Pruning methods."""
-
-from .engine import prune
+REGISTRY = '''"""The methods by name."""
 
 REGISTRY = {
     "magnitude": ("magnitude", "Magnitude"),
     "wanda": ("wanda", "Wanda"),
 }
-
-__all__ = ["REGISTRY", "Magnitude", "Wanda", "prune"]
 '''
 
 RECORD = {
@@ -114,7 +110,7 @@ def make_book(root: Path) -> Path:
     """A book on which `check` finds nothing."""
     for folder in ("papers", "challenge", "lib/prunebook/methods", "tests/methods"):
         (root / folder).mkdir(parents=True)
-    (root / "lib/prunebook/methods/__init__.py").write_text(REGISTRY)
+    (root / "lib/prunebook/methods/registry.py").write_text(REGISTRY)
     for name, class_name in METHODS.items():
         (root / f"lib/prunebook/methods/{name}.py").write_text(f"class {class_name}:\n    pass\n")
         (root / f"tests/methods/test_{name}.py").write_text("def test_it():\n    assert True\n")

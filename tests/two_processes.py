@@ -1,4 +1,4 @@
-"""A script of `test_finetune`: trains in as many processes as it is started in, and saves what each
+"""A script of `recovery/test_finetune`: it trains in as many processes as it is started in, and saves what each
 of them found.
 
     python -m torch.distributed.run --standalone --nproc_per_node=2 two_processes.py FOLDER

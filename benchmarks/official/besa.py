@@ -130,7 +130,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         row = {"linear": name, "weights": linear.weight.numel()}
         layer.init_learn_sparsity(0.01, blocksize=1, sigmoid_smooth=True)
         weight = linear.weight.data.clone()
-        score = wanda_score(weight, norm.norm())
+        score = wanda_score(weight, norm.norm()).dense()
         learned = LearnedRates({name: score}, {name: weight}, "row", True)
         # floor(C p_d) of candidates summed in float32 there, 0.9899999 for 0.99; the same ones for
         # both here

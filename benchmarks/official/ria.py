@@ -92,7 +92,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         for one in inputs:
             wrapped.add_batch(one, one @ weight.T)
             norm.update(one)
-        score = ria_score(weight, norm.norm())
+        score = ria_score(weight, norm.norm()).dense()
         size = weight.abs()
         theirs = (
             size / size.sum(0) + size / size.sum(1, keepdim=True)

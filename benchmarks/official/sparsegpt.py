@@ -10,7 +10,7 @@ import torch
 
 from prunebook.kernels.sparsegpt_block import sparsegpt_block_reference
 from prunebook.methods import SparseGPT
-from prunebook.methods.sparsegpt import sparsegpt_update
+from prunebook.methods.sparsegpt.column_sweep import sparsegpt_update
 from prunebook.passes.statistics import Hessian
 from prunebook.sparsity.patterns import Unstructured
 
@@ -73,7 +73,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
 def _both_in_float64(solver, linear, inputs: torch.Tensor, factor: torch.Tensor) -> dict:
     """`_both` in float64, which the kernel refuses and its reference takes."""
     with unittest.mock.patch(
-        "prunebook.methods.sparsegpt.sparsegpt_block", sparsegpt_block_reference
+        "prunebook.methods.sparsegpt.column_sweep.sparsegpt_block", sparsegpt_block_reference
     ):
         return in_float64(_both, solver, linear, inputs, factor)
 

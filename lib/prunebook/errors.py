@@ -1,4 +1,4 @@
-"""The one error a user causes: a single line that says what was given and what is allowed."""
+"""The one error that a user causes: a single line that says what was given and what is allowed."""
 
 
 class UserError(ValueError):
@@ -11,8 +11,12 @@ def first_line(error: Exception) -> str:
 
 
 def not_finite(what: str) -> UserError:
-    """The error of numbers that overflowed on calibration text: `what` they are, in the plural."""
+    """The error for numbers that overflowed on calibration text.
+
+    Args:
+        what: name of the numbers, in the plural.
+    """
     return UserError(
         f"calibration {what} hold NaN or infinity; use a wider dtype such as float32, or other "
-        f"calibration text"
+        "calibration text"
     )

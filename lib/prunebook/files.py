@@ -1,8 +1,9 @@
-"""Files written whole or not at all, and results kept in the user's cache.
+"""Files that are written whole or not at all, and results that are kept in the user's cache.
 
-Every artefact gets a temporary name first, then its own. A cached result is a folder named by a
-hash of all it depends on. A lock lets one process make it, it appears under its name only when it
-is whole, and the hash of each file is checked when it is read; a damaged one is made again.
+Every artefact is written under a temporary name and then renamed. A cached result is a folder that
+is named by a hash of everything it depends on. A lock lets only one process make it, and it appears
+under its name only when it is whole. The hash of each of its files is checked when it is read, and
+a damaged result is made again.
 """
 
 import hashlib
@@ -22,22 +23,25 @@ from safetensors import SafetensorError
 
 from .errors import UserError
 
-_SEAL = "sha256.json"  # file name -> SHA-256 of its content
-_CHUNK = 2**22  # bytes read at a time
+_SEAL = "sha256.json"  # this file of a cached folder maps each file name to its SHA-256
+_BYTES_PER_CHUNK = 2**22  # a file is hashed in chunks of this size, so memory stays small
 
 T = TypeVar("T")
 
 
 def cache_folder() -> Path:
-    """The user's cache of converted models and dense baselines; `PRUNEBOOK_CACHE` overrides it."""
+    """The user's cache of converted models and dense baselines.
+
+    The environment variable `PRUNEBOOK_CACHE` names another folder.
+    """
     return Path(os.environ.get("PRUNEBOOK_CACHE") or platformdirs.user_cache_dir("prunebook"))
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` and the folders above it.
+    """Create `path` and the folders above it, and return it.
 
     Raises:
-        UserError: it cannot be created.
+        UserError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -49,17 +53,23 @@ def make_folder(path: Path) -> Path:
 def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """Write `content` to `path` through a temporary file in the same folder and a rename.
 
+    Args:
+        path: file to write; the folders above it are created.
+        content: whole content of the file; text is written as UTF-8.
+
+    Returns:
+        The path.
+
     Raises:
         UserError: the folder cannot be written, or the disk is full; `path` is then unchanged.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.write(_as_bytes(content))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -69,11 +79,18 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
     return path
 
 
+def _as_bytes(content: str | bytes) -> bytes:
+    """The content as bytes, a text in UTF-8."""
+    if isinstance(content, str):
+        return content.encode()
+    return content
+
+
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    An existing `path` is replaced only then. The folder before it is kept if anything fails.
+    An existing folder at `path` is replaced only then; it stays as it is if anything fails.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -88,25 +105,28 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.chmod(temporary, 0o755)
         _replace_folder(temporary, path)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
-        raise UserError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except SafetensorError as error:  # safetensors reports a full disk by an error of its own
+        raise UserError(f"cannot write {path}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; a folder already there is put back if that fails, deleted if not."""
+    """Rename `new` to `path`.
+
+    A folder that is there already is deleted when the rename is done, and put back if it fails.
+    """
     old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
     try:
         if path.exists():
-            os.replace(path, old / "it")
+            os.replace(path, old / "previous")
         try:
             os.replace(new, path)
         except OSError:
-            if (old / "it").exists():
-                os.replace(old / "it", path)
+            if (old / "previous").exists():
+                os.replace(old / "previous", path)
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
@@ -118,13 +138,13 @@ def cached(
     write: Callable[[Path], None],
     read: Callable[[Path], T],
 ) -> T:
-    """The result that `read` takes from its folder in the cache, which `write` fills where it must.
+    """Read a result from its folder in the cache, where `write` makes it first if it is missing.
 
     Args:
-        kind: the folder above, a plural noun such as `baselines`.
+        kind: name of the folder in the cache, a plural noun such as `baselines`.
         identity: everything that the result depends on, in a fixed order.
-        write: makes the result as files directly in the empty folder that it is given.
-        read: takes the folder, whose files are those that were written.
+        write: function that makes the result as files directly in the empty folder it gets.
+        read: function that takes the folder, with the files that were written, to the result.
 
     Raises:
         UserError: the cache cannot be written.
@@ -132,21 +152,34 @@ def cached(
     parts = list(identity)
     folder = _folder(kind, parts)
     if not _is_whole(folder):
-        keep(kind, parts, write)
+        keep_cached(kind, parts, write)
     return read(folder)
 
 
-def find(kind: str, identity: Iterable[str | bytes], read: Callable[[Path], T]) -> T | None:
-    """What `read` takes from the folder of this identity, or None where there is no whole one."""
+def find_cached(kind: str, identity: Iterable[str | bytes], read: Callable[[Path], T]) -> T | None:
+    """Read a result from its folder in the cache; None where there is no whole folder of it.
+
+    Args:
+        kind: name of the folder in the cache, as for `cached`.
+        identity: everything that the result depends on, in a fixed order.
+        read: function that takes the folder to the result.
+    """
     folder = _folder(kind, identity)
+    if not _is_whole(folder):
+        return None
     try:
-        return read(folder) if _is_whole(folder) else None
+        return read(folder)
     except FileNotFoundError:  # another process replaces the folder at this moment
         return None
 
 
-def keep(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], None]) -> None:
-    """Keep a result that is at hand, for `find`, unless the cache has a whole one already.
+def keep_cached(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], None]) -> None:
+    """Keep a result in the cache, for `find_cached`, unless a whole one is there already.
+
+    Args:
+        kind: name of the folder in the cache, as for `cached`.
+        identity: everything that the result depends on, in a fixed order.
+        write: function that writes the result as files directly in the empty folder it gets.
 
     Raises:
         UserError: the cache cannot be written.
@@ -154,30 +187,31 @@ def keep(kind: str, identity: Iterable[str | bytes], write: Callable[[Path], Non
     folder = _folder(kind, identity)
     make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):  # another process may have made it meanwhile
+        if not _is_whole(folder):  # another process may have made it while this one waited
             _make(folder, write)
 
 
 def _folder(kind: str, identity: Iterable[str | bytes]) -> Path:
-    """Where the result of this identity lies: its parts are told apart by their lengths."""
+    """The folder of the result with this identity, which need not exist."""
     digest = hashlib.sha256()
     for part in identity:
-        data = part.encode() if isinstance(part, str) else part
+        data = _as_bytes(part)
+        # The length goes first, so that ["ab", ""] and ["a", "b"] have different hashes.
         digest.update(len(data).to_bytes(8, "little") + data)
     return cache_folder() / kind / digest.hexdigest()[:32]
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, hexadecimal."""
+    """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_BYTES_PER_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def _make(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill the folder and seal it; what was there goes only when the new one is whole."""
+    """Fill and seal the folder; a damaged one is replaced only when the new one is whole."""
     if folder.exists():
         kind = folder.parent.name
         print(f"prunebook: cached {kind} {folder.name}: damaged, made again", file=sys.stderr)
@@ -188,11 +222,11 @@ def _make(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Are the folder's files those that its seal names, with the same content?"""
+    """Whether the folder has the files that its seal names, with the same content."""
     try:
         seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
         return bool(seal) and all(
-            file_digest(folder / name) == known for name, known in seal.items()
+            file_digest(folder / name) == digest for name, digest in seal.items()
         )
-    except (OSError, ValueError, AttributeError):  # missing, cut short, or no seal at all
+    except (OSError, ValueError, AttributeError):  # a missing or cut file, or no seal at all
         return False

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from tests.small_book import SHOWN, Book
+from tests.small_book import SHOWN, SmallBook
 
 from prunebook.errors import UserError
 
@@ -64,7 +64,7 @@ def now(monkeypatch):
 
 @pytest.fixture
 def book(tmp_path):
-    made = Book(tmp_path)
+    made = SmallBook(tmp_path)
     profiles = {"small": {"default": {"model_name": "ours", "samples": 2}}}
     (tmp_path / "papers" / "profiles.yml").write_text(yaml.safe_dump(profiles))
     return made

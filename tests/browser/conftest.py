@@ -1,5 +1,4 @@
-"""The book's own pages, of this very commit, and a small hostile book, in a real headless
-Chromium."""
+"""The book's own pages, of this very commit, and a small hostile book, in a headless Chromium."""
 
 import contextlib
 import http.server
@@ -29,7 +28,8 @@ _THIN_OUT = """() => {
     }
     const classes = new Set();
     for (const row of document.querySelectorAll("tbody tr")) {
-        const inside = [row, ...row.querySelectorAll("[class]")].map(element => element.getAttribute("class"));
+        const elements = [row, ...row.querySelectorAll("[class]")];
+        const inside = elements.map(element => element.getAttribute("class"));
         const known = inside.every(name => classes.has(name));
         if (known && row.matches(":nth-child(n + 11)")) row.remove();
         inside.forEach(name => classes.add(name));
@@ -39,8 +39,10 @@ _browser_for_tests = cache(browser_for_tests)
 
 
 def pytest_runtest_setup(item):
-    """Without a browser, skip what needs one before its site is built: one line in the summary for
-    all."""
+    """Without a browser, skip what needs one before its site is built.
+
+    The summary then has one line for all.
+    """
     if "browser" in item.fixturenames:
         path, reason = _browser_for_tests()
         if path is None:
@@ -49,22 +51,19 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def html():
-    """The folder of the book's site: built now unless `_build/html` has been built from exactly
-    these sources."""
+    """The folder of the book's site, built now unless it has been built from these sources."""
     return build_site(ROOT)
 
 
 @pytest.fixture(scope="session")
 def hostile_html(tmp_path_factory):
-    """The site of a small book: `alpha` with claims, `evil` by a stranger, `later` without
-    implementation."""
+    """The site of a small book with a paper by a stranger, see `hostile_site`."""
     return hostile_site(tmp_path_factory.mktemp("hostile"))
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """A running browser of Chromium's kind; `pytest_runtest_setup` has made sure that there is
-    one."""
+    """A running browser of Chromium's kind; `pytest_runtest_setup` has made sure of one."""
     path, _ = _browser_for_tests()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -74,11 +73,10 @@ def browser():
 
 @pytest.fixture(scope="session")
 def context_of(browser):
-    """`context_of(width, **options)`: the one browsing context of those options; each more costs
-    two seconds.
+    """`context_of(width, **options)`: the one browsing context of those options.
 
-    What one page stores, the next ones find: that is the theme, which its script sets anew at each
-    load.
+    Each more costs two seconds. What one page stores, the next ones find: that is the theme, which
+    its script sets anew at each load.
     """
 
     @cache
@@ -90,8 +88,10 @@ def context_of(browser):
 
 @pytest.fixture
 def open_page(context_of):
-    """`open_page(address or file, width=1280, scheme="light", **context)`: a page that must stay
-    without a fault."""
+    """`open_page(address, width=1280, scheme="light", **options)`: a page in the browser.
+
+    The address may be a file. The test fails if the page has a fault.
+    """
     with contextlib.ExitStack() as stack:
         faults = []
 
@@ -115,28 +115,28 @@ def open_page(context_of):
 
 
 def _is_fault(request) -> bool:
-    """Not a request that ended because the test went on to another page or switched scripts off."""
+    """Did the request fail, other than because the test left the page or switched scripts off?"""
     return request.failure not in ("net::ERR_ABORTED", "csp")
 
 
 @pytest.fixture
 def violations():
-    """`violations(page, rules=None)`: axe-core's serious and critical ones, of those rules or of
-    all, a line each."""
+    """`violations(page, rules=None)`: what axe-core calls serious or critical, a line each.
+
+    Without `rules` all of axe-core's are checked.
+    """
 
     def find(page: Page, rules: list[str] | None = None) -> list[str]:
         page.evaluate(_THIN_OUT)
         page.evaluate(_AXE.read_text(encoding="utf-8"))
-        options = {"resultTypes": ["violations"], "preload": False} | (
-            {"runOnly": rules} if rules else {}
-        )
-        found = page.evaluate("options => axe.run(options)", options)["violations"]
-        return [
-            f"{violation['id']}: {node['html']}"
-            for violation in found
-            if violation["impact"] in ("serious", "critical")
-            for node in violation["nodes"]
-        ]
+        options = {"resultTypes": ["violations"], "preload": False}
+        if rules:
+            options["runOnly"] = rules
+        lines = []
+        for violation in page.evaluate("options => axe.run(options)", options)["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                lines += [f"{violation['id']}: {node['html']}" for node in violation["nodes"]]
+        return lines
 
     return find
 
@@ -144,15 +144,15 @@ def violations():
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """As GitHub Pages serves a project: below its path, with `404.html` for what is not there."""
 
-    def __init__(self, *given, prefix: str, **named):
+    def __init__(self, *arguments, prefix: str, **options):
         self.prefix = prefix
-        super().__init__(*given, **named)
+        super().__init__(*arguments, **options)
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         file = Path(self.directory, path.removeprefix(self.prefix))
-        found = path.startswith(self.prefix) and (file.is_file() or (file / "index.html").is_file())
-        if not found:
+        is_there = file.is_file() or (file / "index.html").is_file()
+        if not (path.startswith(self.prefix) and is_there):
             body = Path(self.directory, "404.html").read_bytes()
             self.send_response(404)
             self.send_header("Content-Type", "text/html; charset=utf-8")

@@ -4,29 +4,31 @@ import shutil
 from pathlib import Path
 
 import nbformat
-from tests.small_book import CLAIMS, SHOWN, Book, write_sources
+from tests.small_book import CLAIMS, SHOWN, SmallBook, write_sources
 
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
 from prunebook.runs.run import run_notebooks
 from prunebook.site.build import build_site
 
 ROOT = Path(__file__).parents[2]
-# what a stranger may write into a record: script, quotes, entities, letters that run from right to
-# left
+# What a stranger may write: script, quotes, entities, letters that run from right to left.
 HOSTILE = (
     '\u200fשלום <script>hit()</script><img src=x onerror="hit()"> &lt;img src=x '
     "onerror='hit()'&gt; \"'`{{x}} שלום"
 )
 _HOSTILE_CLAIM = f"""\
 import prunebook as pb
-pb.claim("h", {HOSTILE!r}, paper={HOSTILE!r}, source={HOSTILE!r}, ours={HOSTILE!r}, verdict=True, protocol={{}})
+text = {HOSTILE!r}
+pb.claim("h", text, paper=text, source=text, ours=text, verdict=True, protocol={{}})
 """
 
 
 def hostile_site(root: Path) -> Path:
-    """The site of the papers `alpha` with claims, `evil` by the stranger, and `later` without
-    implementation."""
-    book = Book(root)
+    """Build the site of a small book in the folder `root` and return its folder.
+
+    Its papers are `alpha` with claims, `evil` by the stranger, and `later` without implementation.
+    """
+    book = SmallBook(root)
     write_sources(root)
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     pages = [

@@ -1,5 +1,4 @@
-"""The explorer of the landing page: filters, search, views in the address, keyboard, phone, no
-JavaScript."""
+"""The explorer of the landing page: filters, search, shared views, keyboard, phone, no scripts."""
 
 import pytest
 from playwright.sync_api import expect

@@ -1,5 +1,4 @@
-"""Every kind of page: faults, width, accessibility, links, weight, print, cards for links, unknown
-addresses."""
+"""Every kind of page: faults, width, accessibility, links, weight, print, unknown addresses."""
 
 import re
 from pathlib import Path
@@ -10,8 +9,8 @@ from playwright.sync_api import expect
 from tests.browser.hostile import ROOT
 
 from prunebook.catalog import read_address, read_papers
+from prunebook.site.book import read_book
 from prunebook.site.check import check_site, expectations
-from prunebook.site.published import read_published, read_published_pages
 
 PAGES = (
     "index",
@@ -57,10 +56,7 @@ def test_every_page_opens_without_a_fault(html, open_page):
 
 
 def test_every_internal_link_and_anchor_resolves(html):
-    expected = expectations(
-        ROOT / "_build" / "site", read_published(ROOT), read_published_pages(ROOT)
-    )
-    assert check_site(html, expected) == []
+    assert check_site(html, expectations(read_book(ROOT))) == []
 
 
 def test_the_anchors_of_all_challenges_resolve(html, open_page):

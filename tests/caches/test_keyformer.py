@@ -12,7 +12,7 @@ from prunebook.errors import UserError
 
 def scored(logits, step=0, **options):
     """What queries add to the scores of their keys, of logits `[..., queries, keys]`."""
-    perturb = KeyformerCache(0.5, **options).layer_class_to_replicate().plan.perturb
+    perturb = KeyformerCache(0.5, **options).layer_class_to_replicate().policy.perturb
     count, keys = logits.shape[-2:]
     perturbation = perturb(0, torch.arange(count)[None], torch.tensor([step]))
     return perturbation.of(logits, torch.arange(keys)[None, None]).softmax(-1)
@@ -82,10 +82,10 @@ def test_the_seed_decides(make_model, tokens, generate):
     [
         (
             {},
-            r"tau \(1.0, 2.0\) needs new_tokens, the number of tokens to generate, as new_tokens=64",
+            r"tau \(1.0, 2.0\) needs new_tokens, the number of tokens to generate, e.g. new_tok",
         ),
-        ({"new_tokens": 0}, "new_tokens 0 is not allowed; use a whole number >= 1, as 64"),
-        ({"tau": 1.0}, r"tau 1.0 is not allowed; use two temperatures, as \(1.0, 2.0\)"),
+        ({"new_tokens": 0}, "new_tokens 0 is not allowed; use a whole number >= 1, e.g. 64"),
+        ({"tau": 1.0}, r"tau 1.0 is not allowed; use two temperatures, e.g. \(1.0, 2.0\)"),
         (
             {"tau": (0, 1), "new_tokens": 4},
             r"tau \(0, 1\) is not allowed; use two temperatures of at least 0.01",

@@ -29,9 +29,11 @@ def case(seed, batch, kv_heads, group, n, new):
 
 
 def drive(layer, query, keys, values, valid, n):
-    """The kept positions after the prompt and after each token, per row and KV head, and the
-    outputs."""
-    kept = lambda: [[set(p[p >= 0].tolist()) for p in row] for row in layer.positions]
+    """Kept positions after the prompt and after each token, by row and KV head; and the outputs."""
+
+    def kept():
+        return [[set(p[p >= 0].tolist()) for p in row] for row in layer.positions]
+
     layer.read_prompt(query[:, :, :n], keys[:, :, :n], values[:, :, :n], valid[:, :n], SCALING, 2)
     sets = [kept()]
     outputs = []
@@ -133,7 +135,7 @@ def test_kept_tokens_and_outputs_are_those_of_the_rule(layout, rule):
     cache = H2OCache(budget, recent, average=average)
     if keyformer:
         cache = KeyformerCache(budget, recent, tau=(0.5, 2.0), new_tokens=4, seed=11)
-    total, window = cache.layer_class_to_replicate().plan.budget.tokens(n)
+    total, window = cache.layer_class_to_replicate().policy.budget.tokens(n)
     layer = make_layer(cache)
     sets, outputs = drive(layer, query, keys, values, valid, n)
     for row in range(batch):
@@ -185,7 +187,7 @@ def test_equal_logits_keep_the_first_and_the_last():
 def test_of_equal_scores_the_earliest_leaves():
     query, keys, values = case(0, 1, 1, 1, 6, 1)
     layer = make_layer(H2OCache(4, recent=1))
-    layer.plan.mass = False  # all scores stay 0
+    layer.policy.mass = False  # all scores stay 0
     sets, _ = drive(layer, query, keys, values, torch.ones(1, 7).bool(), 6)
     assert [s[0][0] for s in sets] == [{2, 3, 4, 5}, {3, 4, 5, 6}]
 
@@ -253,7 +255,7 @@ def test_random_caches_differ_by_seed_and_by_layer():
 
 
 def test_a_perturbation_of_nothing_is_refused():
-    with pytest.raises(UserError, match="perturb is of the attention mass; give mass=True"):
+    with pytest.raises(UserError, match="perturb changes the attention mass; give mass=True"):
         EvictionPolicy(CacheBudget(4, 1), perturb=lambda layer, queries, steps: None)
 
 

@@ -14,8 +14,8 @@ from prunebook.errors import UserError
 
 @pytest.mark.parametrize(("rows", "logits_at_once"), [(8, 1024), (8, 14), (3, 6)])
 def test_nll_is_that_of_token_by_token(make_model, tokens, monkeypatch, rows, logits_at_once):
-    monkeypatch.setattr("prunebook.caches.quality._ROWS", rows)
-    monkeypatch.setattr("prunebook.caches.quality._BATCH_TOKENS", logits_at_once)
+    monkeypatch.setattr("prunebook.caches.quality.WINDOWS_PER_PASS", rows)
+    monkeypatch.setattr("prunebook.caches.quality.LOGITS_PER_PASS", logits_at_once)
     model = make_model("llama")
     cache = H2OCache(4)
     losses = []

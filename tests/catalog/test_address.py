@@ -7,7 +7,10 @@ from prunebook.errors import UserError
 
 
 def test_addresses_are_read_with_and_without_slashes(tmp_path):
-    text = "html: {baseurl: 'https://x.org/book'}\nrepository: {url: 'https://github.com/a/b/', branch: trunk}\n"
+    text = (
+        "html: {baseurl: 'https://x.org/book'}\n"
+        "repository: {url: 'https://github.com/a/b/', branch: trunk}\n"
+    )
     (tmp_path / "_config.yml").write_text(text)
     address = read_address(tmp_path)
     assert address == Address("https://x.org/book/", "https://github.com/a/b", "trunk")

@@ -35,6 +35,33 @@ def test_heading_does_not_repeat_the_short_name():
     assert parse_record(other_record(), "x").heading == "Scaling: Laws"
 
 
+CLAIM = {
+    "key": "beats-magnitude",
+    "origin": "paper",
+    "statement": "Wanda has a lower perplexity",
+    "number": "7.26 against 17.29",
+    "source": "Table 3",
+}
+ERRATUM = {"paper": "a", "code": "b", "effect": "none known", "source": "section 2; prune.py"}
+SLUG = "lower-case letters, digits and single dashes"
+
+
+def test_claims_and_errata():
+    untestable = CLAIM | {"key": "speed", "not_testable": "no GPU"}
+    paper = parse_record(record(claims=[CLAIM, untestable], errata=[ERRATUM]), "x")
+    assert [claim.not_testable for claim in paper.claims] == [None, "no GPU"]
+    assert paper.errata[0].effect == "none known"
+    assert parse_record(paper.model_dump(), "again") == paper
+    assert parse_record(record(), "x").claims == parse_record(record(), "x").errata == []
+
+
+@pytest.mark.parametrize("field", sorted(CLAIM))
+def test_a_claim_says_all(field):
+    claim = {name: value for name, value in CLAIM.items() if name != field}
+    with pytest.raises(RecordError, match=rf"^x: paper\.claims\[0\]\.{field}: missing$"):
+        parse_record(record(claims=[claim]), "x")
+
+
 TYPES = (
     "'Unstructured', 'Semi-structured', 'Structured', 'Structured-Depth', 'Head/Neuron', 'Other'"
 )
@@ -78,7 +105,7 @@ TYPES = (
             {"stars": 5},
             "stars: unknown field; allowed: slug, title, short, authors, year, venue, arxiv, "
             "openreview, code, links, takeaway, tags, runs_in, challenge, added, corrections, "
-            "method",
+            "claims, errata, method",
         ),
         (
             {"tags.kind": {}},
@@ -146,6 +173,27 @@ TYPES = (
         (
             {"corrections": [{"field": "tags.type", "listed": "x"}]},
             "corrections[0].reason: missing",
+        ),
+        ({"claims": [CLAIM | {"key": "A b"}]}, f"claims[0].key: 'A b' must be {SLUG}"),
+        (
+            {"claims": [CLAIM | {"origin": "theirs"}]},
+            "claims[0].origin: 'theirs' is not allowed; allowed: 'paper', 'ours'",
+        ),
+        ({"claims": [CLAIM | {"number": 7.26}]}, "claims[0].number: 7.26 must be text (quote it)"),
+        ({"claims": [CLAIM | {"not_testable": ""}]}, "claims[0].not_testable: must not be empty"),
+        (
+            {"claims": [CLAIM, CLAIM | {"key": "other"}, CLAIM]},
+            "claims: claims 0 and 2 have the key 'beats-magnitude'; give each its own",
+        ),
+        (
+            {"claims": [CLAIM | {"verdict": "holds"}]},
+            "claims[0].verdict: unknown field; allowed: key, origin, statement, number, source, "
+            "not_testable",
+        ),
+        ({"errata": [{**ERRATUM, "code": None}]}, "errata[0].code: None must be text (quote it)"),
+        (
+            {"errata": [{**ERRATUM, "why": "x"}]},
+            "errata[0].why: unknown field; allowed: paper, code, effect, source",
         ),
     ],
 )

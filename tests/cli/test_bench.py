@@ -4,17 +4,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tests.bench.fakes import FakeTimer, case
-from tests.tiny_book import make_book
 
 from prunebook.bench import cases, gpu
 from prunebook.bench.case import Provider
 from prunebook.cli.main import main
-
-
-@pytest.fixture
-def book(tmp_path, monkeypatch):
-    monkeypatch.chdir(make_book(tmp_path / "book"))
-    return tmp_path / "book"
 
 
 def call(*arguments):

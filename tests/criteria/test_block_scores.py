@@ -13,7 +13,7 @@ from prunebook.measure.quality import perplexity
 from prunebook.models.anatomy import find_blocks
 from prunebook.models.surgery import remove_blocks
 from prunebook.passes.backward import next_token_loss
-from prunebook.passes.sequential import starting_at_block
+from prunebook.passes.capture import starting_at_block
 
 FAMILIES = ("llama", "mistral", "qwen3", "opt", "gpt2")
 
@@ -35,7 +35,7 @@ def test_the_perplexity_score_is_that_of_the_model_without_the_block(make_model,
 
 def test_the_blocks_before_a_block_compute_once(make_model, tokens, monkeypatch):
     # two windows a pass, so that the order of states tells
-    monkeypatch.setattr("prunebook.measure.quality._BATCH_TOKENS", 32)
+    monkeypatch.setattr("prunebook.measure.baseline.BATCH_TOKENS", 32)
     model = make_model("llama")
     calls = []
     together = perplexity_scores(model, tokens)
@@ -94,7 +94,7 @@ def test_the_taylor_score_is_of_the_gradient_of_the_whole_text(
         for block in find_blocks(model)
     ]
     model.zero_grad()
-    monkeypatch.setattr("prunebook.passes.backward._TOKENS", {"cpu": 32})  # two windows a pass
+    monkeypatch.setattr("prunebook.passes.backward.TOKENS_PER_PASS", {"cpu": 32})  # two windows a pass
     frozen = next(model.parameters()).requires_grad_(False)
     assert taylor_scores(model, tokens).tolist() == pytest.approx(expected, rel=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -120,6 +120,11 @@ def test_damping_makes_a_singular_matrix_usable():
     )
 
 
+def test_damping_is_a_fraction_of_the_mean_diagonal():
+    H = torch.tensor([[4.0, 1], [1, 2]])
+    torch.testing.assert_close(inverse_factor(H, 0.5), inverse_factor(H + 1.5 * torch.eye(2), 0))
+
+
 def test_score_by_hand():
     # H = [[2, 1], [1, 2]]: inverse [[2, -1], [-1, 2]] / 3, so U_00^2 = 2/3 and U_11^2 = 1/2.
     U = inverse_factor(torch.tensor([[2.0, 1], [1, 2]]), 0)

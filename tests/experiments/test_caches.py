@@ -153,7 +153,7 @@ def test_bad_comparisons(make_model, tokens):
 
 def test_a_plain_cache_cannot_be_traced(make_model, tokens):
     with pytest.raises(
-        UserError, match=r"DynamicCache holds every token; trace a pruned cache, as H2OCache\(0.2\)"
+        UserError, match=r"DynamicCache holds every token; trace a pruned cache, e.g. H2OCache\(0.2\)"
     ):
         held_positions(make_model("llama"), tokens[0], DynamicCache, prompt=10)
     with pytest.raises(

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from prunebook.errors import UserError
+from prunebook.measure.baseline import dense_baseline
 from prunebook.measure.footprint import footprint
-from prunebook.measure.quality import dense_baseline, measure_quality
+from prunebook.measure.quality import measure_quality
 from prunebook.methods import Magnitude, Wanda, compare, prune, sweep
 
 VOCABULARY = 100

@@ -7,8 +7,8 @@ import torch
 
 from prunebook.experiments import compare
 from prunebook.experiments.trial_cache import model_identity, trial_identity
+from prunebook.measure.baseline import dense_baseline
 from prunebook.measure.footprint import Footprint
-from prunebook.measure.quality import dense_baseline
 from prunebook.methods import OWL, Magnitude, SparseGPT, Wanda, compare, sweep
 
 TOKENS = torch.arange(64).view(4, 16)
@@ -132,7 +132,7 @@ def test_code_that_a_method_reaches_is_in_its_identity(make_model, monkeypatch):
     before = [identity(Wanda(sparsity=0.5)), identity(SparseGPT(sparsity=0.5))]
     text = graph.text
     monkeypatch.setattr(
-        graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt")
+        graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt.method")
     )
     after = [identity(Wanda(sparsity=0.5)), identity(SparseGPT(sparsity=0.5))]
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)
@@ -149,7 +149,7 @@ def test_code_of_a_method_that_is_named_is_in_the_identity(make_model, monkeypat
     before = identities()
     text = graph.text
     monkeypatch.setattr(
-        graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt")
+        graph, "text", lambda name: text(name) + "#" * name.endswith("methods.sparsegpt.method")
     )
     after = identities()
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)

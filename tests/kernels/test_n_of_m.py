@@ -17,7 +17,7 @@ from prunebook.kernels.n_of_m import (
     select_n_of_m_reference,
 )
 from prunebook.kernels.packed import pack_kept
-from prunebook.kernels.scores import Factors, factored_score
+from prunebook.kernels.score import Score
 from prunebook.kernels.selection import pack_bits
 from prunebook.sparsity.patterns import NofM, keep_mask
 
@@ -63,11 +63,12 @@ def hard_weight(rows, groups, m, dtype, seed=0):
 
 def make_factors(form, rows, width, seed=5):
     if form == "magnitude":
-        return Factors()
+        return {}
     columns, column_sums = random(2, width, seed=seed).abs().to(DEVICE)
     if form == "wanda":
-        return Factors(columns)
-    return Factors(columns, column_sums + 0.1, random(rows, seed=seed).abs().to(DEVICE) + 0.1)
+        return {"columns": columns}
+    row_sums = random(rows, seed=seed).abs().to(DEVICE) + 0.1
+    return {"columns": columns, "column_sums": column_sums + 0.1, "row_sums": row_sums}
 
 
 def by_sorting(scores, n, m):
@@ -119,22 +120,22 @@ def test_the_kernel_is_equal_bit_by_bit(pattern, dtype, form):
     weight = hard_weight(rows, 7, m, dtype)
     factors = make_factors(form, rows, 7 * m)
     before = weight.clone()
-    keep = by_sorting(factored_score(weight, factors), n, m)
+    keep = by_sorting(Score(weight, **factors).dense(), n, m)
     expected = pack_kept(weight, keep, n, m)
 
     written = weight.clone()
-    packed = launch_n_of_m(written, n, m, factors, True, "packed")
+    packed = launch_n_of_m(Score(written, **factors), n, m, True, "packed")
     assert same_bits(written, weight.masked_fill(~keep, 0))
     assert same_bits(packed.values, expected.values)
     assert torch.equal(packed.codes, expected.codes)
     assert packed.codes.dtype == expected.codes.dtype
 
-    assert torch.equal(launch_n_of_m(weight, n, m, factors, False, "mask"), keep)
-    assert torch.equal(launch_n_of_m(weight, n, m, factors, False, "bits"), pack_bits(keep))
+    assert torch.equal(launch_n_of_m(Score(weight, **factors), n, m, False, "mask"), keep)
+    assert torch.equal(launch_n_of_m(Score(weight, **factors), n, m, False, "bits"), pack_bits(keep))
     assert same_bits(weight, before)
 
-    assert torch.equal(select_n_of_m_reference(weight, n, m, factors, False, "mask"), keep)
-    assert select_n_of_m_reference(weight, n, m, factors, True, None) is None
+    assert torch.equal(select_n_of_m_reference(Score(weight, **factors), n, m, False, "mask"), keep)
+    assert select_n_of_m_reference(Score(weight, **factors), n, m, True, None) is None
     assert same_bits(weight, written)
 
 
@@ -143,11 +144,11 @@ def test_the_kernel_is_equal_bit_by_bit(pattern, dtype, form):
 def test_odd_widths_and_several_programs_a_row(groups):
     weight = hard_weight(2, groups, 4, torch.bfloat16, seed=groups)
     factors = make_factors("wanda", 2, 4 * groups)
-    expected = select_n_of_m_reference(weight, 2, 4, factors, False, "packed")
-    found = launch_n_of_m(weight, 2, 4, factors, False, "packed")
+    expected = select_n_of_m_reference(Score(weight, **factors), 2, 4, False, "packed")
+    found = launch_n_of_m(Score(weight, **factors), 2, 4, False, "packed")
     assert same_bits(found.values, expected.values)
     assert torch.equal(found.codes, expected.codes)
-    bits = launch_n_of_m(weight, 2, 4, factors, True, "bits")
+    bits = launch_n_of_m(Score(weight, **factors), 2, 4, True, "bits")
     assert torch.equal(bits, pack_bits(weight != 0) | bits)  # what is left is kept
     assert bits.shape == (2, -(-groups // 2))
 
@@ -162,8 +163,8 @@ def test_strides_do_not_matter(view):
     other = view(base.clone()).contiguous()
     outside = base.clone()
     view(outside).zero_()
-    launch_n_of_m(weight, 2, 4, Factors(), True, None)
-    select_n_of_m_reference(other, 2, 4, Factors(), True, None)
+    launch_n_of_m(Score(weight), 2, 4, True, None)
+    select_n_of_m_reference(Score(other), 2, 4, True, None)
     assert same_bits(weight, other)
     view(base).zero_()
     assert same_bits(base, outside)  # nothing beside the view was written
@@ -180,7 +181,7 @@ def test_scores_that_are_not_finite_are_refused(select, bad):
     with pytest.raises(
         UserError, match="scores of row 1 hold NaN or infinity; weights and calibration"
     ) as caught:
-        select(weight, 2, 4, Factors(), True, None)
+        select(Score(weight), 2, 4, True, None)
     assert "\n" not in str(caught.value)
     assert same_bits(weight[1:2], row[None])
     with pytest.raises(UserError, match="scores of row 0 hold NaN or infinity"):
@@ -199,9 +200,9 @@ def test_nothing_is_selected_from_nothing():
     for shape in [(0, 8), (3, 0)]:
         weight = torch.zeros(shape, device=DEVICE)
         for select in (launch_n_of_m, select_n_of_m_reference):
-            packed = select(weight, 2, 4, Factors(), True, "packed")
+            packed = select(Score(weight), 2, 4, True, "packed")
             assert packed.shape == shape
-            assert select(weight, 4, 8, Factors(), True, "mask").shape == shape
+            assert select(Score(weight), 4, 8, True, "mask").shape == shape
 
 
 def test_the_weight_is_written_unless_it_is_not_to_be():
@@ -247,14 +248,14 @@ def test_it_compiles_for_hopper_without_spills():
         """
 import torch
 from prunebook.kernels import n_of_m
-from prunebook.kernels.scores import Factors
+from prunebook.kernels.score import Score
 n_of_m.refuse_not_finite = lambda finite: None  # nothing runs, so nothing is computed
 weight, one = torch.zeros(64, 4096, dtype=torch.bfloat16), torch.ones(4096)
 with compiled_for() as found:
-    n_of_m.launch_n_of_m(weight, 2, 4, Factors(one), True, "packed")
-    n_of_m.launch_n_of_m(weight, 4, 8, Factors(one, one, torch.ones(64)), False, "packed")
-    n_of_m.launch_n_of_m(weight, 8, 16, Factors(), True, "bits")
-    n_of_m.launch_n_of_m(weight.float(), 2, 4, Factors(one), False, "mask")
+    n_of_m.launch_n_of_m(Score(weight, one), 2, 4, True, "packed")
+    n_of_m.launch_n_of_m(Score(weight, one, one, torch.ones(64)), 4, 8, False, "packed")
+    n_of_m.launch_n_of_m(Score(weight), 8, 16, True, "bits")
+    n_of_m.launch_n_of_m(Score(weight.float(), one), 2, 4, False, "mask")
 for kernel in found:
     print(kernel.stack, kernel.registers, "ld.global.v2.b32" in kernel.ptx, "ld.global.v4.b32" in kernel.ptx)
 """

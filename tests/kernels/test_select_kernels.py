@@ -9,7 +9,7 @@ from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import select_long
-from prunebook.kernels.scores import Factors
+from prunebook.kernels.score import Score
 from prunebook.kernels.select import select_global_reference, select_rows_reference
 from prunebook.kernels.select_long import launch_long
 from prunebook.kernels.select_short import launch_short
@@ -209,7 +209,7 @@ def test_compiled_for_hopper_without_spilling():
         """
 import contextlib, json, torch
 from prunebook.errors import UserError
-from prunebook.kernels.scores import Factors
+from prunebook.kernels.score import Score
 from prunebook.kernels.select_long import launch_long
 from prunebook.kernels.select_short import launch_short
 with compiled_for() as found:

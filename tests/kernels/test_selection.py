@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.errors import UserError
-from prunebook.kernels.scores import Factors, factored_score
+from prunebook.kernels.score import Score
 from prunebook.kernels.select import keep_largest, select_global, select_rows
 from prunebook.kernels.selection import kth_smallest, pack_bits, unpack_bits
 
@@ -100,14 +100,14 @@ def test_scores_by_hand():
     columns = torch.tensor([2.0, 1, 10])
     p = torch.tensor([5.0, 2.5, 3])
     q = torch.tensor([3.0, 7.5])
-    assert factored_score(weight, Factors()).tolist() == [[1, 2, 0], [4, 0.5, 3]]
-    assert factored_score(weight, Factors(columns)).tolist() == [[2, 2, 0], [8, 0.5, 30]]
+    assert Score(weight).dense().tolist() == [[1, 2, 0], [4, 0.5, 3]]
+    assert Score(weight, columns).dense().tolist() == [[2, 2, 0], [8, 0.5, 30]]
     expected = [
         [2 * (1 / 5 + 1 / 3), 2 / 2.5 + 2 / 3, 0],
         [2 * (4 / 5 + 4 / 7.5), 0.5 / 2.5 + 0.5 / 7.5, 10 * 1.4],
     ]
     assert torch.allclose(
-        factored_score(weight, Factors(columns, p, q)), torch.tensor(expected), rtol=1e-6
+        Score(weight, columns, p, q).dense(), torch.tensor(expected), rtol=1e-6
     )
 
 
@@ -131,7 +131,7 @@ def test_groups_are_pieces_of_rows_in_row_major_order():
 def test_layers_together_by_hand():
     """Of the magnitudes 3 1 | 1 2 1 the two ones that come first go."""
     layers = [torch.tensor([[3.0, -1]]), torch.tensor([[1.0], [2], [-1]])]
-    found = select_global(layers, 2, [Factors(), Factors()], want="mask")
+    found = select_global([Score(layer) for layer in layers], 2, want="mask")
     assert [one.mask.int().tolist() for one in found] == [[[1, 0]], [[0], [1], [1]]]
     assert [one.kept.tolist() for one in found] == [[1], [2]]
     assert [layer.flatten().tolist() for layer in layers] == [[3, 0], [0, 2, -1]]
@@ -149,7 +149,7 @@ def test_a_scaled_weight_keeps_what_a_stable_sort_keeps(values, data):
     expected = kept_by_sorting((weight.abs() * columns).numpy(), removed)
     before = weight.clone()
     assert np.array_equal(
-        select_rows(weight, removed, Factors(columns), want="mask").mask.numpy(), expected
+        select_rows(Score(weight, columns), removed, want="mask").mask.numpy(), expected
     )
     assert torch.equal(weight, before.masked_fill(~torch.from_numpy(expected), 0))
 
@@ -203,9 +203,9 @@ def test_scores_that_are_not_finite_are_refused(value, by):
     with pytest.raises(
         UserError, match=f"scores of row {row} hold NaN or infinity; weights and calibration norms"
     ):
-        select_rows(weight, 2, Factors(columns))
+        select_rows(Score(weight, columns), 2)
     with pytest.raises(UserError, match=r"^scores hold NaN or infinity"):
-        select_global([weight], 2, [Factors(columns)])
+        select_global([Score(weight, columns)], 2)
     assert torch.equal(weight.nan_to_num(7), before.nan_to_num(7))
 
 

@@ -14,8 +14,8 @@ from prunebook.kernels.sparsegpt_block import (
     sparsegpt_block,
     sparsegpt_block_reference,
 )
-from prunebook.methods import sparsegpt as method
-from prunebook.methods.sparsegpt import sparsegpt_update
+from prunebook.methods.sparsegpt import column_sweep
+from prunebook.methods.sparsegpt.column_sweep import sparsegpt_update
 from prunebook.sparsity.patterns import NofM, Unstructured
 
 both = pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_whole_layer_through_the_kernel(monkeypatch, pattern):
     expected, mask = sparsegpt_update(
         weight.cpu(), (inputs.T @ inputs).cpu(), pattern, block_size=32
     )
-    monkeypatch.setattr(method, "sparsegpt_block", launch_block)
+    monkeypatch.setattr(column_sweep, "sparsegpt_block", launch_block)
     new, keep = sparsegpt_update(weight, inputs.T @ inputs, pattern, block_size=32)
     assert torch.equal(keep.cpu(), mask)
     torch.testing.assert_close(new.cpu(), expected, rtol=1e-4, atol=1e-5)

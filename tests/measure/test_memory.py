@@ -11,7 +11,7 @@ import torch
 
 from prunebook.measure.memory import malloc_pool
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SIZE = 40 * 2**20  # bytes, above what malloc keeps by its own rule
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc and /proc are Linux's")
 
@@ -19,11 +19,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc and /
 def faults(rounds=5, size=SIZE):
     """Page faults of allocating, filling and freeing a block so many times, after a first time."""
     c = ctypes.CDLL(None)
-    c.malloc.restype, c.malloc.argtypes, c.free.argtypes = (
-        ctypes.c_void_p,
-        [ctypes.c_size_t],
-        [ctypes.c_void_p],
-    )
+    c.malloc.restype = ctypes.c_void_p
+    c.malloc.argtypes = [ctypes.c_size_t]
+    c.free.argtypes = [ctypes.c_void_p]
     found = []
     for _ in range(rounds + 1):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -41,8 +39,12 @@ def resident():
 def young_process(code):
     """What code prints in a process whose heap no other test has used: a free block there would
     hold the test's."""
-    from_here = "from tests.test_memory import SIZE, faults, resident"
-    code = f"import torch\nfrom prunebook.memory import peak_memory, reusing_memory\n{from_here}\n{code}"
+    imports = [
+        "import torch",
+        "from prunebook.measure.memory import malloc_pool, peak_memory",
+        "from tests.measure.test_memory import SIZE, faults, resident",
+    ]
+    code = "\n".join([*imports, code])
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
@@ -52,7 +54,7 @@ def young_process(code):
 def test_what_is_freed_is_reused_while_open_and_given_back_after():
     printed = young_process(
         "fresh, before = faults(), resident()\n"
-        "with reusing_memory():\n"
+        "with malloc_pool():\n"
         "    reused, held = faults(), resident()\n"
         "print(fresh, reused, faults(), held - before, resident() - before)"
     )
@@ -65,7 +67,7 @@ def test_what_is_freed_is_reused_while_open_and_given_back_after():
 
 @linux
 def test_smaller_blocks_are_still_reused_after_it():
-    printed = young_process("with reusing_memory():\n    pass\nprint(faults(size=2**22))")
+    printed = young_process("with malloc_pool():\n    pass\nprint(faults(size=2**22))")
     # thresholds are lowest in a young process
     assert int(printed) < 5 * 2**22 / resource.getpagesize() / 2
 

@@ -7,9 +7,9 @@ import torch
 
 from prunebook.data.windows import evaluation_tokens
 from prunebook.errors import UserError
-from prunebook.measure import quality
-from prunebook.measure.quality import dense_baseline, measure_quality, perplexity
-from prunebook.measure.tasks import classify
+from prunebook.measure import baseline
+from prunebook.measure.baseline import dense_baseline
+from prunebook.measure.quality import measure_quality, perplexity
 from prunebook.methods import prune
 
 FAMILIES = ("llama", "opt", "gpt2")
@@ -86,10 +86,10 @@ def test_windows_do_not_see_each_other(make_model, tokens):
 def test_the_batch_size_does_not_matter(make_model, tokens, cache, monkeypatch):
     dense = make_model("llama")
     pruned = pruned_copy(make_model, "llama")
-    baseline = dense_baseline(dense, tokens, "exact")
-    whole = measure_quality(pruned, tokens, baseline, "exact")
-    monkeypatch.setattr(quality, "_BATCH_TOKENS", 48)  # three windows at a time, one left over
-    parts = measure_quality(pruned, tokens, baseline, "exact")
+    of_dense = dense_baseline(dense, tokens, "exact")
+    whole = measure_quality(pruned, tokens, of_dense, "exact")
+    monkeypatch.setattr(baseline, "BATCH_TOKENS", 48)  # three windows at a time, one left over
+    parts = measure_quality(pruned, tokens, of_dense, "exact")
     torch.testing.assert_close(parts.nll, whole.nll, rtol=1e-5, atol=0)
     assert parts.kl == pytest.approx(whole.kl, rel=1e-4)
     assert parts.agreement == whole.agreement
@@ -108,58 +108,10 @@ def test_record_of_a_measurement(make_model, tokens):
     assert record["perplexity"] > 1
 
 
-def test_the_baseline_is_computed_once(make_model, tokens, cache, monkeypatch):
-    model = make_model("llama")
-    first = dense_baseline(model, tokens, "exact")
-    monkeypatch.setattr(quality, "_run_dense", None)  # a second computation would call it
-    second = dense_baseline(make_model("llama"), tokens.clone(), "exact")
-    assert torch.equal(first.hidden, second.hidden)
-    assert torch.equal(first.nll, second.nll)
-    assert first.hidden.shape == (7, 15, 32)
-    assert len([entry for entry in (cache / "baselines").iterdir() if entry.is_dir()]) == 1
-
-
-def test_the_baseline_is_of_these_weights_tokens_and_precision(make_model, tokens, cache):
-    model = make_model("llama")
-    baselines = [
-        dense_baseline(model, tokens, "exact"),
-        dense_baseline(model, tokens.flip(0), "exact"),
-    ]
-    baselines.append(dense_baseline(model, tokens, "fast"))
-    model.model.layers[2].mlp.up_proj.weight.data[0, 0] += 1
-    baselines.append(dense_baseline(model, tokens, "exact"))
-    assert len({tuple(baseline.nll.tolist()) for baseline in baselines}) == 4
-    assert len([folder for folder in (cache / "baselines").iterdir() if folder.is_dir()]) == 4
-
-
-def test_the_baseline_outlives_the_pruning_of_its_model(make_model, tokens, cache):
-    """The head is copied: pruning in place, even of the head, does not move the reference."""
-    model = make_model("gpt2")
-    baseline = dense_baseline(model, tokens, "exact")
-    before = baseline.head.clone()
-    model.get_output_embeddings().weight.data.mul_(2)
-    assert torch.equal(baseline.head, before)
-
-
 def test_a_baseline_of_other_tokens_is_refused(make_model, tokens, cache):
     model = make_model("llama")
     with pytest.raises(UserError, match="baseline was made from other tokens"):
         measure_quality(model, tokens[:3], dense_baseline(model, tokens))
-
-
-def test_a_head_that_is_not_linear_is_refused(make_model, tokens, cache):
-    model = make_model("llama")
-    forward = model.forward
-
-    def capped(**arguments):
-        output = forward(**arguments)
-        output.logits = 10 * torch.tanh(output.logits / 10)
-        return output
-
-    model.forward = capped
-    with pytest.raises(UserError, match="LlamaForCausalLM changes its logits after the head"):
-        dense_baseline(model, tokens)
-    assert not [entry for entry in (cache / "baselines").iterdir() if entry.is_dir()]
 
 
 @pytest.mark.parametrize("function", [measure_quality, dense_baseline, perplexity])
@@ -198,30 +150,3 @@ def test_windows_beyond_the_positions_are_refused(make_model):
         UserError, match=f"windows of {limit + 1} tokens; the model's positions end at {limit}"
     ):
         measure_quality(model, torch.zeros(1, limit + 1, dtype=torch.int64))
-
-
-def test_a_model_without_a_head_is_refused(make_model, tokens):
-    with pytest.raises(
-        UserError, match="LlamaModel has no language-model head; use a causal language model"
-    ):
-        measure_quality(make_model("llama").model, tokens)
-
-
-def test_classes_are_those_of_the_model_in_order(make_classifier, tokens, monkeypatch):
-    model = make_classifier()
-    with torch.no_grad():
-        expected = model(input_ids=tokens).logits
-    for size in (1, 3, 7):
-        monkeypatch.setattr("prunebook.measure.quality._BATCH_TOKENS", size * tokens.shape[1])
-        torch.testing.assert_close(classify(model, tokens, "exact"), expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match="outside the vocabulary"):
-        classify(model, torch.full((1, 4), 100))
-
-
-@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "BertModel"])
-def test_what_is_no_classifier_is_refused(make_model, make_classifier, tokens, kind):
-    model = make_model("llama") if kind == "LlamaForCausalLM" else make_classifier().bert
-    with pytest.raises(
-        UserError, match=f"{kind} is no sequence classifier; load one, as load_model"
-    ):
-        classify(model, tokens)

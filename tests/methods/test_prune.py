@@ -190,7 +190,9 @@ def test_methods_are_listed():
         "precision": "exact",
     }
     free = ["bitnet-b158", "magnitude", "remove-blocks"]
-    assert [name for name, entry in entries.items() if not entry["needs_calibration"]] == free
+    assert [name for name, entry in entries.items() if entry["text"] is None] == free
+    trained = ["compresso", "gradual-magnitude", "sheared-llama"]
+    assert [name for name, entry in entries.items() if entry["text"] == "data"] == trained
     assert entries["sparsegpt"]["class"] == "SparseGPT"
     assert methods.SparseGPT is SparseGPT
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
@@ -211,6 +213,21 @@ def test_methods_are_listed():
             "method 'wanda' has no option damping; it has sparsity, pattern",
         ),
         (Wanda(sparsity=0.5), {"sparsity": 0.6}, r"options sparsity go into Wanda\(...\)"),
+        (
+            "compresso",
+            {},
+            r"method 'compresso' trains weights on its text; give it as data=\.\.\., not calibration",
+        ),
+        (
+            "compresso",
+            {"calibration": None},
+            "method 'compresso' needs data; make it with training",
+        ),
+        (
+            "wanda",
+            {"sparsity": 0.5, "data": torch.zeros(2, 8, dtype=torch.int64)},
+            "method 'wanda' trains nothing; leave data out",
+        ),
         (
             "wanda",
             {"sparsity": 0.5, "calibration": None},

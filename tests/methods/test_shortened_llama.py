@@ -60,9 +60,9 @@ def test_ties_go_lowest_index_first(make_model, tokens):
         ({"blocks": 1, "keep_last": 0.5}, "keep_last"),
         (
             {"blocks": 2, "keep_first": 1, "keep_last": 1},
-            "2 of 3 blocks cannot go; the nearest is blocks=1",
+            "2 of 3 blocks cannot go; the nearest is remove_blocks=1",
         ),
-        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is blocks=2"),
+        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is remove_blocks=2"),
         ({"blocks": 1, "precision": "half"}, "precision 'half' is not allowed"),
     ],
 )

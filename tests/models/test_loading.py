@@ -335,7 +335,7 @@ def test_a_new_classifier_on_the_embedded_encoder(tmp_path):
 @pytest.mark.parametrize("classes", [0, -1, 1, 2.5, True])
 def test_a_classifier_needs_two_classes(classes):
     with pytest.raises(
-        UserError, match=f"classes {classes!r} is not allowed; use a whole number of 2 or more"
+        UserError, match=f"classes {classes!r} is not allowed; use a whole number >= 2"
     ):
         load_model("minilm-l6", device="cpu", classes=classes)
 

@@ -165,7 +165,7 @@ def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(
     [
         (
             lambda _: train_tokenizer(256),
-            "vocabulary 256 is not allowed; use a whole number above 256, as 2048",
+            "vocabulary 256 is not allowed; use a whole number >= 257, e.g. 2048",
         ),
         (lambda _: train_tokenizer(300.0), "vocabulary 300.0 is not allowed"),
         (
@@ -174,7 +174,7 @@ def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(
         ),
         (
             lambda _: small_llama(100, hidden=0),
-            "hidden 0 is not allowed; use a whole number of 1 or more",
+            "hidden 0 is not allowed; use a whole number >= 1",
         ),
         (
             lambda _: small_llama(100, hidden=20, heads=4),
@@ -182,7 +182,7 @@ def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(
         ),
         (
             lambda t: pretraining_tokens(t, 0),
-            "windows 0 is not allowed; use a whole number of 1 or more",
+            "windows 0 is not allowed; use a whole number >= 1",
         ),
         (
             lambda t: pretraining_tokens(t, 1, 10**6),

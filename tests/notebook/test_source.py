@@ -8,7 +8,7 @@ import pytest
 
 from prunebook import errors
 from prunebook.errors import UserError
-from prunebook.notebook import claims, source
+from prunebook.notebook import claims, gaps, results, source
 from prunebook.notebook.source import show_source
 
 
@@ -36,21 +36,21 @@ def test_a_method_is_dedented(shown):
     show_source(claims.Claim.to_dict)
     assert "```python\ndef to_dict(self)" in shown[0]["text/markdown"]
     assert "\n    return asdict(self)\n```" in shown[0]["text/markdown"]
-    assert "`prunebook.claims.Claim.to_dict`" in shown[0]["text/markdown"]
+    assert "`prunebook.notebook.claims.Claim.to_dict`" in shown[0]["text/markdown"]
 
 
 def test_through_a_wrapper(shown):
-    show_source(claims.library_commit)
-    show_source(functools.partial(claims.gap, [[0, 1]]))
+    show_source(results.library_commit)
+    show_source(functools.partial(gaps.gap, [[0, 1]]))
     assert "@functools.cache\ndef library_commit()" in shown[0]["text/markdown"]
-    assert "def gap(lower, higher)" in shown[1]["text/markdown"]
+    assert "def gap(lower: ArrayLike" in shown[1]["text/markdown"]
 
 
 def test_the_fence_is_longer_than_any_in_the_source(shown, monkeypatch):
     monkeypatch.setattr(
         inspect, "getsourcelines", lambda _: (["def f():\n", '    """```x```"""\n'], 1)
     )
-    show_source(claims.gap)
+    show_source(gaps.gap)
     assert "\n\n````python\n" in shown[0]["text/markdown"]
     assert shown[0]["text/markdown"].endswith("\n````")
 

@@ -24,9 +24,9 @@ CODE = "import prunebook as pb\npb.prune(m, 'wanda')"
     ("file", "changes"),
     [
         ("methods/wanda.py", True),
-        ("patterns.py", True),
+        ("sparsity/patterns.py", True),
         ("errors.py", True),
-        ("methods/magnitude.py", True),
+        ("methods/essential_sparsity.py", True),
         ("methods/__init__.py", True),
         ("methods/sparsegpt.py", False),
         ("notebook/claims.py", False),
@@ -108,3 +108,16 @@ def test_the_book_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_claims_of_the_record_count_and_its_other_fields_do_not(package):
+    def key(front: str) -> str:
+        content = notebook(CODE)
+        content.cells[0].source = front
+        return rerun_key(content, {}, package)
+
+    without = key("paper:\n  title: x")
+    assert key("paper:\n  title: y") == without
+    stated = key("paper:\n  claims: [{key: a, number: '1'}]")
+    assert stated != without
+    assert key("paper:\n  claims: [{key: a, number: '2'}]") != stated

@@ -7,7 +7,7 @@ import pytest
 from prunebook.errors import UserError
 from prunebook.runs import progress as module
 from prunebook.runs.progress import Progress, measured_durations
-from prunebook.runs.summary import Outcome, duration
+from prunebook.runs.summary import Outcome
 
 
 @pytest.fixture
@@ -64,14 +64,6 @@ def test_a_page_that_is_up_to_date_is_counted_and_not_told(capsys):
     progress.end(Outcome("a", "up to date"))
     progress.start("b")
     assert capsys.readouterr().out == "[2/2] b: running\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (125, "2:05 min"), (3725, "62:05 min")],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_measured_durations_are_those_of_the_profile(tmp_path):

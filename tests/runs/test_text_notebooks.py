@@ -1,20 +1,15 @@
-"""Pages of concepts/ with code cells: reading, running, their way into the site."""
+"""Pages of concepts/ with code cells: reading and running."""
 
 import json
-from dataclasses import replace
 
 import nbformat
 import pytest
-from tests.small_book import record, write_sources
+from tests.small_book import write_sources
 
-from prunebook.catalog import read_papers
 from prunebook.errors import UserError
-from prunebook.runs.executed import Execution, current_key, parameters_for, read_execution
+from prunebook.runs.executed import current_key, parameters_for, read_execution
 from prunebook.runs.notebooks import Runnable, assigned_parameters, place, read_pages
 from prunebook.runs.run import run_notebooks
-from prunebook.site.assemble import assemble, text_page
-from prunebook.site.pages.text import adapt_links, fill_papers
-from prunebook.site.published import read_published, read_published_pages
 
 PAGE = """\
 ---
@@ -183,11 +178,6 @@ def test_a_page_has_no_parameter_that_it_does_not_assign(page, book):
     assert parameters_for(book.root, "quick", runnable, runnable.read()) == {}
 
 
-def test_a_parameters_cell_that_is_no_python_assigns_nothing():
-    cell = nbformat.v4.new_code_cell("a = = 1", metadata={"tags": ["parameters"]})
-    assert assigned_parameters(nbformat.v4.new_notebook(cells=[cell])) == set()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "changes"),
     [
@@ -201,166 +191,3 @@ def test_a_parameters_cell_that_is_no_python_assigns_nothing():
 def test_what_counts_for_the_key_of_a_page(page, book, old, new, changes):
     before = current_key(book.root, "quick", page())
     assert (current_key(book.root, "quick", page(PAGE.replace(old, new))) != before) is changes
-
-
-TAGGED = """\
-Before
-<!-- papers: criteria-wanda -->
-after `<!-- papers: no-such-tag -->`
-
-```md
-<!-- papers: no-such-tag -->
-```
-"""
-
-
-def test_lists_of_papers(book):
-    book.add("alpha", "1", year=2023, short="A*pha")
-    book.add("beta", method=None, venue={"name": "Preprint", "year": 2025, "kind": "preprint"})
-    other = {"values": ["Magnitude"]}
-    book.add("gamma", "1", tags={**record("gamma")["tags"], "criteria": other})
-    papers = read_papers(book.root)
-    expected = TAGGED.replace(
-        "<!-- papers: criteria-wanda -->\na",
-        "\n- [Beta](../papers/beta.ipynb), Preprint 2025 *(not run yet)*\n"
-        "- [A\\*pha](../papers/alpha.ipynb), ICLR 2024\n\na",
-    )
-    assert fill_papers(TAGGED, "concepts/why.md", papers) == expected
-    deep = fill_papers("  <!--papers:criteria-magnitude-->", "concepts/details/why.md", papers)
-    assert deep == "\n- [Gamma](../../papers/gamma.ipynb), ICLR 2024\n\n"
-    assert fill_papers(TAGGED, "concepts/why.md", []) == TAGGED.replace(
-        "<!-- papers: criteria-wanda -->\n", "\nNo paper of the book carries this tag yet.\n\n"
-    )
-    message = (
-        r"^concepts/why\.md: <!-- papers: type-none --> names no tag; allowed: type-unstructured, "
-    )
-    with pytest.raises(UserError, match=message):
-        fill_papers("<!-- papers: type-none -->\n", "concepts/why.md", papers)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[a](why.md)", "[a](why.ipynb)"),
-        (
-            "[a](why.md#x) [b](./why.md) [c](<why.md>)",
-            "[a](why.ipynb#x) [b](./why.ipynb) [c](<why.ipynb>)",
-        ),
-        ("[a](../concepts/why.md 'title')", "[a](../concepts/why.ipynb 'title')"),
-        ("[a](/concepts/why.md) [b](/why.md)", "[a](/concepts/why.ipynb) [b](/why.md)"),
-        ("[a](details/w%68y.md)", "[a](details/w%68y.ipynb)"),
-        ("[`code`](why.md)", "[`code`](why.ipynb)"),
-        ("[a](types.md#why.md) [b](why.mdx) [c](#why.md)", None),
-        ("[a](https://example.org/concepts/why.md)", None),
-        ("`[a](why.md)` and ``[a](why.md) ` [b](why.md)``", None),
-        ("why.md (why.md)", None),
-        ("```\n[a](why.md)\n```\n", None),
-        ("~~~python\n[a](why.md)\n```\n[a](why.md)\n~~~\n", None),
-        ("```{code-cell}\n[a](why.md)\n```\n", None),
-        (
-            "```{note}\n[a](why.md)\n```\n[b](why.md)",
-            "```{note}\n[a](why.ipynb)\n```\n[b](why.ipynb)",
-        ),
-        (
-            "````{note}\n```python\n[a](why.md)\n```\n[b](why.md)\n````\n",
-            "````{note}\n```python\n[a](why.md)\n```\n[b](why.ipynb)\n````\n",
-        ),
-        (":::{note}\n[a](why.md)\n:::\n", ":::{note}\n[a](why.ipynb)\n:::\n"),
-        ("```x``` [a](why.md)\n[b](why.md)", "```x``` [a](why.ipynb)\n[b](why.ipynb)"),
-    ],
-)
-def test_links_follow_pages_that_are_notebooks(text, expected):
-    known = {"concepts/why", "concepts/details/why"}
-    assert adapt_links(text, "concepts/types.md", known) == (text if expected is None else expected)
-    assert adapt_links(text, "concepts/types.md", []) == text
-
-
-EXECUTION = Execution(None, "key", "book", 12.3, "2026-11-23", {})
-
-
-def test_a_page_in_the_site(page, book):
-    """Not run, run, and run before its last change."""
-    book.add("alpha", "1")
-    page()
-    (published,) = read_published_pages(book.root)
-    assert (published.name, published.execution, published.images, published.tables) == (
-        "concepts/why",
-        None,
-        0,
-        0,
-    )
-    papers = read_papers(book.root)
-    notebook = text_page(published, papers)
-    assert notebook.cells[0].source.startswith(
-        "# Why numbers *differ*\n\n:::{note}\nThe code of this page has not"
-    )
-    assert notebook.cells[0].source.endswith("\n:::\n\nText, [types](types.md).")
-    assert "[Alpha](../papers/alpha.ipynb)" in notebook.cells[2].source
-    assert dict(notebook.metadata) == {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
-        "html_theme.sidebar_secondary.remove": True,
-    }
-    nbformat.validate(notebook)
-
-    v4 = nbformat.v4
-    widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}
-    outputs = [
-        v4.new_output("stream", name="stderr", text="noise"),
-        v4.new_output("display_data", widget),
-        v4.new_output("display_data", {"image/png": "aGk="}),
-        v4.new_output("display_data", {"text/html": "<table></table>"}),
-    ]
-    published.notebook.cells[3].outputs = outputs
-    ran = replace(published, execution=EXECUTION, current=True)
-    notebook = text_page(ran, papers)
-    assert notebook.cells[0].source == "# Why numbers *differ*\n\nText, [types](types.md)."
-    line = (
-        '<p class="pb-changed">Executed on <time>2026-11-23</time> with profile book in 12 s.</p>'
-    )
-    assert notebook.cells[-1].source == line
-    assert notebook.cells[3].outputs == outputs[2:]
-    assert (ran.images, ran.tables) == (1, 1)
-    old = text_page(replace(ran, current=False), papers).cells
-    assert ":::{note}\nThe outputs are from before the last change" in old[0].source
-    assert old[-1].source == line
-
-
-def test_assembled_links_and_files(page, book):
-    book.add("alpha", "1")
-    page()
-    page("# LoRA\n\nBack to [why](../why.md) and [types](../types.md).\n", "details/LoRA")
-    (book.root / "index.md").write_text("# Tiny\n\n[Why](concepts/why.md)\n\n<!-- papers -->\n")
-    path = book.root / "papers" / "alpha.ipynb"
-    source = nbformat.read(path, 4)
-    source.cells[-1].source = "See [why](../concepts/why.md#x)."
-    nbformat.write(source, path)
-    site = assemble(book.root, read_published(book.root), read_published_pages(book.root))
-    assert not (site / "concepts" / "why.md").exists()
-    assert (book.root / "concepts" / "why.md").read_text() == PAGE
-    assert (
-        "Text, [types](types.md)."
-        in nbformat.read(site / "concepts" / "why.ipynb", 4).cells[0].source
-    )
-    assert (
-        (site / "concepts/details/LoRA.md")
-        .read_text()
-        .startswith("# LoRA\n\nBack to [why](../why.ipynb) and [types](../types.md).\n")
-    )
-    assert "[Why](concepts/why.ipynb)" in (site / "index.md").read_text()
-    sources = [cell.source for cell in nbformat.read(site / "papers" / "alpha.ipynb", 4).cells]
-    assert "See [why](../concepts/why.ipynb#x)." in sources
-    assert (site / "_notebooks" / "alpha.ipynb").read_bytes() == path.read_bytes()
-    first = (site / "concepts" / "why.ipynb").read_bytes()
-    assemble(book.root, read_published(book.root), read_published_pages(book.root))
-    assert (site / "concepts" / "why.ipynb").read_bytes() == first
-
-
-@pytest.mark.parametrize("text", ["No title.\n", "```{code-cell}\n# no title\n```\n", ""])
-def test_a_page_without_a_title_is_refused(page, book, text):
-    page(f"---\nkernelspec: {{name: python3, display_name: P}}\n---\n{text}")
-    (published,) = read_published_pages(book.root)
-    with pytest.raises(
-        UserError, match=r"^concepts/why\.md: must begin with its title, '# \.\.\.'$"
-    ):
-        text_page(published, [])

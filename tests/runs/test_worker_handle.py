@@ -7,7 +7,6 @@ import threading
 import nbformat
 import pytest
 
-from prunebook.runs import worker
 from prunebook.runs.worker import FORKS
 from prunebook.runs.worker_handle import Workers
 
@@ -137,24 +136,3 @@ def _gone(pid: int) -> bool:
             return True
         threading.Event().wait(0.1)
     return False
-
-
-@needs_fork
-def test_preparing_ends_with_the_input_of_the_worker():
-    """A model's conversion that waits for another process's lock does not outlive the run."""
-    reading, writing = os.pipe()
-    standard_input = os.dup(0)
-    os.dup2(reading, 0)
-    try:
-        waiting = os.fork()
-        if waiting == 0:
-            os.close(writing)
-            signal.pause()
-        threading.Timer(0.3, os.close, [writing]).start()
-        worker._wait_while_there_is_input(waiting)
-        with pytest.raises(ChildProcessError):  # it has been killed and waited for
-            os.waitpid(waiting, 0)
-    finally:
-        os.dup2(standard_input, 0)
-        os.close(reading)
-        os.close(standard_input)

@@ -1,40 +1,29 @@
-"""One small book from its notebook to checked pages, and what must not be published."""
+"""One small book from its notebooks to checked pages, and tools that cannot build it."""
 
 import importlib.metadata
 import re
 import shutil
-import sys
-import threading
-import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
-from sphinx_external_toc.parsing import parse_toc_yaml
-from tests.small_book import CLAIMS, SHOWN, write_sources
+from tests.small_book import CLAIMS, SHOWN, SmallBook, write_sources
 
 from prunebook.catalog import CONCEPT_PAGES, VOCABULARY, concept_anchor
-from prunebook.catalog.source_graph import PACKAGE
 from prunebook.errors import UserError
-from prunebook.files import cache_folder
-from prunebook.notebook.claims import CLAIM_MIME
-from prunebook.runs.notebooks import assigned_parameters, read_runnables
-from prunebook.runs.profiles import load_profiles, parameters_of
-from prunebook.runs.records import record_runs
 from prunebook.runs.run import run_notebooks
 from prunebook.site.build import BuildError, build_site
-from prunebook.site.check import Expected, check_site
-from prunebook.site.published import read_published
-from prunebook.site.serve import make_server
 
-# every facet's page, with the label and heading of each of its values
-CONCEPTS = {
-    file: f"# {facet.title()} of pruning\n\n"
-    + "".join(
+
+def concept_page(facet: str) -> str:
+    """The page of a facet, with the label and heading of each of its values."""
+    sections = [
         f"({concept_anchor(facet, value)})=\n## {value}\n\nText.\n\n" for value in VOCABULARY[facet]
-    )
-    for facet, file in CONCEPT_PAGES.items()
-}
+    ]
+    return f"# {facet.title()} of pruning\n\n{''.join(sections)}"
+
+
+CONCEPTS = {file: concept_page(facet) for facet, file in CONCEPT_PAGES.items()}
 PAGES = [
     "papers/alpha",
     "papers/later",
@@ -87,8 +76,8 @@ Back to [the figure](../why.md#a-figure).
 """
 
 
-def test_from_notebooks_to_pages(book, capfd):
-    """One scenario, because each build takes seconds."""
+def write_book(book: SmallBook) -> None:
+    """Two papers, pages on all facets, a page that has been run and one that has not."""
     root = book.root
     write_sources(root)
     shutil.copyfile(Path(__file__).parents[2] / "_config.yml", root / "_config.yml")
@@ -103,8 +92,9 @@ def test_from_notebooks_to_pages(book, capfd):
     (root / "concepts" / "details").mkdir()
     (root / "concepts" / "details" / "idle.md").write_text(IDLE)
 
-    html = build_site(root)
-    assert html == root / "_build" / "html"
+
+def check_papers(html: Path) -> None:
+    """The pages of the papers and the scoreboard show what the notebooks hold."""
     page = (html / "papers" / "alpha.html").read_text()
     assert page.count('class="pb-claim ') == 3
     assert '<table class="pb-results">' in page
@@ -113,14 +103,17 @@ def test_from_notebooks_to_pages(book, capfd):
     assert 'href="../challenge/challenge.html#note-alpha"' in page
     assert "noise" not in page
     assert "paper:" not in page
+    assert list((html / "_downloads").rglob("alpha.ipynb"))
     assert "has not been run yet" in (html / "papers" / "later.html").read_text()
     scores = (html / "scoreboard.html").read_text()
-    # one badge for the verdict overall and one at the claim
+    # There is one badge for the verdict overall and one at the claim.
     assert scores.count('<span class="pb-verdict pb-holds">') == 2
     assert scores.count('<span class="pb-verdict pb-not-testable">') == 2
-    assert list((html / "_downloads").rglob("alpha.ipynb"))
     assert "full-model" in scores
 
+
+def check_texts(html: Path) -> None:
+    """Pages of text show outputs where they have been run, and link to each other."""
     why = (html / "concepts" / "why.html").read_text()
     assert '<img alt="../_images/' in why
     assert '<table class="pb-results">' in why
@@ -137,16 +130,29 @@ def test_from_notebooks_to_pages(book, capfd):
     assert "cell_output" not in idle
     assert 'href="../why.html#a-figure"' in idle
 
+
+def test_from_notebooks_to_pages(book, capfd):
+    """One scenario, because each build takes seconds."""
+    root = book.root
+    write_book(book)
+    html = build_site(root)
+    assert html == root / "_build" / "html"
+    check_papers(html)
+    check_texts(html)
+
+    # Nothing has changed: nothing is even assembled.
     stamp = (html / "index.html").stat().st_mtime_ns
     site = (root / "_build" / "site" / "index.md").stat().st_mtime_ns
     build_site(root)
     assert (html / "index.html").stat().st_mtime_ns == stamp
-    assert (root / "_build" / "site" / "index.md").stat().st_mtime_ns == site  # not even assembled
+    assert (root / "_build" / "site" / "index.md").stat().st_mtime_ns == site
+    # A time has changed and no content: the site is assembled, not built.
     (root / "concepts" / "types.md").touch()
     build_site(root)
-    assert (html / "index.html").stat().st_mtime_ns == stamp  # the same content
+    assert (html / "index.html").stat().st_mtime_ns == stamp
     assert (root / "_build" / "site" / "index.md").stat().st_mtime_ns > site
 
+    # A link leads nowhere: the site stays as it was.
     criteria = root / "concepts" / "criteria.md"
     criteria.write_text(criteria.read_text().replace("(criteria-wanda)=", ""))
     capfd.readouterr()
@@ -155,147 +161,10 @@ def test_from_notebooks_to_pages(book, capfd):
         build_site(root)
     assert "criteria-wanda" in (root / "_build" / "build.log").read_text()
     assert (html / "index.html").stat().st_mtime_ns == stamp
-    assert not [
-        path.name for path in (root / "_build").iterdir() if path.name.startswith(".sphinx")
-    ]
-
-
-def test_a_quick_run_shows_verdicts_of_the_record_and_judges_nothing(book):
-    write_sources(book.root)
-    book.add("alpha", SHOWN, CLAIMS)
-    run_notebooks(book.root)
-    (alpha,) = read_published(book.root)
-    assert (alpha.judges, alpha.record) == (False, None)
-    assert [claim["verdict"] for claim in alpha.claims] == [
-        "not_judged",
-        "not_judged",
-        "not_testable",
-    ]
-    assert alpha.judged_results == []
-    run_notebooks(book.root, profile="full")
-    record_runs(book.root, read_published(book.root), "full")
-    shutil.rmtree(book.root / "_build" / "executed" / "full")
-    (alpha,) = read_published(book.root)
-    assert alpha.execution.profile == "quick"
-    assert [claim["verdict"] for claim in alpha.claims] == ["holds", "fails", "not_testable"]
-    assert alpha.claims[0]["recorded"].startswith("Recorded on 20")
-    boxes = [
-        output.data["text/html"]
-        for cell in alpha.notebook.cells
-        for output in cell.get("outputs", [])
-        if CLAIM_MIME in output.get("data", {})
-    ]
-    assert ["Recorded on" in box for box in boxes] == [True, True, True]
-    assert not any("not judged" in box for box in boxes)
-    assert alpha.judged_results[0]["protocol"] == {"model": "full-model"}
-    shutil.rmtree(book.root / "_build" / "executed")
-    (alpha,) = read_published(book.root)
-    assert (alpha.execution, len(alpha.claims)) == (None, 3)  # boards need no execution
+    assert not list((root / "_build").glob(".sphinx*"))
 
 
 def test_jupyter_book_2_is_refused(book, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.1")
     with pytest.raises(UserError, match=r"jupyter-book 2\.0\.1 is installed.*needs >=1\.0\.4,<2"):
         build_site(book.root)
-
-
-@pytest.fixture
-def site(tmp_path):
-    def make(**pages):
-        for name, body in pages.items():
-            (tmp_path / f"{name}.html").write_text(f"<html><body>{body}</body></html>")
-        return tmp_path
-
-    return make
-
-
-OUTPUT = '<div class="cell_output docutils"><div>{}</div></div>'
-
-
-def test_a_good_site_has_no_problems(site):
-    body = OUTPUT.format(
-        '<img src="data:x"><table></table><section class="pb-claim pb-holds"></section>'
-    )
-    html = site(
-        index='<a href="b%20c.html#x">b</a> '
-        '<a href="#">top</a> '
-        '<a href="https://example.org/z">out</a>'
-        '<a href="mailto:x@y">m</a>',
-        **{"b c": f'<p id="x"></p><a href="#x">x</a>{body}'},
-    )
-    assert check_site(html, {"index": Expected(), "b c": Expected(1, 1, 1)}) == []
-
-
-@pytest.mark.parametrize(
-    ("body", "problem"),
-    [
-        ('<a href="c.html">c</a>', "index: link to c.html leads nowhere"),
-        ('<a href="#c">c</a>', "index: link to #c leads nowhere"),
-        ('<img src="c.png">', "index: link to c.png leads nowhere"),
-        (
-            '<script src="https://cdn.example/x.js"></script>',
-            "index: loads https://cdn.example/x.js from a network",
-        ),
-        (
-            '<link rel="stylesheet" href="//cdn.example/x.css">',
-            "index: loads //cdn.example/x.css from a network",
-        ),
-    ],
-)
-def test_bad_links(site, body, problem):
-    assert check_site(site(index=body), {"index": Expected()}) == [problem]
-
-
-@pytest.mark.parametrize(
-    "folder",
-    [cache_folder(), Path(sys.prefix), PACKAGE.parent, Path.home()],
-    ids=["cache", "packages", "library", "home"],
-)
-def test_a_path_of_the_machine_is_told(site, folder):
-    problems = check_site(site(index=f"<pre>in {folder}/models/x</pre>"), {"index": Expected()})
-    assert f"index: shows {folder}/, a path of this machine" in problems
-
-
-def test_missing_pages_and_outputs(site):
-    outside = '<img src="data:x"><table></table>'
-    html = site(index=outside + OUTPUT.format('<section class="pb-claim"></section>'))
-    assert check_site(html, {"index": Expected(2, 1, 1), "papers/alpha": Expected()}) == [
-        "index: shows 1 of 2 claims",
-        "index: shows 0 of 1 figures",
-        "index: shows 0 of 1 tables",
-        "papers/alpha: the page is missing",
-    ]
-
-
-def test_serve(tmp_path):
-    with pytest.raises(UserError, match="run `prunebook build` first"):
-        make_server(tmp_path, 0)
-    html = tmp_path / "_build" / "html"
-    html.mkdir(parents=True)
-    (html / "index.html").write_text("hello")
-    with make_server(tmp_path, 0) as server:
-        assert server.server_address[0] == "127.0.0.1"
-        with pytest.raises(UserError, match=f"port {server.server_port} cannot be used"):
-            make_server(tmp_path, server.server_port)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as answer:
-            assert answer.read() == b"hello"
-        server.shutdown()
-    with pytest.raises(UserError, match="port 70000 cannot be used"):
-        make_server(tmp_path, 70000)
-
-
-def test_the_books_own_profiles_and_contents():
-    """Every notebook is in the table of contents; each that runs has the parameters that the
-    profiles give it."""
-    root = Path(__file__).parents[2]
-    profiles = load_profiles(root)
-    assert list(profiles) == ["quick", "book", "full", "gpu"]
-    declared = [str(name) for name in parse_toc_yaml(root / "_toc.yml")]
-    for runnable in read_runnables(root):
-        assert f"{'' if runnable.is_text else 'papers/'}{runnable.name}" in declared
-        if runnable.is_text or not runnable.implemented:
-            continue
-        for profile in profiles:
-            # or it raises
-            parameters_of(root, profile, runnable.name, assigned_parameters(runnable.read()))

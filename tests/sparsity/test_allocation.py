@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunebook.errors import UserError
+from prunebook.kernels.score import Score
 from prunebook.measure.zeros import verify
 from prunebook.methods import Magnitude, SparseGPT, Wanda, prune
 from prunebook.methods.besa.learned_sparsity import counts_from_rates
@@ -69,7 +70,10 @@ def test_a_rate_beyond_its_range_is_clipped_and_the_rest_make_up_for_it():
 
 def test_outliers_by_hand(make_model, tokens, monkeypatch):
     # One weight of four stands above twice the mean: scores 1, 1, 1, 9 have the mean 3.
-    monkeypatch.setattr("prunebook.sparsity.allocation.wanda_score", lambda weight, norm: scores)
+    monkeypatch.setattr(
+        "prunebook.methods.owl.outliers.wanda_score",
+        lambda weight, norm: Score(scores, given=True),
+    )
     model = make_model("llama")
     scores = torch.tensor([[1.0, 1], [1, 9]])
     assert set(outliers(model, tokens, 2.0).values()) == {25.0}

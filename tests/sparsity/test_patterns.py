@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebook.criteria.magnitude import magnitude_score
-from prunebook.criteria.ria import ria_factors, ria_score
-from prunebook.criteria.wanda import wanda_factors, wanda_score
+from prunebook.criteria.ria import ria_score
+from prunebook.criteria.wanda import wanda_score
 from prunebook.errors import UserError
-from prunebook.kernels.scores import Factors
+from prunebook.kernels.score import Score
 from prunebook.measure.zeros import verify
 from prunebook.methods.llm_surgeon.cheapest import cheapest_rows_columns
 from prunebook.models.anatomy import find_blocks, weight_of
@@ -27,7 +26,6 @@ from prunebook.sparsity.patterns import (
     keep_mask,
     keep_masks,
     make_pattern,
-    prune_lowest,
 )
 
 # Many ties, both zeros, infinities and arbitrary values.
@@ -304,42 +302,39 @@ def test_costs_that_are_nan_are_refused():
     ids=str,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_pruning_by_scores_or_their_factors_is_pruning_by_their_mask(pattern, dtype):
+def test_the_mask_of_a_score_is_that_of_its_dense_tensor(pattern, dtype):
     """For each form of score, ties included."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 24, generator=generator).mul(4).round().to(dtype)
     norm = torch.rand(24, generator=generator)
-    for factors, score in (
-        (Factors(), magnitude_score(weight)),
-        (wanda_factors(weight, norm), wanda_score(weight, norm)),
-        (ria_factors(weight, norm), ria_score(weight, norm)),
-    ):
-        for lowest in (factors, score):
-            pruned = weight.clone()
-            prune_lowest(pruned, lowest, pattern)
-            assert torch.equal(pruned, weight.masked_fill(~keep_mask(score, pattern), 0))
+    before = weight.clone()
+    for score in (magnitude_score(weight), wanda_score(weight, norm), ria_score(weight, norm)):
+        assert torch.equal(keep_mask(score, pattern), keep_mask(score.dense(), pattern))
+    assert torch.equal(weight, before)
 
 
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.7])
+def test_masks_of_scores_over_all_layers_are_those_of_their_dense_tensors(sparsity):
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(4, 6, generator=generator).mul(3).round() for _ in range(3)]
+    scores = [magnitude_score(weight) for weight in weights]
+    masks = keep_masks(scores, sparsity)
+    dense = keep_masks([score.dense() for score in scores], sparsity)
+    assert all(map(torch.equal, masks, dense))
+    assert sum(int((~mask).sum()) for mask in masks) == int(sparsity * 72)
+
+
+def test_a_mask_of_one_layer_by_the_scope_of_the_model_is_refused():
+    with pytest.raises(UserError, match="scope 'model' compares all layers"):
+        keep_mask(Score(torch.ones(2, 4)), Unstructured(0.5, "model"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize(
     "pattern", [Unstructured(0.5), Unstructured(0.5, "layer"), NofM(2, 4)], ids=str
 )
-def test_half_precision_scores_prune(pattern):
+def test_scores_that_are_not_finite_are_refused(pattern, bad):
     weight = torch.ones(2, 4)
-    scores = torch.tensor([[1.0, 2, 3, 4], [8, 7, 6, 5]])
-    prune_lowest(weight, scores.bfloat16(), pattern)
-    layer = [[0, 0, 0, 0], [1, 1, 1, 1]]
-    assert weight.tolist() == (
-        layer if pattern == Unstructured(0.5, "layer") else [[0, 0, 1, 1], [1, 1, 0, 0]]
-    )
-
-
-@pytest.mark.parametrize("shape", [[2, 1], [4], [1, 4], [3, 4]])
-def test_scores_of_another_shape_are_refused(shape):
-    line = f"scores are {shape}; a weight [2, 4] needs one for each entry"
-    with pytest.raises(UserError, match=re.escape(line)):
-        prune_lowest(torch.ones(2, 4), torch.ones(shape), Unstructured(0.5))
-
-
-def test_pruning_one_layer_by_the_scope_of_the_model_is_refused():
-    with pytest.raises(UserError, match="scope 'model' compares all layers"):
-        prune_lowest(torch.ones(2, 4), Factors(), Unstructured(0.5, "model"))
+    weight[1, 2] = bad
+    with pytest.raises(UserError, match="hold NaN or infinity"):
+        keep_mask(Score(weight), pattern)

@@ -1,2 +1,1 @@
-"""Kernels timed beside what users pick today: protocol, records, and one file of cases a kernel
-family."""
+"""Kernels timed beside what users pick today: protocol, records, and a file of cases a family."""

@@ -1,5 +1,6 @@
-"""A case: one computation on one shape, its reference, and all who compute it."""
+"""A case: one computation on one shape, its reference, and all implementations of it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,29 +10,29 @@ import torch
 from .record import RIVAL
 from .work import Work
 
-Operands = dict[str, Any]  # tensors under their names, and what is none
+Operands = dict[str, Any]  # tensors under their names, and values that are no tensors
 
 
 class MissingError(Exception):
-    """An implementation that this machine lacks; the message says what, in one line."""
+    """This machine lacks an implementation; the message says in one line what is missing."""
 
 
 @dataclass(frozen=True)
 class Provider:
-    """One who computes a case; the first of a case is ours.
+    """One implementation of a case; the first of a case is ours.
 
     Attributes:
+        name: unique name among the providers of the case.
         call: what a user calls. It is checked, and timed by the wall clock.
-        device: the same work without what waits for the host, timed on the device; by default
-            `call`.
-        prepare: makes of the operands what the call takes, once and not timed, as packed weights.
-            It raises `MissingError` where the machine lacks what is needed. What the case writes to
-            it must hand on as it is.
-        role: `rival`, what users pick today; `own`, another form of ours; `control`, which computes
-            something else on the same operands and is not compared with the reference. Speed-ups
-            are over rivals. Ours is `own` anyhow.
+        device: the same work without waiting for the host, timed on the device; by default `call`.
+        prepare: turns the operands into what the call takes, e.g. packed weights. It runs once and
+            is not timed. It raises `MissingError` where the machine lacks something. Operands that
+            the case writes to must be passed on as they are.
+        role: `rival` for what users pick today; `own` for another form of ours; `control` for what
+            computes something else on the same operands and is not compared with the reference.
+            Speed-ups are over rivals. The first provider is always `own`.
         allowed: error allowed in place of the case's.
-        captures: whether a CUDA graph can hold it.
+        captures: whether a CUDA graph can hold the call.
         note: what sets it apart, for the reader of the record.
     """
 
@@ -50,13 +51,19 @@ class Case:
     """One computation.
 
     Attributes:
-        make: the operands, from a generator on the device.
-        reference: the truth, from a copy of them.
-        error: `(result, truth) -> number`, and `allowed` how large it may be.
-        written: the operands that a call changes; they are put back before each.
-        dtype: of the weight.
+        kernel: name of the kernel family, e.g. 'select-rows'.
+        shape: sizes under their names, e.g. rows and columns.
+        work: bytes and operations that the computation takes at least.
+        make: makes the operands from a generator on the device.
+        reference: computes the truth from a copy of the operands.
+        error: `(result, truth) -> number`.
+        providers: the implementations, ours first.
+        settings: what sets the case apart beside its shape, e.g. the score.
+        dtype: dtype of the weight.
+        allowed: largest error of a right result.
+        written: names of the operands that a call changes; they are restored before each call.
         rank: order of importance, 0 first.
-        seconds: what it takes at most, to hold the time budget.
+        seconds: seconds that measuring takes at most, to keep the time budget.
     """
 
     kernel: str
@@ -75,28 +82,28 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Unique among all cases, as `select-rows rows=4096 columns=4096 score=wanda`."""
-        return " ".join(
-            [
-                self.kernel,
-                *(f"{name}={value}" for name, value in {**self.shape, **self.settings}.items()),
-            ]
-        )
+        """Unique among all cases, e.g. `select-rows rows=4096 columns=4096 score=wanda`."""
+        values = {**self.shape, **self.settings}
+        return " ".join([self.kernel, *(f"{name}={value}" for name, value in values.items())])
 
 
 def copied(operands: Operands) -> Operands:
-    """The operands with tensors of their own."""
+    """The operands with copies of all tensors."""
     return {name: x.clone() if isinstance(x, torch.Tensor) else x for name, x in operands.items()}
 
 
 def share_different(result: torch.Tensor, truth: torch.Tensor) -> float:
-    """The share of the entries that differ; for what must be equal bit by bit."""
+    """The share of the entries that differ, for results that must be equal bit by bit."""
     return (result != truth).double().mean().item()
 
 
 def relative_error(result: torch.Tensor, truth: torch.Tensor) -> float:
-    """The norm of the difference over that of the truth, in float64; infinite for a result that is
-    not finite."""
+    """The norm of the difference over that of the truth, in float64.
+
+    It is infinite for a result that is not finite.
+    """
     truth = truth.double()
     error = ((result.double() - truth).norm() / truth.norm()).item()
-    return error if error == error else float("inf")
+    if math.isnan(error):
+        return math.inf
+    return error

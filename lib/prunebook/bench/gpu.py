@@ -1,5 +1,4 @@
-"""The CUDA device: events, graphs over rotating operands, a cleared cache; what it is, and its
-ceilings."""
+"""The CUDA device: events, graphs over rotating operands, a cleared cache, and its ceilings."""
 
 import gc
 import math
@@ -16,10 +15,11 @@ from .case import Operands, Provider, copied
 from .measure import CaptureError, LostError
 from .timing import spread
 
-_ROTATED = 200e6  # the operands of a graph take together so many bytes at least, and so many caches
+# The operands of a graph take together at least so many bytes, and so many times the cache.
+_ROTATED = 200e6
 _CACHES = 4
 _MOST_COPIES = 256
-_CLEARED = 256 * 2**20  # bytes written between samples
+_CLEARED = 256 * 2**20  # bytes written between samples, which clears the cache
 _QUERIES = {
     "sm_mhz": "clocks.sm",
     "memory_mhz": "clocks.mem",
@@ -70,11 +70,10 @@ class GpuTimer:
 
     def clocks(self) -> dict[str, float] | None:
         values = self._query(*_QUERIES.values())
-        return values and {
-            name: float(value)
-            for name, value in zip(_QUERIES, values, strict=True)
-            if _number(value)
-        }
+        if values is None:
+            return None
+        named = zip(_QUERIES, values, strict=True)
+        return {name: float(value) for name, value in named if _is_number(value)}
 
     def release(self) -> None:
         gc.collect()
@@ -84,7 +83,7 @@ class GpuTimer:
             raise LostError(str(error).splitlines()[0]) from error
 
     def machine(self) -> dict[str, Any]:
-        driver = self._query("driver_version")
+        (driver,) = self._query("driver_version") or ["unknown"]
         p = self.properties
         return {
             "device": p.name,
@@ -92,31 +91,34 @@ class GpuTimer:
             "multiprocessors": p.multi_processor_count,
             "memory_bytes": p.total_memory,
             "l2_bytes": p.L2_cache_size,
-            "driver": driver[0] if driver else "unknown",
+            "driver": driver,
         }
 
     def ceilings(self) -> tuple[float, float]:
-        """Of a copy of 1 GiB, or a sixteenth of the memory, and a product of 8192 cubed."""
+        """GB/s of a copy and TFLOP/s of a bfloat16 product, measured now.
+
+        The copy is one of 1 GiB, or of a sixteenth of the memory; the product is 8192 cubed.
+        """
         size = min(2**30, self.properties.total_memory // 16)
-        source, target = (
-            torch.empty(size, dtype=torch.int8, device="cuda").random_(0, 100) for _ in range(2)
-        )
+        source = torch.empty(size, dtype=torch.int8, device="cuda").random_(0, 100)
+        target = torch.empty(size, dtype=torch.int8, device="cuda").random_(0, 100)
         copy = Provider("copy", lambda o: o["target"].copy_(o["source"]))
-        seconds = self._median(copy, {"source": source, "target": target}) / 1e6
-        a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        product = (
-            self._median(Provider("product", lambda o: o["a"] @ o["b"]), {"a": a, "b": b}) / 1e6
-        )
-        return 2 * size / seconds / 1e9, 2 * 8192**3 / product / 1e12
+        copy_seconds = self._median(copy, {"source": source, "target": target}) / 1e6
+        a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+        b = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+        product = Provider("product", lambda o: o["a"] @ o["b"])
+        product_seconds = self._median(product, {"a": a, "b": b}) / 1e6
+        return 2 * size / copy_seconds / 1e9, 2 * 8192**3 / product_seconds / 1e12
 
     def _median(self, provider: Provider, operands: Operands) -> float:
+        """The median of 20 samples on the device, in microseconds, after 5 that do not count."""
         stage = self.stage(provider, operands, (), graph=False)
         for _ in range(5):
             stage.device()
         return spread([stage.device() for _ in range(20)]).median
 
     def _query(self, *fields: str) -> list[str] | None:
-        """What `nvidia-smi` says of this device; None where there is no answer."""
+        """The answers of `nvidia-smi` for this device; None where there is none."""
         command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
         uuid = getattr(self.properties, "uuid", None)
         if uuid is not None:
@@ -125,23 +127,27 @@ class GpuTimer:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
         except (OSError, subprocess.SubprocessError):
             return None
-        values = (
-            [value.strip() for value in done.stdout.splitlines()[0].split(",")]
-            if done.stdout.strip()
-            else []
-        )
-        return values if len(values) == len(fields) else None
+        if not done.stdout.strip():
+            return None
+        values = [value.strip() for value in done.stdout.splitlines()[0].split(",")]
+        if len(values) != len(fields):
+            return None
+        return values
 
 
 def rotated_bytes(l2_bytes: int) -> float:
-    """What the operands of a graph take together, so that no cache of `l2_bytes` holds what comes
-    next."""
+    """Bytes that the operands of a graph take together.
+
+    With so many, no cache of `l2_bytes` holds the operands of the next call.
+    """
     return max(_ROTATED, _CACHES * l2_bytes)
 
 
 class _Stage:
-    """A provider with its operands: once, or as many copies as no cache holds, in a graph of one
-    call each."""
+    """A provider with its operands.
+
+    They are there once, or, in a graph of one call each, in more copies than a cache holds.
+    """
 
     def __init__(
         self,
@@ -161,12 +167,17 @@ class _Stage:
         self._raw = []
         self._ready = []
         self._add()
-        for _ in range(2):  # compiles, and fills the allocator
+        # The first calls compile, and fill the allocator.
+        for _ in range(2):
             self._device(self._ready[0])
         torch.cuda.synchronize()
 
     def capture(self, rotated: float) -> None:
-        """Put a call for each copy into a graph, as many as take `rotated` bytes, one at least."""
+        """Put a call for each copy into a graph.
+
+        Args:
+            rotated: bytes that the copies take together at least.
+        """
         size = sum(x.nbytes for x in self._ready[0].values() if isinstance(x, torch.Tensor))
         self.copies = min(max(math.ceil(rotated / max(size, 1)), 1), _MOST_COPIES)
         while len(self._ready) < self.copies:
@@ -179,7 +190,7 @@ class _Stage:
                 for ready in self._ready:
                     self._device(ready)
         except RuntimeError as error:
-            # torch's own way out ends the capture first, which raises again
+            # Leaving torch's own context ends the capture first, which raises again.
             torch.cuda.set_stream(stream)
             raise CaptureError(str(error).splitlines()[0]) from error
         self.mode = "graph"
@@ -189,8 +200,10 @@ class _Stage:
 
     def device(self) -> float:
         self._restore()
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        self._cleared.zero_()  # also keeps the device busy while the host launches what follows
+        begin = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
+        # Clears the cache, and keeps the device busy while the host launches what follows.
+        self._cleared.zero_()
         begin.record()
         if self._graph:
             self._graph.replay()
@@ -210,17 +223,20 @@ class _Stage:
         return (time.perf_counter() - begin) * 1e6
 
     def _add(self) -> None:
+        """Make one more copy of the operands."""
         raw = copied(self._pristine)
         self._ready.append(self._provider.prepare(raw))
         self._raw.append({name: raw[name] for name in self._written})
 
     def _restore(self) -> None:
+        """Put back the operands that calls write to."""
         for raw in self._raw:
             for name, tensor in raw.items():
                 tensor.copy_(self._pristine[name])
 
 
-def _number(text: str) -> bool:
+def _is_number(text: str) -> bool:
+    """Whether `nvidia-smi` answered with a number."""
     try:
         float(text)
     except ValueError:

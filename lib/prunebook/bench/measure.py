@@ -1,5 +1,4 @@
-"""Measure a case: check everyone against the reference first, then time those who are right, in
-turn."""
+"""Measure a case: check all implementations against the reference, then time the right ones."""
 
 import time
 from collections.abc import Callable
@@ -33,14 +32,16 @@ class SampleError(Exception):
 
 
 class Stage(Protocol):
-    """A provider ready to be timed; samples are microseconds a call."""
+    """A provider ready to be timed."""
 
     mode: str
     copies: int
 
-    def device(self) -> float: ...
+    def device(self) -> float:
+        """A sample of the time on the device, in microseconds a call."""
 
-    def wall(self) -> float: ...
+    def wall(self) -> float:
+        """A sample of the time by the wall clock, in microseconds a call."""
 
 
 class Timer(Protocol):
@@ -51,33 +52,56 @@ class Timer(Protocol):
     def stage(
         self, provider: Provider, operands: Operands, written: tuple[str, ...], graph: bool
     ) -> Stage:
-        """Make ready to time; raises `CaptureError` if a graph is asked for and cannot hold it."""
+        """Prepare a provider to be timed.
+
+        Raises:
+            CaptureError: a graph is asked for and cannot hold it.
+        """
 
     def settle(self) -> None:
-        """Wait for the device; raises `LostError` if it no longer answers."""
+        """Wait for the device.
+
+        Raises:
+            LostError: it no longer answers.
+        """
 
     def clocks(self) -> dict[str, float] | None:
         """Clocks, power and temperature now."""
 
     def machine(self) -> dict[str, Any]:
-        """What the device is; `device` names it."""
+        """Name and sizes of the device, its name under `device`."""
 
     def ceilings(self) -> tuple[float, float]:
-        """GB/s of a copy, read and written together, and TFLOP/s of a bfloat16 product, measured
-        now."""
+        """GB/s of a copy and TFLOP/s of a bfloat16 product, measured now.
+
+        Bytes read and bytes written are both counted.
+        """
 
     def release(self) -> None:
-        """Free what the last case took; raises `LostError` as `settle` does."""
+        """Free the memory of the last case.
+
+        Raises:
+            LostError: the device no longer answers.
+        """
 
 
 def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
-    """The rows of a case, in the order of its providers; of ours alone where operands or reference
-    cannot be made.
+    """Check and time the providers of a case.
 
-    A wrong implementation is never timed, and beside one of ours that is wrong or fails nobody is.
+    A wrong implementation is never timed. Where ours is wrong or fails, no provider is timed.
+
+    Args:
+        case: what is measured.
+        timer: the device.
+        seed: seed of the operands.
+        run: the run, whose ceilings are used.
+
+    Returns:
+        One row for each provider, in their order; the row of ours alone where operands or reference
+        cannot be made.
 
     Raises:
-        LostError: the device no longer answers; the message says at what.
+        LostError: the device no longer answers; the message says during which step.
     """
     ours = case.providers[0].name
     try:
@@ -87,12 +111,14 @@ def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
     except Exception as error:
         _settle(timer, "operands or reference")
         return (Row(ours, FAILED, OWN, reason=f"operands or reference: {first_line(error)}"),)
+    # Check all implementations. The status of a right one is UNTIMED so far.
     rows = {
         provider.name: _checked(case, provider, operands, truth, timer)
         for provider in case.providers
     }
-    if rows[ours].status != UNTIMED:  # which stands for right, so far
+    if rows[ours].status != UNTIMED:
         return _untimed(rows, "ours is not right")
+    # Prepare the right ones for timing, ours first.
     stages = {}
     for provider in case.providers:
         if rows[provider.name].status == UNTIMED and (ours in stages or provider.name == ours):
@@ -103,6 +129,7 @@ def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
             except Exception as error:
                 _settle(timer, f"staging {provider.name}")
                 rows[provider.name] = _failed(rows[provider.name], "staging", error)
+    # Time them in turn; without those that fail, until none fails.
     while ours in stages:
         try:
             return _timed(case, rows, stages, run)
@@ -114,7 +141,7 @@ def measure(case: Case, timer: Timer, seed: int, run: Run) -> tuple[Row, ...]:
 
 
 def _settle(timer: Timer, doing: str) -> None:
-    """Wait for the device; if it is lost, the error says at what."""
+    """Wait for the device; if it is lost, the error says during which step."""
     try:
         timer.settle()
     except LostError as error:
@@ -122,26 +149,29 @@ def _settle(timer: Timer, doing: str) -> None:
 
 
 def _failed(row: Row, doing: str, error: Exception) -> Row:
+    """The row of a provider that raised an error."""
     return replace(row, status=FAILED, reason=f"{doing}: {first_line(error)}")
 
 
 def _untimed(rows: dict[str, Row], reason: str) -> tuple[Row, ...]:
-    return tuple(
-        replace(row, reason=reason) if row.status == UNTIMED else row for row in rows.values()
-    )
+    """All rows; those that would be timed say why they are not."""
+    for name, row in rows.items():
+        if row.status == UNTIMED:
+            rows[name] = replace(row, reason=reason)
+    return tuple(rows.values())
 
 
 def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, timer: Timer) -> Row:
-    """The row of a provider that has been called, and is right or not; a control is only called."""
-    role = OWN if provider is case.providers[0] else provider.role
-    allowed = case.allowed if provider.allowed is None else provider.allowed
-    row = Row(
-        provider.name,
-        UNTIMED,
-        role,
-        allowed=None if role == CONTROL else allowed,
-        note=provider.note,
-    )
+    """Call a provider once and compare its result; a control is only called."""
+    role = provider.role
+    if provider is case.providers[0]:
+        role = OWN
+    allowed = case.allowed
+    if provider.allowed is not None:
+        allowed = provider.allowed
+    row = Row(provider.name, UNTIMED, role, allowed=allowed, note=provider.note)
+    if role == CONTROL:
+        row = replace(row, allowed=None)
     try:
         begin = time.perf_counter()
         result = provider.call(provider.prepare(copied(operands)))
@@ -152,9 +182,8 @@ def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, tim
         error = case.error(result, truth)
         if provider.device:
             del result
-            error = max(
-                error, case.error(provider.device(provider.prepare(copied(operands))), truth)
-            )
+            result = provider.device(provider.prepare(copied(operands)))
+            error = max(error, case.error(result, truth))
     except MissingError as error:
         return replace(row, status=MISSING, reason=first_line(error))
     except LostError:
@@ -170,20 +199,27 @@ def _checked(case: Case, provider: Provider, operands: Operands, truth: Any, tim
 
 
 def _staged(case: Case, provider: Provider, operands: Operands, timer: Timer) -> Stage:
-    """Ready to be timed: in a graph, so that no gaps between launches are timed; eager where a
-    graph cannot hold it."""
+    """Prepare a provider for timing.
+
+    It stands in a graph, so that no gaps between launches are timed, or is eager where a graph
+    cannot hold it.
+    """
     if provider.captures:
         try:
             return timer.stage(provider, operands, case.written, True)
         except CaptureError:
-            pass  # and with the error goes what was staged, before anything is staged again
+            pass  # The error holds what was staged; it is dropped before the next staging.
         _settle(timer, f"capturing {provider.name}")
         timer.release()
     return timer.stage(provider, operands, case.written, False)
 
 
 def _timed(case: Case, rows: dict[str, Row], stages: dict[str, Stage], run: Run) -> tuple[Row, ...]:
-    """The rows with the times of all that are staged; raises `SampleError`."""
+    """The rows with the times of all staged providers.
+
+    Raises:
+        SampleError: a provider failed while it was sampled.
+    """
     on_device = {name: _sampler(name, stage.device) for name, stage in stages.items()}
     first = interleaved(on_device, 1)
     rounds = rounds_for([first[name][0] * stage.copies for name, stage in stages.items()])
@@ -192,12 +228,12 @@ def _timed(case: Case, rows: dict[str, Row], stages: dict[str, Stage], run: Run)
         {name: _sampler(name, stage.wall) for name, stage in stages.items()},
         min(rounds, _WALL_ROUNDS),
     )
-    found = dict(rows)
+    timed = dict(rows)
     for name, stage in stages.items():
         seconds = spread(device[name]).median / 1e6
         gb_s = case.work.bytes / seconds / 1e9
         tflop_s = case.work.flop / seconds / 1e12
-        found[name] = replace(
+        timed[name] = replace(
             rows[name],
             status=TIMED,
             mode=stage.mode,
@@ -210,11 +246,11 @@ def _timed(case: Case, rows: dict[str, Row], stages: dict[str, Stage], run: Run)
             of_copy=gb_s / run.copy_gb_s,
             of_gemm=tflop_s / run.gemm_tflop_s,
         )
-    return tuple(found.values())
+    return tuple(timed.values())
 
 
 def _sampler(name: str, sample: Callable[[], float]) -> Callable[[], float]:
-    """The sampler, whose errors say whose they are."""
+    """The sampler of a provider, whose errors name that provider."""
 
     def sampled() -> float:
         try:

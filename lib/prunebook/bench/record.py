@@ -1,8 +1,8 @@
-"""The record of timed kernels, `benchmarks/results/kernels-<device>.json`: one file a device. Needs
-no torch.
+"""The record of timed kernels: one file `benchmarks/results/kernels-<device>.json` a device.
 
 A case is measured in one run: a process with its versions, its source and its own ceilings.
-Measuring a case again replaces it and leaves the others with the run that they come from.
+Measuring a case again replaces it and leaves the others with the run that they come from. Needs no
+torch.
 """
 
 import dataclasses
@@ -44,13 +44,26 @@ class Spread:
 class Row:
     """One implementation in one case.
 
-    `status`: `timed`; `wrong`, with its error and never timed; `missing` on this machine; `failed`
-    with an exception; `untimed`, right, but beside a kernel of ours that is not timed; `reason`
-    says why there is no time. `role`: `own`, `control`, or `rival`; only rivals are baselines, and
-    a control has no `error`, being compared with nothing. `mode`: `graph` or `eager`. `copies` of
-    the operands it rotates over. `device` and `wall` time; `gb_s` and `tflop_s` on the case's
-    algorithmic bytes and operations, and their shares of the ceilings. `first_call`: seconds, with
-    all compilation.
+    Attributes:
+        name: name of the implementation.
+        status: `timed`; `wrong`, with its error and never timed; `missing` on this machine;
+            `failed` with an exception; `untimed`, which is right, but stands beside a kernel of
+            ours that is not timed.
+        role: `own`, `control` or `rival`. Only rivals are baselines.
+        reason: why there is no time.
+        error: error of the result; None for a control, which is compared with nothing.
+        allowed: largest error of a right result.
+        note: what sets the implementation apart.
+        first_call: seconds of the first call, with all compilation.
+        mode: `graph` or `eager`.
+        copies: number of copies of the operands that the graph rotates over.
+        rounds: number of samples.
+        device: time on the device.
+        wall: time by the wall clock.
+        gb_s: GB/s on the case's algorithmic bytes.
+        tflop_s: TFLOP/s on the case's algorithmic operations.
+        of_copy: `gb_s` as a share of its ceiling.
+        of_gemm: `tflop_s` as a share of its ceiling.
     """
 
     name: str
@@ -80,9 +93,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """A case: its kernel, shape, settings and dtype, algorithmic `bytes` and `flop`, the id of its
-    run, and a row for each implementation, ours first. `clocks`: MHz, watts and degrees just after
-    it, as far as the machine tells."""
+    """A measured case.
+
+    Attributes:
+        key: key of the case.
+        kernel: name of the kernel family.
+        shape: sizes under their names.
+        settings: what sets the case apart beside its shape.
+        dtype: dtype of the weight.
+        bytes: algorithmic bytes.
+        flop: algorithmic operations.
+        run: id of the run that measured it.
+        date: when it was measured, in UTC.
+        clocks: MHz, watts and degrees just after it, as far as the machine tells.
+        rows: one row for each implementation, ours first.
+    """
 
     key: str
     kernel: str
@@ -111,20 +136,23 @@ class Measured:
         return tuple(row for row in self.rows[1:] if row.role != RIVAL)
 
     def mixed(self, row: Row) -> bool:
-        """Is only one of the row and ours in a graph? The other's device time then holds gaps
-        between launches."""
+        """Is only one of the row and ours in a graph?
+
+        The device time of the other then holds gaps between launches.
+        """
         return row.mode != self.ours.mode
 
     def ratio(self, row: Row) -> float:
-        """The row's time over that of ours, both timed: on the device, or by the wall clock where
-        modes are mixed."""
+        """The row's time over that of ours, both timed.
+
+        Times are those on the device, or those by the wall clock where modes are mixed.
+        """
         if self.mixed(row):
             return row.wall.median / self.ours.wall.median
         return row.device.median / self.ours.device.median
 
     def speedups(self) -> dict[str, float]:
-        """Baseline -> how many times faster ours is, as `ratio` says, below 1 where it loses; of
-        those timed."""
+        """For each timed baseline how many times faster ours is, below 1 where ours loses."""
         if self.ours.status != TIMED:
             return {}
         return {row.name: self.ratio(row) for row in self.rivals if row.status == TIMED}
@@ -132,8 +160,22 @@ class Measured:
 
 @dataclass(frozen=True)
 class Run:
-    """A process that measured: where, with what, and its ceilings; `left_out`: case -> why it was
-    not measured."""
+    """A process that measured.
+
+    Attributes:
+        id: unique id.
+        date: when it began, in UTC.
+        machine: the device, its driver and its sizes.
+        versions: versions of the packages.
+        source: hash of the sources of kernels and benchmarks.
+        commit: commit of the library.
+        seed: seed of all operands.
+        budget: seconds that were allowed.
+        seconds: seconds that it took.
+        copy_gb_s: measured GB/s of a copy, the ceiling of bytes.
+        gemm_tflop_s: measured TFLOP/s of a bfloat16 product, the ceiling of operations.
+        left_out: key of each case that was not measured -> why.
+    """
 
     id: str
     date: str
@@ -150,7 +192,7 @@ class Run:
 
     @property
     def identity(self) -> tuple:
-        """What two runs share where a case need not be measured again."""
+        """Two runs of equal identity need not measure a case twice."""
         return json.dumps([self.machine, self.versions], sort_keys=True), self.source, self.seed
 
 
@@ -162,8 +204,10 @@ class Record:
     cases: dict[str, Measured] = field(default_factory=dict)
 
     def put(self, case: Measured, run: Run) -> None:
-        """Add a case with its run, or replace the case of that key; a run that no case needs any
-        more goes."""
+        """Add a case with its run, or replace the case of that key.
+
+        A run that no case needs any more is dropped.
+        """
         self.cases[case.key] = case
         self.runs[run.id] = run
         needed = {measured.run for measured in self.cases.values()} | {run.id}
@@ -203,14 +247,15 @@ def read_record(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["kind"], content["version"]
-        if found != (KIND, VERSION):
-            raise UserError(f"{path.name}: kind and version {found} are not {(KIND, VERSION)}")
+        kind = (content["kind"], content["version"])
+        if kind != (KIND, VERSION):
+            raise UserError(f"{path.name}: kind and version {kind} are not {(KIND, VERSION)}")
         runs = {run["id"]: Run(**run) for run in content["runs"]}
         cases = {
             case["key"]: Measured(**case | {"rows": _rows(case["rows"])})
             for case in content["cases"]
         }
+        # A case without its run, or without a row of ours, raises a LookupError here.
         for case in cases.values():
             runs[case.run], case.ours
     except (OSError, ValueError, TypeError, LookupError) as error:
@@ -230,6 +275,9 @@ def _rows(rows: list[dict]) -> tuple[Row, ...]:
 
 
 def read_records(root: Path, pattern: str = PATTERN) -> dict[str, Record]:
-    """All records of timed kernels of the book: file name -> record, in order of the names; errors
-    as `read_record`."""
+    """All records of timed kernels of the book: file name -> record, in order of the names.
+
+    Raises:
+        UserError: a record that `read_record` refuses.
+    """
     return {path.name: read_record(path) for path in sorted((root / FOLDER).glob(pattern))}

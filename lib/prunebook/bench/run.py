@@ -1,5 +1,7 @@
-"""One call: cases in order of importance, within a time budget, each written to the record as soon
-as it is done."""
+"""One call: measure cases in order of importance, within a time budget.
+
+Each case is written to the record as soon as it is measured.
+"""
 
 import datetime
 import hashlib
@@ -10,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import UserError, first_line
-from ..notebook.claims import library_commit
+from ..notebook.results import library_commit
 from .case import Case
 from .measure import LostError, Timer, measure
 from .record import FAILED, FOLDER, OWN, WRONG, Measured, Record, Row, Run, read_record, record_name
@@ -22,8 +24,15 @@ _VERSIONED = ("prunebook", "torch", "triton", "transformers")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call did: the record and its file, the keys measured now and those known before, and
-    its run."""
+    """What a call did.
+
+    Attributes:
+        path: file of the record.
+        record: the record as it is now.
+        run: the run of this call.
+        measured: keys of the cases measured now.
+        known: keys of the cases that were measured before.
+    """
 
     path: Path
     record: Record
@@ -33,18 +42,22 @@ class Outcome:
 
     @property
     def wrong(self) -> list[tuple[str, Row]]:
-        """What must not happen, measured now: rows that are wrong, and rows of ours that failed."""
-        cases = [self.record.cases[key] for key in self.measured]
-        return [
-            (case.key, row)
-            for case in cases
-            for row in case.rows
-            if row.status == WRONG or (row.status == FAILED and row is case.ours)
-        ]
+        """Rows measured now that are wrong, and rows of ours that failed: neither may happen."""
+        wrong = []
+        for key in self.measured:
+            case = self.record.cases[key]
+            for row in case.rows:
+                if row.status == WRONG or (row.status == FAILED and row is case.ours):
+                    wrong.append((key, row))
+        return wrong
 
 
 def chosen(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
-    """The cases of the kernels `only`, or all, the most important first.
+    """The cases of some kernels, the most important first.
+
+    Args:
+        cases: all cases.
+        only: names of kernels; all kernels if there are none.
 
     Raises:
         UserError: a kernel that no case has.
@@ -53,9 +66,8 @@ def chosen(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
     for name in only:
         if name not in kernels:
             raise UserError(f"--only {name!r} is no kernel; use {', '.join(kernels)}")
-    return sorted(
-        (case for case in cases if not only or case.kernel in only), key=lambda case: case.rank
-    )
+    some = [case for case in cases if not only or case.kernel in only]
+    return sorted(some, key=lambda case: case.rank)
 
 
 def bench_kernels(
@@ -66,22 +78,25 @@ def bench_kernels(
     tell: Callable[[str], None] = print,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Measure what the budget allows.
+    """Measure as many cases as the budget allows.
 
     Args:
-        cases: in the order in which they are measured.
+        root: folder of the repository, which holds the records.
+        cases: cases in the order in which they are measured.
         timer: the device.
-        budget: seconds. A case begins only if what it takes at most is left.
-        tell: told a line a case.
-        clock: seconds that pass.
+        budget: seconds. A case begins only if the seconds that it takes at most are left.
+        tell: called with one line for each case.
+        clock: returns seconds.
 
     Raises:
-        UserError: the record that is there cannot be read, or not be written.
+        UserError: the record that exists cannot be read, or it cannot be written.
     """
     begin = clock()
     machine = timer.machine()
     path = root / FOLDER / record_name(machine["device"])
-    record = read_record(path) if path.exists() else Record()
+    record = Record()
+    if path.exists():
+        record = read_record(path)
     copy_gb_s, gemm_tflop_s = timer.ceilings()
     tell(
         f"{machine['device']}: copy {copy_gb_s:,.0f} GB/s, bfloat16 product {gemm_tflop_s:,.0f} "
@@ -106,11 +121,11 @@ def bench_kernels(
     known = []
     lost = None
     for case in cases:
-        left = budget - (clock() - begin)
+        remaining = budget - (clock() - begin)
         if record.done(case.key, run):
             known.append(case.key)
-        elif lost or left < case.seconds:
-            reason = lost or f"takes up to {case.seconds:.0f} s, {max(left, 0):.0f} s are left"
+        elif lost or remaining < case.seconds:
+            reason = lost or f"takes up to {case.seconds:.0f} s, {max(remaining, 0):.0f} s are left"
             run = replace(run, left_out={**run.left_out, case.key: reason})
         else:
             try:
@@ -119,23 +134,13 @@ def bench_kernels(
                 lost = f"the device was lost at {case.key}: {first_line(error)}"
                 rows = (Row(case.providers[0].name, FAILED, OWN, reason=first_line(error)),)
             run = replace(run, seconds=clock() - begin)
-            result = Measured(
-                case.key,
-                case.kernel,
-                dict(case.shape),
-                dict(case.settings),
-                case.dtype,
-                case.work.bytes,
-                case.work.flop,
-                run.id,
-                _now(),
-                None if lost else timer.clocks(),
-                rows,
-            )
-            record.put(result, run)
+            clocks = None
+            if not lost:
+                clocks = timer.clocks()
+            record.put(_measured(case, run, clocks, rows), run)
             record.write(path)
             measured.append(case.key)
-            tell(f"{case.key}: {'timed' if rows[0].device else rows[0].reason}")
+            tell(f"{case.key}: {rows[0].reason or 'timed'}")
             try:
                 if not lost:
                     timer.release()
@@ -148,8 +153,27 @@ def bench_kernels(
     return Outcome(path, record, run, tuple(measured), tuple(known))
 
 
+def _measured(
+    case: Case, run: Run, clocks: dict[str, float] | None, rows: tuple[Row, ...]
+) -> Measured:
+    """The entry of a case in the record."""
+    return Measured(
+        key=case.key,
+        kernel=case.kernel,
+        shape=dict(case.shape),
+        settings=dict(case.settings),
+        dtype=case.dtype,
+        bytes=case.work.bytes,
+        flop=case.work.flop,
+        run=run.id,
+        date=_now(),
+        clocks=clocks,
+        rows=rows,
+    )
+
+
 def source_hash() -> str:
-    """Of the sources of the kernels and of what times them: twelve hexadecimal digits."""
+    """Hash of the sources of kernels and benchmarks, twelve hexadecimal digits."""
     digest = hashlib.sha256()
     for folder in ("kernels", "bench"):
         for file in sorted((_PACKAGE / folder).rglob("*.py")):
@@ -160,10 +184,13 @@ def source_hash() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {
-        name: next(iter(importlib.metadata.distributions(name=name)), None) for name in _VERSIONED
-    }
-    return {name: distribution.version for name, distribution in found.items() if distribution}
+    """Versions of the packages that matter, of those that are installed."""
+    versions = {}
+    for name in _VERSIONED:
+        distribution = next(iter(importlib.metadata.distributions(name=name)), None)
+        if distribution is not None:
+            versions[name] = distribution.version
+    return versions
 
 
 def _now() -> str:

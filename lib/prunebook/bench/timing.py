@@ -1,13 +1,15 @@
-"""How samples are taken and summed up: A B A B, medians and percentiles. Knows no device and no
-clock."""
+"""How samples are taken in turn, A B A B, and summed up by percentiles.
+
+This file knows no device and no clock.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from .record import Spread
 
 _SAMPLED = 4e5  # microseconds of samples that a case gets
-_FEWEST = 3  # rounds
-_MOST = 50
+_FEWEST_ROUNDS = 3
+_MOST_ROUNDS = 50
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -24,17 +26,20 @@ def spread(samples: Sequence[float]) -> Spread:
     return Spread(*(percentile(samples, share) for share in (0.5, 0.2, 0.8)))
 
 
-def rounds_for(first: Sequence[float], most: int = _MOST) -> int:
-    """How many rounds fit a case, given what a first sample took of each that takes part, in
-    microseconds."""
-    return min(max(int(_SAMPLED / max(sum(first), 1e-9)), _FEWEST), most)
+def rounds_for(first: Sequence[float], most: int = _MOST_ROUNDS) -> int:
+    """How many rounds of samples fit a case.
+
+    Args:
+        first: microseconds that a first sample of each implementation took.
+        most: largest number of rounds.
+    """
+    return min(max(int(_SAMPLED / max(sum(first), 1e-9)), _FEWEST_ROUNDS), most)
 
 
 def interleaved(samplers: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Samples of each, taken in turn, so that whatever else happens to the device happens to all of
-    them."""
-    found = {name: [] for name in samplers}
+    """Samples of each, taken in turn, so that any disturbance of the device meets all of them."""
+    samples = {name: [] for name in samplers}
     for _ in range(rounds):
         for name, sample in samplers.items():
-            found[name].append(sample())
-    return found
+            samples[name].append(sample())
+    return samples

@@ -1,17 +1,18 @@
-"""KV-cache pruning: caches that hold a budget of tokens, for plain `model.generate(ids,
-past_key_values=cache)`.
+"""KV-cache pruning: caches that hold a budget of tokens.
 
-A cache is given the new keys and values before attention and never sees the queries, yet heavy
-hitters are what the queries look at. So the first cache constructed puts a wrapper before
+Each is a transformers cache, for plain `model.generate(ids, past_key_values=cache)`. The model
+needs no preparation and no hooks, and any number of caches can be alive at once.
+
+A transformers cache is given the new keys and values before attention and never sees the queries,
+yet heavy hitters are what the queries look at. So the first cache constructed puts a wrapper around
 transformers' `sdpa` attention (attention.py). The key tensor that a cache returns carries its
-layer; the wrapper hands the queries of such keys to that layer, and passes every other call on
-unchanged. The model needs no preparation and no hooks, any number of caches can be alive at once,
-and queries come as the model made them, after its rotary embedding and norms: recomputing them
-would need code for each architecture. A cache whose keys no wrapper receives (`eager`, flash
-attention) refuses to go on.
+layer; the wrapper hands the queries of such keys to that layer and passes every other call on
+unchanged. Queries arrive as the model made them, after its rotary embedding and norms; to compute
+them again would take code for each architecture. A cache whose keys no wrapper receives (`eager`,
+flash attention) refuses to go on.
 
-In the prompt phase attention is the model's own. In decoding the layer computes it over its slots,
-where it has the weights anyway.
+In the prompt phase attention is the model's own. In decoding the layer (layer.py) computes it over
+its slots, where it has the weights anyway.
 """
 
 from typing import Any
@@ -47,6 +48,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":  # its name before the caches and the methods were compared in one room
+    if name == "compare":  # the former name of `compare_caches`
         name = "compare_caches"
     return load_export(__name__, EXPORTS, name)

@@ -1,5 +1,4 @@
-"""What scores are compared with: the newest tokens alone, with the first few, or with a random
-sample of the others."""
+"""Caches to compare with: the newest tokens alone, with sinks, or with a random sample."""
 
 from functools import partial
 
@@ -13,7 +12,7 @@ from .policy import CacheBudget, EvictionPolicy
 
 
 class WindowCache(Cache):
-    """The newest tokens alone ("local" in H2O), or beside the first few, the attention sinks.
+    """Keep the newest tokens ("local" in H2O), and the first few of the text: the attention sinks.
 
     With sinks these are the tokens that StreamingLLM keeps (Xiao et al., ICLR 2024, arXiv
     2309.17453, section 3.2), but at their original positions, where it counts positions within the
@@ -21,29 +20,30 @@ class WindowCache(Cache):
 
     Args:
         budget: as for `H2OCache`.
-        sinks: of the budget, the first tokens of the text that stay; StreamingLLM has 4.
+        sinks: how much of the budget is for the first tokens of the text; StreamingLLM has 4.
 
     Raises:
         UserError: an impossible option; in use, a model whose attention cannot be pruned.
     """
 
     def __init__(self, budget: float | int = 0.2, *, sinks: int = 0):
-        def start(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
+        def initial_score(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
+            # Sinks score 1. Of all others, which score 0, the earliest leaves.
             return (positions < sinks).float().expand(-1, kv_heads, -1)
 
-        plan = EvictionPolicy(
-            CacheBudget(budget, 0, sinks), start=start
-        )  # of equal scores the earliest leaves
-        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
+        policy = EvictionPolicy(CacheBudget(budget, 0, sinks), initial_score=initial_score)
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, policy))
 
 
 class RandomCache(Cache):
-    """Scores are random: the newest tokens, and at any time a uniform sample of all earlier ones,
-    each KV head its own.
+    """Keep the newest tokens, and at any time a uniform sample of all earlier ones.
+
+    The scores are random; each KV head draws its own.
 
     Args:
-        budget, recent: as for `H2OCache`.
-        seed: of the sample.
+        budget: as for `H2OCache`.
+        recent: as for `H2OCache`.
+        seed: seed of the sample.
 
     Raises:
         UserError: an impossible option; in use, a model whose attention cannot be pruned.
@@ -52,9 +52,9 @@ class RandomCache(Cache):
     def __init__(self, budget: float | int = 0.2, recent: float | int = 0.5, seed: int = 0):
         check_whole("seed", seed, 0)
 
-        def start(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
+        def initial_score(layer: int, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
             heads = torch.arange(kv_heads, device=positions.device)[:, None]
             return uniform(stream_of(seed, layer), heads, torch.zeros_like(heads), positions)
 
-        plan = EvictionPolicy(CacheBudget(budget, recent), start=start)
-        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
+        policy = EvictionPolicy(CacheBudget(budget, recent), initial_score=initial_score)
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, policy))

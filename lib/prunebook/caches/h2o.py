@@ -4,11 +4,18 @@ Zhang et al., H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Lar
 (NeurIPS 2023, arXiv 2306.14048, section 4 and figure 3); official code FMInference/H2O at ac75c2a.
 
 Differences from the printed Algorithm 1, which scores with the current step alone and has no recent
-window: as in the paper's text and code, scores accumulate and the newest tokens stay. Differences
-from the official code: weights are softmaxes over the tokens that are left (and of no later query,
-which its LLaMA harness counts, too), rows of a batch keep sets of their own, the token that leaves
-the window competes at once, and what is evicted is freed. The heads of a group (grouped queries),
-which the paper's models do not have, share their sum.
+window:
+
+- Scores accumulate and the newest tokens stay, as in the paper's text and code.
+
+Differences from the official code:
+
+- Weights are softmaxes over the tokens that are held, and never of a later query; its LLaMA harness
+  counts later queries, too.
+- Each row of a batch keeps a set of its own.
+- The token that leaves the recent window competes at once.
+- The memory of an evicted token is freed.
+- The heads of a group (grouped queries), which the paper's models do not have, share their sum.
 """
 
 from functools import partial
@@ -21,15 +28,16 @@ from .policy import CacheBudget, EvictionPolicy
 
 
 class H2OCache(Cache):
-    """A token's score is the attention it got: `A[j] = sum over t >= j of softmax_j(q_t k /
-    sqrt(d))`.
+    """A cache that scores a token by the attention it got.
+
+    `A[j] = sum over t >= j of softmax_j(q_t k / sqrt(d))`.
 
     Args:
-        budget: tokens a KV head keeps: a fraction in (0, 1] of the prompt, 1.0 for all tokens; or a
-            whole number. The prompt is what the first forward pass reads; with `prefill_chunk_size`
-            it would be a chunk.
-        recent: of the budget, the newest tokens: a fraction in [0, 1] or a whole number. The paper
-            halves.
+        budget: tokens that a KV head keeps: a fraction in (0, 1] of the prompt, 1.0 for all tokens;
+            or a whole number. The prompt is what the first forward pass reads; with
+            `prefill_chunk_size` it would be a chunk.
+        recent: how much of the budget is for the newest tokens: a fraction in [0, 1] or a whole
+            number. The paper gives them half.
         average: divide a score by the number of queries that saw the token, which the paper found
             worse (section B.2).
 
@@ -41,5 +49,5 @@ class H2OCache(Cache):
         self, budget: float | int = 0.2, recent: float | int = 0.5, *, average: bool = False
     ):
         check_flag("average", average)
-        plan = EvictionPolicy(CacheBudget(budget, recent), mass=True, average=average)
-        super().__init__(layer_class_to_replicate=partial(PrunedLayer, plan))
+        policy = EvictionPolicy(CacheBudget(budget, recent), mass=True, average=average)
+        super().__init__(layer_class_to_replicate=partial(PrunedLayer, policy))

@@ -1,8 +1,9 @@
-"""One layer of a pruned cache: slots, their scores, and which token goes."""
+"""One layer of a pruned cache: slots, their scores, and which token leaves."""
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import UserError
@@ -13,187 +14,223 @@ from ..kernels.noise import Perturbation
 from .attention import ALLOWED, OWNER
 from .policy import EvictionPolicy
 
-_GROWTH = 64  # slots added at once while the budget is not reached
+SLOTS_ADDED = 64  # slots that are added at once while the budget is not reached
 
 
 class PrunedLayer(CacheLayerMixin):
-    """Slots of keys and values `[batch, kv heads, slots, width]`, never more than the budget and
-    one.
+    """Slots of keys and values `[batch, kv heads, slots, width]`: the budget and one more.
 
     The first forward pass is the prompt: of its tokens the newest `k_r` stay and the best `k - k_r`
-    of the others. Each later token takes an empty slot and attends to all that are held; where a
+    of the others. Each later token takes an empty slot and attends to all that are held. Where a
     row then holds more than k tokens, the one with the lowest score outside the newest `k_r`
-    leaves, of equal scores the earliest. Rotary positions are the original ones. The order of slots
-    means nothing to the softmax, so a slot is overwritten in place.
+    leaves; of equal scores, the earliest. Rotary positions are the original ones. The order of
+    slots means nothing to the softmax, so a slot is overwritten in place.
 
-    positions: int64 `[batch, kv heads, slots]`, of a row's own tokens without padding; -1 is an
-    empty slot. scores: of the same shape. length, prompt, total, recent: int64 `[batch]`, tokens
-    read, tokens of the prompt, k and k_r: each row has its own budget.
+    policy: the rule of the cache, shared with its other layers.
+    positions: int64 `[batch, kv heads, slots]`, positions among a row's own tokens without padding;
+        -1 is an empty slot.
+    scores: scores of the tokens in the slots, of the same shape.
+    length, prompt, total, recent: int64 `[batch]`, tokens read, tokens of the prompt, k and k_r;
+        each row has its own budget.
+    seen, filled, most: tokens read with padding, slots taken in the fullest row, the largest k.
     """
 
     supports_early_init = False
     _STATE = ("keys", "values", "positions", "scores", "length", "prompt", "total", "recent")
 
-    def __init__(self, plan: EvictionPolicy):
+    def __init__(self, policy: EvictionPolicy):
         super().__init__()
-        self.plan = plan
+        self.policy = policy
         self._forget()
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        """The new keys and values as they are, marked with this layer: `attention.install` takes it
-        from there.
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
+        """The new keys and values as they are; the keys carry this layer to `attention.install`.
 
         Raises:
             UserError: the attention that got the last keys did not come back with its queries.
         """
-        if self.plan.waiting:
-            self.plan.waiting = False  # the cache may go on with another model
+        if self.policy.waiting:
+            self.policy.waiting = False  # the cache may go on with another model
             raise UserError(
                 f"this model's attention does not show its queries to the cache; {ALLOWED}"
             )
-        self.plan.waiting = True
+        self.policy.waiting = True
         setattr(key_states, OWNER, self)
         return key_states, value_states
 
     @torch.no_grad()
     def read_prompt(
-        self, query, keys, values, valid: torch.Tensor, scaling: float, index: int
+        self, query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, scaling: float, index: int
     ) -> None:
         """Score the prompt's tokens and keep a budget of them.
 
         Args:
-            query, keys, values: `[batch, heads, n, width]`, after the rotary embedding.
-            valid: bool `[batch, n]`, no
-                padding.
-            index: of this layer.
+            query: `[batch, heads, n, width]`, after the rotary embedding.
+            keys: `[batch, kv heads, n, width]`, after the rotary embedding.
+            values: `[batch, kv heads, n, width]`.
+            valid: bool `[batch, n]`, False for padding.
+            scaling: factor of the logits.
+            index: index of this layer.
         """
         batch, kv_heads, n, _ = keys.shape
-        positions = (valid.cumsum(1) - 1).masked_fill_(~valid, -1)
         self.index = index
         self.dtype = torch.promote_types(keys.dtype, torch.float32)
         self.device = keys.device
-        lengths = valid.sum(1)
+        held = self._set_budgets(valid.sum(1))
+        self.seen = n
+
+        # Score each token: what it enters with, and the attention of all queries that see it.
+        positions = (valid.cumsum(1) - 1).masked_fill_(~valid, -1)
+        # Without padding all rows have the same positions.
+        shared = positions[:1] if valid.all() else positions
+        scores = self._initial_scores(positions, kv_heads).expand(batch, kv_heads, n)
+        if self.policy.mass:
+            perturbation = self._perturbation(shared)
+            scores = scores + attention_mass(
+                query, keys, shared, scaling, perturbation=perturbation
+            )
+
+        # Rank them: the newest k_r before all others, padding after them.
+        recent = positions >= (self.length - self.recent)[:, None]
+        rank = self._compared(scores, positions[:, None]).masked_fill(recent[:, None], torch.inf)
+        rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
+
+        # Keep the best k. The sort is stable, so that of equal scores the latest stay.
+        best = rank.sort(dim=-1, stable=True).indices[..., -self.filled :]
+        slots = torch.arange(self.filled + 1, device=self.device)  # one more, for the next token
+        within_budget = (slots[:-1] >= self.filled - held).expand(best.shape)
+        keep = torch.zeros_like(rank, dtype=torch.bool).scatter_(2, best, within_budget)
+
+        # Copy what stays into slots.
+        kept = keys, values, positions[:, None].expand(rank.shape), scores
+        self.keys, self.values, self.positions, self.scores = take_kept(keep, len(slots), kept)
+        self.positions.masked_fill_(slots >= held, -1)
+        self.is_initialized = True
+
+    def _set_budgets(self, lengths: Tensor) -> Tensor:
+        """Set the budget of each row, of `lengths [batch]` tokens; returns how many of them stay.
+
+        The result is int64 `[batch, 1, 1]`.
+        """
         counts = lengths.tolist()
         if not all(counts):
             raise UserError(
                 f"row {counts.index(0)} of the batch is padding alone; give every row a token"
             )
-        budgets = [self.plan.budget.tokens(count) for count in counts]
+        budgets = [self.policy.budget.tokens(count) for count in counts]
+        held = [min(count, total) for count, (total, _) in zip(counts, budgets, strict=True)]
         self.total, self.recent = torch.tensor(budgets, device=self.device).unbind(1)
         self.length = self.prompt = lengths
-        held = [min(count, total) for count, (total, _) in zip(counts, budgets, strict=True)]
-        self.seen = n
         self.most = max(total for total, _ in budgets)
         self.filled = max(held)
-
-        # one for all rows where nothing is padded
-        shared = positions[:1] if min(counts) == n else positions
-        scores = self._entering(positions, kv_heads).expand(batch, kv_heads, n)
-        if self.plan.mass:
-            scores = scores + attention_mass(
-                query, keys, shared, scaling, perturbation=self._perturbation(shared)
-            )
-        within = positions >= (self.length - self.recent)[:, None]
-        rank = self._compared(scores, positions[:, None]).masked_fill(within[:, None], torch.inf)
-        rank = rank.masked_fill_((positions < 0)[:, None], -torch.inf)
-        # of equals the earliest is first to go
-        best = rank.sort(dim=-1, stable=True).indices[..., -self.filled :]
-        held = torch.tensor(held, device=self.device)[:, None, None]
-        slots = torch.arange(self.filled + 1, device=self.device)  # one more, for the next token
-        # the others are beyond the budget of their row
-        among = (slots[:-1] >= self.filled - held).expand(best.shape)
-        keep = torch.zeros_like(rank, dtype=torch.bool).scatter_(2, best, among)
-        rows = keys, values, positions[:, None].expand(rank.shape), scores
-        self.keys, self.values, self.positions, self.scores = take_kept(keep, len(slots), rows)
-        self.positions.masked_fill_(slots >= held, -1)
-        self.is_initialized = True
+        return torch.tensor(held, device=self.device)[:, None, None]
 
     @torch.no_grad()
-    def decode(self, query, keys, values, valid: torch.Tensor, scaling: float) -> torch.Tensor:
-        """Attention of new tokens over the slots, one token after the other: `[batch, new, heads,
-        width]`.
+    def decode(
+        self, query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, scaling: float
+    ) -> Tensor:
+        """Attention of new tokens over the slots, one token after the other.
 
         Args:
-            query, keys, values: `[batch, heads, new, width]`.
-            valid: bool `[batch, new]`, no padding.
+            query: `[batch, heads, new, width]`.
+            keys: `[batch, kv heads, new, width]`.
+            values: `[batch, kv heads, new, width]`.
+            valid: bool `[batch, new]`, False for padding.
+            scaling: factor of the logits.
+
+        Returns:
+            `[batch, new, heads, width]`.
         """
         self.seen += query.shape[2]
         new = zip(query.unbind(2), keys.unbind(2), values.unbind(2), valid.unbind(1), strict=True)
-        return torch.stack([self._step(*token, scaling) for token in new], 1)
+        return torch.stack([self.step(*token, scaling) for token in new], 1)
 
-    def _step(self, query, key, value, valid, scaling: float) -> torch.Tensor:
-        """Store a token of each row, attend, add to the scores, let one token go: `[batch, heads,
-        width]`."""
+    def step(
+        self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor, scaling: float
+    ) -> Tensor:
+        """`decode` of one token a row: store it, attend, add to the scores, let one token leave.
+
+        Shapes are those of `decode` without the dimension of the tokens.
+        """
         if self.filled == self.positions.shape[2]:
-            self._grow(min(_GROWTH, self.most + 1 - self.filled))
+            self._grow(min(SLOTS_ADDED, self.most + 1 - self.filled))
         self._store(key, value, self.length.masked_fill(~valid, -1))
         self.length = self.length + valid
-        given = query, self.keys, self.values, self.positions
-        output, added = decode_with_mass(*given, scaling, self._perturbation())
-        if self.plan.mass:
-            self.scores += added * valid[:, None, None]
-        self._evict(valid)
+        output, mass = decode_with_mass(
+            query, self.keys, self.values, self.positions, scaling, self._perturbation()
+        )
+        if self.policy.mass:
+            self.scores += mass * valid[:, None, None]
+        self.evict(valid)
         return output
 
-    def _perturbation(self, queries: torch.Tensor | None = None) -> Perturbation | None:
-        """Of the logits of `queries`, their positions, by default of the newest token of each
-        row."""
-        if self.plan.perturb is None:
-            return None
-        queries = self.length[:, None] - 1 if queries is None else queries
-        return self.plan.perturb(self.index, queries, self.length - self.prompt)
+    def _perturbation(self, queries: Tensor | None = None) -> Perturbation | None:
+        """The perturbation of the logits of `queries`, positions `[batch or 1, n]`.
 
-    def _store(self, key, value, position: torch.Tensor) -> None:
-        """Write a token into the first empty slot of each KV head; padding leaves the slot
-        empty."""
+        By default these are the newest token of each row. None for no perturbation.
+        """
+        if self.policy.perturb is None:
+            return None
+        if queries is None:
+            queries = self.length[:, None] - 1
+        return self.policy.perturb(self.index, queries, self.length - self.prompt)
+
+    def _store(self, key: Tensor, value: Tensor, position: Tensor) -> None:
+        """Write a token into the first empty slot of each KV head.
+
+        Padding, whose `position [batch]` is -1, leaves the slot empty.
+        """
         slot = (self.positions < 0).to(torch.uint8).argmax(-1, keepdim=True)
-        entering = self._entering(position[:, None], slot.shape[1]).expand(slot.shape)
+        entering = self._initial_scores(position[:, None], slot.shape[1]).expand(slot.shape)
         self.scores.scatter_(2, slot, entering)
         self.positions.scatter_(2, slot, position[:, None, None].expand(slot.shape))
         for slots, new in ((self.keys, key), (self.values, value)):
             slots.scatter_(2, slot[..., None].expand(*slot.shape, new.shape[-1]), new[:, :, None])
         self.filled += 1
 
-    def _evict(self, valid: torch.Tensor) -> None:
-        """Where a row holds more than its budget, empty the slot with the lowest score outside the
-        recent window."""
-        over = valid & (self.length > self.total)
-        outside = (self.positions >= 0) & (
-            self.positions < (self.length - self.recent)[:, None, None]
-        )
+    def evict(self, valid: Tensor) -> None:
+        """Where a row holds more than its budget, empty the slot with the lowest score.
+
+        The recent window always stays. `valid [batch]` is False for rows that got padding.
+        """
+        over_budget = valid & (self.length > self.total)
+        oldest_recent = (self.length - self.recent)[:, None, None]
+        candidates = (self.positions >= 0) & (self.positions < oldest_recent)
         compared = self._compared(self.scores, self.positions)
-        lowest = compared.masked_fill(~outside, torch.inf).amin(-1, keepdim=True)
-        equal = outside & (compared == lowest)
-        victim = self.positions.masked_fill(~equal, torch.iinfo(torch.int64).max).argmin(
-            -1, keepdim=True
-        )
-        left = self.positions.gather(2, victim).masked_fill_(over[:, None, None], -1)
-        self.positions.scatter_(2, victim, left)
+        lowest = compared.masked_fill(~candidates, torch.inf).amin(-1, keepdim=True)
+        # Of equal scores the earliest token leaves.
+        equal = candidates & (compared == lowest)
+        latest = torch.iinfo(torch.int64).max
+        victim = self.positions.masked_fill(~equal, latest).argmin(-1, keepdim=True)
+        position = self.positions.gather(2, victim).masked_fill_(over_budget[:, None, None], -1)
+        self.positions.scatter_(2, victim, position)
         self.filled = min(self.filled, self.most)
 
-    def _compared(self, scores: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """What decides who leaves, of the shape of `scores`; the lowest is first to go."""
-        return scores / (self.length[:, None, None] - positions) if self.plan.average else scores
+    def _compared(self, scores: Tensor, positions: Tensor) -> Tensor:
+        """What decides which token leaves, of the shape of `scores`; the lowest leaves first."""
+        if not self.policy.average:
+            return scores
+        # A token was seen by its own query and by all later ones.
+        return scores / (self.length[:, None, None] - positions)
 
-    def _entering(self, positions: torch.Tensor, kv_heads: int) -> torch.Tensor:
-        """Scores with which tokens at `positions [batch, n]` enter: `[batch, kv heads or 1, n]`."""
-        if self.plan.start is None:
+    def _initial_scores(self, positions: Tensor, kv_heads: int) -> Tensor:
+        """Scores `[batch, kv heads or 1, n]` with which tokens at `positions [batch, n]` enter."""
+        if self.policy.initial_score is None:
             return torch.zeros(1, 1, 1, dtype=self.dtype, device=self.device)
-        return self.plan.start(self.index, positions[:, None], kv_heads).to(self.dtype)
+        return self.policy.initial_score(self.index, positions[:, None], kv_heads).to(self.dtype)
 
     def _grow(self, count: int) -> None:
-        """Add empty slots."""
+        """Add so many empty slots."""
         pad = torch.nn.functional.pad
         self.keys, self.values = (pad(x, (0, 0, 0, count)) for x in (self.keys, self.values))
         self.positions = pad(self.positions, (0, count), value=-1)
         self.scores = pad(self.scores, (0, count))
 
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing: slots are made at the end of the prompt, whose length the budget depends on."""
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Do nothing: slots are made when the prompt is read, as the budget depends on it."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Masks are made as for a cache that keeps everything; only their columns of new tokens are
-        read."""
+        """Sizes of a mask over all tokens seen; only its columns of new tokens are read."""
         return self.seen + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -201,15 +238,16 @@ class PrunedLayer(CacheLayerMixin):
         return self.seen
 
     def get_max_length(self) -> int:
-        """No maximum."""
+        """-1: there is no maximum."""
         return -1
 
     def reset(self) -> None:
         """Forget everything; the next forward pass is a prompt."""
         self._forget()
-        self.plan.waiting = False
+        self.policy.waiting = False
 
     def _forget(self) -> None:
+        """Drop keys, values and all that is known about them."""
         for name in self._STATE:
             setattr(self, name, None)
         self.is_initialized = False
@@ -221,17 +259,20 @@ class PrunedLayer(CacheLayerMixin):
             "a pruned cache cannot be cropped; generate without an assistant model or prompt lookup"
         )
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Take the rows of a beam search, by index."""
         self._select(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row so many times."""
         self._select(lambda x: x.repeat_interleave(repeats, 0))
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some of the rows, by index."""
         self._select(lambda x: x[indices])
 
-    def _select(self, rows: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Rows of the batch: of keys and values, and of all that is known about them."""
+    def _select(self, rows: Callable[[Tensor], Tensor]) -> None:
+        """Replace keys, values and all that is known about them by a selection of their rows."""
         if self.is_initialized:
             for name in self._STATE:
                 setattr(self, name, rows(getattr(self, name)))

@@ -1,7 +1,7 @@
 """What a cache costs in quality: text read under a budget, and a passage to be found again.
 
 A single forward pass shows no effect, as the prompt's attention is exact. So the prompt is read in
-one pass and the rest after it, where a pruned cache takes tokens one after the other, as in
+one pass and the rest after it; a pruned cache takes these tokens one after the other, as in
 generation.
 """
 
@@ -11,28 +11,34 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from ..data.windows import check_tokens
 from ..errors import UserError
-from ..measure.quality import Measurement, check_head
+from ..measure.baseline import check_head
+from ..measure.quality import Measurement
 from ..validation import check_share, is_whole
 
-_ROWS = 8  # windows read together: a step of a pruned cache takes hardly longer than for one
-_BATCH_TOKENS = 1024  # of logits held at once: 200 MB in float32 for 49,152 words
+WINDOWS_PER_PASS = 8  # a step of a pruned cache takes hardly longer for eight than for one
+LOGITS_PER_PASS = 1024  # tokens whose logits are held at once: 200 MB in float32 for 49,152 words
 
 
 @torch.no_grad()
 def measure(
-    model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCache, *, prompt: int
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    cache: Callable[[], Cache] = DynamicCache,
+    *,
+    prompt: int,
 ) -> Measurement:
-    """Mean NLL of the tokens after the prompt, a window: `nll [n]`, float32; passes are in the
-    model's dtype.
+    """NLL of the tokens after the prompt: its `nll [n]` is the mean of each window, float32.
+
+    Passes are in the model's dtype.
 
     Args:
+        model: a causal language model.
         tokens: int64 `[n, length]`, whole windows.
-        cache: makes a new cache, as `lambda: H2OCache(budget=0.2)`; the
-            plain cache unless given.
+        cache: makes a new cache, e.g. `lambda: H2OCache(budget=0.2)`; the plain cache unless given.
         prompt: tokens of each window that are read first, 1 to length - 1.
 
     Raises:
@@ -41,22 +47,32 @@ def measure(
     check_prompt(model, tokens, prompt)
     start = time.perf_counter()
     nll = []
-    for batch in tokens.split(_ROWS):
+    for batch in tokens.split(WINDOWS_PER_PASS):
         batch = batch.to(model.device)
-        parts = _continued(model, batch, prompt, cache())
-        wanted = batch[:, prompt:]
-        losses = [
-            F.cross_entropy(z.float().mT, wanted[:, at : at + z.shape[1]], reduction="none")
-            for at, z in parts
-        ]
+        targets = batch[:, prompt:]
+        losses = []
+        for first, logits in _continued(model, batch, prompt, cache()):
+            part = targets[:, first : first + logits.shape[1]]
+            losses.append(F.cross_entropy(logits.float().mT, part, reduction="none"))
         nll.append(torch.cat(losses, 1).mean(1).cpu())
     predicted = len(tokens) * (tokens.shape[1] - prompt)
     return Measurement(torch.cat(nll), None, None, time.perf_counter() - start, predicted, "exact")
 
 
-def check_prompt(model, tokens: torch.Tensor, prompt: int, name: str = "tokens") -> None:
-    """Raise a `UserError` unless a causal model can read `prompt` of `tokens [n, length]` and
-    predict the others."""
+def check_prompt(
+    model: PreTrainedModel, tokens: torch.Tensor, prompt: int, name: str = "tokens"
+) -> None:
+    """Check that a causal model can read a prompt and predict the tokens after it.
+
+    Args:
+        model: the model.
+        tokens: int64 `[n, length]`.
+        prompt: tokens of each window that are read first.
+        name: what a message calls the tokens.
+
+    Raises:
+        UserError: it cannot.
+    """
     check_head(model)
     check_tokens(model, tokens, name)
     if not is_whole(prompt) or not 1 <= prompt < tokens.shape[1]:
@@ -67,17 +83,23 @@ def check_prompt(model, tokens: torch.Tensor, prompt: int, name: str = "tokens")
 
 
 def perplexity(
-    model, tokens: torch.Tensor, cache: Callable[[], Cache] = DynamicCache, *, prompt: int
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    cache: Callable[[], Cache] = DynamicCache,
+    *,
+    prompt: int,
 ) -> float:
-    """exp(mean NLL of the tokens after the prompt); see `measure`."""
+    """exp(mean NLL of the tokens after the prompt); arguments and errors as for `measure`."""
     return measure(model, tokens, cache, prompt=prompt).perplexity
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Whether a passage was found again. `log_probability`: mean of the tokens to be reproduced, in
-    nats, each after the true ones. `reproduced`: each of them was the most probable, so that greedy
-    decoding would write them all."""
+    """Whether a passage was found again.
+
+    log_probability: mean over the tokens to be reproduced, in nats, each after the true ones.
+    reproduced: each of them was the most probable, so that greedy decoding would write them all.
+    """
 
     log_probability: float
     reproduced: bool
@@ -85,7 +107,7 @@ class Recall:
 
 @torch.no_grad()
 def recall(
-    model,
+    model: PreTrainedModel,
     text: torch.Tensor,
     passage: torch.Tensor,
     cache: Callable[[], Cache] = DynamicCache,
@@ -93,15 +115,15 @@ def recall(
     depth: float = 0.5,
     cue: int = 8,
 ) -> Recall:
-    """Plant a passage in text, repeat its first tokens after the text, and see whether the model
-    goes on with the rest.
+    """Plant a passage in text, repeat its first tokens, and see whether the model goes on.
 
     Args:
+        model: a causal language model.
         text: int64 `[length]`.
         passage: int64 `[m]`.
-        depth: where, as a fraction of the text.
-        cue: tokens of the
-            passage that are repeated at the end of the prompt, 1 to m - 1.
+        cache: makes a new cache, as for `measure`.
+        depth: where the passage is planted, as a fraction of the text.
+        cue: tokens of the passage that are repeated at the end of the prompt, 1 to m - 1.
 
     Raises:
         UserError: bad tokens, depth or cue, or a model that the cache refuses.
@@ -120,20 +142,24 @@ def recall(
     check_tokens(model, tokens, "text with its passage")
     prompt = len(text) + len(passage) + cue
     parts = _continued(model, tokens.to(model.device), prompt, cache())
-    logits = torch.cat([z[0].float() for _, z in parts]).cpu()
-    wanted = passage[cue:].cpu()
-    found = -F.cross_entropy(logits, wanted).item()
-    return Recall(found, torch.equal(logits.argmax(-1), wanted))
+    logits = torch.cat([part[0].float() for _, part in parts]).cpu()
+    targets = passage[cue:].cpu()
+    log_probability = -F.cross_entropy(logits, targets).item()
+    return Recall(log_probability, torch.equal(logits.argmax(-1), targets))
 
 
 def _continued(
-    model, tokens: torch.Tensor, prompt: int, cache: Cache
+    model: PreTrainedModel, tokens: torch.Tensor, prompt: int, cache: Cache
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """`(first, logits [n, count, vocabulary])`: a part's logits, which predict `tokens[:, prompt +
-    first:]`."""
+    """Read a prompt, then the rest of the windows in parts.
+
+    Yields:
+        `(first, logits [n, count, vocabulary])`; these predict `count` tokens from
+        `tokens[:, prompt + first]` on.
+    """
     yield 0, model(input_ids=tokens[:, :prompt], past_key_values=cache, logits_to_keep=1).logits
     rest = tokens[:, prompt:-1]
-    size = max(_BATCH_TOKENS // len(tokens), 1)
+    size = max(LOGITS_PER_PASS // len(tokens), 1)
     for first in range(0, rest.shape[1], size):
         part = rest[:, first : first + size]
         yield first + 1, model(input_ids=part, past_key_values=cache).logits

@@ -1,6 +1,6 @@
-"""The papers' caches by name; read without running it by what needs the names alone."""
+"""The papers' caches by name. The table is also read without running it."""
 
-# name of a paper's cache -> (module here, class)
+# slug of a paper -> (module in this package, class)
 REGISTRY = {
     "h2o": ("h2o", "H2OCache"),
     "keyformer": ("keyformer", "KeyformerCache"),

@@ -1,5 +1,7 @@
-"""The papers as data: the record's schema, reading notebooks, generated tables, checks. Needs no
-torch."""
+"""The papers as data: the record's schema, reading notebooks, generated tables, checks.
+
+Needs no torch.
+"""
 
 from .address import Address, read_address
 from .check import Problem, check
@@ -13,17 +15,20 @@ from .reader import (
     read_papers,
 )
 from .registry import method_names
-from .schema import CONCEPT_PAGES, VOCABULARY, Record, RecordError, concept_anchor, parse_record
+from .schema import Erratum, Record, RecordError, StatedClaim, parse_record
 from .tables import challenge_notes, papers_table
+from .vocabulary import CONCEPT_PAGES, VOCABULARY, concept_anchor
 
 __all__ = [
     "CONCEPT_PAGES",
     "VOCABULARY",
     "Address",
+    "Erratum",
     "Paper",
     "Problem",
     "Record",
     "RecordError",
+    "StatedClaim",
     "cell_sources",
     "challenge_note",
     "challenge_notes",

@@ -24,7 +24,10 @@ class Address:
 
 
 def read_address(root: Path | str) -> Address:
-    """The addresses in `_config.yml` of the book at `root`: `html.baseurl` and `repository`.
+    """The addresses in `_config.yml`: `html.baseurl` and `repository`.
+
+    Args:
+        root: the book's folder.
 
     Raises:
         UserError: the file cannot be read, or an address is missing or not http(s).
@@ -34,7 +37,8 @@ def read_address(root: Path | str) -> Address:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"_config.yml cannot be read: {' '.join(str(error).split())}") from error
-    config = config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        config = {}
     site = (config.get("html") or {}).get("baseurl")
     repository = (config.get("repository") or {}).get("url")
     for name, value in (("html.baseurl", site), ("repository.url", repository)):

@@ -1,8 +1,7 @@
-"""The anatomy of a paper's notebook: which cells it has, in which order, with which tags, stripped
-of outputs."""
+"""The anatomy of a paper's notebook: which cells, in which order, with which tags, no outputs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import nbformat
 
@@ -20,37 +19,60 @@ ANATOMY = {
     "claims": "code",
     "see-also": "markdown",
 }
+# The same with the objections after the claims: a reader meets the method first.
+CHALLENGES_LATER = {
+    "record": "raw",
+    "method": "markdown",
+    "parameters": "code",
+    "source": "code",
+    "run": "code",
+    "figure": "code",
+    "claims": "code",
+    "challenge": "markdown",
+    "errata": "code",
+    "see-also": "markdown",
+}
 _REPEATABLE = ("source", "run", "figure", "claims")
+_OPTIONAL = ("record", "errata")  # the record has a message of its own; few papers have errata
 
 
-def cell_faults(notebook: nbformat.NotebookNode, runs: bool) -> Iterator[str]:
+def cell_faults(
+    notebook: nbformat.NotebookNode, runs: bool, anatomy: Mapping[str, str] = ANATOMY
+) -> Iterator[str]:
     """Faults of the notebook's cells, a line each: order, tags, types, outputs.
 
     Args:
+        notebook: the notebook of a paper.
         runs: does the paper have a method? Code cells are needed only then.
+        anatomy: tag -> cell type, in the order that holds.
     """
     cells = notebook.cells
-    found = []
+    tags_before = []
     if len(cells) < 2 or cells[1].cell_type != "markdown" or not cells[1].source.startswith("# "):
         yield "cell 1 must be a markdown cell with the title, '# ...'"
     for index, cell in enumerate(cells):
-        tags = [tag for tag in tags_of(cell) if tag in ANATOMY]
-        yield from _tag_faults(index, cell, tags, found)
-        found += tags
+        tags = [tag for tag in tags_of(cell) if tag in anatomy]
+        yield from _tag_faults(index, cell, tags, tags_before, anatomy)
+        tags_before += tags
         if _has_run(cell):
-            yield f"cell {index}: has outputs or an execution count; `prunebook check --write` strips them"
-    for tag, count in Counter(found).items():
+            yield (
+                f"cell {index}: has outputs or an execution count; `prunebook check --write` "
+                "strips them"
+            )
+    for tag, count in Counter(tags_before).items():
         if count > 1 and tag not in _REPEATABLE:
             yield f"{count} cells tagged '{tag}'; one is allowed: join them, or take the tag off"
-    for tag, cell_type in ANATOMY.items():
-        if tag not in found and tag != "record" and (runs or cell_type != "code"):
-            yield f"no cell tagged '{tag}'; add a {cell_type} cell with this tag {_place(tag)}"
-    if "see-also" in found and "see-also" not in tags_of(cells[-1]):
+    for tag, cell_type in anatomy.items():
+        needed = tag not in _OPTIONAL and (runs or cell_type != "code")
+        if needed and tag not in tags_before:
+            place = _place(tag, list(anatomy))
+            yield f"no cell tagged '{tag}'; add a {cell_type} cell with this tag {place}"
+    if "see-also" in tags_before and "see-also" not in tags_of(cells[-1]):
         yield "the cell tagged 'see-also' must be the last; move it to the end"
 
 
 def strip(notebook: nbformat.NotebookNode) -> bool:
-    """Take outputs and execution counts off the notebook; were there any?"""
+    """Take outputs and execution counts off the notebook; returns whether there were any."""
     run = [cell for cell in notebook.cells if _has_run(cell)]
     for cell in run:
         cell.outputs = []
@@ -63,29 +85,31 @@ def _has_run(cell: nbformat.NotebookNode) -> bool:
 
 
 def _tag_faults(
-    index: int, cell: nbformat.NotebookNode, tags: list[str], found: list[str]
+    index: int,
+    cell: nbformat.NotebookNode,
+    tags: list[str],
+    tags_before: list[str],
+    anatomy: Mapping[str, str],
 ) -> Iterator[str]:
-    """Faults of one cell's tags; `found` holds those of the cells before it."""
-    order = list(ANATOMY)
+    """Faults of one cell's tags, given the tags of the cells before it."""
+    order = list(anatomy)
+    kind = cell.cell_type
     if len(tags) > 1:
         yield f"cell {index}: more than one of the tags {', '.join(tags)}; keep one"
-    elif not tags and index > 0 and cell.cell_type != "markdown":
-        allowed = ", ".join(
-            tag for tag, cell_type in ANATOMY.items() if cell_type == cell.cell_type
-        )
-        yield f"cell {index}: a {cell.cell_type} cell without a tag; allowed: {allowed}"
+    elif not tags and index > 0 and kind != "markdown":
+        allowed = ", ".join(tag for tag, cell_type in anatomy.items() if cell_type == kind)
+        yield f"cell {index}: a {kind} cell without a tag; allowed: {allowed}"
     for tag in tags:
-        if cell.cell_type != ANATOMY[tag]:
-            yield f"cell {index}: a cell tagged '{tag}' must be {ANATOMY[tag]}, not {cell.cell_type}"
-        if found and order.index(tag) < order.index(found[-1]):
-            yield f"cell {index}: '{tag}' comes after '{found[-1]}'; the order is {', '.join(order)}"
+        where = f"cell {index}: "
+        if kind != anatomy[tag]:
+            yield f"{where}a cell tagged '{tag}' must be {anatomy[tag]}, not {kind}"
+        if tags_before and order.index(tag) < order.index(tags_before[-1]):
+            yield f"{where}'{tag}' comes after '{tags_before[-1]}'; the order is {', '.join(order)}"
 
 
-def _place(tag: str) -> str:
-    """Where the cell with this tag belongs."""
-    order = list(ANATOMY)
-    return (
-        "at the end"
-        if tag == order[-1]
-        else f"after the one tagged '{order[order.index(tag) - 1]}'"
-    )
+def _place(tag: str, order: list[str]) -> str:
+    """Where the cell with this tag belongs: after the last needed one before it."""
+    if tag == order[-1]:
+        return "at the end"
+    before = [other for other in order[: order.index(tag)] if other != "errata"]
+    return f"after the one tagged '{before[-1]}'"

@@ -24,14 +24,19 @@ _TYPES = {
 
 
 def bibtex(records: Iterable[Record]) -> str:
-    """The file of references: an entry for each record, in the order given; a paper's slug is its
-    key."""
+    """The file of references: an entry for each record, whose key is the paper's slug.
+
+    Args:
+        records: the papers, in the order of the file.
+    """
     return "\n".join(map(_entry, records))
 
 
 def _entry(record: Record) -> str:
     kind, place = _TYPES[record.venue.kind]
-    venue = f"Submitted to {record.venue.name}" if kind == "unpublished" else record.venue.name
+    venue = record.venue.name
+    if kind == "unpublished":
+        venue = f"Submitted to {venue}"
     fields = {
         "title": _title(record.title),
         "author": " and ".join(map(_author, record.authors)),
@@ -47,25 +52,33 @@ def _entry(record: Record) -> str:
 
 
 def _title(text: str) -> str:
-    """The title with braces around every word that a style must not lower, as in `{SparseGPT}:
-    Massive ...`."""
+    """The title with braces around every word that a style must not write in lower case.
+
+    An example is `{SparseGPT}: Massive Language Models`.
+    """
     return re.sub(r"[\w:.+]*\w", lambda match: _guarded(match[0]), _escape(text))
 
 
 def _guarded(word: str) -> str:
-    """`word`, in braces if it has a capital after its first letter, mixes one with a digit, or is
-    one (not "A")."""
+    """The word, in braces where its capitals carry meaning.
+
+    They do if one follows the first letter, if one stands beside a digit, and if the word is a
+    single capital other than "A".
+    """
     inner = any(character.isupper() for character in word[1:])
     mixed = word[0].isupper() and any(character.isdigit() for character in word)
     alone = len(word) == 1 and word.isupper() and word != "A"
-    return f"{{{word}}}" if inner or mixed or alone else word
+    if inner or mixed or alone:
+        return f"{{{word}}}"
+    return word
 
 
 def _author(name: str) -> str:
-    """`First Last`; a name with a comma or an "and" is kept whole, or BibTeX would take it
-    apart."""
+    """The name as `First Last`, in braces where BibTeX would take it apart: at a comma or "and"."""
     escaped = _escape(name)
-    return f"{{{escaped}}}" if re.search(r",|\band\b", escaped) else escaped
+    if re.search(r",|\band\b", escaped):
+        return f"{{{escaped}}}"
+    return escaped
 
 
 def _escape(text: str) -> str:

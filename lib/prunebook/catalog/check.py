@@ -1,5 +1,4 @@
-"""Checking the catalogue: each notebook's record, cells and links, its method, the contents,
-generated tables."""
+"""Checking the catalogue: records, cells, links, methods, the contents and generated tables."""
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,13 +9,15 @@ import nbformat
 
 from ..errors import UserError
 from ..files import write_atomic
-from . import anatomy, contents, links, placeholders
+from . import anatomy, contents, links, page_rules, placeholders
 from .reader import Paper, in_order, notebook_paths, read_notebook, record_data, record_of, shown
 from .registry import METHODS, Entry, read_registry
 from .schema import Record, RecordError
 from .tables import challenge_notes, papers_table
 
+# field that no two papers share -> what it is
 _UNIQUE = {"challenge": "the anchor", "arxiv": "the arXiv id", "openreview": "the OpenReview id"}
+_WAITS = "waits until every record is sound and filled in; `prunebook check` lists what is missing"
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,14 @@ class Problem:
 
 @dataclass
 class _Read:
-    """What reading a notebook gave: the record, None if it is not valid; what is to be filled in;
-    other faults."""
+    """What reading a notebook gave.
+
+    Attributes:
+        record: the record; None if it is not valid.
+        method: the method that the record names, valid or not.
+        open_places: a line for each place that is still to be filled in.
+        faults: a line for each other fault.
+    """
 
     record: Record | None = None
     method: str | None = None
@@ -42,7 +49,7 @@ class _Read:
 
 
 def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> list[Problem]:
-    """Everything that is wrong with the catalogue of the book at `root`, file by file.
+    """Everything that is wrong with the catalogue of a book, file by file.
 
     The README's table and the challenge page are compared only where all records can be read and
     are filled in.
@@ -53,6 +60,7 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
             written.
         write: mend what needs no author: strip outputs, bring the README's table and the challenge
             page up to date.
+
     Raises:
         UserError: an unknown name, a file that cannot be written, or an unreadable method registry.
     """
@@ -60,11 +68,7 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
     registry = read_registry(root)
     paths = notebook_paths(root)
     slugs = [path.stem for path in paths]
-    for name in names:
-        if name not in slugs:
-            raise UserError(
-                f"unknown paper {name!r}; allowed: {', '.join(slugs) or 'none, the book is empty'}"
-            )
+    _check_names(names, slugs)
     problems = []
     papers = []
     drafts = False
@@ -84,13 +88,20 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
     ]
     if len(papers) < len(paths) or drafts:
         if names and write:
-            message = "waits until every record is sound and filled in; `prunebook check` lists what is missing"
-            problems.append(Problem("README.md", message))
+            problems.append(Problem("README.md", _WAITS))
     elif write or not names:
         papers = in_order(papers)
         problems += _generated(root, "README.md", papers_table, papers, write)
         problems += _generated(root, "challenge/challenge.md", challenge_notes, papers, write)
     return problems
+
+
+def _check_names(names: Sequence[str], slugs: Sequence[str]) -> None:
+    """Refuse a name that is no paper's slug."""
+    for name in names:
+        if name not in slugs:
+            allowed = ", ".join(slugs) or "none, the book is empty"
+            raise UserError(f"unknown paper {name!r}; allowed: {allowed}")
 
 
 def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
@@ -105,32 +116,33 @@ def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
         read.faults.append(f"paper.method: {read.method!r} is no method; allowed: {allowed}")
     if read.record is not None:
         read.faults += links.record_link_faults(read.record)
-    read.faults += anatomy.cell_faults(notebook, runs=read.method is not None)
+    read.faults += page_rules.anatomy_faults(notebook, runs=read.method is not None)
+    if read.record is not None:
+        read.faults += page_rules.rule_faults(notebook, read.record)
     read.faults += links.cell_link_faults(notebook, path)
     read.open_places += placeholders.cell_faults(notebook)
     return read
 
 
 def _read_record(notebook: nbformat.NotebookNode, path: Path) -> _Read:
-    """The notebook's record with its faults; one that is not valid yet can name a method all the
-    same."""
+    """The notebook's record with its faults; one that is not valid yet can name a method."""
+    read = _Read()
     open_fields = {}
-    method = None
     try:
         data = record_data(notebook, path)
         open_fields = dict(placeholders.field_faults(data))
-        method = data.get("method") if isinstance(data, dict) else None
-        record = record_of(notebook, path)
-        faults = []
+        read.open_places = list(open_fields.values())
+        if isinstance(data, dict) and isinstance(data.get("method"), str):
+            read.method = data["method"]
+        read.record = record_of(notebook, path)
     except RecordError as error:
-        record = None
-        faults = [fault for fault in error.problems if fault.partition(": ")[0] not in open_fields]
+        # What is still to be filled in is told once, as an open place.
+        read.faults = [
+            fault for fault in error.problems if fault.partition(": ")[0] not in open_fields
+        ]
     except UserError as error:
-        record = None
-        faults = [_without_file(error, path)]
-    return _Read(
-        record, method if isinstance(method, str) else None, list(open_fields.values()), faults
-    )
+        read.faults = [_without_file(error, path)]
+    return read
 
 
 def _strip(path: Path) -> None:
@@ -148,8 +160,7 @@ def _without_file(error: UserError, path: Path) -> str:
 
 
 def _method(root: Path, name: str | None, registry: Mapping[str, Entry]) -> Iterator[Problem]:
-    """Faults of the files of a method: both there, the class defined, nothing left to be filled
-    in."""
+    """Faults of a method's files: one is missing, the class is, or a place is to be filled in."""
     if name not in registry or not (root / METHODS).is_dir():
         return
     entry = registry[name]
@@ -172,8 +183,13 @@ def _method(root: Path, name: str | None, registry: Mapping[str, Entry]) -> Iter
 
 
 def _contents(root: Path, slugs: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:
-    """Notebooks missing in the table of contents, and entries without a notebook; of `names`, if
-    there are any."""
+    """Notebooks missing in the table of contents, and entries without a notebook.
+
+    Args:
+        root: the book's folder.
+        slugs: the papers that have a notebook.
+        names: report these papers only; none: all.
+    """
     try:
         listed = contents.listed_papers((root / contents.FILE).read_text(encoding="utf-8"))
     except OSError as error:

@@ -24,30 +24,36 @@ def listed_papers(text: str) -> list[str]:
 
 
 def with_paper(text: str, slug: str, later: Sequence[str]) -> str:
-    """The table of contents with one more paper, above the first of those that come after it, or
-    else last.
+    """The table of contents with one more paper, above the first that comes after it, or last.
 
     Args:
+        text: the table of contents.
+        slug: the new paper.
         later: the slugs that come after it in the tables' order.
+
     Raises:
-        UserError: no paper is listed in a line of its own, or the result would not be the one
-            meant.
+        UserError: no paper is listed in a line of its own, or the papers are listed in a way that
+            one more line would not extend.
     """
     before = _parsed(text)
     lines = text.splitlines(keepends=True)
     entry = re.compile(r"(?P<start>\s*- file: )papers/(?P<slug>[^\s.]+)(\.ipynb)?\s*")
-    found = {
+    places = {
         match["slug"]: (index, match)
         for index, line in enumerate(lines)
         if (match := entry.fullmatch(line))
     }
-    if not found:
+    if not places:
         raise UserError(
             f"{FILE}: lists no paper as `- file: papers/<slug>`, so there is no place for {slug}"
         )
-    after = [place for name, place in found.items() if name in later]
-    index, match = after[0] if after else list(found.values())[-1]
-    lines.insert(index if after else index + 1, f"{match['start']}papers/{slug}\n")
+    after = [place for name, place in places.items() if name in later]
+    if after:
+        index, match = after[0]
+    else:
+        index, match = list(places.values())[-1]
+        index += 1
+    lines.insert(index, f"{match['start']}papers/{slug}\n")
     result = "".join(lines)
     if _without(_parsed(result), {"file": f"papers/{slug}"}) != before:
         raise UserError(
@@ -73,7 +79,7 @@ def _without(contents: Any, entry: dict[str, str]) -> Any:
     return contents
 
 
-def _files(contents) -> Iterator[str]:
+def _files(contents: Any) -> Iterator[str]:
     """Every `file:` of a table of contents, at any depth."""
     if isinstance(contents, dict):
         if isinstance(contents.get("file"), str):

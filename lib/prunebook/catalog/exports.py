@@ -31,8 +31,7 @@ class _Model(BaseModel):
 
 
 class Run(_Model):
-    """The execution that the site shows: the profile and its parameters, the day, the seconds it
-    took."""
+    """The execution that the site shows: its profile and parameters, its day, its seconds."""
 
     profile: str
     date: _Day
@@ -53,12 +52,8 @@ class Results(_Model):
 Verdicts = Annotated[
     dict[Literal[tuple(VERDICTS)], int],
     Field(
-        description="How many of the paper's "
-        "claims have "
-        "each verdict; "
-        "none while "
-        "the notebook "
-        "has not been run."
+        description="How many of the paper's claims have each verdict; none while the notebook has "
+        "not been run."
     ),
 ]
 
@@ -82,13 +77,8 @@ class Entry(Record):
         str | None,
         Field(
             default=None,
-            description="The profile that "
-            "`results` are "
-            "of: that of "
-            "`run`, or of "
-            "the recorded "
-            "run where `run` "
-            "judges nothing.",
+            description="The profile that `results` are of: that of `run`, or of the recorded run "
+            "where `run` judges nothing.",
         ),
     ]
 
@@ -114,7 +104,13 @@ class Catalog(_Model):
 
 
 def make_entry(record: Record, address: Address, outcome: Mapping[str, Any]) -> Entry:
-    """The paper's entry; `outcome` holds the fields from `state` on, as JSON gives them."""
+    """The paper's entry in the catalogue.
+
+    Args:
+        record: the paper's record.
+        address: where the project lives.
+        outcome: the fields of `Entry` from `state` on, as JSON gives them.
+    """
     places = {
         "page": page_address(address, record.slug),
         "notebook": f"{address.repository}/blob/{address.branch}/papers/{record.slug}.ipynb",
@@ -129,6 +125,7 @@ def render_exports(
     """File name -> content.
 
     Args:
+        address: where the project lives.
         entries: the papers in the tables' order.
         pages: the site's pages without their ending, the landing page first.
     """

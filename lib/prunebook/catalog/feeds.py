@@ -4,7 +4,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 
 from .address import Address
-from .schema import VOCABULARY, Record
+from .schema import Record
+from .vocabulary import VOCABULARY
 
 FEED = "feed.xml"
 _ATOM = "http://www.w3.org/2005/Atom"
@@ -17,13 +18,22 @@ def page_address(address: Address, slug: str) -> str:
 
 
 def feed(address: Address, title: str, records: Sequence[Record]) -> str:
-    """The Atom feed: latest added first, then by slug; the feed is as old as its latest entry."""
+    """The Atom feed: latest added first, then by slug. It is as old as its latest entry.
+
+    Args:
+        address: where the project lives.
+        title: title of the feed, and its author.
+        records: the papers.
+    """
     records = sorted(records, key=lambda record: (-record.added.toordinal(), record.slug))
     root = ET.Element("feed", xmlns=_ATOM)
     _add(root, "id", address.site)
     _add(root, "title", title)
     _add(root, "subtitle", "Papers as they come into the book")
-    _add(root, "updated", _day(records[0]) if records else "1970-01-01T00:00:00Z")
+    updated = "1970-01-01T00:00:00Z"
+    if records:
+        updated = _day(records[0])
+    _add(root, "updated", updated)
     _add(ET.SubElement(root, "author"), "name", title)
     _add(root, "link", rel="self", type="application/atom+xml", href=f"{address.site}{FEED}")
     _add(root, "link", rel="alternate", type="text/html", href=address.site)

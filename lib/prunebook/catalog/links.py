@@ -32,8 +32,10 @@ _LINK = re.compile(r"\]\(<?([^)>\s]+)")
 
 def record_link_faults(record: Record) -> Iterator[str]:
     """Faults of the record's addresses, a line each."""
-    fields = {f"links[{index}].url": link.url for index, link in enumerate(record.links)}
-    fields = {**({"code.url": record.code.url} if record.code else {}), **fields}
+    fields = {}
+    if record.code:
+        fields["code.url"] = record.code.url
+    fields |= {f"links[{index}].url": link.url for index, link in enumerate(record.links)}
     sources = {
         f"runs_in[{index}].source": entry.source for index, entry in enumerate(record.runs_in)
     }
@@ -44,16 +46,22 @@ def record_link_faults(record: Record) -> Iterator[str]:
     for field, url in {**fields, **sources}.items():
         if url and (fault := address_fault(url)):
             yield f"paper.{field}: {fault}"
-    seen = {record.url: "the paper's own page, which is linked already"} if record.url else {}
+    owners = {}  # address -> what has it
+    if record.url:
+        owners[record.url] = "the paper's own page, which is linked already"
     for field, url in fields.items():
-        if first := seen.get(url):
-            yield f"paper.{field}: {url} is the address of {first}; remove one"
-        seen.setdefault(url, f"paper.{field}")
+        if url in owners:
+            yield f"paper.{field}: {url} is the address of {owners[url]}; remove one"
+        owners.setdefault(url, f"paper.{field}")
 
 
 def cell_link_faults(notebook: nbformat.NotebookNode, path: Path) -> Iterator[str]:
-    """Faults of the links in the markdown cells, a line each: the form of addresses, files that are
-    not there."""
+    """Faults of the links in the markdown cells, a line each: bad addresses, missing files.
+
+    Args:
+        notebook: the notebook of a paper.
+        path: where it is; links to files start there.
+    """
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "markdown":
             continue
@@ -65,7 +73,10 @@ def cell_link_faults(notebook: nbformat.NotebookNode, path: Path) -> Iterator[st
             elif urlsplit(link).scheme:
                 yield f"{where}: {link} must be an https address, or a file of the book"
             elif not _leads(link, path):
-                yield f"{where}: link to {link} leads nowhere; papers are wanda.ipynb, pages ../concepts/types.md"
+                yield (
+                    f"{where}: link to {link} leads nowhere; papers are wanda.ipynb, pages "
+                    "../concepts/types.md"
+                )
 
 
 def address_fault(url: str) -> str | None:

@@ -1,5 +1,7 @@
-"""What arXiv and OpenReview say of a paper. Both are asked only by `prunebook new`, with a short
-time-out."""
+"""What arXiv and OpenReview say of a paper.
+
+Both are asked only by `prunebook new`, with a short time-out.
+"""
 
 import datetime
 import json
@@ -24,14 +26,24 @@ _ATOM = {"atom": "http://www.w3.org/2005/Atom", "arxiv": "http://arxiv.org/schem
 
 
 class NoAnswerError(UserError):
-    """The service cannot be reached, or answers with what cannot be read; what it would say can be
-    typed instead."""
+    """The service cannot be reached, or its answer cannot be read.
+
+    What it would say can be typed instead.
+    """
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of a paper; None: not known. `note` is a remark of its authors, as where it was
-    accepted."""
+    """What is known of a paper; None where it is not known.
+
+    Attributes:
+        title: title of the paper.
+        authors: names of the authors, in the paper's order.
+        year: year in which it appeared.
+        venue: conference, journal or archive, without the year.
+        kind: kind of the venue, as `Venue.kind` in the record.
+        note: a remark of the authors, e.g. where the paper was accepted.
+    """
 
     title: str | None = None
     authors: tuple[str, ...] = ()
@@ -48,8 +60,10 @@ def fetch_metadata(
 
     Args:
         identifier: an arXiv id like 2306.11695, or else an OpenReview forum id like PxoFut3dWW.
-        arxiv, openreview: the addresses that the id is appended to.
+        arxiv: address that an arXiv id is appended to.
+        openreview: address that an OpenReview id is appended to.
         timeout: seconds for the whole answer.
+
     Raises:
         NoAnswerError: no answer in time, or none that can be read.
         UserError: there is no such paper.
@@ -93,18 +107,20 @@ def _from_atom(text: str, identifier: str) -> Metadata:
     except (ET.ParseError, ValueError) as error:
         raise NoAnswerError(f"arXiv's answer is no feed: {first_line(error)}") from None
 
-    def told(entry: ET.Element, name: str) -> str | None:
+    def text_of(entry: ET.Element, name: str) -> str | None:
         return " ".join((entry.findtext(name, namespaces=_ATOM) or "").split()) or None
 
-    if not entries or f"/abs/{identifier}" not in (told(entries[0], "atom:id") or ""):
+    if not entries or f"/abs/{identifier}" not in (text_of(entries[0], "atom:id") or ""):
         raise UserError(f"arXiv has no paper {identifier!r}")
     entry = entries[0]
     authors = tuple(
-        filter(None, (told(author, "atom:name") for author in entry.findall("atom:author", _ATOM)))
+        filter(
+            None, (text_of(author, "atom:name") for author in entry.findall("atom:author", _ATOM))
+        )
     )
-    published = re.match(r"\d{4}", told(entry, "atom:published") or "")
-    title = told(entry, "atom:title")
-    note = told(entry, "arxiv:journal_ref") or told(entry, "arxiv:comment")
+    published = re.match(r"\d{4}", text_of(entry, "atom:published") or "")
+    title = text_of(entry, "atom:title")
+    note = text_of(entry, "arxiv:journal_ref") or text_of(entry, "arxiv:comment")
     if not (title and authors and published):
         raise NoAnswerError(f"arXiv's answer lacks the title, authors or year of {identifier}")
     return Metadata(title, authors, int(published[0]), "arXiv", "preprint", note)
@@ -116,11 +132,13 @@ def _from_note(text: str, identifier: str) -> Metadata:
         answer = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise NoAnswerError(f"OpenReview's answer is no JSON: {first_line(error)}") from None
-    notes = answer.get("notes") if isinstance(answer, dict) else None
+    notes = _mapping(answer).get("notes")
     if notes == []:
         raise UserError(f"OpenReview shows no paper {identifier!r}")
-    note = notes[0] if isinstance(notes, list) and isinstance(notes[0], dict) else {}
-    content = note.get("content") if isinstance(note.get("content"), dict) else {}
+    note = {}
+    if isinstance(notes, list):
+        note = _mapping(notes[0])
+    content = _mapping(note.get("content"))
     title, authors, venue = (_value(content.get(name)) for name in ("title", "authors", "venue"))
     created = note.get("pdate") or note.get("cdate")
     if not (
@@ -130,14 +148,23 @@ def _from_note(text: str, identifier: str) -> Metadata:
     year = None
     if isinstance(created, int) and 0 < created < 4e12:  # milliseconds
         year = datetime.datetime.fromtimestamp(created / 1000, datetime.UTC).year
-    name, kind, venue_year = _venue(venue if _is_text(venue) else "")
+    name = kind = venue_year = None
+    if _is_text(venue):
+        name, kind, venue_year = _venue(venue)
     people = tuple(" ".join(author.split()) for author in authors)
     return Metadata(" ".join(title.split()), people, venue_year or year, name, kind)
 
 
 def _value(field: Any) -> Any:
-    """A field of a note: `{"value": ...}`."""
-    return field.get("value") if isinstance(field, dict) else field
+    """The value of a note's field, which stands alone or as `{"value": ...}`."""
+    if isinstance(field, dict):
+        return field.get("value")
+    return field
+
+
+def _mapping(value: Any) -> dict:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def _is_text(value: Any) -> bool:
@@ -145,14 +172,18 @@ def _is_text(value: Any) -> bool:
 
 
 def _venue(text: str) -> tuple[str | None, str | None, int | None]:
-    """Name, kind and year in what OpenReview calls the venue, as `ICLR 2024 poster`, `Submitted to
-    ICLR 2024`."""
-    found = re.match(
+    """Name, kind and year in what OpenReview calls the venue; None where it says no year.
+
+    Examples are `ICLR 2024 poster` and `Submitted to ICLR 2024`.
+    """
+    match = re.match(
         r"(?P<sent>Submitted to )?(?P<name>.+?) (?P<year>(19|20)\d\d)\b", " ".join(text.split())
     )
-    if not found:
+    if not match:
         return None, None, None
-    kind = "workshop" if "workshop" in text.lower() else "conference"
-    if found["sent"] or re.search("submi|reject|withdr", text, re.IGNORECASE):
+    kind = "conference"
+    if "workshop" in text.lower():
+        kind = "workshop"
+    if match["sent"] or re.search("submi|reject|withdr", text, re.IGNORECASE):
         kind = "submission"
-    return found["name"], kind, int(found["year"])
+    return match["name"], kind, int(match["year"])

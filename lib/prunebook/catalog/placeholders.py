@@ -1,5 +1,7 @@
-"""Places that `prunebook new` leaves for the contributor: `FILL-IN: what belongs here`, found until
-it is replaced."""
+"""Places that `prunebook new` leaves for the contributor, as `FILL-IN: what belongs here`.
+
+`prunebook check` reports each until it is replaced.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +15,12 @@ _LONGEST = 160
 
 
 def field_faults(value: Any, field: str = "paper") -> Iterator[tuple[str, str]]:
-    """The fields of a record that are still to be filled in, each with one line about it, field
-    included."""
+    """The fields of a record that are still to be filled in, each with one line that names it.
+
+    Args:
+        value: the record's data, or a part of it.
+        field: dotted name of that part.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
             yield from field_faults(item, f"{field}.{key}")
@@ -22,7 +28,7 @@ def field_faults(value: Any, field: str = "paper") -> Iterator[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from field_faults(item, f"{field}[{index}]")
     elif isinstance(value, str) and MARK in value:
-        yield field, f"{field}: {_told(value)}"
+        yield field, f"{field}: {_request(value)}"
 
 
 def cell_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
@@ -34,14 +40,20 @@ def cell_faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
 
 
 def line_faults(text: str, where: str = "") -> Iterator[str]:
-    """A line for each line of `text` that is still to be filled in, begun with `where`."""
+    """A line for each line of a text that is still to be filled in.
+
+    Args:
+        text: the text of a cell or a file.
+        where: what the message begins with.
+    """
     for number, line in enumerate(text.splitlines(), start=1):
         if MARK in line:
-            yield f"{where}line {number}: {_told(line)}"
+            yield f"{where}line {number}: {_request(line)}"
 
 
-def _told(text: str) -> str:
-    """What belongs at the first mark of `text`."""
+def _request(text: str) -> str:
+    """The request to write what belongs at the first mark of `text`."""
     hint = " ".join(text.partition(MARK)[2].split()).lstrip(": ").rstrip("\"',).")
-    hint = f"{hint[:_LONGEST].rstrip()}..." if len(hint) > _LONGEST else hint
+    if len(hint) > _LONGEST:
+        hint = f"{hint[:_LONGEST].rstrip()}..."
     return f"replace {MARK} with {hint or 'what belongs here'}"

@@ -1,7 +1,6 @@
 """Reading papers out of their notebooks."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from nbformat.validator import iter_validate
 
 from ..errors import UserError
+from ..notebook.stated import find_book, record_yaml
 from .schema import Record, parse_record
 
 _NO_RECORD = (
@@ -38,10 +38,12 @@ def find_root(start: Path | str | None = None) -> Path:
         UserError: no such folder holds `papers/` and `_toc.yml`.
     """
     start = Path(start or ".").resolve()
-    for folder in (start, *start.parents):
-        if (folder / "papers").is_dir() and (folder / "_toc.yml").is_file():
-            return folder
-    raise UserError(f"no book at {start} or above it: a book's folder holds papers/ and _toc.yml")
+    root = find_book(start)
+    if root is None:
+        raise UserError(
+            f"no book at {start} or above it: a book's folder holds papers/ and _toc.yml"
+        )
+    return root
 
 
 def shown(path: Path | str) -> str:
@@ -86,29 +88,37 @@ def tags_of(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def record_data(notebook: nbformat.NotebookNode, path: Path | str) -> Any:
-    """What the YAML in the notebook's first cell holds under `paper:`; `path` is for the messages.
+    """What the YAML in the notebook's first cell holds under `paper:`.
+
+    Args:
+        notebook: the notebook of a paper.
+        path: where it is, for the messages.
 
     Raises:
         UserError: no record cell, or bad YAML.
     """
-    first = notebook.cells[0] if notebook.cells else None
+    first = next(iter(notebook.cells), None)
     if first is None or first.cell_type != "raw" or "record" not in tags_of(first):
         raise UserError(f"{shown(path)}: {_NO_RECORD}")
     try:
-        content = yaml.safe_load(re.sub(r"\A\s*---\s*\n|\n---\s*\Z", "", first.source))
+        content = yaml.safe_load(record_yaml(first.source))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{shown(path)}: the record is no valid YAML: {problem}{line}") from error
+        if mark:
+            problem = f"{problem} in line {mark.line + 1}"
+        raise UserError(f"{shown(path)}: the record is no valid YAML: {problem}") from error
     if not isinstance(content, dict) or set(content) != {"paper"}:
         raise UserError(f"{shown(path)}: {_NO_RECORD}")
     return content["paper"]
 
 
 def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
-    """The record in the notebook's first cell; `path` is for the messages and must be named by the
-    slug.
+    """The record in the notebook's first cell.
+
+    Args:
+        notebook: the notebook of a paper.
+        path: where it is, for the messages; the file's name must be the slug.
 
     Raises:
         UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the
@@ -157,8 +167,7 @@ def find_paper(root: Path | str, slug: str) -> Paper:
 
 
 def in_order(papers: list[Paper]) -> list[Paper]:
-    """The papers as every table lists them: latest year first, then by title without case, then by
-    slug."""
+    """The papers as every table lists them: latest year first, then by title, then by slug."""
     return sorted(
         papers, key=lambda paper: (-paper.record.year, paper.record.title.casefold(), paper.slug)
     )

@@ -1,5 +1,7 @@
-"""What implements the papers: each room's `REGISTRY`, in its `registry.py`, read without running it,
-and extended."""
+"""What implements the papers: the `REGISTRY` of each room's `registry.py`, read and extended.
+
+The files are read without running them.
+"""
 
 import ast
 from pathlib import Path
@@ -17,8 +19,7 @@ _INSTALLED = Path(__file__).parents[1]
 
 
 class Entry(NamedTuple):
-    """What implements a paper, a method or a cache: its class, its file and its test, relative to
-    the book's folder."""
+    """What implements a paper, a method or a cache; paths are relative to the book's folder."""
 
     class_name: str
     source: Path
@@ -35,8 +36,10 @@ def method_names(path: Path | None = None) -> list[str]:
 
 
 def read_registry(root: Path) -> dict[str, Entry]:
-    """Name -> what implements it, of the library in the book's folder, or else of the one that runs
-    this.
+    """Name -> what implements it.
+
+    Args:
+        root: the book's folder; one without a library stands for the library that runs this.
 
     Raises:
         UserError: a room's file cannot be read or defines no `REGISTRY` dict, or two rooms share a

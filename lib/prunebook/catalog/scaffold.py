@@ -23,6 +23,7 @@ import yaml
 from ..errors import UserError
 from ..files import write_atomic
 from . import contents
+from .fields import SLUG
 from .metadata import ARXIV_ID, OPENREVIEW_ID
 from .placeholders import MARK
 from .reader import (
@@ -36,8 +37,9 @@ from .reader import (
     tags_of,
 )
 from .registry import FILE, METHODS, TESTS, read_registry, with_method
-from .schema import SLUG, VOCABULARY, Record, parse_record
+from .schema import Record, parse_record
 from .tables import as_markdown
+from .vocabulary import VOCABULARY
 
 _TEMPLATE = Path(__file__).parent / "template"
 _LONGEST_CLASS = 24
@@ -98,6 +100,7 @@ def new_paper(root: Path, draft: Draft, record_only: bool) -> list[Path]:
 
     Returns:
         What was written, relative to `root`.
+
     Raises:
         UserError: as `check_new`, a record that breaks the schema, a contents file that cannot be
             extended, or a file that cannot be written; then nothing has changed.
@@ -129,6 +132,7 @@ def add_method(root: Path, slug: str) -> list[Path]:
 
     Returns:
         What was written, relative to `root`.
+
     Raises:
         UserError: an unknown paper, one that has a method, or as `new_paper`; then nothing has
             changed.

@@ -1,8 +1,7 @@
-"""Which modules of the library a piece of code can reach: parsed from their sources, never
-imported.
+"""Which modules of the library a piece of code can reach, told from their sources.
 
-The hash of what a notebook or a cached measurement depends on is made from this. Modules are parsed
-once in a process and again only when a file of the library has changed.
+The hash of what a notebook or a cached measurement depends on is made from this. Modules are never
+imported. They are parsed once in a process, and again only when a file of the library has changed.
 """
 
 import ast
@@ -25,8 +24,11 @@ _LOADED: dict[Path, tuple[str, "SourceGraph"]] = {}
 
 
 def source_graph(package: Path = PACKAGE) -> "SourceGraph":
-    """The graph of the package as its files are now; parsed again only if one of them has
-    changed."""
+    """The graph of the package as its files are now.
+
+    Args:
+        package: folder of the package.
+    """
     signature = source_signature(package)
     known = _LOADED.get(package)
     if known is None or known[0] != signature:
@@ -45,16 +47,15 @@ def source_signature(package: Path = PACKAGE) -> str:
 
 
 class SourceGraph:
-    """The modules of a package under their dotted names, and which of them a piece of code can
-    reach."""
+    """The modules of a package under their dotted names, and what a piece of code reaches."""
 
     def __init__(self, package: Path):
         self.name = package.name
         self.files = {}
         for path in sorted(package.rglob("*.py")):
             parts = path.relative_to(package.parent).with_suffix("").parts
-            is_package = parts[-1] == "__init__"
-            self.files[".".join(parts[:-1] if is_package else parts)] = path
+            name = ".".join(parts).removesuffix(".__init__")
+            self.files[name] = path
         self.sources = {name: path.read_text(encoding="utf-8") for name, path in self.files.items()}
         self.trees = {name: parse(source) for name, source in self.sources.items()}
         # Package -> name -> module, as the packages load them lazily.
@@ -86,10 +87,12 @@ class SourceGraph:
         return "".join(lines)
 
     def reach(self, code: Iterable[str], parameters: Mapping[str, Any]) -> set[str]:
-        """The modules that the cells `code` can run, and those of the methods named in the
-        parameters.
+        """The modules that cells can run.
 
-        A cell that is no plain Python (a magic, a syntax error) reaches every module.
+        Args:
+            code: sources of the cells. One that is no plain Python, e.g. a magic, reaches every
+                module.
+            parameters: parameters of the page; a method that they name is reached.
         """
         start = {self.methods[text] for text in _texts(parameters) if text in self.methods}
         try:
@@ -101,7 +104,9 @@ class SourceGraph:
     def reach_of(self, modules: Iterable[str]) -> set[str]:
         """The modules of the package that running any of `modules` can run, themselves included."""
         reached = set()
-        waiting = [module for name in modules for module in self._with_parents(name)]
+        waiting = []
+        for name in modules:
+            waiting += self._with_parents(name)
         while waiting:
             module = waiting.pop()
             if module not in reached:
@@ -111,10 +116,11 @@ class SourceGraph:
 
     def _tables(self, module: str) -> list[ast.Assign]:
         tables = (_EXPORTS, _MOVED, _REGISTRY)
-        body = self.trees[module].body if module in self.trees else []
+        if module not in self.trees:
+            return []
         return [
             node
-            for node in body
+            for node in self.trees[module].body
             if isinstance(node, ast.Assign)
             and any(isinstance(target, ast.Name) and target.id in tables for target in node.targets)
         ]
@@ -139,7 +145,7 @@ class SourceGraph:
             elif known == self.name and part in self.moved:
                 return self.moved[part]
             elif part in self.exports.get(known, {}):
-                return [self.exports[known][part]]
+                return [known, self.exports[known][part]]
             else:
                 return [self.classes.get(longer, known)]
         return [known]
@@ -164,36 +170,42 @@ class SourceGraph:
         if isinstance(node, ast.Import):
             for item in node.names:
                 if item.name.split(".")[0] == self.name:
-                    yield (item.asname, item.name) if item.asname else (self.name, self.name)
+                    if item.asname:
+                        yield item.asname, item.name
+                    else:
+                        yield self.name, self.name
                     yield None, item.name
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == self.name:
             for item in node.names:
                 yield item.asname or item.name, f"{node.module}.{item.name}"
 
     def _imports(self, module: str) -> list[str]:
-        """The package's modules that a module imports, in any scope, and the packages around
-        them."""
+        """The package's modules that a module imports in any scope, and packages around them."""
         if module not in self._known_imports:
-            inside = [n for n in self._imported_names(module) if n.split(".")[0] == self.name]
-            self._known_imports[module] = [
-                found
-                for name in inside
-                for place in self._resolve(name)
-                for found in self._with_parents(place)
-            ]
+            places = []
+            for name in self._imported_names(module):
+                if name.split(".")[0] == self.name:
+                    places += self._resolve(name)
+            reached = []
+            for place in places:
+                reached += self._with_parents(place)
+            self._known_imports[module] = reached
         return self._known_imports[module]
 
     def _imported_names(self, module: str) -> list[str]:
         """The dotted names that a module imports, relative ones made absolute."""
         names = []
-        parts = module.split(".")
-        package = parts if self.files[module].name == "__init__.py" else parts[:-1]
+        package = module.split(".")
+        if self.files[module].name != "__init__.py":
+            package.pop()
         for node in ast.walk(self.trees[module]):
             if isinstance(node, ast.Import):
                 names += [item.name for item in node.names]
             elif isinstance(node, ast.ImportFrom):
-                base = package[: len(package) - node.level + 1] if node.level else []
-                source = ".".join([*base, *([node.module] if node.module else [])])
+                source = node.module or ""
+                if node.level:
+                    base = ".".join(package[: len(package) - node.level + 1])
+                    source = f"{base}.{source}".rstrip(".")
                 names += [f"{source}.{item.name}" for item in node.names]
         return names
 
@@ -213,7 +225,7 @@ def _dotted(node: ast.AST) -> str | None:
     return None
 
 
-def _texts(value) -> Iterator[str]:
+def _texts(value: Any) -> Iterator[str]:
     """Every text inside nested mappings and lists."""
     if isinstance(value, str):
         yield value

@@ -7,13 +7,18 @@ from itertools import groupby
 
 from ..errors import UserError
 from .reader import Paper, challenge_note
-from .schema import CONCEPT_PAGES, Record, concept_anchor
+from .schema import Record
+from .vocabulary import CONCEPT_PAGES, concept_anchor
 
 _HEADER = "| Title & Take-away | Tags | Note | Code |\n|:--|:--|:--|:--|"
 
 
 def papers_table(readme: str, papers: Sequence[Paper]) -> str:
-    """`readme` with the table of `papers`, in the order given, between its `papers` markers.
+    """The README with the table of the papers between its `papers` markers.
+
+    Args:
+        readme: the README as it is.
+        papers: the papers, in the order of the table.
 
     Raises:
         UserError: the markers are missing.
@@ -26,8 +31,11 @@ def papers_table(readme: str, papers: Sequence[Paper]) -> str:
 
 
 def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
-    """The challenge page with the note of each of `papers`, in the order given, between its `notes`
-    markers.
+    """The challenge page with the papers' notes between its `notes` markers.
+
+    Args:
+        page: the page as it is.
+        papers: the papers, in the order of the page.
 
     Raises:
         UserError: the markers are missing, or a notebook has no challenge cell.
@@ -41,13 +49,16 @@ def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
 
 def table_row(record: Record) -> str:
     """The paper's row of the README table."""
-    title = _link(record.title, record.url) if record.url else _cell(record.title)
+    title = _cell(record.title)
+    if record.url:
+        title = _link(record.title, record.url)
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    notebook = (
-        f"[notebook](papers/{record.slug}.ipynb): {'runs' if record.method else 'not run yet'}"
-    )
+    state = "not run yet"
+    if record.method:
+        state = "runs"
+    notebook = f"[notebook](papers/{record.slug}.ipynb): {state}"
     cells = (
         [title, f"*{_cell(venue)}*", _cell(record.takeaway)],
         _tags(record),
@@ -62,9 +73,11 @@ def _tags(record: Record) -> list[str]:
     lines = []
     for name, facet in record.facets().items():
         page = CONCEPT_PAGES[name]
-        links = (_link(value, f"{page}#{concept_anchor(name, value)}") for value in facet.values)
-        detail = f" ({_cell(facet.detail)})" if facet.detail else ""
-        lines.append(f"{name.title()}: {', '.join(links)}{detail}")
+        links = [_link(value, f"{page}#{concept_anchor(name, value)}") for value in facet.values]
+        line = f"{name.title()}: {', '.join(links)}"
+        if facet.detail:
+            line += f" ({_cell(facet.detail)})"
+        lines.append(line)
     return lines
 
 
@@ -79,7 +92,7 @@ def _notes(record: Record) -> list[str]:
 def _code(record: Record) -> list[str]:
     if record.code is None:
         return ["no code"]
-    kind = "official" if record.code.official else "community"
+    kind = {True: "official", False: "community"}[record.code.official]
     licence = record.code.license or "no licence stated"
     return [f"{_link(kind, record.code.url)} ({_cell(licence)})"]
 

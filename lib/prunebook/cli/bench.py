@@ -1,4 +1,4 @@
-"""The commands that time: `bench kernels`."""
+"""The commands that measure times: `bench kernels`."""
 
 import click
 
@@ -12,21 +12,23 @@ def bench():
 
 @bench.command()
 @click.option(
-    "--only", multiple=True, metavar="KERNEL", help="Only this kernel, as select-rows; repeatable."
+    "--only",
+    multiple=True,
+    metavar="KERNEL",
+    help="Only this kernel, e.g. select-rows; repeatable.",
 )
 @click.option(
     "--minutes",
     default=8.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Budget.",
+    help="Budget of time; a case begins only if it fits.",
 )
 @click.pass_context
 def kernels(ctx: click.Context, only: tuple[str, ...], minutes: float):
-    """Time the kernels on this GPU beside what users pick today; exit code 1 if one of them is
-    wrong.
+    """Time the kernels on this GPU beside what users pick today; exit code 1 if one is wrong.
 
-    The record goes to benchmarks/results/, case by case. What it holds for the same sources,
+    The record is written to benchmarks/results/, case by case. What it holds for the same sources,
     versions and device is not measured again.
     """
     root = catalog.find_root()

@@ -1,14 +1,17 @@
-"""The commands of a contributor: `new`, `add-method`, `check`, `preview`."""
+"""The commands on papers: `list` and `show`; for authors, `new`, `add-method` and `check`."""
 
-import webbrowser
-from typing import get_args
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
 
 import click
 
 from .. import catalog
 from ..catalog.metadata import Metadata, NoAnswerError, fetch_metadata
 from ..catalog.scaffold import Draft, add_method, check_new, new_paper
-from ..catalog.schema import Venue
+from ..catalog.schema import Code, Venue
+from ..notebook.tables import results_text
+from .options import json_option, print_json
 
 _KINDS = get_args(Venue.model_fields["kind"].annotation)
 
@@ -25,48 +28,160 @@ def parse_tags(tags: tuple[str, ...]) -> list[tuple[str, str]]:
     return pairs
 
 
+def _as_dict(paper: catalog.Paper) -> dict[str, Any]:
+    """A paper's record with the path of its notebook, as JSON has it."""
+    return {"notebook": f"papers/{paper.path.name}", **paper.record.model_dump(mode="json")}
+
+
+def _tags(record: catalog.Record) -> list[str]:
+    """Each facet as `type=Unstructured,Semi-structured`."""
+    return [f"{name}={','.join(facet.values)}" for name, facet in record.facets().items()]
+
+
+def _state(record: catalog.Record) -> str:
+    """Whether the paper's method runs, in words."""
+    if record.method:
+        return "runs"
+    return "not run yet"
+
+
+def _code_text(code: Code | None) -> str | None:
+    """The address of a paper's code with its kind and licence; None for no code."""
+    if code is None:
+        return None
+    kind = "official" if code.official else "community"
+    return f"{code.url} ({kind}, {code.license or 'no licence stated'})"
+
+
+@click.command("list")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="Only with this tag; repeatable."
+)
+@json_option
+def list_papers(tags: tuple[str, ...], as_json: bool):
+    """List the papers."""
+    required = parse_tags(tags)
+    papers = [
+        paper
+        for paper in catalog.read_papers(catalog.find_root())
+        if all(value in paper.record.facets()[facet].values for facet, value in required)
+    ]
+    if as_json:
+        print_json([_as_dict(paper) for paper in papers])
+    elif papers:
+        click.echo(results_text([_row(paper.record) for paper in papers]))
+
+
+def _row(record: catalog.Record) -> dict[str, Any]:
+    """A paper's row in the list."""
+    return {
+        "year": record.year,
+        "slug": record.slug,
+        "short": record.short,
+        "venue": f"{record.venue.name} {record.venue.year}",
+        "tags": " ".join(_tags(record)),
+        "state": _state(record),
+    }
+
+
+@click.command()
+@click.argument("slug")
+@json_option
+def show(slug: str, as_json: bool):
+    """Show the record of one paper."""
+    paper = catalog.find_paper(catalog.find_root(), slug)
+    if as_json:
+        print_json(_as_dict(paper))
+        return
+    record = paper.record
+    lines = {
+        "authors": ", ".join(record.authors),
+        "venue": f"{record.venue.name} {record.venue.year} ({record.venue.kind})",
+        "paper": record.url,
+        "code": _code_text(record.code),
+        "tags": "  ".join(_tags(record)),
+        "method": record.method or _state(record),
+        "notebook": f"papers/{paper.path.name}",
+    }
+    click.echo(f"{record.heading}\n\n{record.takeaway}\n")
+    for name, value in lines.items():
+        if value:
+            click.echo(f"{name:<10}{value}")
+    for link in record.links:
+        click.echo(f"{link.label.lower():<10}{link.url}")
+
+
 @click.command()
 @click.argument("identifier", metavar="ARXIV_ID|OPENREVIEW_ID")
-@click.option(
-    "--slug", required=True, help="Name of the notebook and of the method, as deeper-layers."
-)
+@click.option("--slug", required=True, help="Name of notebook and method, e.g. deeper-layers.")
 @click.option(
     "--record-only", is_flag=True, help="Record and text alone; the paper is marked 'not run yet'."
 )
-@click.option("--title")
+@click.option("--title", help="Title of the paper; looked up by default, like what follows.")
 @click.option("--author", "authors", multiple=True, help="Repeatable, in the paper's order.")
-@click.option("--year", type=int)
-@click.option("--venue", help="As ICLR, or arXiv for a preprint.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Of the venue.")
+@click.option("--year", type=int, help="Year of the publication.")
+@click.option("--venue", help="E.g. ICLR, or arXiv for a preprint.")
+@click.option("--kind", type=click.Choice(_KINDS), help="Kind of the venue.")
 @click.option("--short", help="Short name; by default the title up to its colon.")
 @click.option(
-    "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="As type=Structured; repeatable."
+    "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="E.g. type=Structured; repeatable."
 )
-def new(identifier, slug, record_only, title, authors, year, venue, kind, short, tags):
+def new(
+    identifier: str,
+    slug: str,
+    record_only: bool,
+    title: str | None,
+    authors: tuple[str, ...],
+    year: int | None,
+    venue: str | None,
+    kind: str | None,
+    short: str | None,
+    tags: tuple[str, ...],
+):
     """Begin a paper: notebook, method, test, registry and contents from one template.
 
     Title, authors, year and venue are looked up, or asked for where there is no network.
     """
     root = catalog.find_root()
     check_new(root, identifier, slug, record_only)
-    by_facet = {}
-    for facet, value in parse_tags(tags):
-        by_facet.setdefault(facet, []).append(value)
-    known = Metadata(title, authors, year, venue, kind)
+    values_by_facet = _by_facet(parse_tags(tags))
+    metadata = Metadata(title, authors, year, venue, kind)
     if not (title and authors and year and venue):
-        known = _completed(known, _looked_up(identifier))
-    kind = known.kind or ("preprint" if known.venue == "arXiv" else "conference")
+        metadata = _completed(metadata, _looked_up(identifier))
     draft = Draft(
-        identifier, slug, known.title, known.authors, known.year, known.venue, kind, short, by_facet
+        identifier,
+        slug,
+        metadata.title,
+        metadata.authors,
+        metadata.year,
+        metadata.venue,
+        metadata.kind or _usual_kind(metadata.venue),
+        short,
+        values_by_facet,
     )
-    _tell(new_paper(root, draft, record_only), slug)
+    _print_next_steps(new_paper(root, draft, record_only), slug)
+
+
+def _by_facet(tags: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Facet -> its values, of pairs as `parse_tags` gives them."""
+    values = {}
+    for facet, value in tags:
+        values.setdefault(facet, []).append(value)
+    return values
+
+
+def _usual_kind(venue: str) -> str:
+    """The kind of a venue of which only the name is known."""
+    if venue == "arXiv":
+        return "preprint"
+    return "conference"
 
 
 @click.command("add-method")
 @click.argument("slug")
 def add(slug: str):
     """Begin the method of a paper that is 'not run yet': source, test, registry, code cells."""
-    _tell(add_method(catalog.find_root(), slug), slug)
+    _print_next_steps(add_method(catalog.find_root(), slug), slug)
 
 
 @click.command()
@@ -78,8 +193,10 @@ def add(slug: str):
 )
 @click.pass_context
 def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
-    """Check papers, or all of them with contents and generated tables; exit code 2 if anything is
-    wrong."""
+    """Check papers, or all of them with contents and generated tables.
+
+    The exit code is 2 if anything is wrong.
+    """
     root = catalog.find_root()
     problems = catalog.check(root, papers, write=write)
     for problem in problems:
@@ -87,40 +204,14 @@ def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
     if problems:
         ctx.exit(2)
     count = len(set(papers)) or len(catalog.read_papers(root))
-    what = "record, cells, tags, links, contents, method and test"
-    click.echo(
-        f"{count} paper{'s' * (count != 1)} checked, nothing to mend: "
-        f"{what}{'' if papers else ', tables'}"
-    )
-
-
-@click.command()
-@click.argument("paper")
-@click.option(
-    "--profile", default="quick", show_default=True, help="A profile of papers/profiles.yml."
-)
-@click.option("--no-open", is_flag=True, help="Only print where the page is.")
-@click.pass_context
-def preview(ctx: click.Context, paper: str, profile: str, no_open: bool):
-    """Run one paper, build the site and open the paper's page; exit code 1 if the notebook failed.
-
-    What has not changed since the last run is not run again; other papers may be without results.
-    """
-    from ..runs.run import run_notebooks
-    from ..site.build import build_site
-
-    root = catalog.find_root()
-    catalog.find_paper(root, paper)
-    if run_notebooks(root, [paper], profile=profile).failed:
-        ctx.exit(1)
-    page = build_site(root) / "papers" / f"{paper}.html"
-    click.echo(page)
-    if not no_open:
-        webbrowser.open(page.as_uri())
+    checked = "record, cells, tags, links, contents, method and test"
+    if not papers:
+        checked += ", tables"
+    click.echo(f"{count} paper{'s' * (count != 1)} checked, nothing to mend: {checked}")
 
 
 def _looked_up(identifier: str) -> Metadata:
-    """What the paper's service says; one line and nothing known where it says nothing."""
+    """What the paper's service says; where it does not answer, nothing, and a line says so."""
     try:
         return fetch_metadata(identifier)
     except NoAnswerError as error:
@@ -128,26 +219,35 @@ def _looked_up(identifier: str) -> Metadata:
         return Metadata()
 
 
-def _completed(given: Metadata, found: Metadata) -> Metadata:
-    """What was given, or else found, or else is asked for."""
-    title = given.title or found.title or click.prompt("Title")
+def _completed(typed: Metadata, found: Metadata) -> Metadata:
+    """The metadata of a paper, complete: the user is asked for what is in neither of the two.
+
+    Args:
+        typed: what the options say; it goes first.
+        found: what the paper's service says.
+    """
+    title = typed.title or found.title or click.prompt("Title")
     authors = (
-        given.authors or found.authors or _people(click.prompt("Authors, separated by commas"))
+        typed.authors or found.authors or _people(click.prompt("Authors, separated by commas"))
     )
-    year = given.year or found.year or click.prompt("Year", type=int)
-    venue = given.venue or found.venue or click.prompt("Venue, as ICLR, or arXiv for a preprint")
-    kind = given.kind or (None if given.venue else found.kind)
+    year = typed.year or found.year or click.prompt("Year", type=int)
+    venue = typed.venue or found.venue or click.prompt("Venue, e.g. ICLR, or arXiv for a preprint")
+    kind = typed.kind
+    # The kind that was found belongs to the venue that was found, not to one of the options.
+    if kind is None and not typed.venue:
+        kind = found.kind
     if found.note:
         click.echo(f"remark of the authors, perhaps on the venue: {found.note}")
     return Metadata(title, authors, year, venue, kind)
 
 
 def _people(text: str) -> tuple[str, ...]:
+    """The names in a text that separates them by commas."""
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
-def _tell(paths, slug: str) -> None:
-    """What was written, and what to do next."""
+def _print_next_steps(paths: Iterable[Path], slug: str) -> None:
+    """Print which files were written, and what to do next."""
     for path in paths:
         click.echo(path)
     click.echo(f"now fill in what `prunebook check {slug}` lists")

@@ -2,7 +2,14 @@
 
 import torch
 
+from ..kernels.score import Score
 
-def magnitude_score(weight: torch.Tensor) -> torch.Tensor:
-    """`|W|` in float32: `[out, in]` -> `[out, in]`."""
-    return weight.abs().float()
+
+def magnitude_score(weight: torch.Tensor) -> Score:
+    """`S_ij = |W_ij|`.
+
+    Args:
+        weight: `[out, in]`.
+    """
+    # A score without factors is the magnitude.
+    return Score(weight)

@@ -7,39 +7,29 @@ Zhang et al., Plug-and-Play: An Efficient Post-training Pruning Method for Large
 
 import torch
 
-from ..kernels.scores import Factors
+from ..kernels.score import Score
 
 
-def relative_importance(weight: torch.Tensor) -> torch.Tensor:
-    """`RI_ij = |W_ij| / sum_i' |W_i'j| + |W_ij| / sum_j' |W_ij'|`, float32 `[out, in]`; shares of
-    nothing are 0."""
-    magnitude = weight.abs().float()
-    column, row = _sums(magnitude)
-    return magnitude / column + magnitude / row[:, None]
+def ria_score(weight: torch.Tensor, norm: torch.Tensor, exponent: float = 0.5) -> Score:
+    """`S_ij = (|W_ij| / sum_i' |W_i'j| + |W_ij| / sum_j' |W_ij'|) * ||X_j||_2^a`.
 
-
-def _sums(magnitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums of the columns `[in]` and rows `[out]`; where one is zero so are its terms, and 1 gives
-    the share 0, too."""
-    column = magnitude.sum(0)
-    row = magnitude.sum(1)
-    return column.masked_fill(column == 0, 1), row.masked_fill(row == 0, 1)
-
-
-def ria_score(weight: torch.Tensor, norm: torch.Tensor, exponent: float = 0.5) -> torch.Tensor:
-    """`RIA_ij = RI_ij * ||X_j||_2^a`.
+    The bracket is the relative importance: the weight's share of its column plus its share of its
+    row. The share of a weight in a column or row of zeros is 0.
 
     Args:
         weight: `[out, in]`.
         norm: `[in]`, the norm of each input feature over the calibration tokens.
-        exponent: a; 0 ignores the data.
-
-    Returns:
-        float32 `[out, in]`.
+        exponent: power a of the norms; 0 ignores the data.
     """
-    return relative_importance(weight) * norm.float() ** exponent
-
-
-def ria_factors(weight: torch.Tensor, norm: torch.Tensor, exponent: float = 0.5) -> Factors:
-    """`ria_score` as kernels take it: the sums that make shares, and the powers of the norms."""
-    return Factors(norm.float() ** exponent, *_sums(weight.abs().float()))
+    magnitude = weight.abs().float()
+    # sum_i' |W_i'j| of each column and sum_j' |W_ij'| of each row
+    column_sums = magnitude.sum(0)
+    row_sums = magnitude.sum(1)
+    return Score(
+        weight,
+        # ||X_j||_2^a
+        columns=norm.float() ** exponent,
+        # Where a sum is 0, all its terms are 0 and stay 0 when they are divided by 1.
+        column_sums=column_sums.masked_fill(column_sums == 0, 1),
+        row_sums=row_sums.masked_fill(row_sums == 0, 1),
+    )

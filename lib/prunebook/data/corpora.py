@@ -1,5 +1,4 @@
-"""Token streams for calibration, evaluation and training, from text that never overlaps between
-them.
+"""Text for calibration, evaluation and training, which never overlaps between them.
 
 The embedded text is 106 English Wikipedia articles (CC BY-SA) inside the gensim wheel. Other text
 by name: `wikitext`, `c4`, any `datasets` id or folder with a `text` column, or a UTF-8 text file.
@@ -8,6 +7,7 @@ by name: `wikitext`, `c4`, any `datasets` id or folder with a `text` column, or 
 import bz2
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -18,8 +18,10 @@ from ..files import cached, write_atomic
 
 SPLITS = ("calibration", "evaluation", "training")
 
-# Of 100 hash values: below 35 calibration, below 60 evaluation, the rest training.
+# The hundredths of a text, or of the hashes of titles, that a split has.
 _SHARES = {"calibration": (0, 35), "evaluation": (35, 60), "training": (60, 100)}
+
+# Where the gensim wheel has the articles.
 _DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 # name -> (datasets id, arguments, split to draw calibration and training text from, split to
@@ -39,16 +41,25 @@ DATASETS = {
     ),
 }
 
-# captions that lost their link
+# Marks of image captions that lost their link.
 _IMAGE = re.compile(r"\|(?:alt=|thumb|\d+px)|\.(?:jpe?g|png|svg|gif)\b", re.I)
-_OWN_CODE = Path(__file__).read_bytes()  # as it was imported
-_ARTICLES = "articles.json"  # files in the cache
-_MIN_WORDS = 8  # shorter lines of the dump are captions, table cells and link lists
+
+# Fewest words of a line of prose: shorter lines of the dump are captions, table cells and links.
+_MIN_WORDS = 8
+
+# This module as it was imported: cached articles belong to the code that extracted them.
+_OWN_CODE = Path(__file__).read_bytes()
+
+# File of the articles in the cache.
+_ARTICLES = "articles.json"
 
 
 def clean(text: str) -> str:
-    """Prose lines of a wiki page after `filter_wiki`: quotes, bullets and empty brackets that the
-    filter leaves are removed, headings and lines under eight words dropped."""
+    """The prose lines of a wiki page after `filter_wiki`.
+
+    Quotes, bullets and empty brackets that the filter leaves are removed; headings and lines under
+    eight words are dropped.
+    """
     lines = []
     for line in text.splitlines():
         line = re.sub(r"'{2,}", "", line)
@@ -96,10 +107,13 @@ def _extract_articles() -> list[tuple[str, str]]:
     dump = Path(importlib.util.find_spec("gensim").origin).parent / _DUMP
     with bz2.open(dump) as file:
         pages = [(title, text) for title, text, _ in extract_pages(file, ("0",))]
-    cleaned = [
-        (t, clean(filter_wiki(x))) for t, x in pages if not re.match(r"\s*#redirect", x, re.I)
-    ]
-    return [(title, text) for title, text in cleaned if text]
+    articles = []
+    for title, source in pages:
+        if re.match(r"\s*#redirect", source, re.I):
+            continue
+        if text := clean(filter_wiki(source)):
+            articles.append((title, text))
+    return articles
 
 
 def embedded_identity() -> list[str | bytes]:
@@ -116,6 +130,9 @@ def text_of(split: str, text: str | Path | None = None) -> str:
         text: None for the embedded articles; `wikitext`, `c4`, a `datasets` id or folder; a UTF-8
             file (its first 35 % of lines are calibration, the next 25 % evaluation, the rest
             training).
+
+    Returns:
+        The text as one string.
 
     Raises:
         UserError: unknown split, unreadable text, or a dataset that this machine cannot reach.
@@ -145,11 +162,11 @@ def _dataset_text(name: str, split: str) -> str:
         )
     import datasets
 
-    source, arguments, train, test = DATASETS.get(name, (name, {}, "train", "test"))
+    source, arguments, source_split, test = DATASETS.get(name, (name, {}, "train", "test"))
+    if split == "evaluation":
+        source_split = test
     try:
-        data = datasets.load_dataset(
-            source, split=test if split == "evaluation" else train, **arguments
-        )
+        data = datasets.load_dataset(source, split=source_split, **arguments)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = first_line(error)
         raise UserError(
@@ -164,6 +181,5 @@ def _dataset_text(name: str, split: str) -> str:
     rows = [row for row in data["text"] if row.strip()]
     # Calibration and training share a split of the source: its first and its second half.
     half = len(rows) // 2
-    return "\n\n".join(
-        {"evaluation": rows, "calibration": rows[:half], "training": rows[half:]}[split]
-    )
+    rows_of = {"evaluation": rows, "calibration": rows[:half], "training": rows[half:]}
+    return "\n\n".join(rows_of[split])

@@ -11,10 +11,11 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..measure.footprint import Footprint, footprint
 from ..measure.memory import malloc_pool
-from ..measure.quality import DenseBaseline, Measurement, measure_quality, resolve_precision
+from ..measure.baseline import DenseBaseline, resolve_precision
+from ..measure.quality import Measurement, measure_quality
 from ..measure.zeros import count_zeros
 from ..methods.prune import Report, prune
-from ..notebook.claims import is_quick_run
+from ..notebook.quick import is_quick_run
 from ..notebook.contention import watch
 from .trial_cache import (
     find_nll,

@@ -18,11 +18,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from ..catalog.source_graph import SourceGraph, source_graph, source_signature
-from ..files import find, keep
+from ..files import find_cached, keep_cached
 from ..measure.footprint import Footprint
-from ..measure.quality import Measurement, add_tensors
+from ..measure.baseline import add_tensors
+from ..measure.quality import Measurement
 from ..methods.prune import Report
-from ..notebook.claims import PROFILE_VARIABLE
+from ..notebook.quick import PROFILE_VARIABLE
 from ..passes.precision import PRECISIONS, chosen_ways
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -150,7 +151,7 @@ def find_trial(identity: list[str]) -> dict[str, Any] | None:
             "untimed": tuple(known["untimed"]),
         }
 
-    return find("trials", identity, read)
+    return find_cached("trials", identity, read)
 
 
 def keep_trial(identity: list[str], fields: Mapping[str, Any]) -> None:
@@ -173,14 +174,14 @@ def keep_trial(identity: list[str], fields: Mapping[str, Any]) -> None:
         (folder / _TRIAL).write_text(json.dumps(content), encoding="utf-8")
         save_file({"nll": nll.contiguous()}, folder / _NLL)
 
-    keep("trials", identity, write)
+    keep_cached("trials", identity, write)
 
 
 def find_nll(identity: list[str]) -> torch.Tensor | None:
     """The kept NLL of each window, or None."""
-    return find("sweeps", identity, lambda folder: load_file(folder / _NLL)["nll"])
+    return find_cached("sweeps", identity, lambda folder: load_file(folder / _NLL)["nll"])
 
 
 def keep_nll(identity: list[str], nll: torch.Tensor) -> None:
     """Keep the NLL of each window `[n]`; errors as `keep_trial`."""
-    keep("sweeps", identity, lambda folder: save_file({"nll": nll.contiguous()}, folder / _NLL))
+    keep_cached("sweeps", identity, lambda folder: save_file({"nll": nll.contiguous()}, folder / _NLL))

@@ -1,2 +1,1 @@
-"""Kernels, one file each: a torch reference that defines the result on any device, and what is
-faster beside it."""
+"""Kernels, one file each: a torch reference, which defines the result, and a Triton kernel."""

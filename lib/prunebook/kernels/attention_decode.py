@@ -1,14 +1,14 @@
-"""Decode attention of a pruned cache: one new token over the slots, and what each slot gets of its
-attention.
+"""Decode attention of a pruned cache: one new token over the slots, and the mass of each slot.
 
     output[h] = sum over slots j: p[h, j] v[j],    mass[j] = sum over heads h of the group: p[h, j],
     p[h, j] = softmax over the held slots j of scaling q[h] k[j]
 
-For Keyformer the mass, but not the output, is of logits that are perturbed first, see `noise`.
+For Keyformer the mass, but not the output, comes from perturbed logits, see `noise`.
 
-On a GPU in two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa
-and Sizov, 2023). The first reads keys and values once for all heads of a group; it leaves partial
-outputs and the logits. The second normalises both: no atomics, the same result in every run.
+A GPU takes two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa
+and Sizov, 2023). The first pass reads keys and values once for all heads of a group; it leaves
+partial outputs and the logits. The second normalises both. There are no atomics: the result is the
+same in every run.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .launch import (
 from .noise import Perturbation, as_arguments, gumbel_log2, row_stream
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_WIDEST = 512  # bytes of a head: three stages of its tiles fit the shared memory of an H100
-_LARGEST = 64  # query heads of a group
-_TILE = 16384  # bytes of keys or values that a program reads at a time
-_SLOTS = 256  # of the second pass
+_WIDEST = 512  # most bytes of a head: three stages of its tiles fit the shared memory of an H100
+_LARGEST = 64  # most query heads of a group
+_TILE = 16384  # a program reads so many bytes of keys or values at a time
+_SLOTS = 256  # slots of a program of the second pass
 
 
 def decode_with_mass(
@@ -47,19 +47,21 @@ def decode_with_mass(
     scaling: float,
     perturbation: Perturbation | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of one token of each row over the held slots, and the weights that each slot gets
-    from the query heads of its KV head. No gradients.
+    """Attention of one token of each row over the held slots, with the mass of each slot.
+
+    The mass is the sum of the weights from the query heads of a KV head. There are no gradients.
 
     Args:
         query: `[batch, heads, width]`. Query heads `h // group` share a KV head.
         keys: `[batch, kv heads, slots, width]`, of the dtype of `query`, after the rotary
             embedding, in any order.
-        values: `[batch, kv heads, slots, width of values]`, of any float dtype, as under autocast.
-        positions: int64 `[batch, kv heads, slots]`, -1 for empty slots. What they hold counts
-            nothing, but values are to be finite.
-        scaling: of the logits.
-        perturbation: of the scaled logits whose softmax is the mass, with one query; none unless
-            given.
+        values: `[batch, kv heads, slots, width of values]`, of any float dtype, e.g. under
+            autocast.
+        positions: int64 `[batch, kv heads, slots]`, -1 for empty slots. Empty slots count nothing,
+            but their values must be finite.
+        scaling: factor of the logits.
+        perturbation: perturbation, of one query, of the scaled logits whose softmax is the mass;
+            None for none.
 
     Returns:
         The output `[batch, heads, width of values]` in the dtype of the values, and the mass
@@ -73,14 +75,10 @@ def decode_with_mass(
     if perturbation is not None:
         perturbation.check(query.shape[0], 1, query.device)
     widest = max(query.shape[2], values.shape[3]) * query.element_size()
-    known = query.dtype in _KERNEL_DTYPES and query.dtype == values.dtype
-    known = known and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
-    if (
-        known
-        and query.numel()
-        and values.numel()
-        and runs_natively(query, keys, values, positions, tiles=True)
-    ):
+    fits = query.dtype in _KERNEL_DTYPES and query.dtype == values.dtype
+    fits = fits and widest <= _WIDEST and query.shape[1] <= _LARGEST * keys.shape[1]
+    fits = fits and query.numel() and values.numel()
+    if fits and runs_natively(query, keys, values, positions, tiles=True):
         return launch_decode(query, keys, values, positions, scaling, perturbation)
     return decode_reference(query, keys, values, positions, scaling, perturbation)
 
@@ -91,12 +89,15 @@ def decode_reference(
     """`decode_with_mass` in torch, for checked arguments; it defines what the kernels compute."""
     empty = (positions < 0)[:, :, None]
 
-    def softmax(logits: torch.Tensor) -> torch.Tensor:  # equal weights where no slot is held
+    def softmax(logits: torch.Tensor) -> torch.Tensor:
+        # MASKED is finite: where no slot is held, there is no NaN.
         return logits.squeeze(3).masked_fill(empty, MASKED).softmax(-1).masked_fill_(empty, 0)
 
     logits = grouped_logits(query[:, :, None], keys, scaling)
     weights = softmax(logits)
-    scored = weights if perturbation is None else softmax(perturbation.of(logits, positions))
+    scored = weights
+    if perturbation is not None:
+        scored = softmax(perturbation.of(logits, positions))
     return (weights.to(values.dtype) @ values).flatten(1, 2), scored.sum(2)
 
 
@@ -109,8 +110,8 @@ def _check(query, keys, values, positions) -> None:
         keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
     )
     if not fits or [keys.shape[0], keys.shape[3]] != [batch, width]:
-        wanted = f"{query.dtype} [{batch}, a divisor of {heads}, slots, {width}]"
-        raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
+        needed = f"{query.dtype} [{batch}, a divisor of {heads}, slots, {width}]"
+        raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {needed}")
     held = ", ".join(map(str, keys.shape[:3]))
     if values.ndim != 4 or values.shape[:3] != keys.shape[:3] or not values.is_floating_point():
         given = f"{values.dtype} {list(values.shape)}"
@@ -124,25 +125,25 @@ def _check(query, keys, values, positions) -> None:
 def launch_decode(
     query, keys, values, positions, scaling: float, perturbation: Perturbation | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`decode_with_mass` by the kernels, for checked arguments that they take, none of them
-    empty."""
-    (batch, heads, width), (_, kv_heads, slots, v_width), size = (
-        query.shape,
-        values.shape,
-        query.element_size(),
-    )
+    """`decode_with_mass` by the kernels, for checked arguments that they take, none of them empty."""
+    batch, heads, width = query.shape
+    _, kv_heads, slots, v_width = values.shape
+    size = query.element_size()
     group = heads // kv_heads
     tiles = batch * kv_heads
-    rows, columns, v_columns = (max(next_power_of_2(one), 16) for one in (group, width, v_width))
+    rows = max(next_power_of_2(group), 16)
+    columns = max(next_power_of_2(width), 16)
+    v_columns = max(next_power_of_2(v_width), 16)
     block = min(max(_TILE // (max(columns, v_columns) * size), 16), 128 // size)
     steps = -(-slots // block)
     splits, each = split_steps(steps, PROGRAMS // tiles)
     new = {"dtype": torch.float32, "device": query.device}
-    logits, parts = (
-        torch.empty(batch * heads, one, **new) for one in (steps * block, splits * v_columns)
-    )
+    logits = torch.empty(batch * heads, steps * block, **new)
+    parts = torch.empty(batch * heads, splits * v_columns, **new)
     levels = torch.empty(2, batch * heads, splits, **new)
-    of_mass = levels if perturbation is None else torch.empty_like(levels)
+    of_mass = levels
+    if perturbation is not None:
+        of_mass = torch.empty_like(levels)
     form, temperatures, places, stream = as_arguments(perturbation, batch, positions)
     output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
     mass = torch.empty(batch, kv_heads, slots, **new)
@@ -195,7 +196,7 @@ def launch_decode(
 
 @jit
 def _dot(a, b, WIDE: tl.constexpr):
-    """Three products of tf32 make up for one of float32."""
+    """A product of tiles. Three products of tf32 make up for one of float32."""
     if WIDE:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -240,11 +241,13 @@ def _split_kernel(
     V_COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One program for `span` slots, a multiple of `BLOCK`, of one KV head, with all query heads of
-    its group as the rows of one tile. Writes logits, `scale` in units of log2 and -inf for empty
-    slots, into rows of `pitch`, and for its split the maximum, the sum of 2^(logit - maximum) and
-    the values weighted by that. Where logits are perturbed, these are written, and for them a
-    maximum and a sum of their own."""
+    """One program for `span` slots, a multiple of `BLOCK`, of one KV head.
+
+    All query heads of the group are the rows of one tile. The program writes logits, with `scale`
+    in units of log2 and -inf for empty slots, into rows of `pitch`, and for its split the maximum,
+    the sum of 2^(logit - maximum) and the values weighted by that. Perturbed logits are written in
+    the place of plain ones, with a maximum and a sum of their own.
+    """
     tile = tl.program_id(0).to(tl.int64)
     batch = tile // kv_heads
     head = tile % kv_heads
@@ -311,8 +314,7 @@ def _split_kernel(
 
 @jit
 def _levels(tops, totals, row, splits, SPLITS: tl.constexpr):
-    """The maximum of a row of logits over its splits, and the inverse of the sum of 2^(logit -
-    maximum): 0 for none."""
+    """The maximum of a row of logits, and the inverse of the sum of 2^(logit - maximum), or 0."""
     split = tl.arange(0, SPLITS)
     each = tl.load(tops + row * splits + split, mask=split < splits, other=-float("inf"))
     top = tl.max(each, 0)
@@ -343,8 +345,10 @@ def _combine_kernel(
     V_COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program for the mass of `BLOCK` slots of one KV head; the first ones also sum the output
-    of a query head."""
+    """One program for the mass of `BLOCK` slots of one KV head.
+
+    The first programs also sum the output of a query head each.
+    """
     tile = tl.program_id(0).to(tl.int64)
     slot = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     sums = tl.zeros((BLOCK,), tl.float32)

@@ -1,15 +1,14 @@
-"""Attention mass: what each key of a prompt gets from all its queries, without the square matrix of
-weights.
+"""Attention mass: what each key of a prompt gets from all queries, without the matrix of weights.
 
-    mass[j] = sum over queries i, heads of the group: softmax_j(scaling q_i k_j), over the keys that
-    query i sees
+    mass[j] = sum over queries i and heads of the group: softmax_j(scaling q_i k_j)
 
-For Keyformer logits are perturbed first, see `noise`.
+The softmax is over the keys that query i sees. For Keyformer logits are perturbed first, see
+`noise`.
 
-On a GPU in two passes. The first is the forward of flash attention without values: the log-sum-exp
-of each query, which torch's attention does not give away. The second keeps a block of keys and
-reads the queries that see it, so that every sum stays in registers and is stored once: no atomics,
-the same result in every run.
+A GPU takes two passes. The first is the forward of flash attention without values: the log-sum-exp
+of each query, which torch's attention does not return. The second keeps a block of keys and reads
+the queries that see it, so that every sum stays in registers and is stored once. There are no
+atomics: the result is the same in every run.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from ..errors import UserError
 from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_natively, tl, triton
 from .noise import NOISY, Perturbation, as_arguments, gumbel_log2, row_stream
 
-MASKED = -1e30  # finite, so that a padded query's row holds no NaN
-# of the logits held at once: 4 MB, which fit a cache, and 256 MB
+MASKED = -1e30  # logit of a hidden key; finite, so that a padded query's row holds no NaN
+# Most logits that the reference holds at once: 4 MB, which fit a cache, and 256 MB.
 _ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_WIDEST = 512  # bytes of a head: its tiles fit the shared memory of an H100
+_WIDEST = 512  # most bytes of a head: its tiles fit the shared memory of an H100
 
 
 def attention_mass(
@@ -38,19 +37,19 @@ def attention_mass(
     window: int | None = None,
     perturbation: Perturbation | None = None,
 ) -> torch.Tensor:
-    """Softmax weights summed over the queries of a prompt of n tokens and over the query heads of
-    each KV head. No gradients.
+    """Softmax weights summed over the queries of a prompt and the query heads of each KV head.
+
+    There are no gradients.
 
     Args:
-        query: `[batch, heads, n, width]`.
-        keys: `[batch, kv heads, n, width]`, of the same float dtype, after the
-            rotary embedding. Query heads `h // group` share a KV head.
-        positions: int64 `[batch or 1, n]`, 0, 1, ... over a row's own tokens, -1 for padding,
-            anywhere.
-        scaling: of the logits.
-        window: a query sees as many of the newest keys, its own among them; all earlier ones unless
-            given.
-        perturbation: of the scaled logits, with n queries; none unless given.
+        query: `[batch, heads, n, width]` for a prompt of n tokens.
+        keys: `[batch, kv heads, n, width]`, of the same float dtype, after the rotary embedding.
+            Query heads `h // group` share a KV head.
+        positions: int64 `[batch or 1, n]`: 0, 1, ... over a row's own tokens, -1 for padding, which
+            may be anywhere.
+        scaling: factor of the logits.
+        window: number of newest keys that a query sees, its own included; None for all.
+        perturbation: perturbation of the scaled logits, of n queries; None for none.
 
     Returns:
         `[batch, kv heads, n]` in float32, or float64 for float64; 0 for padding.
@@ -61,8 +60,8 @@ def attention_mass(
     _check(query, keys, positions, window)
     if perturbation is not None:
         perturbation.check(query.shape[0], query.shape[2], query.device)
-    known = query.dtype in _KERNEL_DTYPES and query.shape[-1] * query.element_size() <= _WIDEST
-    if known and query.numel() and runs_natively(query, keys, positions, tiles=True):
+    fits = query.dtype in _KERNEL_DTYPES and query.shape[-1] * query.element_size() <= _WIDEST
+    if fits and query.numel() and runs_natively(query, keys, positions, tiles=True):
         return launch_attention_mass(query, keys, positions, scaling, window, perturbation)
     return attention_mass_reference(query, keys, positions, scaling, window, perturbation)
 
@@ -70,17 +69,14 @@ def attention_mass(
 def attention_mass_reference(
     query, keys, positions, scaling, window=None, perturbation=None
 ) -> torch.Tensor:
-    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute. A
-    block of queries at a time, memory O(block * n)."""
+    """`attention_mass` in torch, for checked arguments; it defines what the kernels compute.
+
+    It takes a block of queries at a time, for memory O(block * n).
+    """
     batch, heads, n, _ = query.shape
     kv_heads = keys.shape[1]
-    sums = torch.zeros(
-        batch,
-        kv_heads,
-        n,
-        dtype=torch.promote_types(query.dtype, torch.float32),
-        device=query.device,
-    )
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    sums = torch.zeros(batch, kv_heads, n, dtype=dtype, device=query.device)
     size = max(_ELEMENTS.get(query.device.type, 1 << 20) // max(batch * heads * n, 1), 1)
     for first in range(0, n, size):
         block = slice(first, min(first + size, n))
@@ -93,7 +89,7 @@ def attention_mass_reference(
         if perturbation is not None:
             logits = perturbation.of(logits, before, block)
         weights = logits.masked_fill_(hidden[:, None, None], MASKED).softmax(-1).flatten(2, 3)
-        # padded queries add nothing
+        # Padded queries add nothing.
         counts = (positions[:, block] >= 0).to(weights.dtype).repeat(1, heads // kv_heads)
         sums[:, :, : block.stop] += (counts[:, None, None] @ weights).squeeze(2)
     return sums
@@ -108,20 +104,19 @@ def _check(query, keys, positions, window) -> None:
         keys.ndim == 4 and keys.shape[1] and not heads % keys.shape[1] and keys.dtype == query.dtype
     )
     if not fits or [keys.shape[0], *keys.shape[2:]] != [batch, n, width]:
-        wanted = f"{query.dtype} [{batch}, a divisor of {heads}, {n}, {width}]"
-        raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {wanted}")
+        needed = f"{query.dtype} [{batch}, a divisor of {heads}, {n}, {width}]"
+        raise UserError(f"keys are {keys.dtype} {list(keys.shape)}; query {shape} needs {needed}")
     if positions.dtype != torch.int64 or list(positions.shape) not in ([batch, n], [1, n]):
-        given = f"{positions.dtype} {list(positions.shape)}"
         raise UserError(
-            f"positions are {given}; query {shape} needs torch.int64 [{batch}, {n}] or [1, {n}]"
+            f"positions are {positions.dtype} {list(positions.shape)}; query {shape} needs "
+            f"torch.int64 [{batch}, {n}] or [1, {n}]"
         )
     if window is not None and window < 1:
         raise UserError(f"window {window} is not allowed; use a number of keys >= 1, or None")
 
 
 def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
-    """`[batch, kv heads, group, queries, keys]` in at least float32; query heads `h // group` share
-    a KV head.
+    """Scaled logits `[batch, kv heads, group, queries, keys]` in at least float32.
 
     Args:
         query: `[batch, heads, queries, width]`.
@@ -129,7 +124,8 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
     """
     batch, heads, count, width = query.shape
     kv_heads = keys.shape[1]
-    wide = torch.promote_types(query.dtype, torch.float32)  # products of float16 may overflow
+    # Products of float16 may overflow.
+    wide = torch.promote_types(query.dtype, torch.float32)
     logits = (query.to(wide) * scaling).reshape(batch, kv_heads, -1, width) @ keys.to(wide).mT
     return logits.view(batch, kv_heads, heads // kv_heads, count, -1)
 
@@ -150,7 +146,9 @@ def launch_attention_mass(
     lse = torch.empty(batch, heads, n, **new)
     mass = torch.empty(batch, kv_heads, n, **new)
     at = positions.to(torch.int32).contiguous().expand(batch, n)
-    oldest, end = (at, at) if window is None else _spans(positions, window)
+    oldest = end = at
+    if window is not None:
+        oldest, end = _spans(positions, window)
     form, temperatures, places, stream = as_arguments(perturbation, batch, at)
     stays, moves = _tiles(query, form)
     options = {
@@ -162,7 +160,7 @@ def launch_attention_mass(
         "num_warps": 4,
         "num_stages": 3,
     }
-    given = (
+    arguments = (
         query,
         keys,
         at,
@@ -179,18 +177,20 @@ def launch_attention_mass(
     blocks = -(-n // stays)
     group = heads // kv_heads
     _lse_kernel[(batch * heads, blocks)](
-        *given, oldest, heads, group, QUERIES=stays, KEYS=moves, **options
+        *arguments, oldest, heads, group, QUERIES=stays, KEYS=moves, **options
     )
     _mass_kernel[(batch * kv_heads, blocks)](
-        *given, end, mass, kv_heads, GROUP=group, KEYS=stays, QUERIES=moves, **options
+        *arguments, end, mass, kv_heads, GROUP=group, KEYS=stays, QUERIES=moves, **options
     )
     return mass
 
 
 def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the oldest key that each query sees is, and where the queries that see each key end:
-    int32, of the shape of `positions`."""
-    read = (positions >= 0).cumsum(1)  # ascending, where positions are not
+    """Where the keys that each query sees begin, and where the queries that see each key end.
+
+    Both are int32 of the shape of `positions`.
+    """
+    read = (positions >= 0).cumsum(1)  # ascending, unlike positions with padding
     return (
         torch.searchsorted(read, positions + 2 - window, out_int32=True),
         torch.searchsorted(read, positions + window, right=True, out_int32=True),
@@ -198,19 +198,27 @@ def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _tiles(query: torch.Tensor, form: int) -> tuple[int, int]:
-    """Rows that a program keeps, and rows that it reads at a time: chosen by compiling, so that
-    four warps hold them without spilling. No run on a GPU is recorded yet."""
-    # three products each and twice the bytes; hashes of 64 bits
+    """Rows that a program keeps, and rows that it reads at a time.
+
+    They were chosen by compiling: four warps hold them without spilling. No run on a GPU is
+    recorded yet.
+    """
+    # Float32 takes three products and twice the bytes, noise takes hashes of 64 bits.
     if query.dtype == torch.float32 or form == NOISY:
         return 64, 32
-    return (128, 64) if query.shape[-1] <= 128 else (64, 64)
+    if query.shape[-1] <= 128:
+        return 128, 64
+    return 64, 64
 
 
 def _loop(low, high, step):
     """`range` in Triton's interpreter, whose scalars NumPy takes for no integers."""
-    return range(
-        *(one if isinstance(one, int) else one.handle.data.item() for one in (low, high)), step
-    )
+    return range(_as_int(low), _as_int(high), step)
+
+
+def _as_int(scalar) -> int:
+    """The value of an integer or of a scalar of Triton's interpreter."""
+    return scalar if isinstance(scalar, int) else scalar.handle.data.item()
 
 
 loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
@@ -218,8 +226,7 @@ loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
 
 @jit
 def _logits(a, b, WIDE: tl.constexpr):
-    """Products of rows, float32 `[rows of a, rows of b]`. Three products of tf32 make up for one of
-    float32."""
+    """Products of rows, `[rows of a, rows of b]`. Three products of tf32 make up for one of float32."""
     if WIDE:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -257,8 +264,11 @@ def _lse_kernel(
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One program for a block of queries of one head: log2 of the sum of 2^logit, `scale` in units
-    of log2, over the keys that each query sees. Infinite for padding, which weighs nothing then."""
+    """One program for a block of queries of one head.
+
+    It writes log2 of the sum of 2^logit, with `scale` in units of log2, over the keys that each
+    query sees, and infinity for padding, which then weighs nothing.
+    """
     batch = (tl.program_id(0) // heads).to(tl.int64)
     head = (tl.program_id(0) % heads).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]
@@ -340,8 +350,10 @@ def _mass_kernel(
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One program for a block of keys of one KV head, which reads the queries behind its first key,
-    head by head."""
+    """One program for a block of keys of one KV head.
+
+    It reads the queries from its first key on, head by head.
+    """
     batch = (tl.program_id(0) // kv_heads).to(tl.int64)
     head = (tl.program_id(0) % kv_heads).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]

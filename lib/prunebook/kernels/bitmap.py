@@ -1,16 +1,16 @@
-"""Weights with zeros anywhere, without them: a bit for each place, and what is not zero in order.
+"""Weights with zeros anywhere as a bitmap: a bit for each place, and the nonzero weights in order.
 
-What a `Bitmap` holds (bitmaps for inference on tensor cores: SpInfer, DOI 10.1145/3689031.3717481):
+SpInfer (DOI 10.1145/3689031.3717481) uses bitmaps for inference on tensor cores. A `Bitmap` holds
 
 * `bits`, uint8 `[out, ceil(in / 8)]`, as `selection.pack_bits` has them: 1 where the weight is not
-  0.
-* `values [n]`, the weights that are not 0, row by row in the order of their inputs; zeros fill each
-  row up to a multiple of eight, so that it starts at 16 bytes in any dtype.
+  0;
+* `values [n]`, the weights that are not 0, row by row in the order of their inputs. Zeros fill each
+  row up to a multiple of eight, so that it starts at 16 bytes in any dtype;
 * `starts`, int32 `[out, ceil(in / 512)]`: where in `values` each 512 inputs of a row begin.
 
-With a share d of weights other than 0 that is `1 + 1/16 + 16 d` bits a weight in 16-bit dtypes, and
-the filling. Unpacking is exact bit by bit for what is not 0, NaN included. Zeros are not stored:
--0.0 comes back as 0.0.
+With a share d of weights other than 0 that is `1 + 1/16 + 16 d` bits a weight in 16-bit dtypes,
+beside the filling. Unpacking gives nonzero weights back bit by bit, NaN included. Zeros are not
+stored: -0.0 comes back as 0.0.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .launch import jit, on_device, runs_natively, tl
 from .selection import PER_BYTE, pack_bits, unpack_bits
 
 FILL = 8  # rows of values are filled up to a multiple of it
-SEGMENT = 512  # inputs: a start costs 1/16 bit for each, and programs may begin at any
-MOST_VALUES = 2**31 - 1  # that starts can address
-_ROWS = 4  # that one program unpacks
+SEGMENT = 512  # inputs of a segment: a start costs 1/16 bit for each, and programs may begin there
+MOST_VALUES = 2**31 - 1  # starts can address so many values
+_ROWS = 4  # one program unpacks so many rows
 
 
 @dataclass(frozen=True)
@@ -47,37 +47,37 @@ class Bitmap:
 
     @property
     def nbytes(self) -> int:
-        """All that is stored."""
+        """Bytes of all that is stored."""
         return self.values.nbytes + self.bits.nbytes + self.starts.nbytes
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits by weights of the matrix, zeros among them."""
+        """Stored bits for each weight of the matrix, zeros included."""
         return 8 * self.nbytes / (self.shape[0] * self.width)
 
     def check(self) -> None:
         """Raise a `UserError` unless shapes and dtypes fit each other."""
         rows, width = self.shape
-        wanted = {
+        parts = {
             "bits": (self.bits, torch.uint8, (rows, -(-width // PER_BYTE))),
             "starts": (self.starts, torch.int32, (rows, -(-width // SEGMENT))),
         }
-        for name, (one, dtype, shape) in wanted.items():
-            if one.dtype != dtype or one.shape != shape:
-                given = f"{one.dtype} {list(one.shape)}"
+        for name, (part, dtype, shape) in parts.items():
+            if part.dtype != dtype or part.shape != shape:
                 raise UserError(
-                    f"{name} are {given}; a weight [{rows}, {width}] needs {dtype} {list(shape)}"
+                    f"{name} are {part.dtype} {list(part.shape)}; a weight [{rows}, {width}] needs "
+                    f"{dtype} {list(shape)}"
                 )
         if self.values.ndim != 1:
             raise UserError(f"values are {list(self.values.shape)}; a bitmap has them in one row")
 
 
 def check_weight(weight: torch.Tensor) -> None:
-    """Raise a `UserError` unless it is a matrix of a dtype that kernels compute with."""
+    """Raise a `UserError` unless the weight is a matrix of a dtype that kernels compute with."""
     if weight.ndim != 2 or weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        given = f"{weight.dtype} {list(weight.shape)}"
         raise UserError(
-            f"weight is {given}; use a matrix [out, in] of float32, float16 or bfloat16"
+            f"weight is {weight.dtype} {list(weight.shape)}; use a matrix [out, in] of float32, "
+            "float16 or bfloat16"
         )
 
 
@@ -120,21 +120,18 @@ def unpack_bitmap_reference(packed: Bitmap) -> torch.Tensor:
     """`unpack_bitmap` in torch, for parts of fitting shapes."""
     keep = unpack_bits(packed.bits, packed.width)
     mask = _with_filling(keep, keep.sum(1))
-    # torch takes four times as long
+    # torch takes four times as long as numpy here.
     places = torch.from_numpy(np.flatnonzero(mask.cpu().numpy())).to(mask.device)
     if len(places) != len(packed.values):
         raise UserError(
             f"bits ask for {len(places)} values with the filling; there are {len(packed.values)}"
         )
-    filled = (
-        packed.values.new_zeros(mask.numel()).scatter_(0, places, packed.values).view(mask.shape)
-    )
-    return filled[:, : packed.width].contiguous()
+    flat = packed.values.new_zeros(mask.numel()).scatter_(0, places, packed.values)
+    return flat.view(mask.shape)[:, : packed.width].contiguous()
 
 
 def _with_filling(keep: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """`keep [out, in]` and as many more columns as a row may need to be filled up, True where it
-    does."""
+    """The mask `keep [out, in]` with more columns at its end, True where values fill a row up."""
     columns = torch.arange(FILL - 1, device=keep.device)
     return torch.cat([keep, columns < (-lengths % FILL)[:, None]], 1)
 
@@ -164,8 +161,10 @@ def launch_unpack_bitmap(packed: Bitmap) -> torch.Tensor:
 
 @jit
 def count_ones(byte):
-    """How many bits of each byte, an int32, are 1: multiplying spreads a half's bits over four
-    bytes, and adds them."""
+    """How many bits of each byte, an int32, are 1.
+
+    One product spreads the bits of a half over four bytes, another one adds them.
+    """
     low = (byte & 15) * 0x00204081 & 0x01010101
     high = (byte >> 4) * 0x00204081 & 0x01010101
     return (low + high) * 0x01010101 >> 24
@@ -173,12 +172,11 @@ def count_ones(byte):
 
 @jit
 def load_weights(values, row_bits, pair, row_bytes, start, real):
-    """The weights at the 16 places of each pair of bytes, as 16 tensors of the shape of `pair`, and
-    how many of them are stored.
+    """The weights at the 16 places of each pair of bytes, and how many of them are stored.
 
-    `pair` counts pairs of bytes along a row and has them on its first axis, from one whose values
-    begin at `start`. Only values are loaded, and a thread has whole pairs: neighbouring threads
-    read from the same lines of the cache.
+    The weights are 16 tensors of the shape of `pair`. `pair` counts pairs of bytes along a row, on
+    its first axis, from one whose values begin at `start`. Only stored values are loaded, and a
+    thread has whole pairs: neighbouring threads read from the same lines of the cache.
     """
     low = tl.load(row_bits + 2 * pair, mask=real & (2 * pair < row_bytes), other=0).to(tl.int32)
     high = tl.load(row_bits + 2 * pair + 1, mask=real & (2 * pair + 1 < row_bytes), other=0).to(
@@ -197,8 +195,10 @@ def load_weights(values, row_bits, pair, row_bytes, start, real):
 
 @jit
 def joined(w):
-    """`[..., 2, 2, 2, 2]`, the places in order, from the 16 tensors of `load_weights`; within a
-    thread."""
+    """The 16 tensors of `load_weights` as one, `[..., 2, 2, 2, 2]`, with the places in order.
+
+    Values stay within a thread.
+    """
     return tl.join(
         tl.join(
             tl.join(tl.join(w[0], w[8]), tl.join(w[4], w[12])),
@@ -224,7 +224,7 @@ def _unpack_kernel(
     ROWS: tl.constexpr,
     PAIRS: tl.constexpr,
 ):
-    """One program, of one warp, for a segment of `ROWS` rows."""
+    """One program of one warp unpacks a segment of `ROWS` rows."""
     segment = tl.program_id(1)
     pair = segment * PAIRS + tl.arange(0, PAIRS)
     column = segment * PAIRS * 16 + tl.arange(0, 16 * PAIRS)

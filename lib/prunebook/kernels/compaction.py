@@ -1,12 +1,11 @@
-"""Compaction of slots: the rows that are kept move together, each row of a batch and each head on
-its own.
+"""Compaction of slots: kept rows move together, for each row of a batch and each head on its own.
 
-To attention the order of slots means nothing. So in place, with n of S rows kept, the holes below n
-are filled by the survivors above it, the first by the first: n (1 - n / S) moves on average, whose
-sources and targets have no slot in common, and no second allocation. The slots from n on are free
-to be written, but the memory stays: a tensor cannot give back the ends of its rows. That takes a
-smaller tensor, into which survivors are copied in their order: n reads and writes, and both tensors
-for that time.
+Attention does not depend on the order of slots. So in place, with n of S rows kept, the holes below
+n are filled by the survivors above it, the first by the first. That takes n (1 - n / S) moves on
+average, whose sources and targets have no slot in common, and no second allocation. The slots from
+n on are free to be written, but their memory is not freed: a tensor cannot give back the ends of
+its rows. Freeing it takes a smaller tensor, into which survivors are copied in their order: n reads
+and writes, with both tensors in memory for that time.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import torch
 from ..errors import UserError
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 
-# rows move as bits, whatever they mean
+# Rows move as integers of the same size.
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_SCANNED = 4096  # slots that a program scans at a time
-_MOVED = 4096  # elements that a program moves
+_SCANNED = 4096  # a program scans so many slots at a time
+_MOVED = 4096  # a program moves so many elements
 
 
 def fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -33,8 +32,8 @@ def fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Ten
             number.
 
     Returns:
-        How many rows each head keeps, int64 `[batch, heads]`: n, behind which slots hold what they
-        held.
+        The number n of rows that each head keeps, int64 `[batch, heads]`. Slots from n on are not
+        changed.
 
     Raises:
         UserError: shapes that do not fit `keep`, or a tensor whose rows share memory.
@@ -55,7 +54,8 @@ def fill_holes_reference(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) ->
     kept = keep.sum(-1)
     below = torch.arange(keep.shape[2], device=keep.device) < kept[..., None]
     *head, target = (below & ~keep).nonzero(as_tuple=True)
-    source = (keep & ~below).nonzero(as_tuple=True)[-1]  # as many in each head as there are targets
+    # Each head has as many sources as targets.
+    source = (keep & ~below).nonzero(as_tuple=True)[-1]
     for x in tensors:
         x[(*head, target)] = x[(*head, source)]
     return kept
@@ -68,13 +68,13 @@ def take_kept(
 
     Args:
         keep: bool `[batch, heads, old slots]`.
-        slots: of the new tensors; heads that keep more lose the last ones.
+        slots: slots of the new tensors; heads that keep more rows lose the last ones.
         tensors: `[batch, heads, old slots]` or `[batch, heads, old slots, width]`, of up to 8 bytes
             a number.
 
     Returns:
-        `[batch, heads, slots]` or `[batch, heads, slots, width]` for each tensor, 0 behind the
-        rows.
+        `[batch, heads, slots]` or `[batch, heads, slots, width]` for each tensor, with 0 in the
+        slots behind the kept rows.
 
     Raises:
         UserError: shapes that do not fit `keep`, or negative slots.
@@ -94,12 +94,14 @@ def take_kept_reference(
     if not keep.numel():
         return [x.new_zeros(*x.shape[:2], slots, *x.shape[3:]) for x in tensors]
     rank = keep.cumsum(-1)
-    places, old = (torch.arange(size, device=keep.device) for size in (slots, keep.shape[2]))
+    places = torch.arange(slots, device=keep.device)
+    old = torch.arange(keep.shape[2], device=keep.device)
+    # Rows that are not copied go to one slot more, which is then cut off.
     target = (rank - 1).masked_fill(~keep | (rank > slots), slots)
-    source = rank.new_zeros(*keep.shape[:2], slots + 1).scatter_(2, target, old.expand_as(target))[
-        ..., :slots
-    ]
-    full = min(int(rank[..., -1].min()), slots)  # the slots that every head fills
+    source = rank.new_zeros(*keep.shape[:2], slots + 1)
+    source = source.scatter_(2, target, old.expand_as(target))[..., :slots]
+    # Every head fills the first `full` slots.
+    full = min(int(rank[..., -1].min()), slots)
     behind = places[full:] >= rank[..., -1:]
     new = []
     for x in tensors:
@@ -128,11 +130,11 @@ def _check(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
 @on_device
 def launch_fill_holes(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """`fill_holes` by the kernels, for checked arguments that are not empty."""
-    # moves of a head: no more than holes, and no more than survivors above them
+    # A head has no more moves than holes, and no more than survivors above them.
     most = keep.shape[2] // 2
-    sources, targets, moves, kept = _list(keep, most, True)
+    *moves, kept = _list(keep, most, True)
     for x in tensors:
-        _move(x, x, sources, targets, moves, most, True)
+        _move(x, x, moves, most, True)
     return kept
 
 
@@ -141,21 +143,28 @@ def launch_take_kept(
     keep: torch.Tensor, slots: int, tensors: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """`take_kept` by the kernels, for checked arguments that are not empty."""
-    sources, targets, moves, _ = _list(keep, slots, False)
+    *moves, _ = _list(keep, slots, False)
     new = [x.new_empty(*x.shape[:2], slots, *x.shape[3:]) for x in tensors]
     for into, x in zip(new, tensors, strict=True):
-        _move(x, into, sources, targets, moves, slots, False)
+        _move(x, into, moves, slots, False)
     return new
 
 
 def _list(keep: torch.Tensor, most: int, in_place: bool) -> tuple[torch.Tensor, ...]:
-    """Sources and targets of the moves of each head, int32 `[batch, heads, most]`, how many they
-    are, and how many rows are kept, int64 `[batch, heads]`. Without `in_place` row i goes to slot
-    i, and targets are no list."""
+    """The moves of each head.
+
+    Without `in_place` kept row i goes to slot i, and the targets are not used.
+
+    Returns:
+        Sources and targets of the moves, int32 `[batch, heads, most]`, the number of moves, and the
+        number of kept rows, both int64 `[batch, heads]`.
+    """
     keep = keep.contiguous()
     batch, heads, slots = keep.shape
     sources = torch.empty(batch, heads, max(most, 1), dtype=torch.int32, device=keep.device)
-    targets = torch.empty_like(sources) if in_place else sources
+    targets = sources
+    if in_place:
+        targets = torch.empty_like(sources)
     moves, kept = torch.empty(2, batch, heads, dtype=torch.int64, device=keep.device)
     block = min(next_power_of_2(slots), _SCANNED)
     _list_kernel[(batch * heads,)](
@@ -173,10 +182,12 @@ def _list(keep: torch.Tensor, most: int, in_place: bool) -> tuple[torch.Tensor, 
     return sources, targets, moves, kept
 
 
-def _move(x, into, sources, targets, moves, most: int, in_place: bool) -> None:
-    """Do the listed moves from `x` to `into`; without `in_place` also write 0 behind them."""
-    x, into = (one.unsqueeze(3) if one.ndim == 3 else one for one in (x, into))
-    x, into = (one.view(_INTEGER[one.element_size()]) for one in (x, into))
+def _move(
+    x: torch.Tensor, into: torch.Tensor, moves: Sequence[torch.Tensor], most: int, in_place: bool
+) -> None:
+    """Do the moves, from `_list`, from `x` to `into`; without `in_place` also write 0 behind them."""
+    x = _as_integers(x)
+    into = _as_integers(into)
     batch, heads, _, width = x.shape
     columns = next_power_of_2(width)
     rows = max(min(_MOVED // columns, next_power_of_2(most)), 1)
@@ -184,9 +195,7 @@ def _move(x, into, sources, targets, moves, most: int, in_place: bool) -> None:
         _move_kernel[(batch * heads, -(-most // rows))](
             x,
             into,
-            sources,
-            targets,
-            moves,
+            *moves,
             *x.stride(),
             *into.stride(),
             heads,
@@ -198,11 +207,18 @@ def _move(x, into, sources, targets, moves, most: int, in_place: bool) -> None:
         )
 
 
+def _as_integers(x: torch.Tensor) -> torch.Tensor:
+    """A view `[batch, heads, slots, width]` of integers, width 1 where there was none."""
+    if x.ndim == 3:
+        x = x.unsqueeze(3)
+    return x.view(_INTEGER[x.element_size()])
+
+
 @jit
 def _list_kernel(
     keep, sources, targets, moves, kept, slots, most, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """One program a head: one count, then one scan."""
+    """One program for one head counts the kept rows, then lists the moves in one scan."""
     head = tl.program_id(0).to(tl.int64)
     keep += head * slots
     sources += head * most

@@ -1,17 +1,17 @@
-"""Weights with few other than zero, as many entries in every row: values, and the steps from one to
-the next (ELLPACK with the deltas of MACKO, arXiv 2511.13061, in eight bits).
+"""Weights with few nonzeros as equally many entries a row: values, and the steps between them.
 
-What an `Ell` holds, `n` entries a row:
+The format is ELLPACK with the deltas of MACKO (arXiv 2511.13061) in eight bits. An `Ell` with `n`
+entries a row holds
 
-* `values [out, n]`, the weights that are not 0 in the order of their inputs, zeros after the last.
+* `values [out, n]`, the weights that are not 0 in the order of their inputs, zeros after the last;
 * `deltas`, uint8 `[out, n]`: how many inputs lie between an entry and the one before, or the start
   of the row. Where more than 255 do, entries of value 0 with delta 255 come between.
 
 `n` is what the longest row needs, rounded up to a multiple of eight: row-wise pruning leaves all
-equally long. With a share d of weights other than 0 that is `24 d` bits a weight in 16-bit dtypes,
-fewer than a `Bitmap` below d = 1/8; but kernels loop over entries, and over every place of a
-bitmap. Unpacking is exact bit by bit for what is not 0, NaN included. Zeros are not stored: -0.0
-comes back as 0.0.
+rows equally long. With a share d of weights other than 0 that is `24 d` bits a weight in 16-bit
+dtypes, fewer than a `Bitmap` below d = 1/8. Kernels loop over the entries here, and over every
+place of a bitmap. Unpacking gives nonzero weights back bit by bit, NaN included. Zeros are not
+stored: -0.0 comes back as 0.0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from ..errors import UserError
 from .bitmap import FILL, check_weight
 
-_STEP = 256  # the furthest that one entry is from another
+_STEP = 256  # the longest step from one entry to the next
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Ell:
 
     @property
     def nbytes(self) -> int:
-        """All that is stored."""
+        """Bytes of all that is stored."""
         return self.values.nbytes + self.deltas.nbytes
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits by weights of the matrix, zeros among them."""
+        """Stored bits for each weight of the matrix, zeros included."""
         return 8 * self.nbytes / (self.shape[0] * self.width)
 
     def check(self) -> None:
@@ -59,9 +59,9 @@ class Ell:
                 f"values are {list(values.shape)}; use [out, n] with n a multiple of {FILL}"
             )
         if deltas.dtype != torch.uint8 or deltas.shape != values.shape:
-            given = f"{deltas.dtype} {list(deltas.shape)}"
             raise UserError(
-                f"deltas are {given}; values {list(values.shape)} need torch.uint8 of that shape"
+                f"deltas are {deltas.dtype} {list(deltas.shape)}; values {list(values.shape)} need "
+                "torch.uint8 of that shape"
             )
 
 
@@ -77,12 +77,16 @@ def pack_ell(weight: torch.Tensor) -> Ell:
     gap = column - F.pad(column, (1, 0), value=-1)[:-1] - 1
     first = row != F.pad(row, (1, 0), value=-1)[:-1]
     gap = torch.where(first, column, gap)
-    ends = (gap // _STEP + 1).cumsum(0)  # entries up to each weight, of all rows
-    # weights above each row
+    # Entries up to each weight, those of the rows above included.
+    ends = (gap // _STEP + 1).cumsum(0)
+    # Weights, then entries, above each row.
     before = torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
     above = F.pad(ends, (1, 0))[before]
     lengths = above.diff()
-    n = int(lengths.max()) if rows else 0
+    # The longest row decides how many entries all have; there may be no rows.
+    n = 0
+    if rows:
+        n = int(lengths.max())
     n += -n % FILL
     values = weight.new_zeros(rows, n)
     inside = torch.arange(n, device=row.device) < lengths[:, None]
@@ -102,6 +106,6 @@ def unpack_ell(packed: Ell) -> torch.Tensor:
     packed.check()
     rows, width = packed.shape
     columns = (packed.deltas.long() + 1).cumsum(1) - 1
-    # the last takes what fills rows up, beyond the inputs
+    # One more column than inputs: it takes the entries that fill rows up.
     weight = packed.values.new_zeros(rows, width + 1)
     return weight.scatter_(1, columns.clamp_(max=width), packed.values)[:, :width].contiguous()

@@ -1,9 +1,8 @@
-"""Logits beside those of a reference, token by token: NLL of the target, KL divergence, equal top-1
-tokens.
+"""Logits compared with those of a reference: NLL of the target, KL divergence, equal top-1 tokens.
 
-From raw logits in one pass over the vocabulary; no log-probabilities are written. With `p =
-softmax(r)` of the reference and `q = softmax(z)`, maxima `m_r` and `m_z`, and sums `s_r = sum e^(r
-- m_r)`, `s_z` likewise,
+All come from raw logits in one pass over the vocabulary; no log-probabilities are written. With
+`p = softmax(r)` of the reference, `q = softmax(z)`, the maxima `m_r` and `m_z`, and the sums
+`s_r = sum e^(r - m_r)` and `s_z` likewise,
 
     KL(p || q) = A / s_r - ln s_r + ln s_z,    A = sum e^(r - m_r) ((r - m_r) - (z - m_z)).
 
@@ -12,23 +11,29 @@ Both sides are shifted, so that large logits do not cancel, and equal logits giv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl
+from .launch import jit, next_power_of_2, on_device, or_unread, runs_natively, tl
 
-_ROWS = 8  # that torch takes at a time, so that they stay in cache
-_BLOCK = 4096
+_ROWS_PER_CHUNK = 8  # torch takes so many rows at a time: they stay in the cache of a CPU
+_BLOCK = 4096  # a program takes so many logits at a time
 
 
 @dataclass(frozen=True)
 class LogitMetrics:
-    """Of each token, float32 or bool `[tokens]`: `nll` in nats, and beside a reference `kl`,
-    KL(reference || logits) in nats, and `agrees`, whether the top-1 tokens are equal (of equal
-    logits the first counts)."""
+    """Metrics of each token, `[tokens]`.
+
+    Attributes:
+        nll: float32, the negative log-likelihood of the target in nats.
+        kl: float32, KL(reference || logits) in nats; None without a reference.
+        agrees: bool, whether the top-1 tokens are equal, the first one where logits are equal; None
+            without a reference.
+    """
 
     nll: torch.Tensor
     kl: torch.Tensor | None = None
@@ -42,36 +47,42 @@ def compare_logits(
 
     Args:
         logits: `[tokens, vocabulary]`, of any float dtype.
-        targets: int64 `[tokens]`, ids of the next tokens; -100
-            for none, whose NLL is 0. No other id may lie outside the vocabulary.
-        reference: of the shape of `logits`. Where both are -inf, a word counts nothing.
+        targets: int64 `[tokens]`, ids of the next tokens; -100 for no target, whose NLL is 0. No
+            other id may lie outside the vocabulary.
+        reference: logits of the same shape. A word whose logits are both -inf counts nothing.
 
     Raises:
         UserError: shapes that do not fit each other.
     """
     if logits.ndim != 2 or not logits.shape[1]:
         raise UserError(f"logits have shape {list(logits.shape)}; use [tokens, vocabulary]")
-    for name, given, wanted in (
-        ("targets", targets, logits.shape[:1]),
-        ("reference", reference, logits.shape),
-    ):
-        if given is not None and given.shape != wanted:
-            raise UserError(
-                f"{name} has shape {list(given.shape)}; logits {list(logits.shape)} need "
-                f"{list(wanted)}"
-            )
-    if runs_natively(logits, targets, *([] if reference is None else [reference])):
+    _check_shape("targets", targets, logits, logits.shape[:1])
+    if reference is not None:
+        _check_shape("reference", reference, logits, logits.shape)
+    if runs_natively(logits, targets, reference):
         return launch_compare(logits, targets, reference)
     return compare_logits_reference(logits, targets, reference)
 
 
-def compare_logits_reference(logits, targets, reference=None) -> LogitMetrics:
+def _check_shape(
+    name: str, tensor: torch.Tensor, logits: torch.Tensor, shape: Sequence[int]
+) -> None:
+    """Raise a `UserError` unless the tensor has the shape that these logits need."""
+    if tensor.shape != shape:
+        raise UserError(
+            f"{name} has shape {list(tensor.shape)}; logits {list(logits.shape)} need {list(shape)}"
+        )
+
+
+def compare_logits_reference(
+    logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None = None
+) -> LogitMetrics:
     """`compare_logits` in torch; it defines what the kernel computes."""
     nll = torch.empty(len(logits), device=logits.device)
     kl = torch.empty_like(nll)
     agrees = torch.empty_like(nll, dtype=torch.bool)
-    for first in range(0, len(logits), _ROWS):
-        rows = slice(first, first + _ROWS)
+    for first in range(0, len(logits), _ROWS_PER_CHUNK):
+        rows = slice(first, first + _ROWS_PER_CHUNK)
         nll[rows] = F.cross_entropy(logits[rows].float(), targets[rows], reduction="none")
         if reference is None:
             continue
@@ -81,12 +92,13 @@ def compare_logits_reference(logits, targets, reference=None) -> LogitMetrics:
         weight = r.exp()
         difference = r.sub_(z).masked_fill_(weight == 0, 0)
         kl[rows] = torch.linalg.vecdot(weight, difference) / r_sum + (z_sum.log() - r_sum.log())
-    return LogitMetrics(nll) if reference is None else LogitMetrics(nll, kl, agrees)
+    if reference is None:
+        return LogitMetrics(nll)
+    return LogitMetrics(nll, kl, agrees)
 
 
 def _shifted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits less their maximum in float32, the sum of their exponentials, and the place of the
-    maximum."""
+    """Logits less their maximum in float32, the sum of their exponentials, the maximum's place."""
     largest, best = logits.max(1, keepdim=True)
     z = logits.float() - largest
     return z, z.exp().sum(1), best.squeeze(1)
@@ -102,7 +114,7 @@ def launch_compare(
     nll = torch.empty(tokens, **new)
     kl = torch.empty(tokens, **new)
     agrees = torch.empty(tokens, dtype=torch.bool, **new)
-    other = logits if reference is None else reference
+    other = or_unread(reference, logits)
     block = min(next_power_of_2(vocabulary), _BLOCK)
     if tokens:
         _compare_kernel[(tokens,)](
@@ -119,7 +131,9 @@ def launch_compare(
             BLOCK=block,
             num_warps=max(block // 512, 1),
         )
-    return LogitMetrics(nll) if reference is None else LogitMetrics(nll, kl, agrees)
+    if reference is None:
+        return LogitMetrics(nll)
+    return LogitMetrics(nll, kl, agrees)
 
 
 @jit
@@ -138,8 +152,10 @@ def _compare_kernel(
     BOTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a token. Maxima, sums and A go along the vocabulary and are rescaled where a
-    maximum grows."""
+    """One program for one token.
+
+    Maxima, sums and A are carried along the vocabulary and rescaled where a maximum grows.
+    """
     token = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK).to(tl.int64)
     z_max = -3.0e38  # below any logit that counts, and finite: differences with it are no NaN

@@ -1,7 +1,7 @@
 """n:m sparsity: score, selection and packing in one pass over a weight.
 
-n of every m consecutive inputs are kept; equal scores go lowest index first. The packed forms are
-in `packed`.
+n of every m consecutive inputs are kept; equal scores go lowest index first. `packed` has the
+packed forms.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import operator
 import torch
 
 from ..errors import UserError
-from .launch import jit, next_power_of_2, on_device, runs_natively, tl
+from .launch import jit, next_power_of_2, on_device, or_unread, runs_natively, tl
 from .masking import apply_mask, mask_where
 from .packed import Packed, count_broken, pack_kept
-from .scores import Factors, factored_score, load_score, order_key
+from .score import Score, load_score, order_key
 from .selection import finite_rows, pack_bits, refuse_not_finite
 
-SIZES = (4, 8, 16)  # m
-_MOST_INPUTS = 2048  # of one program: sixteen a thread
+SIZES = (4, 8, 16)  # the m that kernels take
+_MOST_INPUTS = 2048  # most inputs of one program: sixteen a thread
 
 
 def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
-    """Mask bool `[out, in]` of the n highest `scores [out, in]` of every m; of equal ones the
-    lowest index goes first.
+    """The mask bool `[out, in]` of the n highest scores of every m; ties go lowest index first.
 
-    Each score is ranked among its neighbours by pairwise comparison; any m that divides `in`, no
-    NaN.
+    Each score is ranked among its neighbours by pairwise comparison. `scores` are `[out, in]`
+    without NaN, and m is any divisor of `in`.
     """
-    groups = scores.reshape(scores.shape[0], scores.shape[1] // m, m)  # no -1: there may be no rows
+    # Not -1 for the number of groups: there may be no rows.
+    groups = scores.reshape(scores.shape[0], scores.shape[1] // m, m)
     rank = torch.zeros(groups.shape, dtype=torch.int16, device=scores.device)
     for shift in range(1, m):
         lower_first = mask_where(operator.le, groups[..., :-shift], groups[..., shift:])
@@ -38,10 +38,9 @@ def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
 
 
 def select_n_of_m(
-    weight: torch.Tensor,
+    score: Score,
     n: int,
     m: int,
-    factors: Factors = Factors(),
     *,
     write: bool = True,
     want: str | None = None,
@@ -49,29 +48,28 @@ def select_n_of_m(
     """Keep the n highest-scored of every m consecutive inputs.
 
     Args:
-        weight: `[out, in]`, of any float dtype and any strides; m divides `in`.
-        n, m: m is 4, 8 or 16.
-        factors: of the score; by default it is the magnitude.
-        write: set what goes to zero in `weight`, in place.
-        want: 'mask' for bool `[out, in]`, 'bits' for that as `pack_bits` has it, 'packed' for what
-            is kept.
+        score: score of a weight `[out, in]`; m divides `in`.
+        n: weights that are kept of every group.
+        m: weights of a group: 4, 8 or 16.
+        write: set what goes to zero in the weight, in place.
+        want: 'mask' for a mask bool `[out, in]`, 'bits' for that mask as `pack_bits` has it,
+            'packed' for the packed weight, None for nothing.
 
     Raises:
-        UserError: arguments that do not fit each other, or scores with NaN or infinity; some groups
-            without may then have been written.
+        UserError: arguments that do not fit each other, or scores with NaN or infinity. Finite
+            groups may then have been written.
     """
-    _check(weight, n, m, want)
-    factors.check(weight)
-    if runs_natively(weight, *factors.pointers(weight)):
-        return launch_n_of_m(weight, n, m, factors, write, want)
-    return select_n_of_m_reference(weight, n, m, factors, write, want)
+    _check(score.weight, n, m, want)
+    score.check()
+    if runs_natively(*score.pointers()):
+        return launch_n_of_m(score, n, m, write, want)
+    return select_n_of_m_reference(score, n, m, write, want)
 
 
 def pack_n_of_m(weight: torch.Tensor, n: int, m: int) -> Packed:
-    """Pack a weight `[out, in]` that holds n:m already, e.g. of a pruned model; `unpack_n_of_m`
-    gives it back.
+    """Pack a weight `[out, in]` that is n:m already; `unpack_n_of_m` gives it back.
 
-    A group with fewer than n other than zero is filled up with zeros of it.
+    A group with fewer than n weights other than zero is filled up with some of its zeros.
 
     Raises:
         UserError: arguments that do not fit each other, a weight that is not n:m or not finite.
@@ -82,7 +80,7 @@ def pack_n_of_m(weight: torch.Tensor, n: int, m: int) -> Packed:
             f"weight {list(weight.shape)} is not {n}:{m}: {broken} of {weight.numel() // m} groups "
             f"hold more than {n} weights other than 0; prune it with that pattern first"
         )
-    return select_n_of_m(weight, n, m, write=False, want="packed")
+    return select_n_of_m(Score(weight), n, m, write=False, want="packed")
 
 
 def _check(weight: torch.Tensor, n: int, m: int, want: str | None) -> None:
@@ -104,53 +102,59 @@ def _check(weight: torch.Tensor, n: int, m: int, want: str | None) -> None:
         )
 
 
-def select_n_of_m_reference(weight, n, m, factors, write, want) -> torch.Tensor | Packed | None:
+def select_n_of_m_reference(
+    score: Score, n: int, m: int, write: bool, want: str | None
+) -> torch.Tensor | Packed | None:
     """`select_n_of_m` in torch, for checked arguments; it defines what the kernel computes."""
-    scores = factored_score(weight, factors)
+    scores = score.dense()
     refuse_not_finite(finite_rows(scores))
     keep = keep_n_of_m(scores, n, m)
-    packed = pack_kept(weight, keep, n, m) if want == "packed" else None
+    result = None
+    if want == "mask":
+        result = keep
+    elif want == "bits":
+        result = pack_bits(keep)
+    elif want == "packed":
+        result = pack_kept(score.weight, keep, n, m)  # before the weight is written
     if write:
-        apply_mask(weight, keep)
-    return {
-        "mask": keep,
-        "bits": pack_bits(keep) if want == "bits" else None,
-        "packed": packed,
-    }.get(want)
+        apply_mask(score.weight, keep)
+    return result
 
 
 @on_device
 def launch_n_of_m(
-    weight, n, m, factors, write, want, *, check: bool = True
+    score: Score, n: int, m: int, write: bool, want: str | None, *, check: bool = True
 ) -> torch.Tensor | Packed | None:
     """`select_n_of_m` by the kernel, for checked arguments; `check` as for `launch_short`."""
+    weight = score.weight
     rows, width = weight.shape
     groups = width // m
     new = {"device": weight.device}
     block = min(max(next_power_of_2(groups), 16), _MOST_INPUTS // m)
     blocks = -(-groups // block)
     finite = torch.empty(rows, blocks, dtype=torch.bool, **new)
-    mask = torch.empty(rows, width, dtype=torch.bool, **new) if want == "mask" else None
-    values = torch.empty(rows, groups * n, dtype=weight.dtype, **new) if want == "packed" else None
+    mask = values = codes = None
     in_words = want == "packed" and (n, m) == (2, 4)
-    codes = None
+    if want == "mask":
+        mask = torch.empty(rows, width, dtype=torch.bool, **new)
+    elif want == "packed":
+        values = torch.empty(rows, groups * n, dtype=weight.dtype, **new)
     if in_words:
         codes = torch.empty(rows, -(-width // 16), dtype=torch.int16, **new)
     elif want in ("bits", "packed"):
         codes = torch.empty(rows, -(-width // 8), dtype=torch.uint8, **new)
-    # what is not asked for is not read
-    outputs = (finite if one is None else one for one in (mask, values, codes))
     if rows * blocks:
         _n_of_m_kernel[(rows * blocks,)](
-            weight,
-            *factors.pointers(weight),
+            *score.pointers(),
             finite,
-            *outputs,
+            or_unread(mask, finite),
+            or_unread(values, finite),
+            or_unread(codes, finite),
             groups,
             blocks,
             *weight.stride(),
             0 if codes is None else codes.shape[1],
-            FORM=factors.form,
+            FORM=score.form,
             N=n,
             M=m,
             WRITE=write,
@@ -194,9 +198,11 @@ def _n_of_m_kernel(
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program for `BLOCK` groups of a row. The weights of a group are M tensors `[BLOCK]`, a
-    thread has all of
-    them: score i is kept if at least M - N of the others are lower, or equal and to the left."""
+    """One program for `BLOCK` groups of a row.
+
+    The weights of a group are M tensors `[BLOCK]`, and a thread has all of them. Score i is kept if
+    at least M - N of the others are lower, or equal and to the left.
+    """
     program = tl.program_id(0)
     row = (program // blocks).to(tl.int64)
     group = program % blocks * BLOCK + tl.arange(0, BLOCK)
@@ -288,7 +294,7 @@ def _n_of_m_kernel(
 
 @jit
 def _part(four, BLOCK: tl.constexpr):
-    """`[BLOCK, 4]` as four tensors `[BLOCK]`; within a thread."""
+    """Split `[BLOCK, 4]` into four tensors `[BLOCK]`, within each thread."""
     even, odd = tl.split(tl.reshape(four, (BLOCK, 2, 2)))
     a, c = tl.split(even)
     b, d = tl.split(odd)
@@ -297,7 +303,7 @@ def _part(four, BLOCK: tl.constexpr):
 
 @jit
 def _joined(a, b, c, d, BLOCK: tl.constexpr):
-    """What `_part` undoes."""
+    """Join four tensors `[BLOCK]` to `[BLOCK, 4]`, the inverse of `_part`."""
     return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK, 4))
 
 
@@ -305,8 +311,7 @@ def _joined(a, b, c, d, BLOCK: tl.constexpr):
 def _store_codes(
     target, code, first, stride, M: tl.constexpr, WORDS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Codes `[BLOCK]` of the groups from `first` on, four bits of four to a word or M bits each to
-    bytes."""
+    """Store codes `[BLOCK]` of the groups from `first` on: four in a word, or M bits each."""
     if WORDS:
         four = tl.reshape(code, (BLOCK // 4, 4)) << 4 * tl.arange(0, 4)[None, :]
         at = first // 4 + tl.arange(0, BLOCK // 4)

@@ -1,16 +1,16 @@
-"""n:m weights without their zeros: the packed formats, and back.
+"""n:m weights without their zeros: packing and unpacking.
 
-n of every m consecutive inputs are kept. What a packed weight holds:
+n of every m consecutive inputs are kept. A packed weight holds
 
 * `values [out, in / m * n]`, the kept weights in the order of their inputs, zeros among them if
-  they are kept.
-* for 2:4 `codes`, int16 `[out, ceil(in / 16)]`: a group's code is `i + 4 j`, i < j the places of
-  its two weights, and group 4 b + g is in the four bits of word b from bit 4 g. Nine bits a weight
-  in 16-bit dtypes.
-* for any other n:m `codes` is the mask as `selection.pack_bits` has it: uint8 `[out, ceil(in /
-  8)]`.
+  they are kept;
+* for 2:4 `codes`, int16 `[out, ceil(in / 16)]`: a group's code is `i + 4 j`, with i < j the places
+  of its two weights, and group 4 b + g is in the four bits of word b from bit 4 g. That is nine
+  bits a weight in 16-bit dtypes;
+* for any other n:m `codes`, the mask as `selection.pack_bits` has it: uint8
+  `[out, ceil(in / 8)]`.
 
-Unpacking is exact bit by bit for what is kept, -0.0 included; what is not kept comes back as 0.0.
+Unpacking gives kept weights back bit by bit, -0.0 included, and 0.0 for the others.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..errors import UserError
 from .launch import jit, next_power_of_2, on_device, runs_natively, tl
 from .selection import pack_bits, unpack_bits
 
-GROUPS_PER_WORD = 4  # of 2:4 codes
-_MOST_GROUPS = 512  # that one program unpacks
+GROUPS_PER_WORD = 4  # groups whose 2:4 codes are one word
+_MOST_GROUPS = 512  # one program unpacks at most so many groups
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,14 @@ class Packed:
 
 
 def pack_kept(weight: torch.Tensor, keep: torch.Tensor, n: int, m: int) -> Packed:
-    """What `keep`, bool `[out, in]` with exactly n of every m, leaves of `weight [out, in]`."""
+    """Pack the weights that a mask keeps.
+
+    Args:
+        weight: `[out, in]`.
+        keep: bool `[out, in]`, True for exactly n of every m.
+        n: weights that are kept of every group.
+        m: weights of a group.
+    """
     rows, width = weight.shape
     values = weight[keep].view(rows, width // m * n)
     if (n, m) != (2, 4):
@@ -65,11 +72,9 @@ def unpack_n_of_m(packed: Packed) -> torch.Tensor:
     rows, width = packed.shape
     if (packed.n, packed.m) == (2, 4):
         check_codes_2_4(packed)
-        return (
-            launch_unpack_2_4(packed)
-            if runs_natively(packed.values, packed.codes)
-            else unpack_2_4_reference(packed)
-        )
+        if runs_natively(packed.values, packed.codes):
+            return launch_unpack_2_4(packed)
+        return unpack_2_4_reference(packed)
     mask = unpack_bits(packed.codes, width)
     if int(mask.sum()) != packed.values.numel():
         raise UserError(
@@ -80,12 +85,13 @@ def unpack_n_of_m(packed: Packed) -> torch.Tensor:
 
 def check_codes_2_4(packed: Packed) -> None:
     """Raise a `UserError` unless the codes of a 2:4 weight fit its values."""
-    codes, (rows, width) = packed.codes, packed.shape
-    wanted = (rows, -(-width // (4 * GROUPS_PER_WORD)))
-    if codes.dtype != torch.int16 or codes.shape != wanted:
-        given = f"{codes.dtype} {list(codes.shape)}"
+    codes = packed.codes
+    rows, width = packed.shape
+    shape = (rows, -(-width // (4 * GROUPS_PER_WORD)))
+    if codes.dtype != torch.int16 or codes.shape != shape:
         raise UserError(
-            f"codes are {given}; a 2:4 weight [{rows}, {width}] needs torch.int16 {list(wanted)}"
+            f"codes are {codes.dtype} {list(codes.shape)}; a 2:4 weight [{rows}, {width}] needs "
+            f"torch.int16 {list(shape)}"
         )
 
 
@@ -95,25 +101,28 @@ def unpack_2_4_reference(packed: Packed) -> torch.Tensor:
     shifts = 4 * torch.arange(GROUPS_PER_WORD, device=packed.codes.device)
     code = (packed.codes.long()[..., None] >> shifts).flatten(1)[:, : width // 4]
     weight = packed.values.new_zeros(rows, width // 4, 4)
-    return weight.scatter_(
-        2, torch.stack([code & 3, code >> 2 & 3], 2), packed.values.unflatten(1, (-1, 2))
-    ).flatten(1)
+    places = torch.stack([code & 3, code >> 2 & 3], 2)
+    return weight.scatter_(2, places, packed.values.unflatten(1, (-1, 2))).flatten(1)
 
 
 def count_broken(weight: torch.Tensor, n: int, m: int) -> int:
-    """How many groups of m of `weight [out, in]` hold more than n other than 0."""
-    return int(((weight != 0).reshape(weight.shape[0], weight.shape[1] // m, m).sum(2) > n).sum())
+    """How many groups of m of a weight `[out, in]` hold more than n weights other than 0."""
+    groups = (weight != 0).reshape(weight.shape[0], weight.shape[1] // m, m)
+    return int((groups.sum(2) > n).sum())
 
 
 def is_n_of_m(weight: torch.Tensor, n: int, m: int) -> bool:
-    """Whether each m consecutive inputs of `weight [out, in]` hold at most n other than 0; False if
-    m does not divide `in`."""
+    """Whether each m consecutive inputs of a weight `[out, in]` hold at most n other than 0.
+
+    False if m does not divide `in`.
+    """
     return weight.shape[1] % m == 0 and not count_broken(weight, n, m)
 
 
 def to_semi_structured(weight: torch.Tensor) -> torch.Tensor:
-    """A 2:4 weight `[out, in]` as torch multiplies it on sparse tensor cores (cuSPARSELt or
-    CUTLASS).
+    """A 2:4 weight `[out, in]` as torch multiplies it on sparse tensor cores.
+
+    torch uses cuSPARSELt or CUTLASS.
 
     Raises:
         UserError: a weight that is not 2:4, of float32, or not on a CUDA device, or a size that
@@ -139,12 +148,11 @@ def to_semi_structured(weight: torch.Tensor) -> torch.Tensor:
 
 
 def as_pairs(packed: Packed) -> torch.Tensor:
-    """The values as kernels of 2:4 read them, the two of a group in one whole number: `[out, in /
-    4]`."""
+    """The values as 2:4 kernels read them: the two of a group in one integer, `[out, in / 4]`."""
     wide = torch.int32 if packed.values.element_size() == 2 else torch.int64
     values = packed.values.contiguous()
     if values.storage_offset() % 2:
-        values = values.clone()  # the second half of a pair cannot begin one
+        values = values.clone()  # a pair cannot begin at the second half of another
     return values.view(wide)
 
 
@@ -173,7 +181,7 @@ def launch_unpack_2_4(packed: Packed) -> torch.Tensor:
 
 @jit
 def halves(pair, dtype: tl.constexpr, BITS: tl.constexpr):
-    """The two numbers of each pair; the first is the lower half."""
+    """The two values of each pair; the first is the lower half."""
     if BITS == 16:
         first = pair.to(tl.int16)
         second = (pair >> 16).to(tl.int16)
@@ -185,8 +193,10 @@ def halves(pair, dtype: tl.constexpr, BITS: tl.constexpr):
 
 @jit
 def code_of_groups(word, OUT: tl.constexpr, WORDS: tl.constexpr):
-    """The places i < j of the two weights of each group, both int32 `[OUT, 4 WORDS]`, from words
-    `[OUT, WORDS]`."""
+    """The places i < j of the two weights of each group, both int32 `[OUT, 4 WORDS]`.
+
+    They are decoded from words `[OUT, WORDS]`.
+    """
     code = word.to(tl.int32)[:, :, None] >> (4 * tl.arange(0, 4))[None, None, :]
     code = tl.reshape(code, (OUT, 4 * WORDS))
     return code & 3, code >> 2 & 3
@@ -194,8 +204,10 @@ def code_of_groups(word, OUT: tl.constexpr, WORDS: tl.constexpr):
 
 @jit
 def expand(first, second, i, j, OUT: tl.constexpr, GROUPS: tl.constexpr):
-    """Weights `[OUT, 4 GROUPS]` from the two of each group, `[OUT, GROUPS]`, and their places;
-    within a thread."""
+    """Weights `[OUT, 4 GROUPS]` from the two of each group, `[OUT, GROUPS]`, and their places.
+
+    Values stay within a thread.
+    """
     zero = tl.zeros_like(first)
     w0 = tl.where(i == 0, first, zero)
     w1 = tl.where(i == 1, first, tl.where(j == 1, second, zero))

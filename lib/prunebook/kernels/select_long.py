@@ -1,10 +1,9 @@
-"""The kernels for groups beyond one program's registers: rows of any length, whole layers, all
-layers of a model.
+"""The kernels for groups beyond one program's registers: long rows, whole layers, whole models.
 
-A radix select: four histograms, of eight bits of the scores' order each, find the k-th smallest;
-each program counts its ties with it, so that a prefix sum over the programs says which of them go;
-a last pass writes. Counts are whole
-numbers: the result does not depend on the order in which programs run.
+They are a radix select. Four histograms, each of eight bits of the scores' order, find the k-th
+smallest score. Each program then counts its ties with it, so that a prefix sum over the programs
+says which of them go. A last pass writes. Counts are whole numbers: the result does not depend on
+the order in which programs run.
 """
 
 from __future__ import annotations
@@ -13,23 +12,22 @@ from collections.abc import Sequence
 
 import torch
 
-from .launch import jit, next_power_of_2, on_device, tl
-from .scores import GIVEN, Factors, load_score, order_key
+from .launch import jit, next_power_of_2, on_device, or_unread, tl
+from .score import Score, load_score, order_key
 from .selection import Selection, pack_bits, refuse_not_finite
 
-# bits of a key; Triton counts by votes of a warp, whose work grows with the number of bins
+# Bits of a key in one histogram. Triton counts by votes of a warp, whose work grows with the bins.
 _DIGIT = 8
 _SHIFTS = (24, 16, 8, 0)
-_BLOCK = 2048  # weights of a row that a program takes at a time
-_PROGRAM = 16384  # weights that a program takes in all, about
-MOST_GROUPS = 65535  # of one call: what CUDA takes as the second size of a grid
+_BLOCK = 2048  # a program takes so many weights of a row at a time
+_PROGRAM = 16384  # a program takes about so many weights in all
+MOST_GROUPS = 65535  # most groups of one call: CUDA's limit for the second size of a grid
 
 
 @on_device
 def launch_long(
-    pieces: Sequence[torch.Tensor],
+    pieces: Sequence[Score],
     removed: torch.Tensor,
-    factors: Sequence[Factors | None],
     write: bool,
     want: str | None,
     *,
@@ -38,22 +36,21 @@ def launch_long(
     """Select in groups that are the rows of one piece, or in one group of all pieces together.
 
     Args:
-        pieces: each `[out, in]`.
+        pieces: scores, each `[out, in]`.
         removed: int64 `[out]` for one piece's rows, at most `MOST_GROUPS`; `[1]` for one group of
             all.
-        factors: of each piece; None where it holds scores, NaN excepted.
-        check: look whether scores are finite, for which the host waits for the device.
+        check: refuse scores that are not finite, for which the host waits for the device.
 
     Returns:
-        For each piece its selection; `kept` counts its part of each group.
+        The selection of each piece, whose `kept` counts its part of each group.
 
     Raises:
         UserError: scores with NaN or infinity; nothing has been written then.
     """
-    device = pieces[0].device
+    device = pieces[0].weight.device
     groups = len(removed)
-    calls = [_call(piece, each, groups) for piece, each in zip(pieces, factors, strict=True)]
-    # of the k-th smallest among the keys that share the threshold's leading bits
+    calls = [_call(piece, groups) for piece in pieces]
+    # The rank of the k-th smallest key among those that share the threshold's leading bits.
     rank = removed.to(device)
     threshold = torch.zeros(groups, dtype=torch.int64, device=device)
     for shift in _SHIFTS:
@@ -64,9 +61,8 @@ def launch_long(
             )
         cumulated = counts.cumsum(1)
         digit = (cumulated < rank[:, None]).sum(1)
-        rank = rank - torch.where(
-            digit > 0, cumulated.gather(1, (digit - 1).clamp(min=0)[:, None])[:, 0], 0
-        )
+        below = cumulated.gather(1, (digit - 1).clamp(min=0)[:, None])[:, 0]
+        rank = rank - torch.where(digit > 0, below, 0)
         threshold = threshold << _DIGIT | digit
     # Keys below the threshold go, and the first `rank` of those equal to it.
     ties = [torch.zeros(*grid[::-1], dtype=torch.int32, device=device) for grid, _, _ in calls]
@@ -77,49 +73,42 @@ def launch_long(
         refuse_not_finite(torch.cat(finite, 1).all(1), rows=groups > 1)
     every = torch.cat(ties, 1)
     before = (every.cumsum(1) - every).split([tied.shape[1] for tied in ties], 1)
-    found = []
+    selections = []
     for piece, (grid, arguments, options), already in zip(pieces, calls, before, strict=True):
-        mask = torch.empty(piece.shape, dtype=torch.bool, device=device) if want else None
+        mask = None
+        if want:
+            mask = torch.empty(piece.shape, dtype=torch.bool, device=device)
         kept = torch.empty(already.shape, dtype=torch.int32, device=device)
         _write_kernel[grid](
             *arguments,
             threshold,
             rank,
             already.contiguous(),
-            kept if mask is None else mask,
+            or_unread(mask, kept),
             kept,
             WRITE=write,
             MASK=mask is not None,
             **options,
         )
-        bits = pack_bits(mask) if want == "bits" else None
-        found.append(
-            Selection(kept.sum(1, dtype=torch.int32), mask if want == "mask" else None, bits)
-        )
-    return found
+        bits = None
+        if want == "bits":
+            bits = pack_bits(mask)
+            mask = None
+        selections.append(Selection(kept.sum(1, dtype=torch.int32), mask, bits))
+    return selections
 
 
-def _call(piece: torch.Tensor, factors: Factors | None, groups: int) -> tuple[tuple, tuple, dict]:
+def _call(piece: Score, groups: int) -> tuple[tuple, tuple, dict]:
     """The grid, the first arguments and the options of each kernel for one piece."""
     rows, width = piece.shape
     block = min(_BLOCK, next_power_of_2(width))
     per_row = -(-width // block)
-    blocks = per_row * rows // max(groups, 1)  # of a group
+    blocks = per_row * rows // max(groups, 1)  # blocks of one group
     steps = max(_PROGRAM // block, 1)
-    arguments = (
-        piece,
-        *(factors or Factors()).pointers(piece),
-        blocks,
-        per_row,
-        width,
-        *piece.stride(),
-    )
-    options = {"FORM": GIVEN if factors is None else factors.form, "BLOCK": block, "STEPS": steps}
-    return (
-        (-(-blocks // steps), groups),
-        arguments,
-        options | {"num_warps": 8, "enable_fp_fusion": False},
-    )
+    grid = (-(-blocks // steps), groups)
+    arguments = (*piece.pointers(), blocks, per_row, width, *piece.weight.stride())
+    options = {"FORM": piece.form, "BLOCK": block, "STEPS": steps}
+    return grid, arguments, options | {"num_warps": 8, "enable_fp_fusion": False}
 
 
 @jit
@@ -138,8 +127,7 @@ def _load_keys(
     FORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Weights and keys, as unsigned numbers, of one block of a group: a piece of a row, in
-    row-major order."""
+    """Weights and keys, as unsigned numbers, of one block of a group, which is a piece of a row."""
     row = (group + block // per_row).to(tl.int64)  # a group is one row, or all of them
     cols = block % per_row * BLOCK + tl.arange(0, BLOCK)
     inside = (cols < width) & (block < blocks)
@@ -169,8 +157,7 @@ def _histogram_kernel(
     BLOCK: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """Count the digit at `SHIFT` of the keys whose leading bits are those of the group's threshold
-    so far."""
+    """Count the digit at `SHIFT` of the keys whose leading bits are those of the threshold."""
     group = tl.program_id(1)
     leading = tl.load(threshold + group).to(tl.uint32)
     bins = tl.arange(0, 1 << WIDTH)
@@ -217,8 +204,7 @@ def _ties_kernel(
     BLOCK: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """How many of each program's keys equal the threshold, and whether all its scores are
-    finite."""
+    """Count each program's keys at the threshold, and tell whether its scores are finite."""
     group = tl.program_id(1)
     at = tl.load(threshold + group).to(tl.uint32)
     tied = 0
@@ -269,8 +255,7 @@ def _write_kernel(
     BLOCK: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """Write zeros, the mask and the number of kept weights, given each program's ties `before` its
-    own."""
+    """Write zeros, the mask and the number of kept weights; `before` counts ties to the left."""
     group = tl.program_id(1)
     program = group * tl.num_programs(0) + tl.program_id(0)
     at = tl.load(threshold + group).to(tl.uint32)

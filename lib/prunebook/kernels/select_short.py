@@ -1,12 +1,14 @@
-"""The kernel for groups of up to 16,384 weights, which one program holds in registers: one read,
-one write."""
+"""The kernel for groups of up to 16,384 weights, which one program holds in its registers.
+
+Each weight is read once and written once.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from .launch import jit, next_power_of_2, on_device, tl
-from .scores import GIVEN, Factors, load_score, order_key
+from .launch import jit, next_power_of_2, on_device, or_unread, tl
+from .score import Score, load_score, order_key
 from .selection import PER_BYTE, Selection, pack_bits, refuse_not_finite
 
 LONGEST = 16384
@@ -14,62 +16,65 @@ LONGEST = 16384
 
 @on_device
 def launch_short(
-    values: torch.Tensor,
+    score: Score,
     removed: torch.Tensor,
-    factors: Factors | None,
     group: int,
     write: bool,
     want: str | None,
     *,
     check: bool = True,
 ) -> Selection:
-    """`select_rows` by the kernel, for checked arguments; without `factors`, `values` are the
-    scores, NaN excepted.
+    """`select_rows` by the kernel, for checked arguments.
 
-    `check`: look whether scores are finite, for which the host waits for the device.
+    Args:
+        check: refuse scores that are not finite, for which the host waits for the device.
     """
-    rows, width = values.shape
+    weight = score.weight
+    rows, width = weight.shape
     per_row = width // max(group, 1)
     bytes_per_row = -(-width // PER_BYTE)
-    # else a byte belongs to several groups
-    in_bytes = want == "bits" and (group % PER_BYTE == 0 or per_row == 1)
-    new = {"device": values.device}
-    mask = torch.empty(rows, width, dtype=torch.bool, **new) if want and not in_bytes else None
-    bits = torch.empty(rows, bytes_per_row, dtype=torch.uint8, **new) if in_bytes else None
+    new = {"device": weight.device}
+    mask = None
+    bits = None
+    # The kernel writes bits where each byte belongs to one group.
+    if want == "bits" and (group % PER_BYTE == 0 or per_row == 1):
+        bits = torch.empty(rows, bytes_per_row, dtype=torch.uint8, **new)
+    elif want:
+        mask = torch.empty(rows, width, dtype=torch.bool, **new)
     kept = torch.empty(rows * per_row, dtype=torch.int32, **new)
     finite = torch.empty(rows * per_row, dtype=torch.bool, **new)
     block = max(next_power_of_2(group), 2 * PER_BYTE)
     if len(kept):
         _select_kernel[(len(kept),)](
-            values,
-            *(factors or Factors()).pointers(values),
+            *score.pointers(),
             removed.to(dtype=torch.int32, **new),
-            kept if mask is None else mask,
-            kept if bits is None else bits,
+            or_unread(mask, kept),
+            or_unread(bits, kept),
             kept,
             finite,
             group,
             per_row,
-            *values.stride(),
+            *weight.stride(),
             width,
             bytes_per_row,
-            FORM=GIVEN if factors is None else factors.form,
+            FORM=score.form,
             WRITE=write,
             MASK=mask is not None,
-            BITS=in_bytes,
+            BITS=bits is not None,
             BLOCK=block,
             num_warps=_warps(block),
             enable_fp_fusion=False,
         )
     if check:
         refuse_not_finite(finite.view(rows, per_row).all(1))
-    if want == "bits" and not in_bytes:
+    if want == "bits" and bits is None:
         bits = pack_bits(mask)
-    return Selection(kept, mask if want == "mask" else None, bits)
+        mask = None
+    return Selection(kept, mask, bits)
 
 
 def _warps(block: int) -> int:
-    """Sixteen weights a thread, at most sixteen warps."""
+    """How many warps a program has: sixteen weights a thread, at most sixteen warps."""
     return min(max(block // 512, 1), 16)
 
 
@@ -96,8 +101,11 @@ def _select_kernel(
     BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a group: find the smallest key with at least `k` keys at or below it, then drop
-    its ties from the left, as far as `k` reaches."""
+    """One program selects in one group.
+
+    It finds the smallest key with at least `k` keys at or below it, then drops its ties from the
+    left, as far as `k` reaches.
+    """
     program = tl.program_id(0)
     row = (program // per_row).to(tl.int64)
     first = program % per_row * group

@@ -1,5 +1,4 @@
-"""Which of a group's weights stay: the rule in torch, and the forms in which kernels give the
-answer.
+"""Which of a group's weights are kept: the rule in torch, and the forms of the answer.
 
 The k smallest scores of a group go; equal scores go lowest index first, as in a stable ascending
 sort.
@@ -20,9 +19,14 @@ PER_BYTE = 8
 
 @dataclass(frozen=True)
 class Selection:
-    """What was kept: `mask` bool `[out, in]` or `bits` uint8 `[out, ceil(in / 8)]` (input 8 b + j
-    is bit j of byte b), whichever was asked for; `kept` int32 `[groups]`, of each group in
-    row-major order."""
+    """Which weights were kept.
+
+    Attributes:
+        kept: int32 `[groups]`, the number of kept weights of each group, in row-major order.
+        mask: bool `[out, in]`, True where kept; None unless asked for.
+        bits: uint8 `[out, ceil(in / 8)]`, the mask with input 8 b + j in bit j of byte b; None
+            unless asked for.
+    """
 
     kept: torch.Tensor
     mask: torch.Tensor | None = None
@@ -30,29 +34,31 @@ class Selection:
 
 
 def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> torch.Tensor:
-    """`keep_largest` in torch; it defines what the kernels compute. Selects the threshold instead
-    of sorting."""
+    """`keep_largest` in torch; it defines what the kernels compute.
+
+    It selects the threshold of each row instead of sorting.
+    """
     if isinstance(removed, torch.Tensor):
-        counts = removed.unique().tolist()
+        counts = removed.unique().tolist() or [0]
         if len(counts) > 1:
             keep = torch.empty_like(rows, dtype=torch.bool)
             for count in counts:
                 chosen = (removed == count).nonzero().flatten().to(rows.device)
                 keep[chosen] = keep_largest_reference(rows[chosen], count)
             return keep
-        removed = counts[0] if counts else 0
+        removed = counts[0]
     if removed == 0:
         return torch.ones_like(rows, dtype=torch.bool)
     threshold = kth_smallest(rows, removed)
     keep = mask_where(operator.gt, rows, threshold)
-    # Ties at the threshold: the last ones stay where more would go than were asked for.
+    # Ties at the threshold: the last ones are kept where more would go than were asked for.
     surplus = (rows.shape[1] - removed) - count_rows(keep)
     need = torch.nonzero(surplus).flatten()
     if len(need):
         tied = mask_where(operator.eq, rows[need], threshold[need])
         places = places_of(tied)
         stay = surplus[need]
-        # In the list of all places each row's end with the last of its ties; those before it stay.
+        # Each row's ties stand together in the list of places; the last `stay` of them are kept.
         shift = count_rows(tied).cumsum(0) - stay.cumsum(0)
         kept = places[
             torch.arange(int(stay.sum()), device=places.device) + shift.repeat_interleave(stay)
@@ -62,23 +68,34 @@ def keep_largest_reference(rows: torch.Tensor, removed: int | torch.Tensor) -> t
 
 
 def kth_smallest(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """The k-th smallest value (k from 1) of each row, float32 or float64: `[groups, size]` ->
-    `[groups, 1]`."""
-    if rows.device.type == "cpu":  # numpy's vectorised selection is about ten times faster there
+    """The k-th smallest value of each row, `[groups, 1]`.
+
+    Args:
+        rows: float32 or float64 `[groups, size]`.
+        k: rank of the value, from 1.
+    """
+    # On a CPU numpy's vectorised selection is about ten times as fast.
+    if rows.device.type == "cpu":
         return torch.from_numpy(np.partition(rows.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
     return rows.kthvalue(k, dim=1, keepdim=True).values
 
 
 def pack_bits(keep: torch.Tensor) -> torch.Tensor:
-    """`keep [out, in]` eight to a byte: uint8 `[out, ceil(in / 8)]`, input 8 b + j in bit j of byte
-    b, the rest 0."""
+    """A mask `keep [out, in]` with eight inputs in a byte, uint8 `[out, ceil(in / 8)]`.
+
+    Input 8 b + j is bit j of byte b; bits beyond the inputs are 0.
+    """
     padded = F.pad(keep.to(torch.uint8), (0, -keep.shape[1] % PER_BYTE))
     places = torch.arange(PER_BYTE, device=keep.device, dtype=torch.uint8)
     return (padded.unflatten(1, (-1, PER_BYTE)) << places).sum(2, dtype=torch.uint8)
 
 
 def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
-    """The mask bool `[out, columns]` of `bits`, uint8 `[out, ceil(columns / 8)]`; see `pack_bits`.
+    """The mask of bits from `pack_bits`, bool `[out, columns]`.
+
+    Args:
+        bits: uint8 `[out, ceil(columns / 8)]`.
+        columns: number of inputs.
 
     Raises:
         UserError: `bits` is not of that shape and dtype.
@@ -94,20 +111,26 @@ def unpack_bits(bits: torch.Tensor, columns: int) -> torch.Tensor:
 
 
 def finite_rows(scores: torch.Tensor) -> torch.Tensor:
-    """Which rows of scores, none of them negative, hold no NaN and no infinity: of those the
-    maximum is one, too."""
-    return (
-        scores.amax(1).isfinite()
-        if scores.shape[1]
-        else scores.new_ones(len(scores), dtype=torch.bool)
-    )
+    """Which rows of scores hold no NaN and no infinity, bool `[out]`.
+
+    No score is negative, so that the maximum of a row tells.
+    """
+    if not scores.shape[1]:
+        return scores.new_ones(len(scores), dtype=torch.bool)
+    return scores.amax(1).isfinite()
 
 
 def refuse_not_finite(finite: torch.Tensor, rows: bool = True) -> None:
-    """Raise a `UserError` unless all of `finite` hold; `rows`: they are those of a weight's rows,
-    to be named."""
+    """Raise a `UserError` unless all scores are finite.
+
+    Args:
+        finite: bool `[rows]` or of any parts of the scores.
+        rows: the entries of `finite` are those of a weight's rows, so that the error names one.
+    """
     if not finite.all():
-        where = f" of row {int((~finite).nonzero()[0])}" if rows else ""
+        where = ""
+        if rows:
+            where = f" of row {int((~finite).nonzero()[0])}"
         raise UserError(
             f"scores{where} hold NaN or infinity; weights and calibration norms must be finite"
         )

@@ -1,5 +1,4 @@
-"""SparseGPT's inner loop: prune the columns of one block from left to right, the later ones make up
-for the error.
+"""SparseGPT's inner loop: prune the columns of one block; later ones make up for the error.
 
 Frantar and Alistarh, SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot (arXiv
 2301.00774), algorithm 1, the loop over j; official code IST-DASLab/sparsegpt at 147d215.
@@ -16,11 +15,11 @@ from .launch import jit, on_device, runs_natively, tl
 from .masking import apply_mask
 from .n_of_m import keep_n_of_m
 
-# columns updated one by one before a matrix product carries them to the rest of the block
+# Columns that are updated one by one before a product carries their errors to the others.
 _REFERENCE_STRIP = 32
-_STRIP = 16  # of a program: columns one by one, rows (a thread each), columns a product updates
-_ROWS = 32
-_REST = 32
+_STRIP = 16  # the same for the kernel
+_ROWS = 32  # rows of a program, one for each thread
+_REST = 32  # columns that one product of the kernel updates
 
 
 def sparsegpt_block(
@@ -28,14 +27,14 @@ def sparsegpt_block(
 ) -> torch.Tensor:
     """Prune and update one block of columns in place; columns beyond it then lose `U_beyond^T E`.
 
-    Column j: `e_j = w_j / U_jj` where pruned, else 0; the columns k > j of the block lose `U_jk
-    e_j`. An n:m mask is chosen when its first column is reached, from weights as updated so far: of
-    every m the m - n lowest `w_j^2 / U_jj^2` go, of equal ones the lowest index first.
+    The error of column j is `e_j = w_j / U_jj` where pruned, else 0; the columns k > j of the block
+    lose `U_jk e_j`. An n:m mask is chosen when its first column is reached, from weights as updated
+    so far: of every m the m - n lowest `w_j^2 / U_jj^2` go, ties lowest index first.
 
     Args:
         W: float32 `[columns, rows]`, finite, of any strides; overwritten, exactly 0 where pruned.
         keep: bool `[columns, rows]`, True where kept; overwritten for n:m.
-        U: float32 `[columns, columns]`, finite, of positive diagonal: this block of the upper
+        U: float32 `[columns, columns]`, finite, with a positive diagonal: this block of the upper
             factor, `(H + lambda I)^-1 = U^T U`.
         n_of_m: (n, m) to keep n of every m columns, None where `keep` is given.
 
@@ -58,12 +57,12 @@ def _check(
     if W.dtype != torch.float32 or W.ndim != 2:
         raise UserError(f"W is {W.dtype} {list(W.shape)}; use torch.float32 [columns, rows]")
     columns, rows = W.shape
-    for name, given, dtype, shape in (
+    for name, tensor, dtype, shape in (
         ("keep", keep, torch.bool, (columns, rows)),
         ("U", U, W.dtype, (columns, columns)),
     ):
-        if given.dtype != dtype or given.shape != shape or given.device != W.device:
-            text = f"{given.dtype} {list(given.shape)} on {given.device}"
+        if tensor.dtype != dtype or tensor.shape != shape or tensor.device != W.device:
+            text = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
             raise UserError(f"{name} is {text}; this W needs {dtype} {list(shape)} on {W.device}")
     if n_of_m is not None:
         n, m = n_of_m
@@ -74,7 +73,9 @@ def _check(
             )
 
 
-def sparsegpt_block_reference(W, keep, U, n_of_m) -> torch.Tensor:
+def sparsegpt_block_reference(
+    W: torch.Tensor, keep: torch.Tensor, U: torch.Tensor, n_of_m: tuple[int, int] | None
+) -> torch.Tensor:
     """`sparsegpt_block` in torch, for checked arguments; it defines what the kernel computes."""
     E = torch.empty_like(W)
     n, m = n_of_m or (1, 1)
@@ -83,30 +84,33 @@ def sparsegpt_block_reference(W, keep, U, n_of_m) -> torch.Tensor:
     for s1 in range(0, len(W), strip):
         s2 = min(s1 + strip, len(W))
         divisors = _divisors(diagonal[s1:s2], keep[s1:s2])
-        # One view a column, made at once: making them one by one takes as long as what they are
-        # made for.
+        # The views of all columns are made at once: one by one they take as long as their use.
         columns = zip(W[s1:s2], divisors, E[s1:s2], U[s1:s2], strict=True)
         for j, (w_j, divisor, e_j, u_j) in enumerate(columns, s1):
+            # The mask of the next m columns, from weights as updated so far.
             if n_of_m and j % m == 0:
                 group = slice(j, j + m)
                 scores = W[group].square() / diagonal[group].square()
                 keep[group] = keep_n_of_m(scores.T, n, m).T
                 divisors[j - s1 : j - s1 + m] = _divisors(diagonal[group], keep[group])
+            # e_j = w_j / U_jj where pruned; later columns of the strip lose U_jk e_j.
             torch.div(w_j, divisor, out=e_j)
             W[j + 1 : s2].addr_(u_j[j + 1 : s2], e_j, alpha=-1)
+        # A product carries the errors of the strip to the rest of the block.
         W[s2:].addmm_(U[s1:s2, s2:].T, E[s1:s2], alpha=-1)
     apply_mask(W, keep)
     return E
 
 
 def _divisors(diagonal: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """`U_jj` where a weight goes, and infinity where it stays, which makes its error 0: `[columns,
-    rows]`."""
+    """`[columns, rows]`: U_jj where a weight is pruned; infinity where it is kept, for no error."""
     return diagonal / (~keep).float()
 
 
 @on_device
-def launch_block(W, keep, U, n_of_m) -> torch.Tensor:
+def launch_block(
+    W: torch.Tensor, keep: torch.Tensor, U: torch.Tensor, n_of_m: tuple[int, int] | None
+) -> torch.Tensor:
     """`sparsegpt_block` by the kernel, for checked arguments and m a divisor of `_STRIP`."""
     columns, rows = W.shape
     n, m = n_of_m or (0, 0)
@@ -152,8 +156,10 @@ def _block_kernel(
     ROWS: tl.constexpr,
     REST: tl.constexpr,
 ):
-    """One program `ROWS` rows: a strip of columns one by one in registers, then a product carries
-    its errors on."""
+    """One program for `ROWS` rows.
+
+    It updates a strip of columns one by one in registers, then a product carries its errors on.
+    """
     # To say less of `row` than is known keeps loads from being vectorised. A thread then has one
     # row, with all columns of the strip: the sums over columns below only pick a register, and
     # compile to nothing.
@@ -207,8 +213,10 @@ def _block_kernel(
 
 @jit
 def _lowest(e, place, first, count, M: tl.constexpr):
-    """Which of the columns `first` to `first + M` have the `count` lowest scores `e^2` of their
-    row; `e [STRIP, ROWS]`, undefined in other columns."""
+    """Which of the columns `first` to `first + M` have the `count` lowest `e^2` of their row.
+
+    `e` is `[STRIP, ROWS]`; the result is undefined in other columns.
+    """
     score = e * e
     before = tl.zeros_like(score).to(tl.int32)
     for k in tl.static_range(M):

@@ -1,40 +1,47 @@
-"""What a model costs to keep and to run, measured: parameters, bytes, FLOPs, key-value cache,
-time."""
+"""What a model costs to keep and to run: parameters, bytes, FLOPs, key-value cache and time."""
 
 import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Cache, PreTrainedModel
 
 from ..data.windows import check_tokens
 from ..errors import UserError
 from ..notebook.contention import BUSY, watch
 from ..notebook.speedup import Speedup, of_rates
+from ..validation import is_whole
 
-_PROMPT = 16
-_NEW_TOKENS = 16
-_RUNS = 3
-_COUNTED: dict[tuple, tuple[int, int]] = {}  # structure and pass -> FLOPs and bytes of the cache
+PROMPT_TOKENS = 16  # tokens read before a timed generation
+NEW_TOKENS = 16  # tokens that `footprint` generates; `speedups` generates half as many
+TIMED_PASSES = 3
+# (structure of a model, shape and options of a pass) -> FLOPs, bytes of the cache
+_COUNTED: dict[tuple, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """The costs of one model, batch 1.
+    """The costs of one model at batch 1.
 
-    `parameters`, tied ones once. `bytes` of the weights as `save_model` stores them, zeros
-    included. `flops` of a forward pass over `length` tokens: two for each multiplication with its
-    addition, in the products of weights and of attention. `kv_cache_bytes` that such a pass leaves
-    in the key-value cache, 0 without one. `latency` of it in seconds, the median of three.
-    `tokens_per_second` of greedy generation, 16 tokens after 16. These two are None if they were
-    not measured, the second also for a model that does not generate. `timing` says so if other work
-    disturbed
-    them: "machine was busy: not timed"; else it is None.
+    parameters: number of parameters; tied ones count once.
+    bytes: size of the weights as `save_model` stores them, zeros included.
+    flops: FLOPs of a forward pass over `length` tokens, in the products of weights and of
+        attention; a multiplication with its addition counts two.
+    kv_cache_bytes: bytes that this pass leaves in the key-value cache; 0 for a model without one.
+    latency: seconds of this pass, the median of three.
+    tokens_per_second: speed of greedy generation, 16 tokens after 16; None for a model that does
+        not generate.
+    length: tokens of the pass.
+    timing: "machine was busy: not timed" if other work disturbed the times, else None.
+
+    `latency` and `tokens_per_second` are None if they were not measured.
     """
 
     parameters: int
@@ -46,24 +53,24 @@ class Footprint:
     length: int
     timing: str | None = None
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-able record."""
         return dataclasses.asdict(self)
 
 
 @torch.no_grad()
-def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
-    """Measure what a model, causal or an encoder, costs as it is and where it is; it is not
-    changed.
+def footprint(model: PreTrainedModel, length: int = 512, *, speed: bool = True) -> Footprint:
+    """Measure what a model costs, as it is and where it is; it is not changed.
 
     Args:
+        model: a causal model or an encoder.
         length: tokens of the pass whose FLOPs, cache and latency are taken.
         speed: measure times too; they are left out where other work on the machine disturbed them.
 
     Raises:
         UserError: a length below 1, or beyond the model's positions.
     """
-    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+    if not is_whole(length) or length < 1:
         raise UserError(
             f"length {length!r} is not allowed; use a whole number of tokens, 1 or more"
         )
@@ -75,20 +82,30 @@ def footprint(model, length: int = 512, *, speed: bool = True) -> Footprint:
         with watch() as section:
             latency = _latency(model, tokens.to(model.device))
             if model.can_generate():
-                prompt = torch.zeros(1, _PROMPT, dtype=torch.int64)
-                tokens_per_second = generation_speed(model, prompt, _NEW_TOKENS)
+                prompt = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64)
+                tokens_per_second = generation_speed(model, prompt, NEW_TOKENS)
         if section.busy:
             latency = tokens_per_second = None
             timing = BUSY
-    # tied ones are one
-    stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
-    size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
     return Footprint(
-        model.num_parameters(), size, flops, cache, latency, tokens_per_second, length, timing
+        parameters=model.num_parameters(),
+        bytes=_stored_bytes(model),
+        flops=flops,
+        kv_cache_bytes=cache,
+        latency=latency,
+        tokens_per_second=tokens_per_second,
+        length=length,
+        timing=timing,
     )
 
 
-def _count(model: nn.Module, tokens: torch.Tensor, **options) -> tuple[int, int]:
+def _stored_bytes(model: nn.Module) -> int:
+    """Bytes of the weights; tensors that are tied are one object and count once."""
+    stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(_tensor_bytes(tensor) for tensor in stored.values())
+
+
+def _count(model: PreTrainedModel, tokens: torch.Tensor, **options) -> tuple[int, int]:
     """FLOPs of a pass over `tokens`, and bytes of the cache after it; `options` go into the pass.
 
     Both depend on structure and shapes alone, so models that differ only in their weights are
@@ -98,15 +115,18 @@ def _count(model: nn.Module, tokens: torch.Tensor, **options) -> tuple[int, int]
         (name, *tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()
     )
     structure = (type(model), repr(model), model.config.to_json_string(), shapes)
-    asked = (*structure, *tokens.shape, *options.items())
-    if asked not in _COUNTED:
-        _COUNTED[asked] = _count_anew(model, tokens, options)
-    return _COUNTED[asked]
+    key = (*structure, *tokens.shape, *options.items())
+    if key not in _COUNTED:
+        _COUNTED[key] = _count_anew(model, tokens, options)
+    return _COUNTED[key]
 
 
 def _count_anew(model: nn.Module, tokens: torch.Tensor, options: Mapping) -> tuple[int, int]:
-    """`_count` on a copy without data: it costs no arithmetic, and there attention takes the path
-    of plain products, which are counted (the fused one of the CPU is not)."""
+    """`_count` on a copy without data, on the meta device.
+
+    The pass then costs no arithmetic. Attention takes the path of plain products there, which are
+    counted; the fused attention of the CPU is not.
+    """
     tensors = (*model.parameters(), *model.buffers())
     bare = copy.deepcopy(model, {id(tensor): _without_data(tensor) for tensor in tensors})
     with FlopCounterMode(display=False) as counter:
@@ -114,44 +134,60 @@ def _count_anew(model: nn.Module, tokens: torch.Tensor, options: Mapping) -> tup
     return counter.get_total_flops(), cache_bytes(output.get("past_key_values"))
 
 
-def cache_bytes(cache) -> int:
-    """Bytes of the keys and values that a transformers cache holds, of all rows of its batch; 0 for
-    None."""
-    layers = getattr(cache, "layers", ())
-    kept = [
-        tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)
-    ]
-    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+def cache_bytes(cache: Cache | None) -> int:
+    """Bytes of the keys and values of all rows of the batch that a cache holds; 0 for None."""
+    layers = [layer for layer in getattr(cache, "layers", ()) if layer.is_initialized]
+    return sum(_tensor_bytes(layer.keys) + _tensor_bytes(layer.values) for layer in layers)
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor or parameter of the same shape and dtype on the meta device."""
     bare = torch.empty_like(tensor, device="meta", requires_grad=False)
-    return nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(bare, requires_grad=False)
+    return bare
 
 
 def _latency(model: nn.Module, tokens: torch.Tensor) -> float:
-    """Seconds of a forward pass, the median of three after one to warm up."""
-    return statistics.median([timed_pass(model, tokens) for _ in range(_RUNS + 1)][1:])
+    """Seconds of a forward pass: the median of three, after one to warm up."""
+    seconds = [timed_pass(model, tokens) for _ in range(TIMED_PASSES + 1)]
+    return statistics.median(seconds[1:])
 
 
 def timed_pass(model: nn.Module, tokens: torch.Tensor, **options) -> float:
-    """Seconds of one forward pass over `tokens [n, length]`, on the model's device; `options` go
-    into it."""
+    """Seconds of one forward pass.
+
+    Args:
+        model: what runs.
+        tokens: int64 `[n, length]`, on the model's device.
+        options: other arguments of the pass.
+    """
     start = time.perf_counter()
     model(input_ids=tokens, **options)
-    if tokens.device.type == "cuda":
-        torch.cuda.synchronize(tokens.device)
+    _wait_for(tokens.device)
     return time.perf_counter() - start
 
 
+def _wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @torch.no_grad()
-def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float:
-    """New tokens a second of greedy generation with a key-value cache, after two tokens to warm up;
-    on a GPU after as many as are timed.
+def generation_speed(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int = 16) -> float:
+    """New tokens a second of greedy generation with a key-value cache.
+
+    Two tokens are generated first to warm up; on a GPU, as many as are timed.
 
     Args:
-        prompt: int64 `[n, length]`; reading it counts.
-        new_tokens: generated for each of the n rows.
+        model: a causal model.
+        prompt: int64 `[n, length]`; the time to read it counts.
+        new_tokens: tokens generated for each of the n rows.
 
     Raises:
         UserError: a bad prompt, or fewer than one new token.
@@ -160,13 +196,14 @@ def generation_speed(model, prompt: torch.Tensor, new_tokens: int = 16) -> float
     if not isinstance(new_tokens, int) or new_tokens < 1:
         raise UserError(f"new_tokens must be a whole number of 1 or more, not {new_tokens!r}")
     prompt = prompt.to(model.device)
-    _generate(model, prompt, new_tokens if prompt.device.type == "cuda" else 2)
+    _generate(model, prompt, {"cuda": new_tokens}.get(prompt.device.type, 2))
     start = time.perf_counter()
     generated = _generate(model, prompt, new_tokens)
     return (generated.numel() - prompt.numel()) / (time.perf_counter() - start)
 
 
-def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
+def _generate(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
+    """Exactly so many greedy tokens after `prompt [n, length]`: `[n, length + new_tokens]`."""
     generated = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -175,14 +212,13 @@ def _generate(model, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
         min_new_tokens=new_tokens,
         max_new_tokens=new_tokens,
     )
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    _wait_for(model.device)
     return generated
 
 
 @torch.no_grad()
 def speedups(
-    dense: nn.Module, smaller: nn.Module, tokens: torch.Tensor, rounds: int = 6
+    dense: PreTrainedModel, smaller: PreTrainedModel, tokens: torch.Tensor, rounds: int = 6
 ) -> dict[str, Speedup]:
     """How many times as fast as the dense model a smaller one is, both timed in turn.
 
@@ -200,49 +236,59 @@ def speedups(
     Raises:
         UserError: bad tokens, too few of them, or no round.
     """
-    for model in (dense, smaller):
-        check_tokens(model, tokens, "tokens")
-    if tokens.shape[1] < _PROMPT:
-        raise UserError(f"tokens {list(tokens.shape)} are too short; use rows of {_PROMPT} or more")
-    if rounds < 1:
-        raise UserError(f"rounds {rounds} is not allowed; use 1 or more")
-    reads: tuple[list, list] = ([], [])  # rates of the dense and of the smaller model
-    writes: tuple[list, list] = ([], [])
+    models = (dense, smaller)
+    _check_speedups(models, tokens, rounds)
+    # Rates of the dense and of the smaller model, one a round.
+    reads: tuple[list[float], list[float]] = ([], [])
+    writes: tuple[list[float], list[float]] = ([], [])
+    prompts = tokens[:, :PROMPT_TOKENS]
     busy = False
     for _ in range(rounds):
         with watch() as section:
-            for index, model in enumerate((dense, smaller)):
+            for index, model in enumerate(models):
                 reads[index].append(_reading_speed(model, tokens[:1]))
-                writes[index].append(generation_speed(model, tokens[:, :_PROMPT], _NEW_TOKENS // 2))
+                writes[index].append(generation_speed(model, prompts, NEW_TOKENS // 2))
         busy = busy or section.busy
-    dense_flops = _flops(dense, tokens)
-    smaller_flops = _flops(smaller, tokens)
-    what = {
+    flops = [_flops(model, tokens) for model in models]
+    work = {
         "reads": f"reads a prompt of {tokens.shape[1]} tokens",
         "writes": f"writes {len(tokens)} sequences at a time",
     }
     how = {"reads": "each the fastest of three passes", "writes": "8 tokens after 16"}
-    found = {}
+    speedup_of = {}
     for verb, rates in {"reads": reads, "writes": writes}.items():
         medians = [f"{statistics.median(each):.3g}" for each in rates]
         detail = f"{medians[0]} tokens a second dense, {medians[1]} smaller; {how[verb]}"
-        ratio = dense_flops[verb] / smaller_flops[verb]
-        found[verb] = of_rates(*rates, flops_ratio=ratio, busy=busy, what=what[verb], detail=detail)
-    return found
+        ratio = flops[0][verb] / flops[1][verb]
+        speedup_of[verb] = of_rates(
+            *rates, flops_ratio=ratio, busy=busy, what=work[verb], detail=detail
+        )
+    return speedup_of
+
+
+def _check_speedups(models: Sequence[nn.Module], tokens: torch.Tensor, rounds: int) -> None:
+    for model in models:
+        check_tokens(model, tokens, "tokens")
+    if tokens.shape[1] < PROMPT_TOKENS:
+        raise UserError(
+            f"tokens {list(tokens.shape)} are too short; use rows of {PROMPT_TOKENS} or more"
+        )
+    if rounds < 1:
+        raise UserError(f"rounds {rounds} is not allowed; use 1 or more")
 
 
 def _reading_speed(model: nn.Module, prompt: torch.Tensor) -> float:
     """Tokens a second of reading `prompt [1, length]`: the fastest of three passes."""
     prompt = prompt.to(model.device)
-    seconds = min(timed_pass(model, prompt, logits_to_keep=1) for _ in range(_RUNS))
+    seconds = min(timed_pass(model, prompt, logits_to_keep=1) for _ in range(TIMED_PASSES))
     return prompt.shape[1] / seconds
 
 
-def _flops(model: nn.Module, tokens: torch.Tensor) -> dict[str, int]:
+def _flops(model: PreTrainedModel, tokens: torch.Tensor) -> dict[str, int]:
     """FLOPs of what `speedups` times, for one row. Attention to the cache is left out."""
-    prompt = _count(model, tokens[:1, :_PROMPT], logits_to_keep=1)[0]
+    prompt = _count(model, tokens[:1, :PROMPT_TOKENS], logits_to_keep=1)[0]
     step = _count(model, tokens[:1, :1])[0]
     return {
         "reads": _count(model, tokens[:1], logits_to_keep=1)[0],
-        "writes": prompt + (_NEW_TOKENS // 2 - 1) * step,
+        "writes": prompt + (NEW_TOKENS // 2 - 1) * step,
     }

@@ -1,5 +1,4 @@
-"""Memory of a piece of work: its peak, what CUDA allocated or the process's resident memory on the
-CPU; and reuse of what it frees."""
+"""Memory of a piece of work: its peak, and reuse of what it frees."""
 
 import ctypes
 import resource
@@ -11,14 +10,19 @@ from pathlib import Path
 
 import torch
 
-_TRIM_THRESHOLD = -1  # of malloc.h
-_MMAP_THRESHOLD = -3
-_MMAP_MAX = -4
+# Parameters of glibc's `mallopt`, from malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
 
 
 @dataclass
 class PeakMemory:
-    """`bytes` at the peak; `kind` says of what."""
+    """The most memory that was held at once.
+
+    bytes: size of the peak.
+    kind: what the bytes are measured of.
+    """
 
     bytes: int = 0
     kind: str = ""
@@ -26,11 +30,14 @@ class PeakMemory:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Measure the peak while the block runs; the object that it yields is filled when the block
-    ends.
+    """Measure the peak while the block runs: memory allocated on a GPU, or resident memory.
 
-    On Linux the kernel's high-water mark is reset first. Elsewhere the peak since the process began
-    is all that the system tells, and `kind` says so.
+    The object that it yields is filled when the block ends. On Linux the kernel's high-water mark
+    is reset first. Elsewhere the peak since the process began is all that the system tells, and
+    `kind` says so.
+
+    Args:
+        device: where the work runs.
     """
     peak = PeakMemory()
     if device.type == "cuda":
@@ -45,12 +52,12 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         peak.bytes = _high_water_mark()
         peak.kind = "resident memory of the process"
     else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak.bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        peak.bytes = _peak_since_start()
         peak.kind = "resident memory of the process since it began"
 
 
 def _reset_high_water_mark() -> bool:
+    """Reset the kernel's record of the peak; returns whether the system has one."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # not Linux, or a sandbox without this file
@@ -59,31 +66,42 @@ def _reset_high_water_mark() -> bool:
 
 
 def _high_water_mark() -> int:
+    """The peak of resident memory since it was reset, in bytes."""
     status = Path("/proc/self/status").read_text()
-    return next(
-        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")
-    )
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _peak_since_start() -> int:
+    """The peak of resident memory since the process began, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":  # macOS counts in bytes, other systems in units of 1,024
+        return peak
+    return peak * 1024
 
 
 @contextmanager
 def malloc_pool() -> Iterator[None]:
-    """While open, the C library keeps large blocks that are freed, for the next of their size. A
-    loop of same-sized tensors is then spared page faults: a step of training took 6 to 20 % less
-    time on a virtual machine. What was kept is given back at the end, or at that of one opened
-    inside. Only glibc has this; elsewhere it does nothing.
+    """While open, the C library keeps large blocks that are freed, for the next of their size.
+
+    A loop over tensors of the same sizes is then spared page faults: a step of training took 6 to
+    20 % less time on a virtual machine. The memory that was kept is given back at the end, or at
+    the end of another pool that was opened inside. Only glibc has this; elsewhere it does nothing.
     """
-    c = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(c, "mallopt") or not hasattr(c, "malloc_trim"):
+    libc = None
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         yield
         return
-    c.mallopt(_MMAP_MAX, 0)  # no block is a mapping of its own
-    c.mallopt(_TRIM_THRESHOLD, -1)
+    libc.mallopt(M_MMAP_MAX, 0)  # no block is a mapping of its own
+    libc.mallopt(M_TRIM_THRESHOLD, -1)
     try:
         yield
     finally:
-        # Having been told once, glibc no longer adapts its thresholds: set the largest that its own
-        # rule arrives at.
-        c.mallopt(_MMAP_MAX, 65_536)
-        c.mallopt(_MMAP_THRESHOLD, 2**25)
-        c.mallopt(_TRIM_THRESHOLD, 2**26)
-        c.malloc_trim(0)
+        # glibc no longer adapts its thresholds once one was set, so the largest values that its
+        # own rule arrives at are set here.
+        libc.mallopt(M_MMAP_MAX, 65_536)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**26)
+        libc.malloc_trim(0)

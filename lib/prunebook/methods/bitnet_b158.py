@@ -15,10 +15,11 @@ from typing import ClassVar
 
 from ..models.ternary import replace_linears
 from ..validation import check_flag
+from .base import Method
 
 
 @dataclass(frozen=True)
-class BitNetB158:
+class BitNetB158(Method):
     """Every linear inside the blocks becomes ternary; needs no data, but training: a model that was
     trained dense is of no use afterwards.
 
@@ -33,21 +34,16 @@ class BitNetB158:
 
     norm: bool = True
 
-    paper: ClassVar[str] = "bitnet-b158"
+    paper: ClassVar[str | None] = "bitnet-b158"
     needs_calibration: ClassVar[bool] = False
-    target: ClassVar[None] = None  # how many zeros there are follows from the weights
-    description: ClassVar[str] = "ternary weights, 8-bit activations"
-    facets: ClassVar[dict] = {
-        "type": ["Unstructured"],
-        "criteria": ["Trainable"],
-        "budget": ["Sparsity"],
-        "data": ["Large"],
-        "retrain": ["Scratch"],
-        "weight": ["Update"],
-    }
+    sparsity_of: ClassVar[str | None] = None
 
     def __post_init__(self):
         check_flag("norm", self.norm)
+
+    def describe(self) -> str:
+        """What a report calls the pattern: how many zeros there are follows from the weights."""
+        return "ternary weights, 8-bit activations"
 
     def prune(self, model, calibration=None, progress: str | None = None, device=None) -> None:
         """Replace the linears in place; the other arguments are not used.

@@ -4,31 +4,32 @@ The one-shot rule of Jaiswal et al., The Emergence of Essential Sparsity in Larg
 (arXiv 2306.03805), with `scope="model"`: one global ranking over all linears of the blocks.
 `scope="layer"` is the baseline of Wanda's and SparseGPT's tables.
 
-Differences from the papers' code: exact counts, ties lowest index first (Wanda's baseline
-thresholds with `<=` and removes one weight more).
+Differences from the papers' code: counts are exact and ties go lowest index first. Wanda's baseline
+thresholds with `<=` and removes one weight more.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from ..criteria.magnitude import magnitude_score
-from ..kernels.masking import masked_copy
-from ..kernels.scores import Factors
-from ..kernels.select import select_global
+from ..kernels.masking import apply_mask, masked_copy
 from ..models.anatomy import find_blocks, weight_of
 from ..sparsity.allocation import uniform
-from ..sparsity.patterns import Pattern, count_removed, keep_mask, make_pattern, prune_lowest
+from ..sparsity.patterns import NofM, Pattern, keep_mask, keep_masks, make_pattern
+from .base import Method
 
 
 @dataclass(frozen=True)
-class Magnitude:
-    """Magnitude pruning; needs no data.
+class Magnitude(Method):
+    """Magnitude pruning; needs no data, and the remaining weights keep their values.
 
     Args:
-        sparsity: fraction of the weights removed, in [0, 1).
-        pattern: n:m instead, as '2:4'.
+        sparsity: fraction of the weights removed from each comparison group, in [0, 1).
+        pattern: n:m instead, e.g. '2:4'.
         scope: what weights are compared with: `layer` (the usual baseline), `row` or `model`.
 
     Raises:
@@ -39,20 +40,17 @@ class Magnitude:
     pattern: str | Pattern | None = None
     scope: str = "layer"
 
-    paper: ClassVar[str] = "essential-sparsity"
+    paper: ClassVar[str | None] = "essential-sparsity"
     needs_calibration: ClassVar[bool] = False
     takes_allocation: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"],
-        "criteria": ["Magnitude"],
-        "weight": ["Frozen"],
-    }
+    sparsity_of: ClassVar[str | None] = "the weights of each comparison group"
 
     def __post_init__(self):
-        self.target
+        make_pattern(self.sparsity, self.pattern, self.scope)
 
     @property
     def target(self) -> Pattern:
+        """The pattern that every linear gets where no allocation says otherwise."""
         return make_pattern(self.sparsity, self.pattern, self.scope)
 
     @torch.no_grad()
@@ -62,26 +60,30 @@ class Magnitude:
 
     @torch.no_grad()
     def prune(
-        self, model, calibration=None, targets=None, progress: str | None = None, device=None
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor | None = None,
+        *,
+        targets: Mapping[str, Pattern] | None = None,
+        progress: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        """Prune all linears of the decoder blocks in place; calibration, progress and device are
-        not used.
+        """Prune all linears of the decoder blocks in place; text, progress and device are not used.
 
         Args:
-            targets: name of each linear -> its pattern, where they differ; by default `target` for
-                all.
+            model: as for `Method.prune`.
+            targets: name of each linear -> its pattern; None for `target` everywhere.
         """
-        weights = {
-            n: weight_of(linear)
-            for block in find_blocks(model)
-            for n, linear in block.linears.items()
-        }
-        if targets is None and getattr(self.target, "scope", None) == "model":
-            removed = count_removed(
-                sum(weight.numel() for weight in weights.values()), self.target.sparsity
-            )
-            select_global(list(weights.values()), removed, [Factors()] * len(weights))
-            return
-        targets = targets or uniform(model, self.target)
-        for name, weight in weights.items():
-            prune_lowest(weight, Factors(), targets[name])
+        weights = {}
+        for block in find_blocks(model):
+            weights |= {name: weight_of(linear) for name, linear in block.linears.items()}
+        scores = {name: magnitude_score(weight) for name, weight in weights.items()}
+        one_ranking = not isinstance(self.target, NofM) and self.target.scope == "model"
+        if targets is None and one_ranking:
+            # The lowest of all linears together go, whatever each of them loses.
+            masks = keep_masks(list(scores.values()), self.target.sparsity)
+        else:
+            targets = targets or uniform(model, self.target)
+            masks = [keep_mask(score, targets[name]) for name, score in scores.items()]
+        for weight, keep in zip(weights.values(), masks, strict=True):
+            apply_mask(weight, keep)

@@ -1,21 +1,25 @@
-"""`prune`: run a method on a model and report what really happened."""
+"""`prune`: run a method on a model and report what really happened. The engine names no method."""
 
 import dataclasses
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..measure.memory import peak_memory
 from ..measure.zeros import count_zeros
 from ..models.anatomy import find_blocks, weight_of
-from ..models.config import TERNARY, WIDTHS
+from ..models.config import needs_prunebook
 from ..models.loading import resolve_device
 from ..models.sizes import block_parameters
 from ..sparsity.allocation import from_rates
-from ..sparsity.patterns import check_width
+from ..sparsity.patterns import ExactCount, NofM, check_width
+from .base import Method
 from .registry import make_method, name_of
 
 
@@ -23,12 +27,20 @@ from .registry import make_method, name_of
 class Report:
     """What a call of `prune` did, measured afterwards.
 
-    `sparsity` is the fraction of zeros in all linears of the decoder blocks, `layers` the same by
-    linear; for a method that makes the model smaller, it is the fraction of the blocks' parameters
-    that is gone, and `layers` is empty. `seconds` is wall time; `peak_memory` is in bytes,
-    `memory_kind` says of what. `reloads_with` is what reads the model once it is saved:
-    `transformers` alone, or `prunebook` (`pb.load_model`) where blocks differ in width or are
-    ternary.
+    method: registered name of the method.
+    options: options of the method, with their defaults.
+    pattern: the pattern in words.
+    sparsity: fraction of zeros in all linears of the decoder blocks; for a method that makes the
+        model smaller, fraction of the blocks' parameters that is gone.
+    layers: name of each linear -> fraction of its zeros; empty where the model became smaller.
+    seconds: wall time.
+    peak_memory: bytes.
+    memory_kind: what the bytes are measured of.
+    calibration: `samples` and `length` of the calibration text, None where none was read.
+    reloads_with: what reads the model once it is saved: `transformers` alone, or `prunebook`
+        (`pb.load_model`) where blocks differ in width or are ternary.
+    data: `samples` and `length` of the text that weights were trained on, None where none were.
+    details: what the method learned on the way; None for nothing.
     """
 
     method: str
@@ -41,19 +53,24 @@ class Report:
     memory_kind: str
     calibration: dict | None
     reloads_with: str
+    data: dict | None = None
+    details: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict:
-        """JSON-able record of the report."""
-        return dataclasses.asdict(self)
+        """JSON-able record of the report, without the details."""
+        record = dataclasses.asdict(dataclasses.replace(self, details=None))
+        del record["details"]
+        return record
 
 
 def prune(
-    model,
-    method,
+    model: PreTrainedModel,
+    method: Method | str,
     *,
     calibration: torch.Tensor | None = None,
+    data: torch.Tensor | None = None,
     allocation: Mapping[str, float] | None = None,
-    device=None,
+    device: torch.device | str | None = None,
     progress: bool = False,
     **options,
 ) -> Report:
@@ -61,100 +78,137 @@ def prune(
 
     Args:
         model: a causal language model with recognisable blocks.
-        method: a name (`wanda`) with its options, as `sparsity=0.5` or `pattern="2:4"`, or an
-            instance such as `methods.Wanda(sparsity=0.5)`.
-        calibration: int64 `[n, length]`; methods that need no data ignore it.
+        method: a name, e.g. `wanda`, with its options, e.g. `sparsity=0.5` or `pattern="2:4"`; or
+            an instance, e.g. `methods.Wanda(sparsity=0.5)`.
+        calibration: int64 `[n, length]`, text that is only read; a method that needs none ignores
+            it.
+        data: int64 `[n, length]`, text that weights are trained on, for a method that trains.
         allocation: name of each linear -> its own sparsity, in place of the method's one for all;
-            their weighted mean is met exactly. For methods that take any (`takes_allocation`):
-            Magnitude, Wanda, RIA, SparseGPT, DSnoT.
+            their weighted mean is met exactly. Only for methods that declare `takes_allocation`.
         device: where blocks compute, one at a time (`cuda` for a model kept in host memory because
             it does not fit); None for where the model is.
         progress: show a progress bar.
+        options: options of a method that is given by name.
 
     Returns:
         The measured `Report`; it is also appended to `model.prunebook_reports`, which `save_model`
         writes.
 
     Raises:
-        UserError: unknown method, option or linear, missing or bad calibration, activations that
-            are not finite; and, found before any weight changes, a width that n:m does not divide
-            or weights that are not finite.
+        UserError: unknown method, option or linear, missing or bad text, activations that are not
+            finite; and, found before any weight changes, a width that n:m does not divide or
+            weights that are not finite.
     """
     method = make_method(method, options)
-    if method.needs_calibration and calibration is None:
-        raise UserError(
-            f"method {name_of(method)!r} needs calibration tokens; make them with "
-            "calibration_tokens(...)"
-        )
-    smaller = getattr(method, "makes_smaller", False)
-    for block in find_blocks(model):
-        for name, linear in block.linears.items():
-            weight = weight_of(linear)
-            if not smaller:
-                check_width(weight.shape[1], method.target, name)
-            if weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
-                raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
-    named = {} if allocation is None else {"targets": _targets(model, method, allocation)}
+    text = _text_of(method, calibration, data)
+    _check_weights(model, method)
+    extra = {} if allocation is None else {"targets": _targets(model, method, allocation)}
+    device = next(model.parameters()).device if device is None else resolve_device(device)
     parameters = block_parameters(model)
     start = time.perf_counter()
-    device = next(model.parameters()).device if device is None else resolve_device(device)
-    with peak_memory(device) as memory:
-        modes = {module: module.training for module in model.modules()}
-        model.eval()  # dropout would make every pass another
-        try:
-            method.prune(
-                model,
-                calibration,
-                progress=name_of(method) if progress else None,
-                device=device,
-                **named,
-            )
-        finally:
-            for module, training in modes.items():
-                module.training = training
+    with peak_memory(device) as memory, evaluation_mode(model):
+        label = name_of(method) if progress else None
+        details = method.prune(model, text, progress=label, device=device, **extra)
     seconds = time.perf_counter() - start
-    if smaller:
-        sparsity = 1 - block_parameters(model) / parameters
-        layers = {}
-    else:
-        counts = count_zeros(model)
-        sparsity = sum(zeros for zeros, _ in counts.values()) / sum(
-            size for _, size in counts.values()
-        )
-        layers = {name: zeros / size for name, (zeros, size) in counts.items()}
-    used = (
-        {"samples": len(calibration), "length": calibration.shape[1]}
-        if method.needs_calibration
-        else None
-    )
-    pattern = method.description if hasattr(method, "description") else str(method.target)
-    options = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
-    own = hasattr(model.config, WIDTHS) or hasattr(model.config, TERNARY)
-    reloads_with = "prunebook" if own else "transformers"
+    sparsity, layers = _measured_sparsity(model, method, parameters)
+    used = None if text is None else {"samples": len(text), "length": text.shape[1]}
     report = Report(
-        name_of(method),
-        options,
-        pattern,
-        sparsity,
-        layers,
-        seconds,
-        memory.bytes,
-        memory.kind,
-        used,
-        reloads_with,
+        method=name_of(method),
+        options={
+            option.name: getattr(method, option.name) for option in dataclasses.fields(method)
+        },
+        pattern=method.describe(),
+        sparsity=sparsity,
+        layers=layers,
+        seconds=seconds,
+        peak_memory=memory.bytes,
+        memory_kind=memory.kind,
+        calibration=used if method.needs_calibration else None,
+        reloads_with="prunebook" if needs_prunebook(model.config) else "transformers",
+        data=used if method.needs_data else None,
+        details=details,
     )
     model.prunebook_reports = [*getattr(model, "prunebook_reports", []), report]
     return report
 
 
-def _targets(model, method, allocation: Mapping[str, float]) -> dict:
-    """The exact budgets of an allocation, in the comparison group of the method."""
-    if not getattr(method, "takes_allocation", False):
-        raise UserError(f"method {name_of(method)!r} allocates by itself; leave allocation out")
-    scope = getattr(method.target, "scope", None)
-    if scope not in ("row", "layer"):
+def _text_of(
+    method: Method, calibration: torch.Tensor | None, data: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The text that the method reads or is trained on, None where it needs none."""
+    name = name_of(method)
+    if method.needs_data:
+        if data is None and calibration is not None:
+            raise UserError(
+                f"method {name!r} trains weights on its text; give it as data=..., not calibration"
+            )
+        if data is None:
+            raise UserError(f"method {name!r} needs data; make it with training_tokens(...)")
+        return data
+    if data is not None:
+        raise UserError(f"method {name!r} trains nothing; leave data out")
+    if not method.needs_calibration:
+        return None
+    if calibration is None:
         raise UserError(
-            f"an allocation does not go with the pattern {method.target}; use a sparsity per row "
-            "or layer"
+            f"method {name!r} needs calibration tokens; make them with calibration_tokens(...)"
         )
-    return from_rates(model, allocation, scope)
+    return calibration
+
+
+def _check_weights(model: PreTrainedModel, method: Method) -> None:
+    """Raise a `UserError` for weights that the method cannot prune, before any of them changes."""
+    for block in find_blocks(model):
+        for name, linear in block.linears.items():
+            weight = weight_of(linear)
+            if not method.makes_smaller:
+                check_width(weight.shape[1], method.target, name)
+            if weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
+                raise UserError(f"weights of {name} hold NaN or infinity; nothing was pruned")
+
+
+def _targets(
+    model: PreTrainedModel, method: Method, allocation: Mapping[str, float]
+) -> dict[str, ExactCount]:
+    """The exact counts of an allocation, in the comparison group of the method."""
+    if not method.takes_allocation:
+        raise UserError(f"method {name_of(method)!r} allocates by itself; leave allocation out")
+    target = method.target
+    if isinstance(target, NofM) or target.scope not in ("row", "layer"):
+        raise UserError(
+            f"an allocation does not go with the pattern {target}; use a sparsity per row or layer"
+        )
+    return from_rates(model, allocation, target.scope)
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Put all modules in evaluation mode while the context is open, and back as they were after.
+
+    With dropout, every pass would give other numbers.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _measured_sparsity(
+    model: PreTrainedModel, method: Method, parameters: int
+) -> tuple[float, dict[str, float]]:
+    """`sparsity` and `layers` of the report.
+
+    Args:
+        model: the pruned model.
+        method: what pruned it.
+        parameters: parameters of the blocks before.
+    """
+    if method.makes_smaller:
+        return 1 - block_parameters(model) / parameters, {}
+    counts = count_zeros(model)
+    zeros = sum(zeros for zeros, _ in counts.values())
+    size = sum(size for _, size in counts.values())
+    return zeros / size, {name: zeros / size for name, (zeros, size) in counts.items()}

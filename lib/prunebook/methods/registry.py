@@ -5,8 +5,10 @@ A module is imported when its method is first named.
 
 import dataclasses
 import importlib
+from typing import Any
 
 from ..errors import UserError
+from .base import Method
 
 # name -> (module here, class); also read without running it, by what needs the names alone
 REGISTRY = {
@@ -26,66 +28,76 @@ REGISTRY = {
     "ria": ("ria.method", "RIA"),
     "sheared-llama": ("sheared_llama.method", "ShearedLLaMA"),
     "shortened-llama": ("shortened_llama", "ShortenedLLaMA"),
-    "sparsegpt": ("sparsegpt", "SparseGPT"),
+    "sparsegpt": ("sparsegpt.method", "SparseGPT"),
     "wanda": ("wanda", "Wanda"),
 }
 
 
-def make_method(method, options: dict):
+def make_method(method: Method | str, options: dict[str, Any]) -> Method:
     """The method object that a name and options, or an object, stand for.
 
     Raises:
         UserError: an unknown name or option, or options beside an object.
     """
-    if not isinstance(method, str):
-        if options:
-            raise UserError(
-                f"options {', '.join(options)} go into {type(method).__name__}(...), not beside it"
-            )
-        if isinstance(method, type) or not hasattr(method, "needs_calibration"):
-            raise UserError(
-                f"method {method!r} is no method object; use a name or e.g. "
-                "methods.Wanda(sparsity=0.5)"
-            )
-        return method
-    if method not in REGISTRY:
-        raise UserError(f"method {method!r} is unknown; use {', '.join(sorted(REGISTRY))}")
-    cls = _load(method)
-    allowed = [f.name for f in dataclasses.fields(cls)]
+    if isinstance(method, str):
+        return _by_name(method, options)
+    if options:
+        names = ", ".join(options)
+        raise UserError(f"options {names} go into {type(method).__name__}(...), not beside it")
+    if not isinstance(method, Method):
+        raise UserError(
+            f"method {method!r} is no method object; use a name or e.g. methods.Wanda(sparsity=0.5)"
+        )
+    return method
+
+
+def _by_name(name: str, options: dict[str, Any]) -> Method:
+    """A method of the registry with options."""
+    if name not in REGISTRY:
+        raise UserError(f"method {name!r} is unknown; use {', '.join(sorted(REGISTRY))}")
+    cls = load_class(name)
+    allowed = [option.name for option in dataclasses.fields(cls)]
     if unknown := sorted(set(options) - set(allowed)):
         raise UserError(
-            f"method {method!r} has no option {', '.join(unknown)}; it has {', '.join(allowed)}"
+            f"method {name!r} has no option {', '.join(unknown)}; it has {', '.join(allowed)}"
         )
     return cls(**options)
 
 
-def name_of(method) -> str:
+def name_of(method: Method) -> str:
     """The registered name of a method object, or its class's name."""
     class_name = type(method).__name__
-    return next(
-        (name for name, (_, registered) in REGISTRY.items() if registered == class_name), class_name
-    )
+    for name, (_, registered) in REGISTRY.items():
+        if registered == class_name:
+            return name
+    return class_name
 
 
-def list_methods() -> list[dict]:
-    """One entry a method: name, class, paper (slug of its notebook), facets, whether it needs data,
-    options."""
+def list_methods() -> list[dict[str, Any]]:
+    """One entry for each method: what it is called, what it needs, and its options.
+
+    An entry has `name`, `class`, `paper` (slug of its notebook), `text` (`calibration`, `data` or
+    None), `makes_smaller`, `sparsity_of` (what its `sparsity` is a fraction of) and `options` with
+    their defaults. Tags are in the papers' records.
+    """
     entries = []
     for name in sorted(REGISTRY):
-        cls = _load(name)
+        cls = load_class(name)
         entries.append(
             {
                 "name": name,
                 "class": cls.__name__,
                 "paper": cls.paper,
-                "facets": cls.facets,
-                "needs_calibration": cls.needs_calibration,
-                "options": {f.name: f.default for f in dataclasses.fields(cls)},
+                "text": cls.text_argument(),
+                "makes_smaller": cls.makes_smaller,
+                "sparsity_of": cls.sparsity_of,
+                "options": {option.name: option.default for option in dataclasses.fields(cls)},
             }
         )
     return entries
 
 
-def _load(name: str) -> type:
+def load_class(name: str) -> type[Method]:
+    """The class of a registered method."""
     module, class_name = REGISTRY[name]
     return getattr(importlib.import_module(f"{__package__}.{module}"), class_name)

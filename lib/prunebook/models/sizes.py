@@ -1,54 +1,94 @@
 """How many units a sparsity or a shape removes from a model, and which shapes it can take."""
 
-import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
-from .anatomy import Sublayers, all_sublayers, check_heads, find_stack, norms, sublayers
+from .anatomy import Sublayers, check_heads, find_stack, sublayers
+from .channels import check_channels, check_narrowable, count_heads, one_block
 from .config import WIDTHS
 
-AXES = ("neurons", "heads", "hidden", "blocks")  # of a model whose blocks are alike
+# What a shape gives sizes of, for a model whose blocks are alike.
+AXES = ("neurons", "heads", "hidden", "blocks")
+
+# Added before a product of floats is rounded down, so that e.g. 0.3 of 10 are 3.
+_ROUNDING = 1e-9
 
 
-def block_parameters(model: nn.Module) -> int:
+def block_parameters(model: PreTrainedModel) -> int:
     """Parameters inside the decoder blocks, norms and biases included."""
     _, stack = find_stack(model)
     return sum(parameter.numel() for parameter in stack.parameters())
 
 
 def count_blocks(total: int, blocks: int | None, sparsity: float | None, most: int) -> int:
-    """How many of `total` blocks go: `blocks`, or the fraction `sparsity` of them, rounded down.
+    """How many blocks go.
+
+    Args:
+        total: blocks of the model.
+        blocks: the number itself; None for a fraction.
+        sparsity: fraction of the blocks, rounded down.
+        most: largest number that can go.
 
     Raises:
         UserError: none, or more than `most`; the nearest possible is named.
     """
-    count = blocks if blocks is not None else int(total * sparsity + 1e-9)
+    count = blocks
+    if blocks is None:
+        count = int(total * sparsity + _ROUNDING)
     if count < 1:
         raise UserError(
-            f"sparsity {sparsity} is less than one of {total} blocks; the nearest is blocks=1"
+            f"sparsity {sparsity} is less than one of {total} blocks; the nearest is "
+            "remove_blocks=1"
         )
     if count > most:
-        raise UserError(f"{count} of {total} blocks cannot go; the nearest is blocks={most}")
+        raise UserError(f"{count} of {total} blocks cannot go; the nearest is remove_blocks={most}")
     return count
 
 
+def count_channels(config: PreTrainedConfig, sparsity: float) -> int:
+    """How many hidden channels stay when the fraction `sparsity` goes, to the nearest multiple of
+    the heads.
+
+    Raises:
+        UserError: all of them, or none; the nearest possible is named.
+    """
+    width = config.hidden_size
+    heads = config.num_attention_heads
+    kept = round(width * (1 - sparsity) / heads) * heads
+    if not 0 < kept < width:
+        nearest = heads / width
+        if not kept:
+            nearest = 1 - heads / width
+        raise UserError(
+            f"sparsity {sparsity} of {width} hidden channels, {heads} at a time: the nearest is "
+            f"{nearest:.4f}"
+        )
+    return kept
+
+
 def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]:
-    """How many key-value heads and neurons go from each of the `blocks` (alike) at a fraction
-    `ratio`, rounded as in the official code of LLM-Pruner: rows that stay are rounded down, and the
+    """How many key-value heads and neurons go from each block at a fraction of both.
+
+    They are rounded as in the official code of LLM-Pruner: rows that stay are rounded down, and the
     heads that go then are too.
+
+    Args:
+        blocks: blocks that are alike.
+        ratio: fraction of the heads and of the neurons.
 
     Raises:
         UserError: no blocks, less than one unit, or all of them.
     """
-    parts = _first(blocks)
+    parts = _alike(blocks)
     rows = parts.kv_heads * parts.head_dim
-    heads = (rows - int(rows * (1 - ratio) + 1e-9)) // parts.head_dim
-    neurons = parts.neurons - int(parts.neurons * (1 - ratio) + 1e-9)
+    heads = (rows - int(rows * (1 - ratio) + _ROUNDING)) // parts.head_dim
+    neurons = parts.neurons - int(parts.neurons * (1 - ratio) + _ROUNDING)
     if not heads + neurons or heads == parts.kv_heads or neurons == parts.neurons:
         raise UserError(
             f"ratio {ratio} of {parts.kv_heads} key-value heads and {parts.neurons} neurons takes "
@@ -59,44 +99,59 @@ def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]
 
 
 def units_of_sparsity(
-    model: nn.Module, blocks: Sequence[nn.Module], sparsity: float, heads: bool = True
+    model: PreTrainedModel, blocks: Sequence[nn.Module], sparsity: float, heads: bool = True
 ) -> tuple[int, int]:
-    """How many key-value heads and neurons go from each of the `blocks` (alike), so that the
-    fraction `sparsity` of the parameters of all blocks of the model goes: the same fraction of
-    both, heads rounded down (none without `heads`) and neurons so that the sum is met to the
+    """How many key-value heads and neurons each block loses at a fraction of all blocks' size.
+
+    The same fraction of both goes, heads rounded down and neurons so that the sum is met to the
     nearest.
+
+    Args:
+        model: the whole model.
+        blocks: the blocks that lose units; they are alike.
+        sparsity: fraction of the parameters of all blocks of the model.
+        heads: whether heads go, too; False takes neurons only.
 
     Raises:
         UserError: no blocks, or more or less than they can give; the nearest possible is named.
     """
-    parts = _first(blocks)
-    total = block_parameters(model) / len(blocks)
+    parts = _alike(blocks)
     of_head, of_neuron = parts.group_sizes()
+    # Parameters that each block loses, and the share that they are of its heads and neurons.
+    total = block_parameters(model) / len(blocks)
     need = sparsity * total
     share = need / (parts.kv_heads * of_head + parts.neurons * of_neuron)
-    spare = parts.kv_heads - 1 if heads else 0
-    neurons_most = (parts.neurons - 1) * of_neuron
-    # heads that neurons cannot make up for
-    least = math.ceil((need - neurons_most - of_neuron / 2) / of_head)
-    gone = min(max(int(share * parts.kv_heads + 1e-9), least), spare)
-    neurons = round((need - gone * of_head) / of_neuron)
-    if not gone + neurons or not 0 <= neurons < parts.neurons:
-        possible = (
-            of_neuron,
-            spare * of_head + neurons_most,
-            gone * of_head or of_neuron,
-            max(gone - 1, 0) * of_head + neurons_most,
-        )
-        nearest = min(possible, key=lambda size: abs(size - need))
-        rounded = (math.ceil if nearest == of_neuron else math.floor)(nearest / total * 1e4) / 1e4
-        raise UserError(
-            f"sparsity {sparsity} cannot be met by {'heads and ' * heads}neurons of {len(blocks)} "
-            f"blocks, of which one each stays; the nearest is {rounded:.4f}"
-        )
-    return gone, neurons
+    # One head and one neuron of each block stay.
+    most_heads = 0
+    if heads:
+        most_heads = parts.kv_heads - 1
+    most_of_neurons = (parts.neurons - 1) * of_neuron
+    # At least so many heads go that neurons can make up the rest.
+    least_heads = math.ceil((need - most_of_neurons - of_neuron / 2) / of_head)
+    lost_heads = min(max(int(share * parts.kv_heads + _ROUNDING), least_heads), most_heads)
+    lost_neurons = round((need - lost_heads * of_head) / of_neuron)
+    if lost_heads + lost_neurons and 0 <= lost_neurons < parts.neurons:
+        return lost_heads, lost_neurons
+    # The cuts next to what was asked for: the least of all, the most of all, the heads alone, and
+    # one head less with the most neurons.
+    possible = (
+        of_neuron,
+        most_heads * of_head + most_of_neurons,
+        lost_heads * of_head or of_neuron,
+        max(lost_heads - 1, 0) * of_head + most_of_neurons,
+    )
+    nearest = min(possible, key=lambda size: abs(size - need))
+    # The least is rounded up and all others down, so that the number named can be met.
+    rounding = {of_neuron: math.ceil}.get(nearest, math.floor)
+    units = {True: "heads and neurons", False: "neurons"}[heads]
+    raise UserError(
+        f"sparsity {sparsity} cannot be met by {units} of {len(blocks)} blocks, of which one each "
+        f"stays; the nearest is {rounding(nearest / total * 1e4) / 1e4:.4f}"
+    )
 
 
-def _first(blocks: Sequence[nn.Module]) -> Sublayers:
+def _alike(blocks: Sequence[nn.Module]) -> Sublayers:
+    """The sublayers of the first of some blocks that have equal numbers of heads and neurons."""
     if not len(blocks):
         raise UserError("all blocks are spared; spare fewer")
     parts = [sublayers(block) for block in blocks]
@@ -105,76 +160,30 @@ def _first(blocks: Sequence[nn.Module]) -> Sublayers:
     return parts[0]
 
 
-def top_k(scores: torch.Tensor, left: int) -> list[int]:
-    """The `left` units of highest score in ascending order; of equal ones the lowest index goes
+def top_k(scores: torch.Tensor, count: int) -> list[int]:
+    """The `count` units of highest score in ascending order; of equal ones the lowest index goes
     first."""
-    return sorted(scores.sort(stable=True).indices[len(scores) - left :].tolist())
+    return sorted(scores.sort(stable=True).indices[len(scores) - count :].tolist())
 
 
-def count_channels(config, sparsity: float) -> int:
-    """How many hidden channels stay when the fraction `sparsity` goes, to the nearest multiple of
-    the heads.
-
-    Raises:
-        UserError: all of them, or none; the nearest possible is named.
-    """
-    width = config.hidden_size
-    heads = config.num_attention_heads
-    left = round(width * (1 - sparsity) / heads) * heads
-    if not 0 < left < width:
-        nearest = heads / width if left else 1 - heads / width
-        raise UserError(
-            f"sparsity {sparsity} of {width} hidden channels, {heads} at a time: the nearest is "
-            f"{nearest:.4f}"
-        )
-    return left
-
-
-def candidates(
-    model, sparsity: float, axes: Mapping[str, Sequence[int]], tolerance: float = 0.05
-) -> list[dict]:
-    """The shapes that lose the fraction `sparsity` of the block parameters, within `tolerance` of
-    what is left.
-
-    Args:
-        axes: sizes to try of `neurons`, `heads`, `hidden` and `blocks`; what is not named stays.
-
-    Returns:
-        Shapes, as options of `methods.Minitron`, with their share of block parameters `gone`,
-        closest first.
-
-    Raises:
-        UserError: an axis that is none, a shape that `methods.Minitron` does not take, or one that
-            the architecture's configuration cannot say.
-    """
-    if unknown := set(axes) - set(AXES):
-        raise UserError(f"axes {', '.join(sorted(unknown))} are unknown; use {', '.join(AXES)}")
-    total = block_parameters(model)
-    found = []
-    for sizes in itertools.product(*axes.values()):
-        shape = dict(zip(axes, sizes, strict=True))
-        check_sizes(model, shape)
-        gone = 1 - _parameters_of(model, shape) / total
-        if abs(gone - sparsity) <= tolerance * (1 - sparsity):
-            found.append(shape | {"gone": gone})
-    return sorted(found, key=lambda shape: abs(shape["gone"] - sparsity))
-
-
-def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
+def check_sizes(model: PreTrainedModel, sizes: Mapping[str, int]) -> None:
     """Raise a `UserError` unless `sizes` of some `AXES` can be what stays of the model, all blocks
     alike."""
     stack = find_stack(model)[1]
-    config = model.config
-    parts = _first(stack) if {"neurons", "heads"} & set(sizes) else sublayers(stack[0])
-    has = {
+    width = model.config.hidden_size
+    parts = sublayers(stack[0])
+    if {"neurons", "heads"} & set(sizes):
+        parts = _alike(stack)
+    present = {
         "neurons": parts.neurons,
         "heads": parts.heads,
-        "hidden": config.hidden_size,
+        "hidden": width,
         "blocks": len(stack),
     }
     for axis, size in sizes.items():
-        if not 1 <= size <= has[axis]:
-            raise UserError(f"{axis} {size} of {has[axis]} cannot stay; use 1 to {has[axis]}")
+        most = present[axis]
+        if not 1 <= size <= most:
+            raise UserError(f"{axis} {size} of {most} cannot stay; use 1 to {most}")
     if (heads := sizes.get("heads")) and heads % parts.kv_heads:
         nearest = max(1, round(heads / parts.kv_heads)) * parts.kv_heads
         raise UserError(
@@ -186,93 +195,57 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, int]) -> None:
     if "hidden" in sizes:
         check_narrowable(model)
     if {"hidden", "heads"} & set(sizes):
-        check_channels(
-            sizes.get("hidden", config.hidden_size), sizes.get("heads", count_heads(model))
-        )
+        check_channels(sizes.get("hidden", width), sizes.get("heads", count_heads(model)))
 
 
-def _parameters_of(model: nn.Module, shape: Mapping[str, int]) -> int:
-    """Block parameters of a model like this one, but of that shape: those of one block without
-    memory, times blocks."""
-    fields = {
-        "neurons": "ffn_dim" if hasattr(model.config, "ffn_dim") else "intermediate_size",
-        "heads": "num_attention_heads",
-        "hidden": "hidden_size",
-    }
-    small = _one_block(model, {fields[axis]: shape[axis] for axis in fields.keys() & shape.keys()})
+def candidates(
+    model: PreTrainedModel,
+    sparsity: float,
+    axes: Mapping[str, Sequence[int]],
+    tolerance: float = 0.05,
+) -> list[dict]:
+    """The shapes that lose the fraction `sparsity` of the block parameters.
+
+    Args:
+        model: the whole model; it stays as it is.
+        sparsity: fraction of the block parameters.
+        axes: sizes to try of `neurons`, `heads`, `hidden` and `blocks`; what is not named stays.
+        tolerance: allowed deviation, as a fraction of what is left.
+
+    Returns:
+        Shapes by axis, which are the options `keep_<axis>` of `methods.Minitron`, with their share
+        of block parameters `gone`, closest first.
+
+    Raises:
+        UserError: an axis that does not exist, a shape that `methods.Minitron` does not take, or
+            one that the architecture's configuration cannot say.
+    """
+    if unknown := set(axes) - set(AXES):
+        raise UserError(f"axes {', '.join(sorted(unknown))} are unknown; use {', '.join(AXES)}")
+    total = block_parameters(model)
+    shapes = []
+    for sizes in itertools.product(*axes.values()):
+        shape = dict(zip(axes, sizes, strict=True))
+        check_sizes(model, shape)
+        gone = 1 - _parameters_of(model, shape) / total
+        if abs(gone - sparsity) <= tolerance * (1 - sparsity):
+            shapes.append(shape | {"gone": gone})
+    return sorted(shapes, key=lambda shape: abs(shape["gone"] - sparsity))
+
+
+def _parameters_of(model: PreTrainedModel, shape: Mapping[str, int]) -> int:
+    """Block parameters of a model like this one, but of that shape: those of one block, built
+    without memory, times blocks."""
+    fields = {"heads": "num_attention_heads", "hidden": "hidden_size"}
+    fields["neurons"] = "intermediate_size"
+    if hasattr(model.config, "ffn_dim"):
+        fields["neurons"] = "ffn_dim"
+    small = one_block(model, {fields[axis]: shape[axis] for axis in fields.keys() & shape.keys()})
     _, stack = find_stack(model)
-    if (
-        hasattr(model.config, WIDTHS)
-        or sublayers(find_stack(small)[1][0]).head_dim != sublayers(stack[0]).head_dim
-    ):
+    _, small_stack = find_stack(small)
+    same_heads = sublayers(small_stack[0]).head_dim == sublayers(stack[0]).head_dim
+    if hasattr(model.config, WIDTHS) or not same_heads:
         raise UserError(
             f"the configuration of {type(model).__name__} cannot say {dict(shape)} of this model"
         )
     return block_parameters(small) * shape.get("blocks", len(stack))
-
-
-def _one_block(model: nn.Module, fields: Mapping[str, int]) -> nn.Module:
-    """A fresh model of one block without memory, of the same configuration but for some fields."""
-    config = copy.deepcopy(model.config)
-    for name, value in fields.items():
-        setattr(config, name, value)
-    config.num_hidden_layers = 1
-    with torch.device("meta"):
-        return type(model)(config)
-
-
-def check_narrowable(model: nn.Module) -> None:
-    config = model.config
-    embedding = model.get_input_embeddings()
-    if getattr(config, "head_dim", None) is None or embedding.embedding_dim != config.hidden_size:
-        raise UserError(
-            f"{type(model).__name__} cannot lose hidden channels: its configuration has no head_dim"
-        )
-    # Gemma's is the root of the width: once reloaded, it would be another
-    if hasattr(embedding, "embed_scale"):
-        raise UserError(
-            f"{type(model).__name__} cannot lose hidden channels: their number scales its "
-            "embeddings"
-        )
-    if not norms(model):  # OLMo's know their width from the configuration alone
-        raise UserError(
-            f"{type(model).__name__} cannot lose hidden channels: its norms have no weights to cut"
-        )
-    narrower = config.hidden_size - config.num_attention_heads
-    if narrower > 0 and _attention_of(model, narrower) != _attention_of(model, config.hidden_size):
-        raise UserError(
-            f"{type(model).__name__} cannot lose hidden channels: the size of its heads follows "
-            "from them"
-        )
-
-
-def _attention_of(model: nn.Module, hidden: int) -> tuple:
-    """What the configuration makes of attention at so many hidden channels: sizes, all but theirs,
-    and the scale."""
-    parts = sublayers(find_stack(_one_block(model, {"hidden_size": hidden}))[1][0])
-    sizes = parts.head_dim, parts.query.out_features, parts.key.out_features, parts.out.in_features
-    linears = {parts.query, parts.key, parts.value, parts.out}
-    others = [
-        x.shape
-        for m in parts.attention.modules()
-        if m not in linears
-        for x in m.parameters(recurse=False)
-    ]
-    return sizes, others, getattr(parts.attention, "scaling", None)
-
-
-def count_heads(model: nn.Module) -> int:
-    """Query heads of a block; where blocks differ, those that the configuration goes by."""
-    counts = {parts.heads for parts in all_sublayers(model)}
-    return counts.pop() if len(counts) == 1 else model.config.num_attention_heads
-
-
-def check_channels(count: int, heads: int) -> None:
-    """Raise a `UserError` unless `count` hidden channels are a multiple of the heads, which
-    configurations ask for."""
-    if count % heads:
-        nearest = max(1, round(count / heads)) * heads
-        raise UserError(
-            f"{count} hidden channels do not divide among {heads} heads, which the configuration "
-            f"asks for; the nearest is {nearest}"
-        )

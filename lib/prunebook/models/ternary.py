@@ -8,6 +8,7 @@ equations 1 to 3; norms, clamps and gradients as the training code in the author
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
@@ -15,15 +16,19 @@ from ..kernels.ternary import PER_BYTE, pack_ternary, ternary_linear
 from .anatomy import find_stack, linears_of, sublayers
 from .config import TERNARY
 
-_SMALLEST = 1e-5  # of a mean and of a maximum that is divided by
+# Smallest mean or maximum that codes are scaled by.
+_SMALLEST = 1e-5
 
-# before attention and before the MLP, of Llama's kind
+# The norms before attention and before the MLP in blocks of Llama's kind.
 _PRE_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 class _RoundClip(torch.autograd.Function):
-    """`clip(round(scale x), low, high)`, half to even. The gradient is that of `scale x` with a
-    constant scale: straight through rounding and clipping (STE), none to the scale."""
+    """`clip(round(scale x), low, high)`, half to even.
+
+    The gradient is that of `scale x` with a constant scale: straight through rounding and clipping
+    (STE), none to the scale.
+    """
 
     @staticmethod
     def forward(ctx, x, scale, low, high):
@@ -39,13 +44,14 @@ def absmean_ternary(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes -1, 0, 1 of a weight, by its mean magnitude (equations 1 to 3).
 
     Args:
-        weight: `[out, in]`, of any dtype; the mean is taken in float32.
+        weight: `[out, in]` of any dtype; the mean is taken in float32.
 
     Returns:
         Codes float32 `[out, in]`, through which gradients pass, and gamma, one number >= 1e-5: the
         layer computes with `gamma * codes`. A weight is 0 where its magnitude is at most gamma / 2.
     """
     weight = weight.float()
+    # equation 3: gamma; equations 1 and 2: RoundClip(W / gamma, -1, 1)
     gamma = weight.detach().abs().mean().clamp(min=_SMALLEST)
     return _RoundClip.apply(weight, 1 / gamma, -1, 1), gamma
 
@@ -67,7 +73,9 @@ def absmax_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _normed(x: torch.Tensor, eps: float | None) -> torch.Tensor:
     """`x` in float32, each token divided by its root mean square (no gain); as it is for None."""
-    return x if eps is None else F.rms_norm(x.float(), x.shape[-1:], eps=eps)
+    if eps is None:
+        return x
+    return F.rms_norm(x.float(), x.shape[-1:], eps=eps)
 
 
 class BitLinear(nn.Linear):
@@ -75,8 +83,12 @@ class BitLinear(nn.Linear):
     input to 8 bits.
 
     Args:
-        norm_eps: the input is first divided by its root mean square, with this epsilon; None leaves
-            that to the model.
+        in_features: inputs.
+        out_features: outputs.
+        bias: whether there is a bias.
+        norm_eps: epsilon of the root mean square that the input is divided by first; None leaves
+            norms to the model.
+        kind: `dtype` and `device` of the parameters.
     """
 
     def __init__(
@@ -91,12 +103,17 @@ class BitLinear(nn.Linear):
         self.norm_eps = norm_eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[..., out]` in the dtype of `x [..., in]`; between norm and result everything is
-        float32, so that sums of codes are exact unless autocast says otherwise."""
+        """`[..., out]` in the dtype of `x [..., in]`.
+
+        Between norm and result everything is float32, so that sums of codes are exact unless
+        autocast says otherwise.
+        """
         x_codes, s = absmax_int8(_normed(x, self.norm_eps))
         codes, gamma = absmean_ternary(self.weight)
         y = F.linear(x_codes, codes) * (gamma / s)
-        return (y if self.bias is None else y + self.bias).to(x.dtype)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, norm_eps={self.norm_eps}"
@@ -115,12 +132,15 @@ class BitLinear(nn.Linear):
 
 
 class PackedBitLinear(nn.Module):
-    """A `BitLinear` for inference: codes in `packed`, uint8 `[out, ceil(in / 4)]`, gamma in
-    `scale`, float32.
+    """A `BitLinear` for inference: codes in `packed`, uint8 `[out, ceil(in / 4)]`, and gamma in
+    `scale`, float32. Both are to be filled in.
 
     Args:
+        in_features: inputs.
+        out_features: outputs.
         bias: a parameter `[out]`, or None.
-        norm_eps, device: as for `BitLinear`; the codes are to be filled in.
+        norm_eps: see `BitLinear`.
+        device: device of the buffers.
     """
 
     def __init__(
@@ -128,8 +148,8 @@ class PackedBitLinear(nn.Module):
         in_features: int,
         out_features: int,
         bias: nn.Parameter | None = None,
-        norm_eps=None,
-        device=None,
+        norm_eps: float | None = None,
+        device: torch.device | str | None = None,
     ):
         super().__init__()
         self.in_features = in_features
@@ -146,19 +166,20 @@ class PackedBitLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the `BitLinear` gives, bit by bit where that computes in float32."""
         codes, s = absmax_int8(_normed(x, self.norm_eps))
-        return ternary_linear(codes.to(torch.int8), self.packed, self.scale, s, self.bias).to(
-            x.dtype
-        )
+        y = ternary_linear(codes.to(torch.int8), self.packed, self.scale, s, self.bias)
+        return y.to(x.dtype)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, norm_eps={self.norm_eps}"
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, norm_eps={self.norm_eps}"
 
 
-def replace_linears(model: nn.Module, norm: bool) -> None:
+def replace_linears(model: PreTrainedModel, norm: bool) -> None:
     """Put a `BitLinear` with the same weights in place of every linear inside the blocks;
     embeddings and head stay.
 
     Args:
+        model: a model with recognisable blocks, changed in place.
         norm: every layer divides its input by its root mean square, and the norms before attention
             and MLP go: their gains are multiplied into the weights that read them, so that those
             layers are what they were but for rounding. False leaves the model's norms as they are.
@@ -171,10 +192,13 @@ def replace_linears(model: nn.Module, norm: bool) -> None:
     linears = linears_of(f"{name}.", stack)
     if any(isinstance(linear, BitLinear) for linear in linears.values()):
         raise UserError(f"{type(model).__name__} has ternary layers already; load the model again")
-    eps = _absorb_norms(stack) if norm else None
+    eps = None
+    if norm:
+        eps = _absorb_norms(stack)
     for path, linear in linears.items():
         weight = linear.weight
-        if isinstance(linear, Conv1D):  # GPT-2 stores the transpose
+        if isinstance(linear, Conv1D):
+            # GPT-2 stores the transpose.
             weight = nn.Parameter(
                 weight.detach().T.contiguous(), requires_grad=weight.requires_grad
             )
@@ -186,33 +210,41 @@ def replace_linears(model: nn.Module, norm: bool) -> None:
 
 
 def _absorb_norms(stack: nn.ModuleList) -> float:
-    """Take the norms before attention and MLP out, their gains into the weights; returns their
-    epsilon."""
+    """Multiply the gains of the norms before attention and MLP into the weights that read them, and
+    take the norms out.
+
+    Returns:
+        The epsilon of the norms.
+    """
     for block in stack:
-        norms = [
-            name for name, _ in block.named_children() if "norm" in name or name.startswith("ln_")
-        ]
-        if sorted(norms) != sorted(_PRE_NORMS) or not hasattr(
-            block.input_layernorm, "variance_epsilon"
-        ):
-            raise UserError(
-                f"norm=True is not possible for {type(block).__name__}, whose norms are "
-                f"{', '.join(norms) or 'none'}; use norm=False, or a model with the RMSNorms "
-                f"{' and '.join(_PRE_NORMS)}"
-            )
+        _check_norms(block)
     eps = stack[0].input_layernorm.variance_epsilon
     for block in stack:
         parts = sublayers(block)
-        for norm, readers in zip(
-            _PRE_NORMS, ((parts.query, parts.key, parts.value), parts.first), strict=True
-        ):
+        readers_of = dict(
+            zip(_PRE_NORMS, ((parts.query, parts.key, parts.value), parts.first), strict=True)
+        )
+        for norm, readers in readers_of.items():
             for linear in readers:
                 linear.weight.data *= getattr(block, norm).weight.data
             setattr(block, norm, nn.Identity())
     return eps
 
 
-def pack(model: nn.Module) -> None:
+def _check_norms(block: nn.Module) -> None:
+    """Raise a `UserError` unless the norms of a block are those of Llama's kind."""
+    children = [name for name, _ in block.named_children()]
+    norms = [name for name in children if "norm" in name or name.startswith("ln_")]
+    if sorted(norms) == sorted(_PRE_NORMS) and hasattr(block.input_layernorm, "variance_epsilon"):
+        return
+    raise UserError(
+        f"norm=True is not possible for {type(block).__name__}, whose norms are "
+        f"{', '.join(norms) or 'none'}; use norm=False, or a model with the RMSNorms "
+        f"{' and '.join(_PRE_NORMS)}"
+    )
+
+
+def pack(model: PreTrainedModel) -> None:
     """Put a `PackedBitLinear` in place of every `BitLinear`, for inference: two bits a weight.
 
     Raises:
@@ -228,23 +260,21 @@ def pack(model: nn.Module) -> None:
     setattr(model.config, TERNARY, getattr(model.config, TERNARY) | {"packed": True})
 
 
-def rebuild(model: nn.Module) -> None:
+def rebuild(model: PreTrainedModel) -> None:
     """Give a new model the layers that its configuration has under `prunebook_ternary`, to be
     filled from a folder.
 
     Raises:
-        ValueError: an entry that is none of ours.
+        ValueError: an entry that `replace_linears` and `pack` do not write.
     """
     entry = getattr(model.config, TERNARY)
     if not isinstance(entry, dict) or set(entry) != {"norm", "packed"}:
         raise ValueError(f"{TERNARY} in config.json must hold norm and packed")
     replace_linears(model, entry["norm"])
     if entry["packed"]:
-        for path, layer in [
-            each for each in model.named_modules() if isinstance(each[1], BitLinear)
-        ]:
-            size = layer.in_features, layer.out_features
-            model.set_submodule(
-                path, PackedBitLinear(*size, layer.bias, layer.norm_eps, layer.weight.device)
-            )
+        for path, layer in list(model.named_modules()):
+            if isinstance(layer, BitLinear):
+                size = (layer.in_features, layer.out_features)
+                packed = PackedBitLinear(*size, layer.bias, layer.norm_eps, layer.weight.device)
+                model.set_submodule(path, packed)
     setattr(model.config, TERNARY, entry)

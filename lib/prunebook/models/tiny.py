@@ -8,9 +8,12 @@ import transformers
 
 from ..data.corpora import text_of
 from ..errors import UserError
+from ..validation import check_whole
 
 END = "<|endoftext|>"
-_BYTES = 256  # words that a vocabulary has before anything is merged
+
+# Words that a vocabulary has before anything is merged: one for each byte.
+_BYTES = 256
 
 
 def train_tokenizer(
@@ -19,17 +22,14 @@ def train_tokenizer(
     """A byte-level BPE tokenizer of the training text; the same text gives the same words.
 
     Args:
-        vocabulary: words, the 256 bytes and the end of a text (id 0) among them.
+        vocabulary: number of words, the 256 bytes and the end of a text (id 0) among them.
         text: see `corpora.text_of`.
 
     Raises:
         UserError: too few words for the bytes, more than the text yields, or text that cannot be
             read.
     """
-    if type(vocabulary) is not int or vocabulary <= _BYTES:
-        raise UserError(
-            f"vocabulary {vocabulary!r} is not allowed; use a whole number above {_BYTES}, as 2048"
-        )
+    check_whole("vocabulary", vocabulary, _BYTES + 1, 2048)
     core = tokenizers.Tokenizer(tokenizers.models.BPE())
     core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = tokenizers.decoders.ByteLevel()
@@ -62,29 +62,20 @@ def small_llama(
     head tied.
 
     Args:
-        vocabulary, hidden, blocks, heads, neurons: its sizes.
+        vocabulary: words.
+        hidden: hidden channels.
+        blocks: decoder blocks.
+        heads: query heads of a block, each with its own key-value head.
+        neurons: MLP neurons of a block.
         length: positions.
-        seed: of the weights alone.
+        seed: seed of the weights; torch's own random state stays as it is.
 
     Raises:
         UserError: a size that is no whole number of 1 or more, or a width that heads of even size
             do not divide.
     """
-    sizes = {
-        "vocabulary": vocabulary,
-        "hidden": hidden,
-        "blocks": blocks,
-        "heads": heads,
-        "neurons": neurons,
-        "length": length,
-    }
-    for name, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise UserError(f"{name} {value!r} is not allowed; use a whole number of 1 or more")
-    if hidden % (2 * heads):  # rotary positions turn pairs of channels
-        raise UserError(
-            f"hidden {hidden} is not {heads} heads of even size; use a multiple of {2 * heads}"
-        )
+    others = {"vocabulary": vocabulary, "blocks": blocks, "neurons": neurons, "length": length}
+    _check_sizes(hidden=hidden, heads=heads, **others)
     config = transformers.LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -96,14 +87,22 @@ def small_llama(
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
-        # transformers' 0.02 is for wide models; a narrow one would start too slowly
+        # transformers' 0.02 is for wide models; a narrow one would start too slowly with it
         initializer_range=hidden**-0.5,
     )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = transformers.LlamaForCausalLM(config).eval()
-    parameters = model.num_parameters() / 1e6
-    model.prunebook_source = (
-        f"new Llama, {blocks} x {hidden}, {parameters:.1f} M parameters, {vocabulary} words"
-    )
+    size = f"{model.num_parameters() / 1e6:.1f} M parameters, {vocabulary} words"
+    model.prunebook_source = f"new Llama, {blocks} x {hidden}, {size}"
     return model
+
+
+def _check_sizes(*, hidden: int, heads: int, **others: int) -> None:
+    for name, value in (others | {"hidden": hidden, "heads": heads}).items():
+        check_whole(name, value, 1)
+    # Rotary positions turn pairs of channels, so that the size of a head is even.
+    if hidden % (2 * heads):
+        raise UserError(
+            f"hidden {hidden} is not {heads} heads of even size; use a multiple of {2 * heads}"
+        )

@@ -1,115 +1,65 @@
 """A paper's claim, checked: what the paper says, what we measured, and a verdict. Needs no torch.
 
-`claim`, `not_testable` and `results` show a box or a table and leave a record beside it in the
-notebook's output, as JSON of the types `CLAIM_MIME` and `RESULTS_MIME`; the scoreboard is built
-from those.
+`check` takes a claim from the paper's record and adds what we measured. It shows a box and leaves
+a record beside it in the notebook's output, of the type `CLAIM_MIME`, from which the scoreboard is
+built. `claim`, `claim_speed` and `not_testable` do so for a claim that the page itself writes out.
 """
 
-import datetime
-import functools
-import importlib.metadata
 import math
-import numbers
-import os
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import __version__
 from ..errors import UserError
+from .display import ShownRecord, display_record
+from .gaps import Gap
+from .quick import is_quick_run
+from .results import current_protocol, plain
 from .speedup import Speedup
-from .tables import VERDICTS, claim_html, display_bundle, results_html, results_text
+from .stated import find_stated
+from .tables import VERDICTS, claim_html
 
 CLAIM_MIME = "application/vnd.prunebook.claim.v1+json"
-RESULTS_MIME = "application/vnd.prunebook.results.v1+json"
-
-# `prunebook run` says in this variable under which profile a notebook runs.
-PROFILE_VARIABLE = "PRUNEBOOK_PROFILE"
-QUICK = "quick"  # the profile that proves that a page runs, and judges nothing
-
 NOT_JUDGED = "not_judged"
 _DECIDED = ("holds", "tie", "fails")
-_VERSIONED = ("torch", "transformers")
+
+
+class _Statement(NamedTuple):
+    """What is claimed, before anything is measured; the fields are those of `Claim`."""
+
+    key: str
+    statement: str
+    paper: str
+    source: str
+    origin: str | None = None
+
+    def check_texts(self, **texts: str) -> None:
+        """Refuse an empty text among the statement's own and `texts`."""
+        own = {name: getattr(self, name) for name in ("key", "statement", "paper", "source")}
+        for name, text in {**own, **texts}.items():
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"claim {self.key!r}: {name} is {text!r}; needs a text")
 
 
 @dataclass(frozen=True)
-class Gap:
-    """The mean of `higher - lower` in nats per token, its standard error, and what follows from
-    both."""
+class Claim(ShownRecord):
+    """A claim with its verdict.
 
-    mean: float
-    standard_error: float
-
-    @property
-    def ratio(self) -> float:
-        """The ratio of the two perplexities, higher to lower."""
-        return math.exp(self.mean)
-
-    @property
-    def verdict(self) -> str:
-        """`holds` above two standard errors, `fails` below minus two, `tie` in between."""
-        if self.mean > 2 * self.standard_error:
-            return "holds"
-        return "fails" if self.mean < -2 * self.standard_error else "tie"
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} ± {self.standard_error:.4f} nats per token"
-
-
-def gap(lower, higher) -> Gap:
-    """Test whether `lower` lies below `higher`, pairing the two by window and calibration seed.
-
-    The standard error joins the spread over windows (of the seeds' means) and over seeds (of the
-    windows' means): sqrt(var_windows / W + var_seeds / S), the second term 0 for one seed.
-
-    Args:
-        lower, higher: mean negative log-likelihood of each window in nats per token, `[seeds,
-            windows]`.
-    Raises:
-        UserError: not two equal shapes `[seeds, windows]` with two windows or more, or values not
-            finite.
+    Attributes:
+        key: short name, unique in the paper.
+        statement: the claim, in our own words.
+        paper: the paper's number, as text.
+        source: table, figure or section that it stands in.
+        ours: our number, as text; None where the claim is not testable.
+        verdict: a key of `VERDICTS`.
+        protocol: what our number depends on.
+        reason: why the claim is not testable; None where it is.
+        gap: numbers of the `Gap` that gave the verdict, if one did.
+        origin: `paper` for a claim of the paper, `ours` for what we asked beyond; None where the
+            page does not say.
     """
-    lower, higher = (
-        _matrix(name, values) for name, values in (("lower", lower), ("higher", higher))
-    )
-    if lower.shape != higher.shape:
-        raise UserError(
-            f"gap: lower {list(lower.shape)} and higher {list(higher.shape)} must have one shape"
-        )
-    difference = higher - lower
-    seeds, windows = difference.shape
-    of_windows = difference.mean(0).std(ddof=1) / math.sqrt(windows)
-    of_seeds = difference.mean(1).std(ddof=1) / math.sqrt(seeds) if seeds > 1 else 0.0
-    return Gap(float(difference.mean()), math.hypot(of_windows, of_seeds))
-
-
-def _matrix(name: str, values) -> np.ndarray:
-    try:
-        matrix = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"gap: {name} must be numbers [seeds, windows]: {error}") from error
-    if matrix.ndim != 2 or matrix.shape[0] < 1 or matrix.shape[1] < 2:
-        raise UserError(f"gap: {name} has shape {list(matrix.shape)}; needs [seeds, windows >= 2]")
-    if not np.isfinite(matrix).all():
-        count = int((~np.isfinite(matrix)).sum())
-        raise UserError(f"gap: {name} has {count} values that are not finite")
-    return matrix
-
-
-class _Shown:
-    """A record that is shown when it is made: as a cell's last value it must not appear twice."""
-
-    def _ipython_display_(self) -> None:
-        """Nothing: `claim`, `not_testable` and `results` have already shown it."""
-
-
-@dataclass(frozen=True)
-class Claim(_Shown):
-    """A claim with its verdict; `ours` is None and `reason` given where it is not testable."""
 
     key: str
     statement: str
@@ -120,32 +70,81 @@ class Claim(_Shown):
     protocol: dict[str, Any]
     reason: str | None = None
     gap: dict[str, float] | None = None
+    origin: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record, JSON-able."""
         return asdict(self)
 
     def __str__(self) -> str:
-        ours = f"ours: {self.ours}" if self.ours is not None else self.reason
+        ours = self.reason
+        if self.ours is not None:
+            ours = f"ours: {self.ours}"
         return (
             f"{self.statement}\n  paper: {self.paper} ({self.source})\n  {ours}\n  verdict: "
             + " ".join(VERDICTS[self.verdict])
         )
 
 
-@dataclass(frozen=True)
-class Results(_Shown):
-    """Measured rows with what is needed to measure them again."""
+def check(
+    key: str,
+    *,
+    ours: str = "",
+    verdict: Gap | Speedup | bool | str | None = None,
+    protocol: Mapping | None = None,
+    paper: str | None = None,
+    not_testable: str | None = None,
+    at_least: float = 1.0,
+    requires: bool = True,
+) -> Claim:
+    """Show a claim of the paper's record beside what we measured, and record both.
 
-    rows: list[dict[str, Any]]
-    protocol: dict[str, Any]
-    versions: dict[str, str]
-    date: str
-    commit: str | None
+    A claim that the record says is not testable is shown by its key alone. A quick run judges
+    nothing: the verdict is then `not_judged`, whatever was measured.
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record, JSON-able."""
-        return asdict(self)
+    Args:
+        key: key of the claim in the record.
+        ours: our number, as text made from measured values; may be empty for a `Speedup`, which
+            adds its own numbers.
+        verdict: a `Gap`, a truth value, one of "holds", "tie", "fails", or a `Speedup`. One that
+            is refused, because the machine was busy or the FLOPs do not allow it, leaves the claim
+            not testable.
+        protocol: model, text, windows, seeds: what the number depends on. Default: that of the
+            last table that the page has shown, or of `use_protocol`.
+        paper: the paper's number, where the page computes it; default: that of the record.
+        not_testable: why this run cannot test a claim that others can, in place of a verdict.
+        at_least: how many times as fast the claim says it is; for a `Speedup`.
+        requires: whether all else holds that the claim says; for a `Speedup`.
+
+    Raises:
+        UserError: the record has no such claim, a verdict is missing or of another kind, a text is
+            empty, or there is no protocol.
+    """
+    fields = find_stated(key).claim(key)
+    statement = _statement(fields, paper)
+    reason = not_testable or fields.get("not_testable")
+    if (verdict is None) == (reason is None):
+        raise UserError(
+            f"claim {key!r}: needs a verdict, or a reason why it is not testable; not both"
+        )
+    if reason is not None:
+        return _show_untestable(statement, reason)
+    if protocol is None:
+        protocol = current_protocol(f"claim {key!r}")
+    if isinstance(verdict, Speedup):
+        return _judge_speed(statement, ours, verdict, protocol, at_least, requires)
+    return _judge(statement, ours, verdict, protocol)
+
+
+def check_rest() -> None:
+    """Show every claim that the paper's record says is not testable, in the record's order.
+
+    Raises:
+        UserError: the record cannot be found.
+    """
+    for fields in find_stated().claims.values():
+        if fields.get("not_testable"):
+            _show_untestable(_statement(fields), fields["not_testable"])
 
 
 def claim(
@@ -155,60 +154,40 @@ def claim(
     paper: str,
     source: str,
     ours: str,
-    verdict: "Gap | bool | str",
+    verdict: Gap | bool | str,
     protocol: Mapping,
 ) -> Claim:
-    """Show a claim of the paper beside what we measured, and record both. A quick run judges
-    nothing: the verdict is then `not_judged`, whatever was measured.
+    """Show a claim that the page writes out beside what we measured, and record both.
 
     Args:
         key: short name, unique in the notebook.
         statement: the claim, in our own words.
-        paper: the paper's number, as text; `source` is the table or figure it stands in.
+        paper: the paper's number, as text.
+        source: table or figure that the paper's number stands in.
         ours: our number, as text made from measured values.
         verdict: a `Gap`, a truth value, or one of "holds", "tie", "fails".
         protocol: model, text, windows, seeds: what the number depends on.
+
     Raises:
         UserError: an empty text, a verdict of another kind, or a protocol that JSON cannot hold.
     """
-    numbers_of_gap = None
-    if isinstance(verdict, Gap):
-        numbers_of_gap = {**asdict(verdict), "ratio": verdict.ratio}
-        if not all(map(math.isfinite, numbers_of_gap.values())):
-            raise UserError(f"claim {key!r}: the gap is not finite: {verdict}")
-        word = verdict.verdict
-    elif isinstance(verdict, (bool, np.bool_)):
-        word = "holds" if verdict else "fails"
-    elif isinstance(verdict, str) and verdict in _DECIDED:
-        word = verdict
-    else:
-        raise UserError(
-            f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, "
-            f"{', '.join(_DECIDED)}"
-        )
-    if is_quick_run():
-        word = NOT_JUDGED
-    _check_texts(key, statement=statement, paper=paper, source=source, ours=ours)
-    plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
-    return _show_claim(
-        Claim(key, statement, paper, source, ours, word, plain_protocol, None, numbers_of_gap)
-    )
-
-
-def is_quick_run() -> bool:
-    """Is this a page that `prunebook run` executes under the quick profile?"""
-    return os.environ.get(PROFILE_VARIABLE) == QUICK
+    return _judge(_Statement(key, statement, paper, source), ours, verdict, protocol)
 
 
 def not_testable(key: str, statement: str, *, paper: str, source: str, reason: str) -> Claim:
-    """Show and record a claim that cannot be tested here, and say why; other arguments as for
-    `claim`.
+    """Show and record a claim that cannot be tested here, and say why.
+
+    Args:
+        key: short name, unique in the notebook.
+        statement: the claim, in our own words.
+        paper: the paper's number, as text.
+        source: table or figure that the paper's number stands in.
+        reason: why the claim cannot be tested.
 
     Raises:
         UserError: an empty text.
     """
-    _check_texts(key, statement=statement, paper=paper, source=source, reason=reason)
-    return _show_claim(Claim(key, statement, paper, source, None, "not_testable", {}, reason))
+    return _show_untestable(_Statement(key, statement, paper, source), reason)
 
 
 def claim_speed(
@@ -223,13 +202,15 @@ def claim_speed(
     ours: str = "",
     requires: bool = True,
 ) -> Claim:
-    """Show and record a claim that one thing is faster than another.
-
-    A speed-up that is refused, as the machine was busy or the FLOPs do not allow it, leaves the
-    claim not testable. Other arguments are as for `claim`.
+    """Show and record a claim that one thing is faster than another; see `check`.
 
     Args:
+        key: short name, unique in the notebook.
+        statement: the claim, in our own words.
         speedup: how many times as fast, in several rounds.
+        paper: the paper's number, as text.
+        source: table or figure that the paper's number stands in.
+        protocol: model, text, windows: what the number depends on.
         at_least: how many times as fast the claim says it is.
         ours: what else we measured, as text before the speed.
         requires: whether all else holds that the claim says.
@@ -237,104 +218,82 @@ def claim_speed(
     Raises:
         UserError: as `claim`.
     """
-    refusal = speedup.refusal
-    quick = os.environ.get(PROFILE_VARIABLE) == QUICK
-    if refusal and not quick:
-        return not_testable(key, statement, paper=paper, source=source, reason=refusal)
-    if refusal:
-        _check_texts(key, statement=statement, paper=paper, source=source)
-        plain_protocol = plain(dict(protocol), f"claim {key!r}: protocol")
-        return _show_claim(
-            Claim(key, statement, paper, source, refusal, NOT_JUDGED, plain_protocol)
+    statement = _Statement(key, statement, paper, source)
+    return _judge_speed(statement, ours, speedup, protocol, at_least, requires)
+
+
+def _statement(fields: Mapping[str, Any], paper: str | None = None) -> _Statement:
+    """The statement in a record's claim, with `paper` in place of its number if that is given."""
+    names = ("key", "statement", "number", "source", "origin")
+    key, text, number, source, origin = (fields.get(name) for name in names)
+    return _Statement(key, text, paper or number, source, origin)
+
+
+def _judge(statement: _Statement, ours: str, verdict: Gap | bool | str, protocol: Mapping) -> Claim:
+    """Show and record the claim with its verdict."""
+    key = statement.key
+    numbers_of_gap = None
+    if isinstance(verdict, Gap):
+        numbers_of_gap = {**asdict(verdict), "ratio": verdict.ratio}
+        if not all(map(math.isfinite, numbers_of_gap.values())):
+            raise UserError(f"claim {key!r}: the gap is not finite: {verdict}")
+        word = verdict.verdict
+    elif isinstance(verdict, (bool, np.bool_)):
+        word = {True: "holds", False: "fails"}[bool(verdict)]
+    elif isinstance(verdict, str) and verdict in _DECIDED:
+        word = verdict
+    else:
+        raise UserError(
+            f"claim {key!r}: verdict {verdict!r}; allowed: a gap, True, False, "
+            f"{', '.join(_DECIDED)}"
         )
+    if is_quick_run():
+        word = NOT_JUDGED
+    return _show_judged(statement, ours, word, protocol, numbers_of_gap)
+
+
+def _judge_speed(
+    statement: _Statement,
+    ours: str,
+    speedup: Speedup,
+    protocol: Mapping,
+    at_least: float,
+    requires: bool,
+) -> Claim:
+    """Show and record a claim about speed; without a verdict where the speed-up is refused."""
+    refusal = speedup.refusal
+    if refusal and is_quick_run():
+        return _show_judged(statement, refusal, NOT_JUDGED, protocol)
+    if refusal:
+        return _show_untestable(statement, refusal)
     ours = "; ".join(filter(None, [ours, str(speedup), speedup.detail]))
-    verdict = speedup.verdict(at_least) if requires else "fails"
-    return claim(
-        key, statement, paper=paper, source=source, ours=ours, verdict=verdict, protocol=protocol
+    verdict = "fails"
+    if requires:
+        verdict = speedup.verdict(at_least)
+    return _judge(statement, ours, verdict, protocol)
+
+
+def _show_judged(
+    statement: _Statement,
+    ours: str,
+    verdict: str,
+    protocol: Mapping,
+    gap: dict[str, float] | None = None,
+) -> Claim:
+    statement.check_texts(ours=ours)
+    protocol = plain(dict(protocol), f"claim {statement.key!r}: protocol")
+    return _show(
+        Claim(**statement._asdict(), ours=ours, verdict=verdict, protocol=protocol, gap=gap)
     )
 
 
-def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:
-    """Show measured rows as one table and record them with versions, date and commit.
-
-    Args:
-        rows: one mapping of name -> number, text, truth value or None for each row. Values that are
-            not finite are recorded as None.
-        protocol: what the numbers depend on.
-    Raises:
-        UserError: no row, or a value that JSON cannot hold.
-    """
-    rows = [plain(dict(row), f"results: row {index}") for index, row in enumerate(rows)]
-    if not rows:
-        raise UserError("results: no rows; needs at least one")
-    record = Results(
-        rows,
-        plain(dict(protocol), "results: protocol"),
-        _versions(),
-        datetime.date.today().isoformat(),
-        library_commit(),
-    )
-    _display(record, RESULTS_MIME, results_html(rows, record.protocol), results_text(rows))
-    return record
-
-
-def _check_texts(key: str, **texts: str) -> None:
-    for name, text in {"key": key, **texts}.items():
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"claim {key!r}: {name} is {text!r}; needs a text")
-
-
-def plain(value, where: str):
-    """`value` as JSON holds it: numpy scalars unwrapped, numbers that are not finite None.
-
-    Raises:
-        UserError: a value JSON cannot hold; `where` begins the message.
-    """
-    if isinstance(value, Mapping):
-        return {str(name): plain(item, f"{where}.{name}") for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, where) for item in value]
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value) if math.isfinite(value) else None
-    raise UserError(
-        f"{where}: {type(value).__name__} is not allowed; allowed: number, text, true, false, None"
+def _show_untestable(statement: _Statement, reason: str) -> Claim:
+    statement.check_texts(reason=reason)
+    return _show(
+        Claim(**statement._asdict(), ours=None, verdict="not_testable", protocol={}, reason=reason)
     )
 
 
-def _versions() -> dict[str, str]:
-    """The versions of what the numbers depend on, as far as it is installed."""
-    found = {name: list(importlib.metadata.distributions(name=name)) for name in _VERSIONED}
-    return {
-        "prunebook": __version__,
-        **{name: items[0].version for name, items in found.items() if items},
-    }
-
-
-@functools.cache
-def library_commit() -> str | None:
-    """The library's commit, with `-dirty` where files differ from it; None outside its
-    repository."""
-    folder = Path(__file__).parent
-    for command in (["ls-files", "--error-unmatch", __file__], ["describe", "--always", "--dirty"]):
-        try:
-            done = subprocess.run(
-                ["git", "-C", folder, *command], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-    return done.stdout.strip()
-
-
-def _display(record: Claim | Results, mime: str, page: str, text: str) -> None:
-    display_bundle({mime: record.to_dict(), "text/html": page, "text/plain": text})
-
-
-def _show_claim(record: Claim) -> Claim:
-    _display(record, CLAIM_MIME, claim_html(record.to_dict()), str(record))
+def _show(record: Claim) -> Claim:
+    display_record(CLAIM_MIME, record.to_dict(), claim_html(record.to_dict()), str(record))
     return record

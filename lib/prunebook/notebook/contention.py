@@ -29,6 +29,8 @@ _LIMIT = 0.25  # cores that other work may keep busy
 # each of three kinds of work. Three standard deviations of that rounding are then 0.14 of a core,
 # whatever their number.
 _SHORTEST = 0.15
+# kinds of work of a core; a system that lacks one of them counts it in another
+_BUSY_KINDS = ("user", "nice", "system", "irq", "softirq")
 
 
 class Counters(NamedTuple):
@@ -99,19 +101,13 @@ def shortest(cores: int) -> float:
 def read_counters() -> Counters:
     """Read the counters of the system and of this process."""
     times = psutil.cpu_times(percpu=True)
-    allowed = (
-        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(len(times))
-    )
-    if allowed[-1] < len(times):  # otherwise a container numbers its cores anew
+    allowed = range(len(times))
+    if hasattr(os, "sched_getaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+    # A container may number its cores anew; then the numbers do not fit, and all are counted.
+    if allowed[-1] < len(times):
         times = [times[core] for core in allowed]
-    kinds = (
-        "user",
-        "nice",
-        "system",
-        "irq",
-        "softirq",
-    )  # a system that lacks one counts it in another
-    busy = sum(sum(getattr(core, kind, 0.0) for kind in kinds) for core in times)
+    busy = sum(sum(getattr(core, kind, 0.0) for kind in _BUSY_KINDS) for core in times)
     stolen = sum(getattr(core, "steal", 0.0) for core in times)
     return Counters(time.monotonic(), busy, stolen, _own_seconds(), len(times))
 

@@ -5,27 +5,32 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from .tables import display_bundle
+from .display import display_bundle
 
 _PACKAGE = __name__.partition(".")[0]
 _FOLDER = Path(__file__).parents[1]
 
 
-def show_source(obj) -> None:
-    """Show the source of a function, class or method of the library under its dotted name and
-    place.
+def show_source(obj: Any) -> None:
+    """Show the source of a part of the library under its dotted name and its place.
+
+    Args:
+        obj: a function, class or method of the library; a partial function stands for what it
+            calls, a wrapped one for what it wraps.
 
     Raises:
         UserError: `obj` has no Python source in the library.
     """
-    target = inspect.unwrap(obj.func if isinstance(obj, functools.partial) else obj)
+    target = obj
+    if isinstance(obj, functools.partial):
+        target = obj.func
+    target = inspect.unwrap(target)
     module = getattr(inspect.getmodule(target), "__name__", "")
-    if (
-        not (inspect.isclass(target) or inspect.isroutine(target))
-        or module.partition(".")[0] != _PACKAGE
-    ):
+    is_code = inspect.isclass(target) or inspect.isroutine(target)
+    if not is_code or module.partition(".")[0] != _PACKAGE:
         raise UserError(f"show_source: {obj!r} is no function, class or method of {_PACKAGE}")
     try:
         lines, first = inspect.getsourcelines(target)
@@ -35,8 +40,8 @@ def show_source(obj) -> None:
     file = Path(inspect.getsourcefile(target)).relative_to(_FOLDER.parent)
     name = f"{module}.{target.__qualname__}"
     place = f"{file.as_posix()}, lines {first} to {first + len(lines) - 1}"
-    # as markdown the page's own highlighting is used; the fence must be longer than any in the
-    # source
+    # Markdown is coloured by the page's own highlighting. The fence must be longer than any fence
+    # in the source.
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`{3,}", source))])
     display_bundle(
         {

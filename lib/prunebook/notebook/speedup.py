@@ -16,7 +16,7 @@ class Speedup:
     Attributes:
         ratios: how many times as fast, one a round; empty only if the machine was busy.
         flops_ratio: the FLOPs of what is compared with, divided by those of the faster thing;
-            None if FLOPs do not bound the ratio, as in memory-bound work on caches.
+            None if FLOPs do not bound the ratio, e.g. in memory-bound work on caches.
         busy: whether other work disturbed a round.
         what: the work that was timed, as the end of a sentence about the model.
         detail: the speeds themselves, and how they were taken.
@@ -56,8 +56,11 @@ class Speedup:
 
     @property
     def refusal(self) -> str | None:
-        """Why the ratio is not shown: the machine was busy, or the ratio exceeds that of the FLOPs
-        by more than a third. None if it is shown."""
+        """Why the ratio is not shown; None if it is shown.
+
+        It is not where the machine was busy, and where it exceeds the ratio of the FLOPs by more
+        than a third.
+        """
         if self.busy:
             return BUSY
         if self.flops_ratio is not None and 3 * self.median > 4 * self.flops_ratio:
@@ -76,7 +79,9 @@ class Speedup:
         low, high = self.interval
         if low > at_least:
             return "holds"
-        return "fails" if high < at_least else "tie"
+        if high < at_least:
+            return "fails"
+        return "tie"
 
     def __str__(self) -> str:
         if self.refusal:

@@ -1,5 +1,7 @@
-"""How claims and result rows are shown: HTML for pages and notebooks, text for terminals. Needs no
-torch."""
+"""How claims and result rows are shown: HTML for pages and notebooks, text for terminals.
+
+Needs no torch.
+"""
 
 import html
 import math
@@ -17,20 +19,20 @@ VERDICTS = {
     "not_testable": ("○", "not testable here"),
     "not_judged": ("·", "not judged in a quick run"),
 }
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def human_bytes(count: float) -> str:
-    """`count` bytes in the largest binary unit that keeps the number at 1 or above, as `1.5
-    GiB`."""
-    unit = min(max(int(math.log2(max(count, 1)) // 10), 0), 4)
+    """A number of bytes in the largest binary unit that keeps it at 1 or above, e.g. `1.5 GiB`."""
+    unit = min(max(int(math.log2(max(count, 1)) // 10), 0), len(_UNITS) - 1)
     number = count / 1024**unit
-    return (
-        f"{number:.0f} B" if unit == 0 else f"{number:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[unit - 1]}"
-    )
+    if unit == 0:
+        return f"{number:.0f} B"
+    return f"{number:.1f} {_UNITS[unit]}"
 
 
-# Shown columns of a results table: name -> heading and how a number is written. Others follow as
-# they are.
+# Shown columns of a results table: name -> heading and how a number is written. Columns of other
+# names follow with their values as they are.
 _COLUMNS = {
     "label": ("Method", str),
     "method": ("Method", str),
@@ -52,7 +54,8 @@ _COLUMNS = {
     "kv_cache_bytes": ("KV cache", human_bytes),
     "latency": ("Latency [ms]", lambda seconds: f"{seconds * 1e3:,.0f}"),
 }
-_OF_SIZE = ("flops", "kv_cache_bytes", "latency")  # nothing to tell apart in models of one size
+# columns that tell nothing apart where all models have one size
+_OF_SIZE = ("flops", "kv_cache_bytes", "latency")
 
 
 def protocol_line(protocol: Mapping) -> str:
@@ -62,87 +65,94 @@ def protocol_line(protocol: Mapping) -> str:
     )
 
 
-def _value(value) -> str:
+def _value(value: Any) -> str:
+    """A value of a protocol or a cell as text on one line: a blank line would end a page's HTML."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_value, value))
-    # On one line: a blank line would end a page's HTML.
-    return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return " ".join(str(value).split())
 
 
 def verdict_html(verdict: str, count: int | None = None) -> str:
-    """The verdict as a coloured badge with its symbol and words, and how many claims have it if
-    `count` is given."""
+    """The verdict as a coloured badge with its symbol and words.
+
+    Args:
+        verdict: a key of `VERDICTS`.
+        count: how many claims have it, shown behind the words; None: no number.
+    """
     symbol, words = VERDICTS[verdict]
     style = f"pb-verdict pb-{verdict.replace('_', '-')}"
-    number = "" if count is None else f": {count}"
-    return f'<span class="{style}"><span aria-hidden="true">{symbol}</span> {words}{number}</span>'
+    if count is not None:
+        words = f"{words}: {count}"
+    return f'<span class="{style}"><span aria-hidden="true">{symbol}</span> {words}</span>'
 
 
 def claim_html(record: Mapping) -> str:
     """The box of a claim.
 
     Args:
-        record: as `Claim.to_dict` gives it; where the verdict is one on record, with the text
-            `recorded` that says of which run.
+        record: the record, as `Claim.to_dict` gives it. One whose verdict is taken from a recorded
+            run has the text `recorded` as well, which says of which run.
     """
     text = {name: html.escape(str(value)) for name, value in record.items() if value is not None}
     rows = [("Paper", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
+    if record.get("origin") == "ours":
+        rows.append(("Asked by", "this book; the paper does not claim it"))
     if "ours" in text:
-        quick = record["verdict"] == "not_judged"
-        rows.append(("This quick run" if quick else "Ours", text["ours"]))
-    rows += [("Why not", text["reason"])] if "reason" in text else []
+        heading = "Ours"
+        if record["verdict"] == "not_judged":
+            heading = "This quick run"
+        rows.append((heading, text["ours"]))
+    if "reason" in text:
+        rows.append(("Why not", text["reason"]))
+    rows.append(("Verdict", verdict_html(record["verdict"])))
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
-    line = html.escape(protocol_line(record["protocol"]))
+    notes = ""
+    if "recorded" in text:
+        notes += f'<p class="pb-protocol pb-recorded">{text["recorded"]}</p>'
+    if record["protocol"]:
+        notes += f'<p class="pb-protocol">{html.escape(protocol_line(record["protocol"]))}</p>'
     style = f"pb-claim pb-{record['verdict'].replace('_', '-')}"
     return (
         f'<section class="{style}" aria-label="Claim: {text["key"]}">'
-        f'<p class="pb-statement">{text["statement"]}</p><dl>{body}'
-        f"<dt>Verdict</dt><dd>{verdict_html(record['verdict'])}</dd></dl>"
-        + (
-            f'<p class="pb-protocol pb-recorded">{text["recorded"]}</p>'
-            if "recorded" in text
-            else ""
-        )
-        + (f'<p class="pb-protocol">{line}</p>' if line else "")
-        + "</section>"
+        f'<p class="pb-statement">{text["statement"]}</p><dl>{body}</dl>{notes}</section>'
     )
 
 
 def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = None) -> str:
-    """Result rows as a table that scrolls in its own box where the page is narrow, over the
-    protocol.
+    """Result rows as a table that scrolls in its own box where the page is narrow.
 
-    The column `first`, if given, comes before the known ones. A value that has `__html__` is HTML
-    already. Rows with a true `machine_busy` lack times; the line of the protocol says so once.
+    The protocol stands below it. If some rows lack times because the machine was busy, the line of
+    the protocol says so once.
+
+    Args:
+        rows: column -> value, one mapping a row. A value that has `__html__` is HTML already.
+        protocol: what the numbers depend on.
+        first: the column that comes before the known ones; None: none does.
     """
     columns = sorted(_columns(rows), key=lambda name: name != first)
-    head = "".join(
-        f'<th scope="col"{_style(*(row.get(name) for row in rows))}>{html.escape(_heading(name))}</th>'
-        for name in columns
-    )
-    body = "".join(
-        "<tr>" + "".join(_cell_html(name, row.get(name)) for name in columns) + "</tr>"
-        for row in rows
-    )
+    head = "".join(_heading_html(name, rows) for name in columns)
+    body = "".join(f"<tr>{_row_html(columns, row)}</tr>" for row in rows)
     line = " · ".join(filter(None, [protocol_line(protocol), *_busy(rows)]))
     return (
         '<div class="pb-scroll" tabindex="0" role="region" aria-label="Results">'
-        f"<table "
-        f'class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="pb-protocol">{html.escape(line)}</p>'
+        f'<table class="pb-results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'</div><p class="pb-protocol">{html.escape(line)}</p>'
     )
 
 
 def results_text(rows: list[Mapping]) -> str:
-    """Result rows as aligned plain text. If rows lack times, a last line says that the machine was
-    busy."""
+    """Result rows as aligned plain text; a last line says so if the machine was too busy to time.
+
+    Args:
+        rows: column -> value, one mapping a row.
+    """
     columns = _columns(rows)
-    table = [
-        [_heading(name) for name in columns],
-        *([_shown(n, row.get(n)) for n in columns] for row in rows),
-    ]
+    table = [[_heading(name) for name in columns]]
+    table += [[_shown(name, row.get(name)) for name in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
     return "\n".join([*lines, *_busy(rows)])
@@ -155,15 +165,16 @@ def _busy(rows: list[Mapping]) -> list[str]:
 
 def _columns(rows: list[Mapping]) -> list[str]:
     """The columns with a value in some row: the known ones first; a label stands for the method."""
-    present = {name: None for row in rows for name, value in row.items() if value is not None}
-    present.pop("machine_busy", None)  # it is told beside the protocol
+    present = {}
+    for row in rows:
+        present |= {name: None for name, value in row.items() if value is not None}
+    present.pop("machine_busy", None)  # the line of the protocol tells it
     if "label" in present:
         present.pop("method", None)
     if len({row["parameters"] for row in rows if row.get("parameters")}) == 1:
         present = {name: None for name in present if name not in _OF_SIZE}
-    return [name for name in _COLUMNS if name in present] + [
-        name for name in present if name not in _COLUMNS
-    ]
+    known = [name for name in _COLUMNS if name in present]
+    return known + [name for name in present if name not in _COLUMNS]
 
 
 def _heading(name: str) -> str:
@@ -173,7 +184,7 @@ def _heading(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _shown(name: str, value) -> str:
+def _shown(name: str, value: Any) -> str:
     if value is None:
         return "–"
     if name in _COLUMNS and _is_number(value):
@@ -181,38 +192,26 @@ def _shown(name: str, value) -> str:
     return _value(value)
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _style(*values) -> str:
-    """The class of a cell, or of the heading of all `values`, that holds numbers."""
+def _style(values: list[Any]) -> str:
+    """The class of a cell with one of the values, or of the heading of all, that holds numbers."""
     return ' class="pb-number"' if any(map(_is_number, values)) else ""
 
 
-def _cell_html(name: str, value) -> str:
-    content = value.__html__() if hasattr(value, "__html__") else html.escape(_shown(name, value))
-    return f"<td{_style(value)}>{content}</td>"
+def _heading_html(name: str, rows: list[Mapping]) -> str:
+    style = _style([row.get(name) for row in rows])
+    return f'<th scope="col"{style}>{html.escape(_heading(name))}</th>'
 
 
-class _Bundle:
-    """One output in several representations, for `IPython.display`."""
-
-    def __init__(self, data: dict[str, Any]):
-        self.data = data
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        return self.data
-
-    def __repr__(self) -> str:
-        return self.data["text/plain"]
+def _row_html(columns: list[str], row: Mapping) -> str:
+    return "".join(_cell_html(name, row.get(name)) for name in columns)
 
 
-def display_bundle(data: dict[str, Any]) -> None:
-    """Show `data`, MIME type -> content, as one output of the notebook; elsewhere print its
-    `text/plain`."""
-    try:
-        from IPython.display import display
-    except ImportError:
-        display = print
-    display(_Bundle(data))
+def _cell_html(name: str, value: Any) -> str:
+    content = html.escape(_shown(name, value))
+    if hasattr(value, "__html__"):
+        content = value.__html__()
+    return f"<td{_style([value])}>{content}</td>"

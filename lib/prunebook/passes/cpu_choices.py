@@ -1,6 +1,6 @@
 """Which of two ways a CPU computes the same product faster, measured once a process.
 
-Both ways round differently in the last digits, so that a process never changes its choice. The
+The two ways round differently in the last digits, so a process never changes its choice. The
 default stays unless the other way takes less than 0.9 of its time: a noisy measurement between
 equals must not change digits from run to run.
 """
@@ -12,15 +12,22 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-_CLEARLY_FASTER = 0.9  # of the default's time
-_ROUNDS = 5  # the fastest of them counts: other work on the machine only ever adds time
-_LINEARS = ((512, 576, 576), (512, 576, 1536), (512, 1536, 576))  # tokens, inputs, outputs
+# Largest share of the default's time that counts as clearly faster.
+_CLEARLY_FASTER = 0.9
+
+# Measurements of each way. The fastest counts: other work on the machine only ever adds time.
+_ROUNDS = 5
+
+# Tokens, inputs and outputs of the linear layers that are timed.
+_LINEARS = ((512, 576, 576), (512, 576, 1536), (512, 1536, 576))
 
 
 @functools.cache
 def linear_library() -> str:
-    """The library of float32 linear layers: `onednn`, or `mkl` where it is clearly faster (some 50
-    ms, once)."""
+    """The library of float32 linear layers: `onednn`, or `mkl` where that is clearly faster.
+
+    The first call measures both, which takes some 50 ms.
+    """
     if not torch.backends.mkldnn.is_available():
         return "mkl"
     operands = [(_values(m, k), _values(n, k)) for m, k, n in _LINEARS]
@@ -33,14 +40,21 @@ def linear_library() -> str:
         for x, weight in operands:
             F.linear(x, weight)
 
-    return "mkl" if is_clearly_faster(mkl, onednn) else "onednn"
+    if is_clearly_faster(mkl, onednn):
+        return "mkl"
+    return "onednn"
 
 
 def onednn_linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`x W^T + b` of CPU tensors of one dtype through oneDNN; float32 or bfloat16, `weight [out,
-    in]` not empty."""
+    """`x W^T + b` of CPU tensors of one dtype through oneDNN.
+
+    Args:
+        x: `[..., in]`, float32 or bfloat16.
+        weight: `[out, in]`, not empty.
+        bias: `[out]`, or None.
+    """
     # Strided operands would fall back to a reference loop.
     return torch.ops.mkldnn._linear_pointwise(
         x.contiguous(), weight.contiguous(), bias, "none", [], ""
@@ -52,7 +66,9 @@ def is_clearly_faster(other: Callable[[], object], default: Callable[[], object]
     casts."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         times = {function: [] for function in (default, other)}
-        for _ in range(_ROUNDS + 1):  # the first round sets up
+        # One round more than is counted: the first one sets up. The ways take turns, so that other
+        # work on the machine meets both.
+        for _ in range(_ROUNDS + 1):
             for function, seconds in times.items():
                 start = time.perf_counter()
                 function()

@@ -1,24 +1,38 @@
 """What is gathered about the inputs of a linear while passes run: norms and second moments.
 
-`InputNorm` is what Wanda needs (Sun et al., arXiv 2306.11695), `Hessian` what SparseGPT needs (Frantar and Alistarh,
-arXiv 2301.00774, section 3)."""
+`InputNorm` is what Wanda needs (Sun et al., arXiv 2306.11695), `Hessian` what SparseGPT needs
+(Frantar and Alistarh, arXiv 2301.00774, section 3).
+"""
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from .precision import rounded_linear
 
-_PANEL = 288  # rows of H a product; smaller ones save work but run slower
+# Rows of the Gram matrix that one product computes: smaller panels save work but run slower.
+_PANEL_ROWS = 288
+
+
+class Statistic(Protocol):
+    """What is gathered about the input of a linear; made by `factory(width, device)`."""
+
+    def update(self, inputs: torch.Tensor) -> None:
+        """Take `inputs [sequences, tokens, in]` of one batch."""
+
+    def is_finite(self) -> bool:
+        """Whether all inputs so far were finite."""
 
 
 def add_gram(total: torch.Tensor, inputs: torch.Tensor, precision: str = "exact") -> None:
-    """Add the sum over tokens of `x x^T` to the lower triangle of `total`, float32 `[width,
-    width]`.
+    """Add the sum over tokens of `x x^T` to the lower triangle of `total`.
 
-    Panels of rows: little more than half the work of a full product. What stands above the diagonal
-    is undefined.
+    The product is computed in panels of rows, which is little more than half the work of a full
+    product. The entries above the diagonal are undefined.
 
     Args:
+        total: float32 `[width, width]`, changed in place.
         inputs: `[..., width]` of any float dtype.
         precision: `fast` rounds inputs to bfloat16, which is what a `fast` linear multiplies; sums
             stay in float32.
@@ -27,34 +41,45 @@ def add_gram(total: torch.Tensor, inputs: torch.Tensor, precision: str = "exact"
     if precision == "fast" and inputs.device.type == "cpu" and inputs.numel():
         inputs = inputs.to(torch.bfloat16)
         product = rounded_linear
+    # x^T, float32 [width, tokens]: a row for each feature
     features = inputs.reshape(-1, inputs.shape[-1]).float().T.contiguous()
-    panel = max(_PANEL, len(features) // 8)
-    for start in range(0, len(features), panel):
-        stop = start + panel
+    rows = max(_PANEL_ROWS, len(features) // 8)
+    for start in range(0, len(features), rows):
+        stop = start + rows
+        # The panel needs no column to the right of its own rows: they are above the diagonal.
         total[start:stop, :stop] += product(features[start:stop], features[:stop])
 
 
 def symmetric(lower: torch.Tensor) -> torch.Tensor:
-    """The symmetric matrix `[n, n]` of which `lower` holds the lower triangle, as `add_gram` leaves
-    it.
+    """The symmetric matrix of a lower triangle.
 
     Its upper half is written panel by panel: a whole transpose would miss a CPU's caches at every
     entry.
+
+    Args:
+        lower: `[n, n]`, as `add_gram` leaves it; what is above the diagonal is ignored.
+
+    Returns:
+        A new matrix `[n, n]`.
     """
     full = lower.clone()
-    for start in range(0, len(lower), _PANEL):
-        panel = slice(start, start + _PANEL)
+    for start in range(0, len(lower), _PANEL_ROWS):
+        panel = slice(start, start + _PANEL_ROWS)
+        # above the diagonal blocks: the transpose of this panel's columns to their left
         full[:start, panel] = lower[panel, :start].T
+        # the diagonal block, whose own upper half is undefined in `lower`
         corner = lower[panel, panel]
         full[panel, panel] = corner.tril() + corner.tril(-1).T
     return full
 
 
 class Hessian:
-    """`2/N` times the sum over tokens of `x x^T` for the input of a linear, N sequences, float32
-    `[in, in]`.
+    """`2/N` times the sum over tokens of `x x^T`, for N sequences of inputs of a linear.
 
-    `precision` is that of `add_gram`.
+    Args:
+        width: inputs of the linear.
+        device: device of the sums.
+        precision: see `add_gram`.
     """
 
     def __init__(self, width: int, device: torch.device, precision: str = "exact"):
@@ -65,11 +90,15 @@ class Hessian:
     def update(self, inputs: torch.Tensor) -> None:
         """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float
         dtype."""
-        self._sequences += len(inputs) if inputs.ndim == 3 else 1
+        sequences = 1
+        if inputs.ndim == 3:
+            sequences = len(inputs)
+        self._sequences += sequences
         add_gram(self._sum, inputs, self._precision)
 
     def is_finite(self) -> bool:
-        # NaN and infinity square to themselves
+        """Whether all inputs so far were finite."""
+        # NaN and infinity square to NaN and infinity, so that the diagonal shows them.
         return bool(torch.isfinite(self._sum.diagonal()).all())
 
     def matrix(self) -> torch.Tensor:
@@ -81,9 +110,13 @@ class InputNorm:
     """Running mean over sequences of the squared l2 norm of each input feature, in float32.
 
     The mean instead of the paper's sum divides every score of a layer by the same constant, so no
-    mask depends on it; it keeps the numbers small however much text there is. `fast` sums squares
-    directly, several times as fast on a CPU as the norm, whose digits are those of the official
-    code.
+    mask depends on it; it keeps the numbers small however much text there is.
+
+    Args:
+        width: inputs of the linear.
+        device: device of the mean.
+        precision: `exact` squares the norm, whose digits are those of the official code; `fast`
+            sums the squares directly, which is several times as fast on a CPU.
     """
 
     def __init__(self, width: int, device: torch.device, precision: str = "exact"):
@@ -95,8 +128,10 @@ class InputNorm:
         """Take `inputs [sequences, tokens, in]` (or `[tokens, in]`, one sequence) of any float
         dtype."""
         inputs = inputs.float().reshape(-1, *inputs.shape[-2:])
+        # the mean over all sequences so far, from that over those before this batch
         self.mean_square *= self.sequences / (self.sequences + len(inputs))
         self.sequences += len(inputs)
+        # plus the share of this batch
         self.mean_square += self._squares(inputs).sum(0) / self.sequences
 
     def _squares(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -106,6 +141,7 @@ class InputNorm:
         return torch.linalg.vector_norm(inputs, dim=1).square_()
 
     def is_finite(self) -> bool:
+        """Whether all inputs so far were finite."""
         return bool(torch.isfinite(self.mean_square).all())
 
     def norm(self) -> torch.Tensor:

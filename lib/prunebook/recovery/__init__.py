@@ -1,1 +1,1 @@
-"""Training after a cut, or with it."""
+"""Recovery: what is trained after a cut, or together with it."""

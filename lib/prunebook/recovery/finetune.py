@@ -1,10 +1,15 @@
-"""Recover a pruned model: full fine-tuning, low-rank adapters, a classification head."""
+"""Recover a pruned model: full fine-tuning, low-rank adapters, a classification head.
+
+Hu et al., LoRA (ICLR 2022, arXiv 2106.09685), through `peft`.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from peft import LoraConfig, get_peft_model
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
 
 from ..data.windows import check_tokens
 from ..errors import UserError
@@ -13,13 +18,17 @@ from .training import Training, activation_checkpointing, train, training_all
 
 
 def full(
-    model, tokens: torch.Tensor, training: Training | None = None, progress: str | None = None
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    training: Training | None = None,
+    progress: str | None = None,
 ) -> list[float]:
     """Train all parameters with next-token loss, in place.
 
     Args:
-        tokens: int64 `[n, length]`.
-        training: see `Training`.
+        model: a causal language model.
+        tokens: int64 `[n, length]`, in the order of training.
+        training: see `Training`; None for its defaults.
         progress: label of a progress bar, None for none.
 
     Returns:
@@ -35,7 +44,7 @@ def full(
 
 
 def lora(
-    model,
+    model: PreTrainedModel,
     tokens: torch.Tensor,
     training: Training | None = None,
     *,
@@ -44,16 +53,18 @@ def lora(
     dropout: float = 0.05,
     progress: str | None = None,
 ) -> list[float]:
-    """Train low-rank adapters with next-token loss and merge them into the weights, in place; all
-    else is frozen.
+    """Train low-rank adapters with next-token loss and merge them into the weights, in place.
+
+    All other parameters are frozen.
 
     Args:
-        tokens: int64 `[n, length]`.
-        training: see `Training`.
-        progress: label of a progress bar, None for none.
-        targets: linears by the last part of their name, as `["gate_proj", "up_proj", "down_proj"]`.
+        model: a causal language model.
+        tokens: int64 `[n, length]`, in the order of training.
+        training: see `Training`; None for its defaults.
+        targets: linears by the last part of their name, e.g. `["up_proj", "down_proj"]`.
         rank: r; alpha is equal to it, so that the update counts once.
-        dropout: on the adapters' inputs.
+        dropout: share of the adapters' inputs that is dropped.
+        progress: label of a progress bar, None for none.
 
     Returns:
         The loss of each step, in nats a token.
@@ -69,22 +80,49 @@ def lora(
 
 @contextlib.contextmanager
 def adapters(
-    model, training: Training, *, targets: Sequence[str], rank: int = 8, dropout: float = 0.05
-) -> Iterator:
-    """While open, linears have low-rank adapters, and nothing else requires gradients; it is
-    `recomputing` as the training asks. Afterwards they are merged into the weights, in place, or,
-    after an error, gone.
+    model: PreTrainedModel,
+    training: Training,
+    *,
+    targets: Sequence[str],
+    rank: int = 8,
+    dropout: float = 0.05,
+) -> Iterator[PeftModel]:
+    """While open, linears have low-rank adapters, and nothing else requires gradients.
+
+    Afterwards the adapters are merged into the weights, in place; after an error they are removed.
+    Activations are computed again as the training asks.
 
     Args:
-        training: its seed is of the adapters' start.
-        targets, rank, dropout: as for `lora`.
+        model: a causal language model.
+        training: see `Training`; its seed is that of the adapters' initial weights.
+        targets: as for `lora`.
+        rank: as for `lora`.
+        dropout: as for `lora`.
 
     Yields:
-        The model as `peft` wraps it; the linears of `model` itself are replaced meanwhile, too.
+        The model as `peft` wraps it; meanwhile the linears of `model` itself are replaced, too.
 
     Raises:
         UserError: a target that is no linear, or a bad rank.
     """
+    _check_adapters(model, targets, rank)
+    torch.manual_seed(training.seed)
+    with restore_requires_grad(model):
+        settings = LoraConfig(
+            r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets)
+        )
+        adapted = get_peft_model(model, settings)
+        try:
+            with activation_checkpointing(adapted, training):
+                yield adapted
+        except BaseException:
+            adapted.unload()
+            raise
+        adapted.merge_and_unload()
+
+
+def _check_adapters(model: PreTrainedModel, targets: Sequence[str], rank: int) -> None:
+    """Raise a `UserError` unless all targets are linears and the rank is a whole number."""
     linears = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
@@ -96,25 +134,12 @@ def adapters(
         )
     if type(rank) is not int or rank < 1:
         raise UserError(
-            f"rank {rank!r} is not allowed for lora; use a whole number of 1 or more, as 8"
+            f"rank {rank!r} is not allowed for lora; use a whole number of 1 or more, e.g. 8"
         )
-    torch.manual_seed(training.seed)
-    with restore_requires_grad(model):
-        settings = LoraConfig(
-            r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(targets)
-        )
-        adapted = get_peft_model(model, settings)
-        done = False
-        try:
-            with activation_checkpointing(adapted, training):
-                yield adapted
-            done = True
-        finally:
-            adapted.merge_and_unload() if done else adapted.unload()
 
 
 def classifier(
-    model,
+    model: PreTrainedModel,
     tokens: torch.Tensor,
     labels: torch.Tensor,
     training: Training | None = None,
@@ -123,10 +148,11 @@ def classifier(
     """Train all parameters of a sequence classifier with cross-entropy, in place.
 
     Args:
-        tokens: int64 `[n, length]`.
-        labels: int64 `[n]`.
-        training: see `Training`.
-        progress: label of a progress bar.
+        model: a sequence classifier.
+        tokens: int64 `[n, length]`, in the order of training.
+        labels: int64 `[n]`, the class of each window.
+        training: see `Training`; None for its defaults.
+        progress: label of a progress bar, None for none.
 
     Returns:
         The loss of each step, in nats a window.
@@ -140,22 +166,19 @@ def classifier(
         raise UserError(
             f"labels {list(labels.shape)} are not one for each of {len(tokens)} windows"
         )
-    if wrong := sorted(set(labels.tolist()) - set(range(model.config.num_labels))):
+    unknown = sorted(set(labels.tolist()) - set(range(model.config.num_labels)))
+    if unknown:
         raise UserError(
-            f"label {wrong[0]} is none of the model's {model.config.num_labels} classes, 0 and up"
+            f"label {unknown[0]} is none of the model's {model.config.num_labels} classes, 0 and up"
         )
     training = training or Training()
-
-    def loss_of(classifier, batch):  # the label travels in front of its window
-        logits = classifier(input_ids=batch[:, 1:]).logits.float()
-        return torch.nn.functional.cross_entropy(logits, batch[:, 0])
-
+    # The label travels in front of its window.
+    labelled = torch.cat([labels[:, None], tokens], 1)
     with training_all(model, training):
-        return train(
-            model,
-            torch.cat([labels[:, None], tokens], 1),
-            training,
-            loss_of,
-            progress,
-            settings="classes",
-        )
+        return train(model, labelled, training, _class_loss, progress, settings="classes")
+
+
+def _class_loss(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of `batch [n, 1 + length]`, whose first column holds the labels."""
+    logits = model(input_ids=batch[:, 1:]).logits.float()
+    return F.cross_entropy(logits, batch[:, 0])

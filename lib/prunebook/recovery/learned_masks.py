@@ -1,28 +1,36 @@
 """Hard-concrete masks on a model, trained with its loss until constraints on its size hold.
 
-Descent in the masks' `log_alpha` and in whatever of the model is trained, ascent in the multipliers
-of the constraints: one for each axis in Xia et al., Sheared LLaMA (ICLR 2024, arXiv 2310.06694),
-section 2.1, one for the whole model in Guo et al., Compresso (arXiv 2310.05015).
+Masks' `log_alpha`, and whatever of the model is trained, descend; the multipliers of the
+constraints ascend. There is one constraint for each axis in Xia et al., Sheared LLaMA (ICLR 2024,
+arXiv 2310.06694), section 2.1, and one for the whole model in Guo et al., Compresso (arXiv
+2310.05015).
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..passes.backward import next_token_loss
+from ..passes.masked import masked
 from ..sparsity import hard_concrete
 from ..sparsity.lagrangian import Lagrangian
-from ..sparsity.structured_masks import check_masks, mask_shapes, masked
-from .training import Training, train
+from ..sparsity.structured_masks import check_masks, mask_shapes
+from .training import Loss, Training, train
 
 
 @dataclass(frozen=True)
 class MaskTrainingLog:
-    """The course of training by step, from the first with masks on: `loss [steps]` under random
-    masks, in nats; by constraint the fraction `removed [steps]` in expectation, averaged over rows,
-    its `target [steps]` then, and `multipliers [steps, 2]`, lambda1 and lambda2."""
+    """The course of a training with masks, by step, from the first step with masks on.
+
+    loss: loss under random masks in nats, `[steps]`.
+    removed: constraint -> expected fraction that is removed, averaged over rows, `[steps]`.
+    target: constraint -> target of that fraction, `[steps]`.
+    multipliers: constraint -> lambda1 and lambda2, `[steps, 2]`.
+    """
 
     loss: torch.Tensor
     removed: dict[str, torch.Tensor]
@@ -32,12 +40,15 @@ class MaskTrainingLog:
 
 @dataclass(frozen=True)
 class MaskSearchResult:
-    """What was learned, with its course by step.
+    """The masks that `learn_masks` has found, with the course of their training by step.
 
-    `masks` are bool, by axis, as in `structured_masks`. `loss [steps]` is that of the next token
-    under random masks, in nats. By axis: `left [steps]` is the expected size, averaged over blocks,
-    in the units of the sizes asked for; `wanted [steps]` is the target then; `multipliers [steps,
-    2]` are lambda1 and lambda2.
+    Sizes are in the units of those that were asked for.
+
+    masks: axis -> bool mask, as in `structured_masks`.
+    loss: next-token loss under random masks in nats, `[steps]`.
+    left: axis -> expected size that is left, averaged over blocks, `[steps]`.
+    wanted: axis -> target of that size, `[steps]`.
+    multipliers: axis -> lambda1 and lambda2, `[steps, 2]`.
     """
 
     masks: dict[str, torch.Tensor]
@@ -47,152 +58,31 @@ class MaskSearchResult:
     multipliers: dict[str, torch.Tensor]
 
 
-def learn_masks(
-    model,
-    tokens: torch.Tensor,
-    sizes: Mapping[str, int],
-    full: Mapping[str, int],
-    training: Training,
-    *,
-    ramp: int,
-    mask_rate: float,
-    multiplier_rate: float,
-    progress: str | None = None,
-) -> MaskSearchResult:
-    """Train masks together with the parameters of the model that require gradients, in place;
-    nothing is cut.
-
-    Args:
-        tokens: int64 `[n, length]`, in the order of training.
-        sizes: what shall stay, by axis;
-        full: what there is.
-        training: see `finetune.Training`; its learning rate is of the model's parameters.
-        ramp: steps in which the targets grow.
-        mask_rate: learning rate of `log_alpha`.
-        multiplier_rate: of the multipliers.
-        progress: label of a progress bar, None for none.
-
-    Raises:
-        UserError: what `finetune.train` and `structured_masks.check_masks` raise.
-    """
-    shapes = mask_shapes(model)
-    masks = LearnedMasks({axis: shapes[axis] for axis in sizes}, training.seed)
-    constraint = Lagrangian({axis: 1 - size / full[axis] for axis, size in sizes.items()}, ramp)
-    course = train_masks(
-        model,
-        tokens,
-        masks,
-        constraint,
-        LearnedMasks.removed,
-        training,
-        mask_rate=mask_rate,
-        multiplier_rate=multiplier_rate,
-        progress=progress,
-    )
-    # of entries in a row
-    counts = {axis: size * shapes[axis][-1] // full[axis] for axis, size in sizes.items()}
-    return MaskSearchResult(
-        masks.keep(counts),
-        course.loss,
-        {axis: full[axis] * (1 - removed) for axis, removed in course.removed.items()},
-        {axis: full[axis] * (1 - target) for axis, target in course.target.items()},
-        course.multipliers,
-    )
-
-
-def train_masks(
-    model,
-    tokens: torch.Tensor,
-    masks: "LearnedMasks",
-    constraint: Lagrangian,
-    removed: Callable[["LearnedMasks"], Mapping[str, torch.Tensor]],
-    training: Training,
-    *,
-    mask_rate: float,
-    multiplier_rate: float,
-    constant: bool = False,
-    start: int = 0,
-    loss_of: Callable[[nn.Module, torch.Tensor], torch.Tensor] = next_token_loss,
-    progress: str | None = None,
-) -> MaskTrainingLog:
-    """Train `masks` and `constraint`, in place, together with the parameters of the model that
-    require gradients.
-
-    Args:
-        removed: masks -> expected fraction that is removed, by constraint, `[rows]`.
-        constant: whether the rates of masks and constraint stay, rather than fall with that of the
-            rest.
-        start: steps before masks are there; the constraint counts its own from then on.
-        loss_of: of the model on a batch of `tokens`. The rest: as for `learn_masks`.
-
-    Raises:
-        UserError: what `finetune.train` and `structured_masks.check_masks` raise.
-    """
-    check_masks(model, masks.log_alpha)
-    kinds = list(constraint.multipliers)
-    shearing = _MaskTrainingStep(
-        model, masks, constraint, removed, loss_of, len(tokens) // training.batch, start
-    )
-    groups = [
-        {"params": [*masks.parameters()], "lr": mask_rate, "constant": constant},
-        {
-            "params": [*constraint.parameters()],
-            "lr": multiplier_rate,
-            "maximize": True,
-            "constant": constant,
-        },
-    ]
-    settings = repr(
-        (constraint.targets, constraint.ramp, mask_rate, multiplier_rate, constant, start)
-    )
-    train(
-        shearing.to(model.device),
-        tokens,
-        training,
-        lambda step, batch: step(batch),
-        progress,
-        settings=settings,
-        groups=groups,
-    )
-    masks.limit()
-    loss, *rows = shearing.course.cpu().unbind(1)
-    of_kind = {kind: rows[4 * i : 4 * i + 4] for i, kind in enumerate(kinds)}
-    return MaskTrainingLog(
-        loss,
-        {kind: removed for kind, (removed, *_) in of_kind.items()},
-        {kind: target for kind, (_, target, *_) in of_kind.items()},
-        {kind: torch.stack(multipliers, 1) for kind, (_, _, *multipliers) in of_kind.items()},
-    )
-
-
 class LearnedMasks(nn.Module):
-    """Hard-concrete masks of some axes, from `log_alpha` near 5, which is beyond what they are kept
-    within.
+    """Hard-concrete masks of some axes.
+
+    `log_alpha` starts near 5, above the clamp of log(100) = 4.6.
 
     Args:
         shapes: axis -> shape of its mask.
-        seed: of the small differences at the start.
+        seed: seed of the small differences at the start.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int):
         super().__init__()
-        drawn = torch.Generator().manual_seed(seed)
-        self.log_alpha = nn.ParameterDict(
-            {
-                axis: nn.Parameter(5 + 0.01 * torch.randn(shape, generator=drawn))
-                for axis, shape in shapes.items()
-            }
-        )
+        generator = torch.Generator().manual_seed(seed)
+        self.log_alpha = nn.ParameterDict()
+        for axis, shape in shapes.items():
+            self.log_alpha[axis] = nn.Parameter(5 + 0.01 * torch.randn(shape, generator=generator))
 
     @torch.no_grad()
     def limit(self) -> None:
-        """Bring every `log_alpha` back within its limits, in place: past them no gradient would
-        bring it back."""
+        """Clamp every `log_alpha`, in place; past the limits no gradient would bring it back."""
         for log_alpha in self.log_alpha.values():
             log_alpha.clamp_(-hard_concrete.LIMIT, hard_concrete.LIMIT)
 
     def sample(self) -> dict[str, torch.Tensor]:
-        """Random masks by axis, from torch's own random state."""
+        """Random masks by axis, drawn with torch's own random state."""
         return {axis: hard_concrete.sample(log_alpha) for axis, log_alpha in self.log_alpha.items()}
 
     def kept(self) -> dict[str, torch.Tensor]:
@@ -215,22 +105,126 @@ class LearnedMasks(nn.Module):
         }
 
 
-class _MaskTrainingStep(nn.Module):
-    """Model, masks and constraints; called on a batch, the loss to descend in the one and ascend in
-    the last.
+def learn_masks(
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    sizes: Mapping[str, int],
+    full: Mapping[str, int],
+    training: Training,
+    *,
+    ramp: int,
+    mask_rate: float,
+    multiplier_rate: float,
+    progress: str | None = None,
+) -> MaskSearchResult:
+    """Train masks together with the parameters that require gradients, in place; nothing is cut.
 
-    `step` counts the calls from -`start`; a row of `course` is the loss of a step from 0 on and, of
-    every constraint, the fraction removed in expectation, its target and both multipliers. Both are
-    buffers, so that a checkpoint has them.
+    Args:
+        model: a causal language model.
+        tokens: int64 `[n, length]`, in the order of training.
+        sizes: axis -> size that shall stay.
+        full: axis -> size of the model as it is.
+        training: see `Training`; its learning rate is that of the model's parameters.
+        ramp: steps in which the targets grow.
+        mask_rate: learning rate of `log_alpha`.
+        multiplier_rate: learning rate of the multipliers.
+        progress: label of a progress bar, None for none.
+
+    Raises:
+        UserError: what `train` and `structured_masks.check_masks` raise.
+    """
+    shapes = mask_shapes(model)
+    masks = LearnedMasks({axis: shapes[axis] for axis in sizes}, training.seed)
+    constraint = Lagrangian({axis: 1 - size / full[axis] for axis, size in sizes.items()}, ramp)
+    rates = {"mask_rate": mask_rate, "multiplier_rate": multiplier_rate}
+    removed = LearnedMasks.removed
+    log = train_masks(
+        model, tokens, masks, constraint, removed, training, **rates, progress=progress
+    )
+    # A mask may have several entries for each unit of its axis.
+    counts = {axis: size * shapes[axis][-1] // full[axis] for axis, size in sizes.items()}
+    return MaskSearchResult(
+        masks=masks.keep(counts),
+        loss=log.loss,
+        left={axis: full[axis] * (1 - removed) for axis, removed in log.removed.items()},
+        wanted={axis: full[axis] * (1 - target) for axis, target in log.target.items()},
+        multipliers=log.multipliers,
+    )
+
+
+def train_masks(
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    masks: LearnedMasks,
+    constraint: Lagrangian,
+    removed: Callable[[LearnedMasks], Mapping[str, torch.Tensor]],
+    training: Training,
+    *,
+    mask_rate: float,
+    multiplier_rate: float,
+    constant: bool = False,
+    start: int = 0,
+    loss_of: Loss = next_token_loss,
+    progress: str | None = None,
+) -> MaskTrainingLog:
+    """Train masks and a constraint with the parameters that require gradients, all in place.
+
+    Arguments that are not listed are those of `learn_masks`.
+
+    Args:
+        masks: the masks.
+        constraint: the multipliers, with the targets of what is removed.
+        removed: masks -> expected fraction that is removed, by constraint, `[rows]`.
+        constant: keep the rates of masks and multipliers, rather than let them fall with the
+            model's.
+        start: steps before masks are on; the constraint counts its own steps from then on.
+        loss_of: loss of the model on a batch of `tokens`.
+
+    Raises:
+        UserError: what `train` and `structured_masks.check_masks` raise.
+    """
+    check_masks(model, masks.log_alpha)
+    steps = len(tokens) // training.batch
+    step = MaskTrainingStep(model, masks, constraint, removed, loss_of, steps, start)
+    groups = [
+        {"params": [*masks.parameters()], "lr": mask_rate, "maximize": False},
+        {"params": [*constraint.parameters()], "lr": multiplier_rate, "maximize": True},
+    ]
+    groups = [group | {"constant": constant} for group in groups]
+    of_run = (constraint.targets, constraint.ramp, mask_rate, multiplier_rate, constant, start)
+    settings = {"settings": repr(of_run), "groups": groups}
+    train(step.to(model.device), tokens, training, operator.call, progress, **settings)
+    masks.limit()
+    return step.log()
+
+
+class MaskTrainingStep(nn.Module):
+    """Model, masks and constraint; called on a batch, it returns their loss.
+
+    The loss is to descend in the model and the masks and to ascend in the constraint.
+
+    step: buffer, number of calls, counted from -`start`.
+    course: buffer `[steps - start, 1 + 4 * constraints]`, a row for each step from 0 on: the loss
+        and, for every constraint, the expected fraction removed, its target and both multipliers.
+        As they are buffers, a checkpoint has them.
+
+    Args:
+        model: as for `train_masks`, and so are the others.
+        masks: the masks.
+        constraint: the multipliers.
+        removed: masks -> expected fraction that is removed.
+        loss_of: loss of the model on a batch.
+        steps: number of all steps.
+        start: steps before masks are on.
     """
 
     def __init__(
         self,
-        model,
+        model: PreTrainedModel,
         masks: LearnedMasks,
         constraint: Lagrangian,
-        removed,
-        loss_of,
+        removed: Callable[[LearnedMasks], Mapping[str, torch.Tensor]],
+        loss_of: Loss,
         steps: int,
         start: int,
     ):
@@ -241,11 +235,11 @@ class _MaskTrainingStep(nn.Module):
         self._removed = removed
         self._loss_of = loss_of
         self.register_buffer("step", torch.tensor(-start))
-        self.register_buffer(
-            "course", torch.zeros(steps - start, 1 + 4 * len(constraint.multipliers))
-        )
+        columns = 1 + 4 * len(constraint.multipliers)
+        self.register_buffer("course", torch.zeros(steps - start, columns))
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Loss of `batch [windows, length]`, with the terms of the constraint."""
         step = int(self.step)
         self.step += 1
         if step < 0:
@@ -260,3 +254,14 @@ class _MaskTrainingStep(nn.Module):
             row += [removed[kind].detach().mean(), target, *multipliers.detach()]
         self.course[step] = torch.stack([value.to(self.course) for value in row])
         return loss + self.constraint(removed, step)
+
+    def log(self) -> MaskTrainingLog:
+        """The course so far, on the CPU."""
+        loss, *columns = self.course.cpu().unbind(1)
+        log = MaskTrainingLog(loss, {}, {}, {})
+        for index, kind in enumerate(self.constraint.multipliers):
+            removed, target, *multipliers = columns[4 * index : 4 * index + 4]
+            log.removed[kind] = removed
+            log.target[kind] = target
+            log.multipliers[kind] = torch.stack(multipliers, 1)
+        return log

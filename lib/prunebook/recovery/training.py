@@ -1,13 +1,10 @@
-"""Recovery after pruning: one training loop, which trains all weights, or low-rank adapters that
-are merged afterwards.
+"""The training loop: it trains whatever of a model requires gradients.
 
-Hu et al., LoRA (ICLR 2022, arXiv 2106.09685), through `peft`; the loop goes through `accelerate`,
-so that more devices are a matter of its configuration.
+The loop goes through `accelerate`, so that more devices are a matter of its configuration.
 """
 
 import contextlib
-import hashlib
-import io
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,37 +12,45 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..files import write_atomic
 from ..measure.memory import malloc_pool
 from ..passes.backward import next_token_loss, restore_requires_grad
 from ..passes.precision import matmul_precision
+from .checkpoint import Checkpoint
+
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # (model, batch) -> its loss
 
 
 @dataclass(frozen=True)
 class Training:
-    """How `train` runs: AdamW, a linear warm-up, then a cosine to 0, or two lines; one pass over
-    the windows.
+    """How `train` runs: one pass over the windows with AdamW.
+
+    The learning rate rises on a line, the warm-up, and then falls to 0 on a cosine. With a
+    `second_rate` it falls in two stages instead (FAQ of BitNet b1.58, microsoft/unilm): on a line
+    from `learning_rate` to 0, and from half of the steps on, on the line from `second_rate` to 0,
+    without weight decay.
 
     Args:
-        learning_rate: at its peak.
-        warmup: steps.
-        batch: windows a step, on every device.
-        second_rate: two stages in place of the cosine (FAQ of BitNet b1.58, microsoft/unilm): the
-            rate falls on a line from `learning_rate` to 0; from half of the steps on, on the line
-            from this to 0, without weight decay.
-        weight_decay: of all that is trained.
-        betas: of the optimiser's two moments.
-        seed: of dropout and of new parameters.
-        precision: of the passes, `exact` (the weights' dtype; float32 at least where all are
+        learning_rate: the rate at its peak.
+        warmup: steps of the warm-up.
+        second_rate: the rate of the second stage; None for a cosine.
+        weight_decay: decay of all that is trained.
+        betas: decay of the optimiser's two moments.
+        batch: windows that each device takes in a step.
+        seed: seed of dropout and of new parameters.
+        precision: how passes compute: `exact` (the weights' dtype; float32 at least where all are
             trained) or `fast` (bfloat16 products).
-        clip: norm of all gradients of a step that is not exceeded; None for any.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
-        checkpoint: file for what is trained, the optimiser and the step, written every
-            `checkpoint_every` steps; a run that was broken off goes on from it with the same
-            result, and it is removed at the end.
+        clip: largest norm of all gradients of a step; None for no limit.
+        gradient_checkpointing: compute activations again in the backward pass, which takes less
+            memory and more time.
+        checkpoint: file for what is trained, the optimiser and the step. A run that was broken off
+            goes on from it with the same result; it is removed at the end.
+        checkpoint_every: number of steps between two savings.
     """
 
     learning_rate: float = 3e-4
@@ -64,10 +69,10 @@ class Training:
 
 @malloc_pool()
 def train(
-    model,
+    model: nn.Module,
     tokens: torch.Tensor,
     training: Training,
-    loss_of: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = next_token_loss,
+    loss_of: Loss = next_token_loss,
     progress: str | None = None,
     *,
     settings: str = "",
@@ -76,12 +81,14 @@ def train(
     """Train whatever of the model requires gradients, in place.
 
     Args:
-        tokens: int64 `[n, length]` for `loss_of`, in the order of training; what does not fill a
-            last step is left out.
+        model: what is trained.
+        tokens: int64 `[n, length]` for `loss_of`, in the order of training; windows that do not
+            fill a last step are left out.
+        training: see `Training`.
         loss_of: `(model, batch) -> loss`.
         progress: label of a progress bar, None for none.
-        settings: of `loss_of`, in words: a checkpoint of others is another run's.
-        groups: parameters of the model with settings of their own, as AdamW takes them:
+        settings: settings of `loss_of`, in words: a checkpoint of other settings is refused.
+        groups: parameters of the model with settings of their own, as AdamW takes them, e.g.
             `{"params": [...], "lr": 0.1, "maximize": True}`. They share the schedule, unless they
             are `constant` (key of a truth value), and `clip` leaves them alone.
 
@@ -92,184 +99,198 @@ def train(
         UserError: too few tokens, a bad `clip`, a loss that is not finite, or a checkpoint of
             another run.
     """
-    accelerator = Accelerator(device_placement=False)
-    a_step = training.batch * accelerator.num_processes
-    steps = len(tokens) // a_step
-    if not steps or tokens.shape[1] < 2:
-        raise UserError(
-            f"tokens {list(tokens.shape)} make no step of {a_step} windows of 2 tokens or more; "
-            "give more"
+    run = _Run(model, tokens, training, loss_of, groups)
+    return run.losses(run.checkpoint(settings), progress)
+
+
+class _Run:
+    """One run of `train`; arguments as there."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokens: torch.Tensor,
+        training: Training,
+        loss_of: Loss,
+        groups: Sequence[Mapping],
+    ):
+        self.model = model
+        self.tokens = tokens
+        self.training = training
+        self.loss_of = loss_of
+        self.accelerator = Accelerator(device_placement=False)
+        self.windows = training.batch * self.accelerator.num_processes  # of a step, on all devices
+        self.steps = len(tokens) // self.windows
+        self._check()
+        self.optimiser = _optimiser(model, training, groups)
+        self.schedule = _schedule(self.optimiser, training, self.steps)
+
+    def _check(self) -> None:
+        """Raise a `UserError` unless the tokens fill a step, and `clip` is a norm."""
+        if not self.steps or self.tokens.shape[1] < 2:
+            raise UserError(
+                f"tokens {list(self.tokens.shape)} make no step of {self.windows} windows of 2 "
+                "tokens or more; give more"
+            )
+        clip = self.training.clip
+        if clip is not None and not clip > 0:
+            raise UserError(f"clip {clip!r} is not allowed; use a norm above 0, e.g. 1.0, or None")
+
+    def checkpoint(self, settings: str) -> Checkpoint:
+        """Where the run keeps its state: what is trained, and the buffers of the model."""
+        training = self.training
+        tensors = {name: each for name, each in self.model.named_parameters() if each.requires_grad}
+        in_state = self.model.state_dict().keys()
+        for name, buffer in self.model.named_buffers():
+            if name in in_state:
+                tensors[name] = buffer
+        # What does not change the result is no part of what a run is known by.
+        loop = dataclasses.replace(
+            training, gradient_checkpointing=False, checkpoint=None, checkpoint_every=0
         )
-    if training.clip is not None and not training.clip > 0:
-        raise UserError(
-            f"clip {training.clip!r} is not allowed; use a norm above 0, as 1.0, or None"
+        return Checkpoint(
+            training.checkpoint,
+            training.checkpoint_every,
+            (loop, settings),
+            self.tokens,
+            tensors,
+            {"optimiser": self.optimiser, "schedule": self.schedule},
         )
-    trained = {
-        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-    apart = {parameter for group in groups for parameter in group["params"]}
-    rest = [parameter for parameter in trained.values() if parameter not in apart]
-    optimiser = torch.optim.AdamW(
-        [{"params": rest}, *map(dict, groups)],
+
+    def losses(self, checkpoint: Checkpoint, progress: str | None) -> list[float]:
+        """Run all steps, from the checkpoint's state on; returns the loss of each."""
+        losses = checkpoint.load()
+        prepared = self.model
+        if self.accelerator.num_processes > 1:
+            prepared = self.accelerator.prepare(self.model)
+        self.model.train()
+        remaining = range(len(losses), self.steps)
+        try:
+            bar = tqdm(remaining, desc=progress, unit="step", disable=progress is None)
+            for step in bar:
+                losses.append(self._backward(prepared, step))
+                self._update(step)
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+                if checkpoint.is_due(step + 1) and self.accelerator.is_main_process:
+                    checkpoint.save(losses)
+        finally:
+            self.model.eval()
+            self.optimiser.zero_grad()
+        if self.accelerator.is_main_process:
+            checkpoint.remove()
+        return losses
+
+    def _backward(self, prepared: nn.Module, step: int) -> float:
+        """Forward and backward pass of this device's windows of a step; returns the loss."""
+        # Dropout does not depend on where a run was broken off.
+        torch.manual_seed(self.training.seed + step)
+        device = next(self.model.parameters()).device
+        first = step * self.windows + self.accelerator.process_index * self.training.batch
+        batch = self.tokens[first : first + self.training.batch].to(device)
+        with torch.enable_grad(), matmul_precision(device, self.training.precision):
+            loss = self.loss_of(prepared, batch)
+            self.accelerator.backward(loss)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss of step {step + 1} is {value}; use a smaller learning rate or float32"
+            )
+        return value
+
+    def _update(self, step: int) -> None:
+        """Step along the gradients, and drop them."""
+        shared = self.optimiser.param_groups[0]
+        if self.training.second_rate is not None and step >= self.steps // 2:
+            shared["weight_decay"] = 0.0
+        if self.training.clip is not None:
+            self.accelerator.clip_grad_norm_(shared["params"], self.training.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.schedule.step()
+
+
+def _optimiser(
+    model: nn.Module, training: Training, groups: Sequence[Mapping]
+) -> torch.optim.Optimizer:
+    """AdamW. Its first group is all that requires gradients and is in none of the `groups`."""
+    own_settings = set()
+    for group in groups:
+        own_settings.update(group["params"])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shared = [parameter for parameter in trained if parameter not in own_settings]
+    return torch.optim.AdamW(
+        [{"params": shared}, *map(dict, groups)],
         lr=training.learning_rate,
         betas=training.betas,
         weight_decay=training.weight_decay,
         fused=True,  # 8 times as fast on CPU
     )
-    schedule = _schedule(optimiser, training, steps)
-    saved = model.state_dict().keys()
-    state = trained | {name: buffer for name, buffer in model.named_buffers() if name in saved}
-    run = _Checkpoint(training, settings, tokens, state, optimiser, schedule)
-    losses = run.load()
-    prepared = accelerator.prepare(model) if accelerator.num_processes > 1 else model
-    device = next(model.parameters()).device
-    model.train()
-    try:
-        bar = tqdm(range(len(losses), steps), desc=progress, unit="step", disable=progress is None)
-        for step in bar:
-            # dropout does not depend on where a run was broken off
-            torch.manual_seed(training.seed + step)
-            first = step * a_step + accelerator.process_index * training.batch
-            batch = tokens[first : first + training.batch].to(device)
-            with torch.enable_grad(), matmul_precision(device, training.precision):
-                loss = loss_of(prepared, batch)
-                accelerator.backward(loss)
-            losses.append(loss.item())
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"the loss of step {step + 1} is {losses[-1]}; use a smaller learning rate or "
-                    "float32"
-                )
-            if training.second_rate is not None and step >= steps // 2:
-                optimiser.param_groups[0]["weight_decay"] = 0.0
-            if training.clip is not None:
-                accelerator.clip_grad_norm_(rest, training.clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            schedule.step()
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
-            if (
-                training.checkpoint
-                and (step + 1) % training.checkpoint_every == 0
-                and accelerator.is_main_process
-            ):
-                run.save(losses)
-    finally:
-        model.eval()
-        optimiser.zero_grad()
-    if accelerator.is_main_process:
-        run.remove()
-    return losses
 
 
-def _schedule(optimiser, training: Training, steps: int):
-    """The learning rate of each step."""
-    fall = 1.0 if training.second_rate is None else training.second_rate / training.learning_rate
+def _schedule(optimiser: torch.optim.Optimizer, training: Training, steps: int) -> LambdaLR:
+    """The learning rate of each of so many steps, as a factor of the group's own rate."""
+    second_peak = 1.0
+    if training.second_rate is not None:
+        second_peak = training.second_rate / training.learning_rate
 
     def factor(step: int) -> float:
-        peak = 1.0 if step < steps // 2 else fall
+        peak = 1.0 if step < steps // 2 else second_peak
         if step < training.warmup:
             return peak * step / training.warmup
         if training.second_rate is not None:
             return peak * (1 - step / steps)
-        return 0.5 * (
-            1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup))
-        )
+        progress = (step - training.warmup) / max(1, steps - training.warmup)
+        return 0.5 * (1 + math.cos(math.pi * progress))
 
-    factors = [
-        (lambda _: 1.0) if group.get("constant") else factor for group in optimiser.param_groups
-    ]
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, factors)
+    def constant(_: int) -> float:
+        return 1.0
 
-
-class _Checkpoint:
-    """Saves and restores the state of one run; another run's is refused."""
-
-    def __init__(
-        self,
-        training: Training,
-        settings: str,
-        tokens: torch.Tensor,
-        trained: dict,
-        optimiser,
-        schedule,
-    ):
-        self._path = Path(training.checkpoint) if training.checkpoint else None
-        self._trained = trained
-        self._parts = {"optimiser": optimiser, "schedule": schedule}
-        shapes = [(name, tuple(parameter.shape)) for name, parameter in trained.items()]
-        loop = (
-            training.learning_rate,
-            training.warmup,
-            training.batch,
-            training.seed,
-            training.precision,
-        )
-        loop += (training.second_rate, training.weight_decay, training.betas)
-        same = repr((loop, training.clip, settings, shapes))
-        self._key = hashlib.sha256(
-            same.encode() + tokens.cpu().contiguous().numpy().tobytes()
-        ).hexdigest()
-
-    def load(self) -> list[float]:
-        """The losses so far."""
-        if self._path is None or not self._path.exists():
-            return []
-        state = torch.load(self._path, map_location="cpu", weights_only=True)
-        if state["key"] != self._key:
-            raise UserError(
-                f"{self._path} is the checkpoint of another run; remove it, or name another file"
-            )
-        with torch.no_grad():
-            for name, parameter in self._trained.items():
-                parameter.copy_(state["trained"][name])
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        return state["losses"]
-
-    def save(self, losses: list[float]) -> None:
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        trained = {name: parameter.detach() for name, parameter in self._trained.items()}
-        buffer = io.BytesIO()
-        torch.save(state | {"key": self._key, "losses": losses, "trained": trained}, buffer)
-        write_atomic(self._path, buffer.getvalue())
-
-    def remove(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+    factors = [constant if group.get("constant") else factor for group in optimiser.param_groups]
+    return LambdaLR(optimiser, factors)
 
 
 @contextlib.contextmanager
-def activation_checkpointing(model, training: Training) -> Iterator[None]:
-    """While open, blocks compute their activations again in the backward pass, if the training asks
-    for it."""
+def activation_checkpointing(model: PreTrainedModel, training: Training) -> Iterator[None]:
+    """While open, blocks compute their activations again in the backward pass, if that is asked.
 
-    # of the forward pass, which has one, and of what is computed again in the backward pass
-    def contexts():
-        return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
-
+    Args:
+        model: the model that is trained.
+        training: says whether, and at which precision.
+    """
     if not training.gradient_checkpointing:
         yield
         return
+
+    def contexts():
+        # The first is for the forward pass, which has its context already; the second for what is
+        # computed again in the backward pass.
+        return contextlib.nullcontext(), matmul_precision(model.device, training.precision)
+
     model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     try:
         yield
     finally:
         model.gradient_checkpointing_disable()
-        model.disable_input_require_grads()  # a hook on the embedding, which enabling has left
+        model.disable_input_require_grads()  # removes the hook that enabling put on the embedding
 
 
 @contextlib.contextmanager
-def training_all(model, training: Training) -> Iterator[None]:
-    """While open, all parameters of the model require gradients, in float32 where their dtype is
-    narrower, which would round small steps away; and it is `recomputing` as the training asks.
-    Afterwards they have the dtype they had."""
+def training_all(model: PreTrainedModel, training: Training) -> Iterator[None]:
+    """While open, all parameters of the model require gradients, in float32 or wider.
+
+    A narrower dtype would round small steps away; afterwards parameters have the dtype they had.
+    Activations are computed again as the training asks.
+
+    Args:
+        model: the model that is trained.
+        training: see `Training`.
+    """
     dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
     with restore_requires_grad(model), activation_checkpointing(model, training):
         model.requires_grad_(True)
         try:
             for parameter, dtype in dtypes.items():
-                parameter.grad = None  # a gradient of before would be of another dtype
+                parameter.grad = None  # an earlier gradient would be of another dtype
                 parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
             yield
         finally:

@@ -1,1 +1,1 @@
-"""Execute the notebooks and keep what they did; needs no torch."""
+"""Executing the notebooks, and keeping what they measured; needs no torch."""

@@ -1,8 +1,8 @@
-"""The rerun key of a notebook: a hash of everything its outputs depend on.
+"""The rerun key of a notebook: a hash of everything that its outputs depend on.
 
-That is the sources of its code and markdown cells, the sources of the library's modules it can
-reach, the records of `benchmarks/results/` that a cell names, the profile's parameters and the
-versions of the packages beneath.
+These are the sources of its code and markdown cells, the sources of the library's modules that it
+can reach, the claims and errata of its record, the records of `benchmarks/results/` that a cell
+names, the profile's parameters, and the versions of the packages that the library uses.
 """
 
 import ast
@@ -18,7 +18,9 @@ from typing import Any
 import nbformat
 
 from ..catalog.source_graph import PACKAGE, parse, source_graph
+from ..notebook.stated import stated_text
 
+# The packages whose version may change a number or a figure.
 _PINNED = (
     "accelerate",
     "datasets",
@@ -43,12 +45,13 @@ _PINNED = (
 def rerun_key(
     notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], package: Path = PACKAGE
 ) -> str:
-    """The key as hexadecimal SHA-256.
+    """The key of a notebook, a SHA-256 in hexadecimal.
 
     Args:
-        notebook: the source notebook; outputs, metadata and raw cells do not count.
-        parameters: the profile's parameters for it.
-        package: the library's folder.
+        notebook: source of the notebook; outputs, metadata and raw cells do not count, but the
+            claims and errata of its record do.
+        parameters: the profile's parameters for the notebook.
+        package: folder of the library.
     """
     graph = source_graph(package)
     cells = [(cell.cell_type, cell.source) for cell in notebook.cells if cell.cell_type != "raw"]
@@ -60,15 +63,25 @@ def rerun_key(
         "parameters": dict(parameters),
         "versions": pinned_versions(),
     }
+    if stated := stated_text(notebook):
+        parts["stated"] = stated
     if records := named_records(code, package.parents[1]):
         parts["records"] = records
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def named_records(code: Iterable[str], root: Path) -> dict[str, str]:
-    """The records of `benchmarks/results/` that a text in the cells names: file name -> content.
+    """The records of `benchmarks/results/` that a text in the cells names.
 
-    A pattern such as `kernels-*.json` names all that match. None for cells that are no Python.
+    A pattern such as `kernels-*.json` names all files that match. Cells that are no Python name
+    nothing.
+
+    Args:
+        code: sources of the code cells.
+        root: folder of the book.
+
+    Returns:
+        File name -> content.
     """
     try:
         tree = parse("\n".join(code))
@@ -76,18 +89,20 @@ def named_records(code: Iterable[str], root: Path) -> dict[str, str]:
         return {}
     constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     texts = [value for value in constants if isinstance(value, str)]
-    names = {Path(text).name for text in texts if text.endswith(".json")}
     folder = root / "benchmarks" / "results"
-    paths = sorted(path for name in names for path in folder.glob(name))
-    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+    paths = set()
+    for text in texts:
+        if text.endswith(".json"):
+            paths.update(folder.glob(Path(text).name))
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 
 @functools.cache
 def pinned_versions() -> dict[str, str]:
     """The versions of Python and of the installed packages that the outputs depend on."""
-    found = {}
+    versions = {"python": platform.python_version()}
     for name in _PINNED:
         distribution = next(iter(importlib.metadata.distributions(name=name)), None)
         if distribution:
-            found[name] = distribution.version
-    return {"python": platform.python_version(), **found}
+            versions[name] = distribution.version
+    return versions

@@ -1,7 +1,8 @@
-"""Execute one notebook with papermill, in a process of its own.
+"""Executing one notebook with papermill, in a process of its own.
 
 The process reports on a channel, one JSON object a line: `{"cell": 3}`, the number of cells done,
-after each cell; `{"failure": {...}}` if the notebook fails; `{"peak_memory": bytes}` of its kernel.
+after each cell; `{"failure": {...}}` if the notebook fails; and at the end `{"peak_memory": ...}`,
+the bytes that its kernel held at most.
 """
 
 import json
@@ -16,20 +17,23 @@ from jupyter_client.kernelspec import KernelSpec
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from ..notebook.stated import CLAIMS_VARIABLE
 from .forked_kernel import ForkedKernel, ForkedProvisioner
 
-_INJECTED = "injected-parameters"
-# characters of a text, up to 12 bytes each: a report must fit into a pipe's 4,096 bytes
-_SHOWN = 100
+_INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
+# A report must fit into the 4,096 bytes that a pipe takes at once, and JSON may need 12 bytes for a
+# character. So a report has at most this many characters of each text.
+_LONGEST_TEXT = 100
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel of the interpreter that runs this, whatever kernels the user has installed."""
+    """The manager of a kernel of this interpreter, whatever kernels the user has installed."""
 
     forked: ForkedKernel | None = None
 
     @property
     def kernel_spec(self) -> KernelSpec:
+        """The command of a kernel where none has been forked."""
         return KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             display_name="Python 3",
@@ -47,7 +51,7 @@ class _Kernel(AsyncKernelManager):
 
 
 class _Engine(NBClientEngine):
-    """Papermill's own engine, which reports each cell and remembers the one it is at."""
+    """Papermill's own engine, made to report each cell and to remember the current one."""
 
     report: Callable[..., None]
     cells: list = ()
@@ -55,7 +59,7 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-        # papermill later inserts its marks into the notebook's own list
+        # A copy, because papermill inserts cells of its own into the notebook's list later.
         cls.cells = list(nb_man.nb.cells)
         start = nb_man.cell_start
         complete = nb_man.cell_complete
@@ -76,17 +80,21 @@ class _Engine(NBClientEngine):
 
 
 def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> None:
-    """Execute a notebook; a failing one is reported, not raised.
+    """Execute a notebook; the failure of a cell is reported, not raised.
 
     Args:
-        job: `input`, `output`, `parameters`, `cwd`.
-        report: called with one field at a time, as the channel has them.
-        fork: make the kernel by a fork of this process, which has no thread and no event loop yet.
+        job: paths `input` and `output`, `parameters`, working folder `cwd`, and perhaps `claims`,
+            what the record states, as JSON.
+        report: function that is called with one field of the channel at a time.
+        fork: True to fork the kernel from this process, which must have no thread and no event
+            loop yet; False to start it from nothing.
+
     Raises:
-        Exception: what is neither the notebook's fault nor its kernel's, such as a full disk;
+        Exception: what is neither the notebook's fault nor its kernel's, e.g. a full disk. It is
             reported, too.
     """
     os.chdir(job["cwd"])
+    os.environ[CLAIMS_VARIABLE] = job.get("claims", "")  # the kernel inherits it
     _Kernel.forked = ForkedKernel() if fork else None
     _Engine.report = report
     papermill_engines.register("prunebook", _Engine)
@@ -103,8 +111,7 @@ def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> 
         )
     except PapermillExecutionError as error:
         report(failure=_failure(error.cell_index, error.ename, error.evalue))
-    # a dead kernel, a full disk: the summary names it, the log has the traceback
-    except Exception as error:
+    except Exception as error:  # e.g. a dead kernel or a full disk; the log has the traceback
         report(failure=_failure(_Engine.current, type(error).__name__, str(error)))
         raise
     finally:
@@ -114,21 +121,36 @@ def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> 
             report(peak_memory=_Kernel.forked.peak_memory)
 
 
-def _failure(index: int, error: str, message: str) -> dict:
-    """What the summary says; the index is that of the cell in the source notebook."""
+def _failure(index: int, error: str, message: str) -> dict[str, Any]:
+    """The report of a failure, which the summary shows.
+
+    Args:
+        index: index of the cell in the notebook that is executed.
+        error: name of the exception.
+        message: its message.
+
+    Returns:
+        The same with the first line of the cell; `cell` is its index in the source notebook.
+    """
     injected = sum(_INJECTED in cell.metadata.get("tags", []) for cell in _Engine.cells[:index])
-    source = _Engine.cells[index].source.strip() if index < len(_Engine.cells) else ""
+    source = ""
+    if index < len(_Engine.cells):
+        source = _Engine.cells[index].source.strip()
     return {
         "cell": index - injected,
-        "line": source.partition("\n")[0][:_SHOWN],
-        "error": error[:_SHOWN],
-        "message": message.strip().partition("\n")[0][:_SHOWN],
+        "line": source.partition("\n")[0][:_LONGEST_TEXT],
+        "error": error[:_LONGEST_TEXT],
+        "message": message.strip().partition("\n")[0][:_LONGEST_TEXT],
     }
 
 
 def channel_to(descriptor: int, job: int) -> Callable[..., None]:
-    """A function that writes its one named field to the descriptor as a line, marked with the job's
-    number."""
+    """A function that writes its fields as one line, marked with the number of the job.
+
+    Args:
+        descriptor: where it writes.
+        job: number of the job.
+    """
 
     def report(**fields: Any) -> None:
         os.write(descriptor, (json.dumps({"job": job, **fields}) + "\n").encode())
@@ -137,7 +159,7 @@ def channel_to(descriptor: int, job: int) -> Callable[..., None]:
 
 
 def main() -> None:
-    """Execute the job that standard input describes, with a kernel started from nothing."""
+    """Execute the job that standard input describes, with a kernel that is started from nothing."""
     channel = os.dup(1)
     os.dup2(2, 1)
     job = json.load(sys.stdin)

@@ -1,5 +1,4 @@
-"""Executed notebooks on disk: `_build/executed/<profile>/<name>.ipynb`, each with its key beside
-it."""
+"""Executed notebooks on disk: `_build/executed/<profile>/<name>.ipynb`, each beside its `.key`."""
 
 import json
 import sys
@@ -17,7 +16,16 @@ from .profiles import load_profiles, parameters_of
 
 @dataclass(frozen=True)
 class Execution:
-    """An executed notebook on disk, with the key and the parameters it was run with."""
+    """An executed notebook on disk.
+
+    Attributes:
+        path: the notebook with its outputs.
+        key: rerun key of what was executed.
+        profile: profile of the run.
+        seconds: wall time.
+        date: day of the run, as `2026-11-23`.
+        parameters: values of the notebook's parameters.
+    """
 
     path: Path
     key: str
@@ -28,19 +36,19 @@ class Execution:
 
 
 def executed_folder(root: Path, profile: str) -> Path:
-    """Where a profile's executed notebooks lie."""
+    """The folder of a profile's executed notebooks."""
     return root / "_build" / "executed" / profile
 
 
 def executed_path(root: Path, profile: str, name: str) -> Path:
-    """Where the executed notebook of that name lies, with its key, `.key`, beside it."""
+    """The path of an executed notebook; its key is beside it, with the ending `.key`."""
     return executed_folder(root, profile) / f"{name}.ipynb"
 
 
 def read_execution(root: Path, profile: str, name: str) -> Execution | None:
-    """The executed notebook under the profile, or None if there is none that is complete.
+    """The execution of a notebook under a profile, or None if there is no complete one.
 
-    One whose key is unreadable counts as not executed; a line on standard error says so.
+    A notebook whose key is unreadable counts as not executed; a line on standard error says so.
     """
     path = executed_path(root, profile, name)
     key = path.with_suffix(".key")
@@ -56,38 +64,51 @@ def read_execution(root: Path, profile: str, name: str) -> Execution | None:
 def parameters_for(
     root: Path, profile: str, runnable: Runnable, notebook: nbformat.NotebookNode
 ) -> dict[str, Any]:
-    """The profile's parameters for `notebook`, the source of `runnable`: those that it assigns.
+    """The profile's parameters for a notebook: those that its source assigns.
+
+    Args:
+        root: folder of the book.
+        profile: name of the profile.
+        runnable: the notebook.
+        notebook: source of the notebook.
 
     Raises:
-        UserError: as `parameters_of`.
+        UserError: as for `parameters_of`.
     """
     return parameters_of(root, profile, runnable.name, assigned_parameters(notebook))
 
 
 def current_key(root: Path, profile: str, runnable: Runnable, package: Path = PACKAGE) -> str:
-    """The rerun key as the source, the library and the profile are now.
+    """The rerun key of a notebook as its source, the library and the profile are now.
 
     Args:
-        package: the library's folder.
+        root: folder of the book.
+        profile: name of the profile.
+        runnable: the notebook.
+        package: folder of the library.
 
     Raises:
-        UserError: as for reading them.
+        UserError: the source or the profile cannot be read.
     """
     notebook = runnable.read()
     return rerun_key(notebook, parameters_for(root, profile, runnable, notebook), package)
 
 
 def best_execution(root: Path, runnable: Runnable) -> tuple[Execution, bool] | None:
-    """The execution to publish and whether it is up to date; None if there is none.
+    """The execution of a notebook to publish.
 
-    One that is up to date goes before one that is not, then a profile that its file lists later.
+    An execution that is up to date goes before one that is not. Among those alike, the profile
+    that `papers/profiles.yml` lists last goes first.
+
+    Returns:
+        The execution and whether it is up to date; None if there is none.
     """
-    found = []
-    for rank, profile in enumerate(load_profiles(root)):
+    best = None
+    for profile in load_profiles(root):
         execution = read_execution(root, profile, runnable.name)
-        if execution is not None:
-            found.append((execution.key == current_key(root, profile, runnable), rank, execution))
-    if not found:
-        return None
-    current, _, execution = max(found, key=lambda item: item[:2])
-    return execution, current
+        if execution is None:
+            continue
+        is_current = execution.key == current_key(root, profile, runnable)
+        if best is None or is_current or not best[1]:
+            best = (execution, is_current)
+    return best

@@ -9,7 +9,7 @@ from typing import Any
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent ends
+_PR_SET_PDEATHSIG = 1  # option of Linux' prctl: the signal to this process when its parent ends
 
 
 def end_with_parent() -> None:
@@ -18,16 +18,17 @@ def end_with_parent() -> None:
 
 
 class ForkedKernel:
-    """A process that waits for its connection file and then is a kernel; used as a `Popen` is.
+    """A process that waits for its connection file and then becomes a kernel.
 
     It is forked when the object is made, before any event loop or socket exists in this process.
+    The object has those methods of a `Popen` that Jupyter calls.
     """
 
     stdin = stdout = stderr = None
 
     def __init__(self):
         self.returncode: int | None = None
-        self.peak_memory = 0  # bytes, resident, known once the process has ended
+        self.peak_memory = 0  # largest resident size in bytes, known once the process has ended
         reading, self._writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -55,12 +56,15 @@ class ForkedKernel:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
+        """Kill the process, unless it has ended."""
         self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
+        """Ask the process to end, unless it has ended."""
         self.send_signal(signal.SIGTERM)
 
     def _reap(self, options: int) -> int | None:
+        """Note the exit code and the memory of the process if it has ended; the exit code."""
         if self.returncode is None:
             pid, status, usage = os.wait4(self.pid, options)
             if pid:
@@ -70,7 +74,7 @@ class ForkedKernel:
 
 
 def _be_kernel(reading: int) -> None:
-    """Read the name of the connection file and run a kernel; never returns."""
+    """Read the name of the connection file from a pipe and run a kernel; never returns."""
     code = 1
     try:
         with os.fdopen(reading) as pipe:
@@ -80,27 +84,28 @@ def _be_kernel(reading: int) -> None:
 
             sys.argv = ["ipykernel"]
             options = ["-f", connection_file]
-            # its link to the shell is made when it is imported
+            # Pyplot links itself to the shell when it is imported; there was no shell yet then.
             if "matplotlib.pyplot" in sys.modules:
                 options.append("--InteractiveShellApp.matplotlib=inline")
             IPKernelApp.launch_instance(options)
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        if isinstance(end.code, int):
+            code = end.code
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # what is to happen at the end of the forking process is not this one's to do
+        # The exit handlers are those of the forking process; they must not run here.
         os._exit(code)
 
 
 class ForkedProvisioner(LocalProvisioner):
-    """Hands the connection file to a `ForkedKernel` where Jupyter would start a process."""
+    """A provisioner that uses a `ForkedKernel` where Jupyter would start a process."""
 
     kernel: ForkedKernel
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        """Start the kernel of the manager's connection file; the command is not run."""
+        """Hand the manager's connection file to the forked kernel; the command is not run."""
         self.kernel.start(self.parent.connection_file)
         self.process = self.kernel
         self.pid = self.kernel.pid

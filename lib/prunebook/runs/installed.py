@@ -1,5 +1,4 @@
-"""The packages of the `book` extra: the catalogue does without them, running and building do
-not."""
+"""The packages of the `book` extra: running and building need them, the catalogue does not."""
 
 import importlib.metadata
 
@@ -7,10 +6,16 @@ from ..errors import UserError
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """The installed versions of packages of the extra.
+    """The installed versions of some packages of the extra.
+
+    Args:
+        packages: names of distributions.
+
+    Returns:
+        Name -> version.
 
     Raises:
-        UserError: one is not installed.
+        UserError: one of them is not installed.
     """
     try:
         return {name: importlib.metadata.version(name) for name in packages}

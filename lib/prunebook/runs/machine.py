@@ -1,6 +1,6 @@
 """Cores and memory that this process may use.
 
-On Linux these are what its control groups leave; those of version 1 are not read.
+On Linux its control groups (version 2) may limit both. Groups of version 1 are not read.
 """
 
 import contextlib
@@ -15,11 +15,12 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 def usable_cores() -> int:
     """Cores that this process may keep busy at once, 1 or more."""
-    # The cores that the scheduler may give it.
+    # The scheduler may give the process only some of the cores.
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
-    # The share of time of its control groups: `quota period` in microseconds, or `max period`.
+    # A control group may limit its share of the time: `quota period` in microseconds, or
+    # `max period` for no limit.
     for text in _limits("cpu.max"):
         quota, period = text.split()
         if quota != "max":
@@ -28,7 +29,7 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may hold."""
+    """Memory that this process may hold, in bytes."""
     limits = [int(text) for text in _limits("memory.max") if text != "max"]
     return min([psutil.virtual_memory().total, *limits])
 
@@ -37,7 +38,7 @@ def _limits(name: str) -> list[str]:
     """The contents of the file `name` in the process's control group and each group above it."""
     limits = []
     for line in _text(_MEMBERSHIP).splitlines():
-        if not line.startswith("0::/"):  # a group of version 1
+        if not line.startswith("0::/"):  # the line of a group of version 1
             continue
         group = _CGROUPS / line.removeprefix("0::/")
         for folder in (group, *group.parents):
@@ -47,8 +48,7 @@ def _limits(name: str) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file; empty where it is missing or may not be read, as the limit is then
-    unknown."""
+    """The text of a file; empty where it cannot be read, because then no limit is known."""
     with contextlib.suppress(OSError):
         return path.read_text(errors="replace").strip()
     return ""

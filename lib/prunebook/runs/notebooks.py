@@ -1,5 +1,4 @@
-"""What can be run: the notebooks of the papers and the pages of `concepts/` that are text
-notebooks."""
+"""What can be run: the papers' notebooks, and the pages of `concepts/` that are text notebooks."""
 
 import ast
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ class Runnable:
     """A notebook of the book.
 
     Attributes:
-        name: a paper's slug, or a page's path in the book without its ending, as
+        name: slug of a paper, or path of a page in the book without its ending, e.g.
             `concepts/evaluation`.
-        path: the source, `.ipynb` or `.md`.
+        path: source of the notebook, `.ipynb` or `.md`.
         implemented: False for a paper whose method the library lacks; it is not run.
     """
 
@@ -31,7 +30,7 @@ class Runnable:
 
     @property
     def is_text(self) -> bool:
-        """Is the source a page with code cells?"""
+        """Whether the source is a page with code cells."""
         return self.path.suffix == ".md"
 
     def read(self) -> nbformat.NotebookNode:
@@ -40,15 +39,13 @@ class Runnable:
         Raises:
             UserError: it cannot be read.
         """
-        return (
-            read_text_notebook(self.path, f"{self.name}.md")
-            if self.is_text
-            else read_notebook(self.path)
-        )
+        if self.is_text:
+            return read_text_notebook(self.path, f"{self.name}.md")
+        return read_notebook(self.path)
 
 
 def of_paper(paper: Paper) -> Runnable:
-    """The paper's notebook."""
+    """The notebook of a paper."""
     return Runnable(paper.slug, paper.path, paper.record.method is not None)
 
 
@@ -67,23 +64,38 @@ def read_pages(root: Path) -> list[Runnable]:
 
 
 def read_runnables(root: Path) -> list[Runnable]:
-    """The papers in the tables' order, then the pages; errors as `read_papers` and `read_pages`."""
+    """The papers in the order of the tables, then the pages.
+
+    Raises:
+        UserError: a notebook or a page cannot be read.
+    """
     return [*map(of_paper, read_papers(root)), *read_pages(root)]
 
 
 def place(notebook: nbformat.NotebookNode, cell: int) -> str:
-    """Where a cell of a source stands: `cell 5`, in a page the line of its fence, `line 42`."""
+    """The place of a cell in its source: `cell 5`, or in a page the line of its fence, `line 42`.
+
+    Args:
+        notebook: the source.
+        cell: index of the cell.
+    """
     lines = notebook.metadata.get(SOURCE_MAP)
-    return f"line {lines[cell]}" if lines else f"cell {cell}"
+    if lines:
+        return f"line {lines[cell]}"
+    return f"cell {cell}"
 
 
 def assigned_parameters(notebook: nbformat.NotebookNode) -> set[str]:
-    """The names that the cells tagged `parameters` assign; none for a cell that is no Python."""
+    """The names that the cells tagged `parameters` assign; none if one of them is no Python."""
     cells = [cell.source for cell in notebook.cells if "parameters" in tags_of(cell)]
     try:
         body = ast.parse("\n".join(cells)).body
-    except SyntaxError:  # the cell itself says so when it is run
+    except SyntaxError:  # the cell fails with the same error when it is run
         return set()
-    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
-    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    targets = []
+    for node in body:
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets.append(node.target)
     return {target.id for target in targets if isinstance(target, ast.Name)}

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
-from ..notebook.claims import QUICK
+from ..notebook.quick import QUICK
 
 __all__ = ["QUICK", "load_profiles", "parameters_of"]
 
@@ -16,8 +16,13 @@ _FILE = "papers/profiles.yml"
 
 
 def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Profile -> `default` or a notebook's name -> parameters, in the file's order: the later, the
-    larger.
+    """All profiles, in the order of the file: a later profile has larger runs.
+
+    Args:
+        root: folder of the book.
+
+    Returns:
+        Name of a profile -> `default` or the name of a notebook -> parameter -> value.
 
     Raises:
         UserError: the file cannot be read or is not of this form.
@@ -34,32 +39,46 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
         if not isinstance(groups, dict) or "default" not in groups:
             raise UserError(f"{_FILE}: profile {name!r} needs a mapping 'default'")
         for group, values in groups.items():
-            if not isinstance(values, dict):
-                raise UserError(f"{_FILE}: {name}.{group} must be a mapping of parameter -> value")
-            for key, value in values.items():
-                if not isinstance(value, (str, int, float, list, type(None))):
-                    raise UserError(
-                        f"{_FILE}: {name}.{group}.{key} must be a text, number, bool or list"
-                    )
+            _check_values(f"{name}.{group}", values)
     return profiles
+
+
+def _check_values(group: str, values: Any) -> None:
+    """Raise a `UserError` unless a group of a profile maps parameters to values of simple types."""
+    if not isinstance(values, dict):
+        raise UserError(f"{_FILE}: {group} must be a mapping of parameter -> value")
+    for key, value in values.items():
+        if not isinstance(value, str | int | float | list | None):
+            raise UserError(f"{_FILE}: {group}.{key} must be a text, number, bool or list")
 
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, size: int, changed: int) -> Any:
-    """The content of the file, parsed once for each size and time of change."""
+    """The content of the file, parsed once for each size and time of change.
+
+    Args:
+        path: the file.
+        size: its size in bytes.
+        changed: time of its last change in nanoseconds.
+    """
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]) -> dict[str, Any]:
-    """The parameters of one notebook: the profile's defaults, overridden by what it has for this
-    name.
+    """The parameters of one notebook: the profile's defaults, and over them its own values.
 
     Args:
-        name: a paper's slug, or a page's name, as `concepts/evaluation`.
-        assigned: the parameters that the notebook has; other defaults are left out.
+        root: folder of the book.
+        profile: name of the profile.
+        name: slug of a paper, or name of a page, e.g. `concepts/evaluation`.
+        assigned: parameters that the notebook has; other defaults are left out.
+
+    Returns:
+        Parameter -> value.
+
     Raises:
-        UserError: an unknown profile, one that gives the notebook a parameter it does not have, or
-            as `load_profiles`.
+        UserError: an unknown profile, a value for a parameter that the notebook does not have, or
+            as for `load_profiles`.
     """
     profiles = load_profiles(root)
     if profile not in profiles:
@@ -68,9 +87,8 @@ def parameters_of(root: Path, profile: str, name: str, assigned: Collection[str]
     own = profiles[profile].get(name, {})
     for key in own:
         if key not in assigned:
-            allowed = (
-                ", ".join(sorted(assigned)) or "none, its cells tagged 'parameters' assign nothing"
-            )
+            nothing = "none, its cells tagged 'parameters' assign nothing"
+            allowed = ", ".join(sorted(assigned)) or nothing
             raise UserError(
                 f"{_FILE}: {profile}.{name}.{key} is no parameter of the notebook; allowed: "
                 f"{allowed}"

@@ -1,5 +1,4 @@
-"""What a run shows while it goes on: which page of how many, its cell, elapsed and expected
-time."""
+"""What a run shows while it goes on: the pages that run, their cells, elapsed and expected time."""
 
 import contextlib
 import json
@@ -13,13 +12,19 @@ from pathlib import Path
 from ..errors import UserError
 from .summary import Outcome, duration
 
-_TICK = 1.0  # seconds between two drawings of the line on a terminal
-_MEASURED = "benchmarks/results/pages-cpu.json"
+_SECONDS_PER_TICK = 1.0  # the line on a terminal is drawn anew once in this time
+_MEASURED = "benchmarks/results/pages-cpu.json"  # the record of durations, in the book's folder
 
 
 def measured_durations(root: Path, profile: str) -> dict[str, float]:
-    """Page -> seconds, from the record that `benchmarks/pages.py` wrote; empty without one of the
-    profile.
+    """The durations of pages in the record that `benchmarks/pages.py` writes.
+
+    Args:
+        root: folder of the book.
+        profile: profile of the run.
+
+    Returns:
+        Page -> seconds; empty where the record is missing or of another profile.
 
     Raises:
         UserError: the record cannot be read.
@@ -29,15 +34,23 @@ def measured_durations(root: Path, profile: str) -> dict[str, float]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        rows = record["rows"] if record["profile"] == profile else []
-        return {row["name"]: float(row["seconds"]) for row in rows}
+        if record["profile"] != profile:
+            return {}
+        return {row["name"]: float(row["seconds"]) for row in record["rows"]}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{_MEASURED}: no readable record of durations: {error!r}") from error
 
 
 @dataclass
 class _Page:
-    """A page that is running."""
+    """A page that is running.
+
+    Attributes:
+        position: number of the page in the run, from 1.
+        cells: number of its cells.
+        began: time of its start.
+        done: number of cells that are done.
+    """
 
     position: int
     cells: int
@@ -46,13 +59,14 @@ class _Page:
 
 
 class Progress:
-    """The state of a run: one line that is drawn anew on a terminal, a line for each event
-    elsewhere.
+    """The state of a run, shown as it changes.
+
+    On a terminal it is one line that is drawn anew; elsewhere there is a line for each event.
 
     Args:
-        cells: page -> its number of cells, of all that may run, in their order.
+        cells: page -> number of its cells, for all pages that may run, in their order.
         expected: page -> seconds that it took the last time; pages may be missing.
-        jobs: pages that run at a time.
+        jobs: number of pages that run at a time.
     """
 
     def __init__(self, cells: Mapping[str, int], expected: Mapping[str, float], jobs: int = 1):
@@ -82,31 +96,34 @@ class Progress:
                 self._write("")
 
     def start(self, name: str) -> None:
-        """A page starts to run."""
+        """Note that a page starts to run."""
         with self._lock:
             self._waiting.remove(name)
             position = self._ended + len(self._running) + 1
             self._running[name] = _Page(position, self._cells[name], time.perf_counter())
-            if not self._terminal:
-                about = (
-                    f", about {duration(self._expected[name])}" if name in self._expected else ""
-                )
-                print(f"[{position}/{len(self._cells)}] {name}: running{about}", flush=True)
+            if self._terminal:
+                return
+            line = f"[{position}/{len(self._cells)}] {name}: running"
+            if name in self._expected:
+                line += f", about {duration(self._expected[name])}"
+            print(line, flush=True)
 
     def cell(self, name: str, done: int) -> None:
-        """So many of the page's cells are done."""
+        """Note how many cells of a page are done."""
         self._running[name].done = done
 
     def end(self, outcome: Outcome) -> None:
-        """A page has run, failed, or needed no run."""
+        """Note that a page has run, has failed, or needed no run."""
         with self._lock:
             self._ended += 1
             page = self._running.pop(outcome.name, None)
+            # Pages that are up to date appear in the closing table alone.
             if page is None:
                 self._waiting.remove(outcome.name)
-                return  # a page that is up to date is told in the closing table alone
-            took = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
-            line = f"[{page.position}/{len(self._cells)}] {outcome.name}: {outcome.status}{took}"
+                return
+            line = f"[{page.position}/{len(self._cells)}] {outcome.name}: {outcome.status}"
+            if outcome.seconds:
+                line += f" in {outcome.seconds:.1f} s"
             if self._terminal:
                 self._write("")
                 print(line, flush=True)
@@ -114,28 +131,30 @@ class Progress:
                 print(f"{line} ({self._times()})", flush=True)
 
     def line(self) -> str:
-        """The line of a terminal: the pages that run with their cells, then the times of the
-        run."""
+        """The line of a terminal: the running pages with their cells, then the times of the run."""
         now = time.perf_counter()
         parts = []
         for name, page in self._running.items():
-            expected = self._expected.get(name)
-            of = f" of about {duration(expected)}" if expected else ""
             cell = min(page.done + 1, page.cells)
-            parts.append(
+            part = (
                 f"[{page.position}/{len(self._cells)}] {name}, cell {cell} of {page.cells}, "
-                f"{duration(now - page.began)}{of}"
+                f"{duration(now - page.began)}"
             )
+            if self._expected.get(name):
+                part += f" of about {duration(self._expected[name])}"
+            parts.append(part)
         return " | ".join([*parts, self._times()])
 
     def _times(self) -> str:
+        """The time since the start of the run, and the expected time until its end if known."""
         elapsed = f"{duration(time.perf_counter() - self._began)} elapsed"
-        left = self._left()
-        return elapsed if left is None else f"{elapsed}, about {duration(left)} left"
+        remaining = self._remaining()
+        if remaining is None:
+            return elapsed
+        return f"{elapsed}, about {duration(remaining)} left"
 
-    def _left(self) -> float | None:
-        """Expected seconds until the end; None where a page that is to come has never been
-        timed."""
+    def _remaining(self) -> float | None:
+        """Expected seconds until the end; None where a page still to come has never been timed."""
         if any(name not in self._expected for name in (*self._waiting, *self._running)):
             return None
         now = time.perf_counter()
@@ -147,7 +166,8 @@ class Progress:
         return (waiting + running) / self._jobs
 
     def _tick(self, over: threading.Event) -> None:
-        while not over.wait(_TICK):
+        """Draw the line again and again until the event is set."""
+        while not over.wait(_SECONDS_PER_TICK):
             with self._lock:
                 self._write(self.line())
 

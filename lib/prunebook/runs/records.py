@@ -1,4 +1,4 @@
-"""Recorded runs: what notebooks measured on other hardware, kept under `benchmarks/results/`."""
+"""Recorded runs: what notebooks measured, e.g. on other hardware, in `benchmarks/results/`."""
 
 import json
 import re
@@ -9,17 +9,25 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import write_atomic
-from ..notebook.claims import QUICK
+from ..notebook.quick import QUICK
 from .profiles import load_profiles
 
-_KIND = "prunebook-runs"
-_VERSION = 1
+_KIND = "prunebook-runs"  # the field `kind` of a file of recorded runs
+_VERSION = 1  # the form of such a file
+_FOLDER = "benchmarks/results"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one notebook measured: the paper, the profile, and its tables and claims as their
-    outputs hold them."""
+    """What one notebook measured in one run.
+
+    Attributes:
+        slug: slug of the paper.
+        short: short name of the paper.
+        profile: profile of the run.
+        results: its tables, as the notebook's outputs hold them.
+        claims: its claims, as the notebook's outputs hold them.
+    """
 
     slug: str
     short: str
@@ -29,7 +37,7 @@ class Run:
 
     @property
     def origin(self) -> str:
-        """Day, profile, device and commit of the run, as pages give them."""
+        """Day, profile, device and commit of the run, as pages show them."""
         first = self.results[0]
         parts = [f"profile {self.profile}", first["protocol"].get("device")]
         parts.append(first["commit"] and f"commit {first['commit']}")
@@ -37,10 +45,10 @@ class Run:
 
 
 def check_recordable(profile: str) -> None:
-    """Refuse the profile that judges nothing.
+    """Refuse the profile `quick`, whose runs are too small to judge a claim.
 
     Raises:
-        UserError: it is that one.
+        UserError: the profile is that one.
     """
     if profile == QUICK:
         raise UserError(
@@ -50,15 +58,19 @@ def check_recordable(profile: str) -> None:
 
 
 def record_runs(root: Path, papers: Sequence, profile: str) -> Path:
-    """Write what the notebooks measured under `profile` to
-    `benchmarks/results/runs-<profile>-<device>.json`.
+    """Record what the notebooks measured in `benchmarks/results/runs-<profile>-<device>.json`.
 
     Args:
-        papers: the papers as `read_published` gives them.
+        root: folder of the book.
+        papers: papers with their executions, as the site publishes them.
+        profile: profile of the runs.
+
+    Returns:
+        The file.
 
     Raises:
-        UserError: as `check_recordable`, no notebook has an up-to-date run under the profile, or
-            the file cannot be written.
+        UserError: as for `check_recordable`, no notebook has an up-to-date run under the profile,
+            or the file cannot be written.
     """
     check_recordable(profile)
     runs = [
@@ -80,41 +92,49 @@ def record_runs(root: Path, papers: Sequence, profile: str) -> Path:
     device = runs[0].results[0]["protocol"].get("device", "device")
     name = re.sub("[^a-z0-9]+", "-", f"runs-{profile}-{device}".lower()).strip("-")
     content = {"kind": _KIND, "version": _VERSION, "runs": [asdict(run) for run in runs]}
-    return write_atomic(
-        root / "benchmarks" / "results" / f"{name}.json", json.dumps(content, indent=1) + "\n"
-    )
+    return write_atomic(root / _FOLDER / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
 
 def read_runs(root: Path) -> list[Run]:
-    """All recorded runs, file by file; records of other kinds are left alone.
+    """All recorded runs, file by file; records of other kinds are left out.
 
     Raises:
         UserError: a file is not JSON, or its runs are not of the form that `record_runs` writes.
     """
     runs = []
-    for path in sorted((root / "benchmarks" / "results").glob("*.json")):
+    for path in sorted((root / _FOLDER).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict) and content.get("kind") == _KIND:
-                if content["version"] != _VERSION:
-                    raise UserError(
-                        f"benchmarks/results/{path.name}: version {content['version']} is not "
-                        f"{_VERSION}"
-                    )
-                runs += [Run(**run) for run in content["runs"]]
+                runs += _runs_of(content)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"benchmarks/results/{path.name} is no readable record: {error}"
-            ) from error
+            raise UserError(f"{_FOLDER}/{path.name} is no readable record: {error}") from error
     return runs
 
 
-def best_runs(root: Path) -> dict[str, Run]:
-    """Slug -> the recorded run whose verdicts the site shows: that of the profile which its file
-    lists last.
+def _runs_of(content: Mapping[str, Any]) -> list[Run]:
+    """The runs in the content of a file of recorded runs.
 
     Raises:
-        UserError: as `read_runs` and `load_profiles`.
+        ValueError: the file has another version.
+        TypeError, KeyError: the content is not of the form that `record_runs` writes.
+    """
+    if content["version"] != _VERSION:
+        raise ValueError(f"version {content['version']} is not {_VERSION}")
+    return [Run(**run) for run in content["runs"]]
+
+
+def best_runs(root: Path) -> dict[str, Run]:
+    """The recorded run of each paper whose verdicts the site shows.
+
+    It is the run of the profile that `papers/profiles.yml` lists last, because that one is the
+    largest; of two runs of one profile it is the later one.
+
+    Returns:
+        Slug -> run.
+
+    Raises:
+        UserError: as for `read_runs` and `load_profiles`.
     """
     ranks = {profile: rank for rank, profile in enumerate(load_profiles(root))}
     best = {}
@@ -126,5 +146,5 @@ def best_runs(root: Path) -> dict[str, Run]:
 
 
 def _rank(run: Run, ranks: Mapping[str, int]) -> tuple[int, str]:
-    """What the better of two runs has more of: the later profile, then the later day."""
+    """The rank of a run: its profile's place in the file, then its day; the highest is shown."""
     return ranks.get(run.profile, -1), run.results[0]["date"]

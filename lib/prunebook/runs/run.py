@@ -1,9 +1,9 @@
-"""Run notebooks: only those that changed, several at once, a failing one without harm to the
-others."""
+"""Running notebooks: only those that changed, several at once; one that fails stops no other."""
 
 import ast
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import nbformat
 
 from ..catalog.source_graph import PACKAGE, parse, source_graph
 from ..errors import UserError
-from ..notebook.claims import PROFILE_VARIABLE, QUICK
+from ..notebook.quick import PROFILE_VARIABLE, QUICK
 from .executed import executed_folder, parameters_for, read_execution
 from .installed import versions_of
 from .machine import usable_cores, usable_memory
@@ -22,9 +22,9 @@ from .since import changed_since
 from .summary import Outcome, Summary
 from .worker_handle import Workers
 
-_NVIDIA = "/dev/nvidiactl"  # is there where the driver of a GPU is
-_MEMORY_OF_A_PAGE = 6 * 2**30  # bytes that a page and its worker may take
-_MOST_JOBS = 4
+_NVIDIA = "/dev/nvidiactl"  # this file exists where the driver of an NVIDIA GPU is loaded
+_BYTES_PER_PAGE = 6 * 2**30  # memory that one page with its share of the worker may take
+_MOST_JOBS = 4  # notebooks at once, however many cores there are
 
 
 def run_notebooks(
@@ -37,85 +37,122 @@ def run_notebooks(
     since: str | None = None,
     fail_fast: bool = False,
 ) -> Summary:
-    """Execute the papers that have a method and the pages with code cells into
-    `_build/executed/<profile>/`.
+    """Execute papers and pages into `_build/executed/<profile>/`; print progress and a table.
 
-    Progress and the closing table are printed. A notebook whose rerun key has not changed is left
-    alone.
+    A notebook whose rerun key has not changed is not run again.
 
     Args:
-        root: the book's folder.
-        names: papers' slugs and pages' names, as `concepts/evaluation`; None or none: all.
-        profile: a profile of `papers/profiles.yml`.
-        jobs: notebooks at once, each in its own process, the cores shared evenly; None for
-            `automatic_jobs`.
+        root: folder of the book.
+        names: slugs of papers and names of pages, e.g. `concepts/evaluation`; None for all.
+        profile: profile of `papers/profiles.yml`.
+        jobs: number of notebooks that run at once, each in its own process, the cores shared
+            evenly; None for `automatic_jobs`.
         force: run also what has not changed.
-        since: a revision of the book's repository; only the pages that the changes since then
-            reach.
+        since: revision of the book's repository; only pages that the changes since then reach run.
         fail_fast: start no further notebook once one has failed.
+
+    Returns:
+        The outcome of each notebook.
 
     Raises:
         UserError: an unknown name, profile or revision, fewer than one job, an unreadable notebook
-            or profile file, or the book's packages are not installed.
+            or profile file, or the packages of the `book` extra are not installed.
     """
     versions_of("ipykernel", "papermill")
-    root = Path(root).resolve()
-    chosen = _chosen(root, names or [])
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be 1 or more, not {jobs}")
-    sources = {runnable: runnable.read() for runnable in chosen}
-    parameters = {
-        runnable: parameters_for(root, profile, runnable, source)
-        for runnable, source in sources.items()
-    }
-    waiting = {runnable: parameters[runnable] for runnable in chosen if runnable.implemented}
-    outcomes = {}
+    root = Path(root).resolve()
+    chosen = _chosen(root, names or [])
+    batch = _read_batch(root, profile, chosen)
+    outcomes = {runnable.name: Outcome(runnable.name, "not run yet") for runnable in chosen}
     if since is not None:
-        reached = changed_since(root, profile, list(waiting), since)
-        for runnable in waiting.keys() - set(reached):
-            outcomes[runnable.name] = Outcome(runnable.name, f"as in {since}")
-        waiting = {runnable: waiting[runnable] for runnable in reached}
-    jobs = min(jobs or automatic_jobs(profile), max(len(waiting), 1))
-    workers = Workers(
-        lambda: preloaded_modules(
-            {runnable: sources[runnable] for runnable in waiting}, parameters
-        ),
-        _models_of(waiting.values()),
-        _environment(jobs, profile),
-        executed_folder(root, profile) / "worker.log",
-    )
-    progress = Progress(
-        {runnable.name: len(sources[runnable].cells) for runnable in waiting},
-        _known_durations(root, profile, waiting),
-        jobs,
-    )
-    runner = Runner(root, profile, force, fail_fast, workers, progress)
-    with progress.shown():
-        outcomes |= runner.run_all(waiting, jobs)
-    summary = Summary(
-        profile,
-        [outcomes.get(name, Outcome(name, "not run yet")) for name in (r.name for r in chosen)],
-        executed_folder(root, profile),
-    )
+        outcomes |= _leave_unchanged(batch, since)
+    outcomes |= _execute(batch, jobs or automatic_jobs(profile), force, fail_fast)
+    summary = Summary(profile, list(outcomes.values()), executed_folder(root, profile))
     print(summary, flush=True)
     return summary
 
 
-def automatic_jobs(profile: str) -> int:
-    """How many notebooks run at once where nobody says so.
+@dataclass
+class _Batch:
+    """The notebooks that a run may execute.
 
-    One where times are judged or a GPU is shared. A quick run times nothing that counts, and two
-    notebooks with one core each end sooner than one after the other with both; it takes what cores
-    and memory allow, four at most.
+    Attributes:
+        root: folder of the book.
+        profile: profile of the run.
+        sources: notebook -> its source.
+        parameters: notebook -> its parameters.
+    """
+
+    root: Path
+    profile: str
+    sources: dict[Runnable, nbformat.NotebookNode]
+    parameters: dict[Runnable, dict[str, Any]]
+
+
+def _read_batch(root: Path, profile: str, chosen: Sequence[Runnable]) -> _Batch:
+    """Read the chosen notebooks; the batch has those of them that the library implements."""
+    sources = {}
+    parameters = {}
+    for runnable in chosen:
+        source = runnable.read()
+        values = parameters_for(root, profile, runnable, source)
+        if runnable.implemented:
+            sources[runnable] = source
+            parameters[runnable] = values
+    return _Batch(root, profile, sources, parameters)
+
+
+def _leave_unchanged(batch: _Batch, since: str) -> dict[str, Outcome]:
+    """Take out of the batch what the changes since a revision do not reach; its outcomes."""
+    reached = set(changed_since(batch.root, batch.profile, list(batch.sources), since))
+    outcomes = {}
+    for runnable in list(batch.sources):
+        if runnable not in reached:
+            outcomes[runnable.name] = Outcome(runnable.name, f"as in {since}")
+            del batch.sources[runnable]
+            del batch.parameters[runnable]
+    return outcomes
+
+
+def _execute(batch: _Batch, jobs: int, force: bool, fail_fast: bool) -> dict[str, Outcome]:
+    """Execute the notebooks of a batch; name -> outcome. Arguments as for `run_notebooks`."""
+    jobs = min(jobs, max(len(batch.sources), 1))
+    workers = Workers(
+        lambda: preloaded_modules(batch.sources, batch.parameters),
+        _models_of(batch.parameters.values()),
+        _environment(jobs, batch.profile),
+        executed_folder(batch.root, batch.profile) / "worker.log",
+    )
+    progress = Progress(
+        {runnable.name: len(source.cells) for runnable, source in batch.sources.items()},
+        _expected_durations(batch),
+        jobs,
+    )
+    runner = Runner(batch.root, batch.profile, force, fail_fast, workers, progress)
+    with progress.shown():
+        return runner.run_all(batch.parameters, jobs)
+
+
+def automatic_jobs(profile: str) -> int:
+    """The number of notebooks that run at once where the user gives none.
+
+    It is one where times are judged or a GPU is shared. The times of a quick run are not judged,
+    and two notebooks with one core each end sooner than one after the other with both cores. So a
+    quick run takes what cores and memory allow, four at most.
     """
     if profile != QUICK or Path(_NVIDIA).exists():
         return 1
-    in_memory = usable_memory() // _MEMORY_OF_A_PAGE
-    return max(1, min(usable_cores(), in_memory, _MOST_JOBS))
+    pages_in_memory = usable_memory() // _BYTES_PER_PAGE
+    return max(1, min(usable_cores(), pages_in_memory, _MOST_JOBS))
 
 
 def _chosen(root: Path, names: Sequence[str]) -> list[Runnable]:
-    """The runnables of these names in the book's order; all for no name."""
+    """The notebooks of these names, in the book's order; all notebooks for no name.
+
+    Raises:
+        UserError: an unknown name.
+    """
     runnables = {runnable.name: runnable for runnable in read_runnables(root)}
     for name in names:
         if name not in runnables:
@@ -124,19 +161,23 @@ def _chosen(root: Path, names: Sequence[str]) -> list[Runnable]:
     return [runnable for name, runnable in runnables.items() if not names or name in names]
 
 
-def _known_durations(root: Path, profile: str, runnables: Iterable[Runnable]) -> dict[str, float]:
-    """Page -> seconds of its last run here, or else of the recorded run."""
-    known = measured_durations(root, profile)
-    for runnable in runnables:
-        execution = read_execution(root, profile, runnable.name)
+def _expected_durations(batch: _Batch) -> dict[str, float]:
+    """Page -> seconds of its last run on this machine, or else of the recorded run."""
+    durations = measured_durations(batch.root, batch.profile)
+    for runnable in batch.sources:
+        execution = read_execution(batch.root, batch.profile, runnable.name)
         if execution is not None:
-            known[runnable.name] = execution.seconds
-    return known
+            durations[runnable.name] = execution.seconds
+    return durations
 
 
 def _environment(jobs: int, profile: str) -> dict[str, str]:
-    """The environment of the kernels: this library first on the path, the cores shared among the
-    jobs."""
+    """The environment of the kernels, where this library comes first on the path.
+
+    Args:
+        jobs: number of notebooks that share the cores.
+        profile: profile of the run, which the kernels find in a variable.
+    """
     path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
@@ -149,18 +190,23 @@ def _environment(jobs: int, profile: str) -> dict[str, str]:
 
 
 def _models_of(parameters: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The models that pages name in their parameters, as `model_name`."""
-    values = [
-        value for given in parameters for key, value in given.items() if key.endswith("_name")
-    ]
-    return sorted(set(values))
+    """The values of all parameters of pages that name a model, e.g. `model_name`."""
+    models = set()
+    for values in parameters:
+        models.update(value for name, value in values.items() if name.endswith("_name"))
+    return sorted(models)
 
 
 def preloaded_modules(
     sources: Mapping[Runnable, nbformat.NotebookNode],
     parameters: Mapping[Runnable, Mapping[str, Any]],
 ) -> list[str]:
-    """The modules that the notebooks import, the library's that they reach before the others."""
+    """The modules that notebooks import: first the library's that they reach, then the others.
+
+    Args:
+        sources: notebook -> its source.
+        parameters: notebook -> its parameters.
+    """
     graph = source_graph()
     reached = set()
     imported = set()
@@ -168,7 +214,7 @@ def preloaded_modules(
         code = [cell.source for cell in source.cells if cell.cell_type == "code"]
         try:
             tree = parse("\n".join(code))
-        except SyntaxError:  # the page itself says so when it is run
+        except SyntaxError:  # the page fails with the same error when it is run
             continue
         reached |= graph.reach(code, parameters[runnable])
         imported |= _imports(tree)
@@ -177,7 +223,7 @@ def preloaded_modules(
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    """The modules that code imports at its outermost level."""
+    """The modules that code imports outside functions and other blocks."""
     names = set()
     for node in tree.body:
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""What runs each notebook of a run: locks, the worker, and the files that an execution leaves."""
+"""Running the notebooks of one run: locks, the worker, and the files that an execution leaves."""
 
 import contextlib
 import datetime
@@ -15,6 +15,7 @@ import filelock
 import nbformat
 
 from ..files import make_folder, write_atomic
+from ..notebook.stated import stated_text
 from .cache_key import rerun_key
 from .executed import executed_path, read_execution
 from .notebooks import Runnable, place
@@ -25,8 +26,18 @@ from .worker_handle import Ended, Workers
 
 @dataclass
 class Runner:
-    """Runs notebooks under one profile; on an interruption it stops the processes it has
-    started."""
+    """Runs notebooks under one profile, and stops what it has started when it is interrupted.
+
+    Attributes:
+        root: folder of the book.
+        profile: profile of the run.
+        force: run also what has not changed.
+        fail_fast: start no further notebook once one has failed.
+        workers: what executes the notebooks.
+        progress: what shows the state of the run.
+        stopping: set when the run is interrupted.
+        failed: set when a notebook has failed.
+    """
 
     root: Path
     profile: str
@@ -38,7 +49,15 @@ class Runner:
     failed: threading.Event = field(default_factory=threading.Event)
 
     def run_all(self, waiting: dict[Runnable, dict[str, Any]], jobs: int) -> dict[str, Outcome]:
-        """Run each with its parameters; name -> outcome."""
+        """Run notebooks, several at a time.
+
+        Args:
+            waiting: notebook -> its parameters.
+            jobs: number of notebooks that run at a time.
+
+        Returns:
+            Name -> outcome.
+        """
         try:
             with ThreadPoolExecutor(jobs) as pool:
                 futures = [pool.submit(self._run, *item) for item in waiting.items()]
@@ -54,6 +73,7 @@ class Runner:
         return {outcome.name: outcome for outcome in outcomes}
 
     def _run(self, runnable: Runnable, parameters: dict[str, Any]) -> Outcome:
+        """Run one notebook, unless another has failed and that ends the run."""
         if self.fail_fast and self.failed.is_set():
             outcome = Outcome(runnable.name, "not started")
         else:
@@ -64,7 +84,7 @@ class Runner:
         return outcome
 
     def _run_locked(self, runnable: Runnable, parameters: dict[str, Any]) -> Outcome:
-        """Run the notebook unless its execution is up to date, no other run doing so meanwhile."""
+        """Run the notebook unless its execution is up to date; no other run can do so meanwhile."""
         done = executed_path(self.root, self.profile, runnable.name)
         make_folder(done.parent)
         with self._locked(done.with_name(f".{done.stem}.lock")):
@@ -78,7 +98,11 @@ class Runner:
 
     @contextlib.contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        """Hold the notebook's lock, against another run of the same notebook at the same time."""
+        """Hold the notebook's lock, so that no other run executes the same notebook.
+
+        Raises:
+            CancelledError: the run is interrupted before it gets the lock.
+        """
         lock = filelock.FileLock(path)
         while True:
             if self.stopping.is_set():
@@ -100,25 +124,30 @@ class Runner:
         parameters: dict[str, Any],
         key: str,
     ) -> Outcome:
-        """Execute under a temporary name; a failed notebook is kept beside, with its process's
-        log."""
+        """Execute the notebook under a temporary name, and rename it if it does not fail.
+
+        A notebook that fails is kept with the ending `.failed.ipynb`. The log of its process has
+        the ending `.log`.
+
+        Args:
+            runnable: the notebook.
+            source: source of the notebook.
+            parameters: its parameters.
+            key: its rerun key.
+        """
         done = executed_path(self.root, self.profile, runnable.name)
-        read = done.with_name(f".{done.stem}.source.ipynb")
         running = done.with_name(f".{done.stem}.running.ipynb")
+        running.unlink(missing_ok=True)  # a run that was killed may have left it
         failed = done.with_suffix(".failed.ipynb")
         job = {
-            "input": str(read),
+            "input": str(done.with_name(f".{done.stem}.source.ipynb")),
             "output": str(running),
             "parameters": parameters,
             "cwd": str(runnable.path.parent),
             "log": str(done.with_suffix(".log")),
+            "claims": stated_text(source),
         }
-        running.unlink(missing_ok=True)  # that of a run which was killed
-        write_atomic(read, nbformat.writes(source))
-        try:
-            ended = self.workers.execute(job, lambda cell: self.progress.cell(runnable.name, cell))
-        finally:
-            read.unlink(missing_ok=True)
+        ended = self._send(job, runnable.name, source)
         seconds = ended.seconds
         failure = _failure_of(ended, source)
         if failure is not None:
@@ -138,9 +167,22 @@ class Runner:
         failed.unlink(missing_ok=True)
         return Outcome(runnable.name, "ran", seconds, None, ended.peak_memory)
 
+    def _send(self, job: dict[str, Any], name: str, source: nbformat.NotebookNode) -> Ended:
+        """Write the source of the notebook `name` to the input of a job, and let a worker do it."""
+        copy = write_atomic(job["input"], nbformat.writes(source))
+        try:
+            return self.workers.execute(job, lambda cell: self.progress.cell(name, cell))
+        finally:
+            copy.unlink(missing_ok=True)
+
 
 def _failure_of(ended: Ended, source: nbformat.NotebookNode) -> Failure | None:
-    """What the summary says of the end of a notebook's process; None where all went well."""
+    """The failure that the end of a notebook's process means; None where all went well.
+
+    Args:
+        ended: how the process ended.
+        source: source of the notebook.
+    """
     if ended.failure is not None:
         failure = dict(ended.failure)
         return Failure(place(source, failure.pop("cell")), **failure)

@@ -1,4 +1,4 @@
-"""What became of the notebooks of a run, as data and as the table that closes it."""
+"""The outcome of each notebook of a run, as data and as the table that closes the run."""
 
 import shlex
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ from ..notebook.tables import human_bytes
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a notebook failed: `cell 5` or, in a page, `line 42` of the source, the cell's first
-    line, the error.
+    """Where and how a notebook failed.
 
-    `where` and `line` are empty where the process ended without a word.
+    Attributes:
+        where: place in the source: `cell 5` in a notebook, `line 42` in a page; empty where the
+            process ended without a report.
+        line: first line of the cell; empty like `where`.
+        error: name of the exception.
+        message: first line of its message.
     """
 
     where: str
@@ -23,10 +27,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a notebook: `ran`, `up to date`, `failed`, `not started` or `not run yet`.
+    """How one notebook of a run ended.
 
-    `seconds` are wall time. `peak_memory` is the largest resident size of its kernel in bytes, None
-    where it is not known.
+    Attributes:
+        name: name of the notebook.
+        status: `ran`, `up to date`, `failed`, `not started`, `not run yet`, or `as in` a revision.
+        seconds: wall time; 0 where nothing was executed.
+        failure: what went wrong; None where nothing did.
+        peak_memory: largest resident size of the kernel, in bytes; None where it is not known.
     """
 
     name: str
@@ -38,7 +46,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcomes of a run, in the order of the book's tables. As text: a short table."""
+    """The outcomes of a run, in the order of the book's tables; as text, a short table.
+
+    Attributes:
+        profile: profile of the run.
+        outcomes: one for each notebook.
+        folder: folder of the executed notebooks.
+    """
 
     profile: str
     outcomes: list[Outcome]
@@ -50,18 +64,22 @@ class Summary:
         return [outcome for outcome in self.outcomes if outcome.status == "failed"]
 
     def __str__(self) -> str:
+        """One line for each notebook, more for one that failed, and a line on all that ran."""
         width = max((len(outcome.name) for outcome in self.outcomes), default=0)
         lines = []
         for outcome in self.outcomes:
-            took = f"{outcome.seconds:8.1f} s" if outcome.seconds else ""
-            memory = f"  {human_bytes(outcome.peak_memory)}" if outcome.peak_memory else ""
-            lines.append(f"{outcome.name:<{width}}  {outcome.status:<11}{took}{memory}".rstrip())
+            line = f"{outcome.name:<{width}}  {outcome.status:<11}"
+            if outcome.seconds:
+                line += f"{outcome.seconds:8.1f} s"
+            if outcome.peak_memory:
+                line += f"  {human_bytes(outcome.peak_memory)}"
+            lines.append(line.rstrip())
             if outcome.failure:
                 lines += [f"{'':<{width}}  {text}" for text in self._explain(outcome)]
         return "\n".join([*lines, *self._total()])
 
     def _total(self) -> list[str]:
-        """One line on all that ran: how many, how long together, the longest, the largest."""
+        """The line on all pages that ran: their number, time, longest and largest; or no line."""
         timed = [outcome for outcome in self.outcomes if outcome.seconds]
         if len(timed) < 2:
             return []
@@ -78,18 +96,23 @@ class Summary:
         return ["; ".join(parts)]
 
     def _explain(self, outcome: Outcome) -> list[str]:
+        """The lines on a failure: where, what, which files were kept, and how to run it again."""
         failure = outcome.failure
         command = shlex.join(["prunebook", "run", outcome.name, "--profile", self.profile])
         kept = self.folder / outcome.name
-        return [
-            *([f"{failure.where}: {failure.line}"] if failure.where else []),
+        lines = [
             f"{failure.error}: {failure.message}",
             f"kept: {kept}.failed.ipynb, {kept.name}.log",
             f"rerun: {command}",
         ]
+        if failure.where:
+            lines.insert(0, f"{failure.where}: {failure.line}")
+        return lines
 
 
 def duration(seconds: float) -> str:
     """Seconds as `18 s` or `2:05 min`."""
     whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02d} min"

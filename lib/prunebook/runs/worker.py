@@ -1,13 +1,17 @@
 """The worker: a process that has imported what pages use, and forks a process for each notebook.
 
-`python -m prunebook.runs.worker` reads JSON from standard input, one object a line: first the names
-of the modules to import and of the models to convert, `{"preload": [...], "models": [...]}`, which
-is done where processes are forked; then jobs, `{"job": 3, "log": ..., ...}` (see `execute`). It
-writes to standard output `{"job": 3, "started": true}`, what the jobs' processes report, each line
-marked with its job, and `{"job": 3, "ended": exit code}`. It ends, and all it has started, when its
-input ends.
+`python -m prunebook.runs.worker` reads JSON from standard input, one object a line:
 
-Forking is done on Linux alone; elsewhere each notebook's process starts from nothing.
+- First come the modules to import and the models to convert, `{"preload": [...], "models": [...]}`.
+- Then come jobs, `{"job": 3, "log": ..., ...}`, with the fields that `execute` takes.
+
+It writes to standard output, one object a line:
+
+- `{"job": 3, "started": true}` and `{"job": 3, "ended": exit code}` for each job;
+- between them what the job's process reports, marked with the job's number.
+
+When its input ends, the worker kills all that it has started and ends. Processes are forked on
+Linux alone. Elsewhere nothing is imported or converted, and each notebook's process starts afresh.
 """
 
 import gc
@@ -26,8 +30,8 @@ from typing import Any
 from ..catalog.source_graph import source_graph
 
 FORKS = sys.platform == "linux"
-# what a package imports by itself only once it is used: module -> further modules
-_USED_LATER = {
+# Module -> the modules that it imports only when it is used; they are imported in advance, too.
+_IMPORTED_LATER = {
     "transformers": (
         "transformers.generation.utils",
         "transformers.models.auto.modeling_auto",
@@ -35,27 +39,35 @@ _USED_LATER = {
         "transformers.models.llama.modeling_llama",
     ),
 }
-_MACHINERY = ("papermill", "ipykernel.kernelapp")
+_MACHINERY = ("papermill", "ipykernel.kernelapp")  # what executes every notebook
 
 
 def preload(names: Iterable[str]) -> None:
-    """Import modules by name; one that cannot be imported is told, and left to the pages that use
-    it."""
+    """Import modules, so that the processes that are forked later have them.
+
+    A module that cannot be imported is named on standard error; the pages that use it will fail.
+
+    Args:
+        names: dotted names of the modules.
+    """
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for name in (*names, *_MACHINERY):
         _preload_one(name)
-    for name, later in _USED_LATER.items():
+    for name, later in _IMPORTED_LATER.items():
         if name in sys.modules:
             for module in later:
                 _preload_one(module)
-    # parsed once for all pages, whose trials are told by the code they reach
+    # Cached measurements are found by the code that they reach. The sources are parsed once here,
+    # for all pages.
     graph = source_graph()
     graph.reach_of(graph.files)
     gc.collect()
-    gc.freeze()  # so that no collection in a forked process touches, and copies, these pages
+    # Without this a collection in a forked process would touch, and so copy, the shared memory.
+    gc.freeze()
 
 
 def _preload_one(name: str) -> None:
+    """Import one module, or say on standard error why that fails."""
     try:
         importlib.import_module(name)
     except Exception as error:
@@ -63,9 +75,15 @@ def _preload_one(name: str) -> None:
 
 
 def prepare(models: Sequence[str]) -> None:
-    """Convert embedded models into the user's cache, in a process of its own: what computes with
-    threads cannot fork afterwards. What fails is told, and left to the pages that load the model.
-    It ends early where the input ends."""
+    """Convert embedded models into the user's cache.
+
+    This is done in a process of its own, because a process that has computed with threads cannot
+    fork afterwards. It ends early when the input ends. An error is shown on standard error; the
+    pages that load the model will fail.
+
+    Args:
+        models: names or addresses of models; those that are not embedded are left out.
+    """
     if not models:
         return
     pid = os.fork()
@@ -76,7 +94,7 @@ def prepare(models: Sequence[str]) -> None:
         from .forked_kernel import end_with_parent
 
         end_with_parent()
-        # By name: this room imports nothing that needs torch.
+        # Imported by name, because no module of this room may import torch.
         loading = importlib.import_module("prunebook.models.loading")
         for name in models:
             if name in loading.EMBEDDED:
@@ -89,10 +107,13 @@ def prepare(models: Sequence[str]) -> None:
 
 
 def _wait_while_there_is_input(pid: int) -> None:
-    """Wait for the end of a process; kill it where the other end of standard input is closed before
-    that."""
+    """Wait for the end of a process, and kill it if standard input ends before.
+
+    Args:
+        pid: the process, a child of this one.
+    """
     hung_up = select.poll()
-    hung_up.register(0, 0)  # no event is asked for: a hang-up is always told
+    hung_up.register(0, 0)  # an empty set of events: a hang-up is reported nevertheless
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -109,28 +130,32 @@ def _wait_while_there_is_input(pid: int) -> None:
 
 
 class _Worker:
-    """Reads jobs, starts their processes and tells of their ends."""
+    """The loop that reads jobs, starts their processes and reports their ends.
+
+    Args:
+        channel: descriptor to write reports to.
+    """
 
     def __init__(self, channel: int):
         self._channel = channel
         self._jobs: dict[int, int] = {}  # process -> job
-        self._processes: dict[int, subprocess.Popen] = {}  # those that were not forked
-        # A signal of a child's end writes to this pipe, which wakes the loop.
-        self._woken, waking = os.pipe()
-        os.set_blocking(waking, False)
+        self._processes: dict[int, subprocess.Popen] = {}  # the processes that were not forked
+        # The signal of a child's end writes to this pipe, so the loop notices it.
+        self._signals, writing_end = os.pipe()
+        os.set_blocking(writing_end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(waking)
+        signal.set_wakeup_fd(writing_end)
 
     def serve(self) -> None:
         """Take jobs until the input ends, then kill what still runs."""
         selector = selectors.DefaultSelector()
         selector.register(0, selectors.EVENT_READ)
-        selector.register(self._woken, selectors.EVENT_READ)
-        buffer = b""
+        selector.register(self._signals, selectors.EVENT_READ)
+        buffer = b""  # the beginning of a line whose end has not come yet
         while True:
             for key, _ in selector.select():
-                if key.fd == self._woken:
-                    os.read(self._woken, 4096)
+                if key.fd == self._signals:
+                    os.read(self._signals, 4096)
                     self._reap()
                     continue
                 received = os.read(0, 65536)
@@ -142,11 +167,13 @@ class _Worker:
                     self._start(json.loads(line))
 
     def _start(self, job: dict[str, Any]) -> None:
-        pid = self._fork(job) if FORKS else self._spawn(job)
-        self._jobs[pid] = job["job"]
-        self._tell({"job": job["job"], "started": True})
+        """Start the process of a job and report that."""
+        start = self._fork if FORKS else self._spawn
+        self._jobs[start(job)] = job["job"]
+        self._report({"job": job["job"], "started": True})
 
     def _fork(self, job: dict[str, Any]) -> int:
+        """Fork a process that executes a job; returns its number."""
         pid = os.fork()
         if pid:
             return pid
@@ -171,6 +198,7 @@ class _Worker:
             os._exit(code)
 
     def _spawn(self, job: dict[str, Any]) -> int:
+        """Start a new interpreter that executes a job; returns the number of its process."""
         command = [sys.executable, "-m", "prunebook.runs.execute"]
         with open(job["log"], "w", encoding="utf-8") as errors:
             process = subprocess.Popen(
@@ -182,38 +210,43 @@ class _Worker:
         return process.pid
 
     def _reap(self) -> None:
-        """Tell the end of each process that has ended."""
+        """Report the end of each process that has ended."""
         while self._jobs:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             if pid in self._jobs:
-                self._tell({"job": self._jobs.pop(pid), "ended": os.waitstatus_to_exitcode(status)})
+                code = os.waitstatus_to_exitcode(status)
+                self._report({"job": self._jobs.pop(pid), "ended": code})
 
-    def _tell(self, said: dict[str, Any]) -> None:
-        os.write(self._channel, (json.dumps(said) + "\n").encode())
+    def _report(self, fields: dict[str, Any]) -> None:
+        """Write one object to the channel."""
+        os.write(self._channel, (json.dumps(fields) + "\n").encode())
 
     def _kill_all(self) -> None:
+        """Kill the processes of all jobs that still run."""
         for pid in self._jobs:
             os.kill(pid, signal.SIGKILL)
 
 
 def _write_to(log: str) -> None:
-    """Let all that this process prints go to the file `log`."""
+    """Send what this process prints to the file `log`, and close its standard input."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
     null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)  # the jobs that come in are not this process's to read
+    os.dup2(null, 0)  # the worker alone reads the jobs that come in
     os.close(null)
 
 
 def main() -> None:
+    """Read what to prepare, do that, and serve jobs until the input ends."""
     channel = os.dup(1)
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run that started this tells it to end
-    # The first line is read byte by byte, so that nothing of the jobs is taken with it.
+    # An interruption goes to the run that started this worker, and that run ends the worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The first line is read byte by byte: a longer read could take a part of the first job.
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

@@ -1,4 +1,4 @@
-"""The run's side of the worker: starts it, sends it jobs, and replaces it when it has died."""
+"""The run's side of the worker: what starts it, sends it jobs, and replaces it when it has died."""
 
 import contextlib
 import json
@@ -18,12 +18,13 @@ from ..files import make_folder
 
 @dataclass(frozen=True)
 class Ended:
-    """How a notebook's process ended: its exit code, what it said of a failure, its kernel's
-    memory.
+    """How the process of a notebook ended.
 
-    `code` is negative for a signal, and None where the worker died first; `peak_memory` is the
-    largest resident size in bytes, None where it is not known; `seconds` are those since the
-    process began, of which the worker's own start is no part where it forks.
+    Attributes:
+        code: exit code, negative for a signal; None where the worker died first.
+        failure: what the process reported of a failing cell; None for no failure.
+        peak_memory: largest resident size of the kernel, in bytes; None where it is not known.
+        seconds: wall time of the process; the start of a worker that forks is no part of it.
     """
 
     code: int | None
@@ -34,29 +35,39 @@ class Ended:
 
 @dataclass
 class _Process:
-    """A running worker, and the mailbox of each job that it has."""
+    """A running worker.
+
+    Attributes:
+        popen: the process.
+        signature: signature of the library's sources when it was started.
+        mailboxes: job -> queue of what is reported of it.
+        over: True when the process has ended.
+        retired: True when it gets no more jobs; it ends once it has none.
+    """
 
     popen: subprocess.Popen
     signature: str
     mailboxes: dict[int, queue.Queue] = field(default_factory=dict)
     over: bool = False
-    retired: bool = False  # gets no more jobs, and ends once it has none
+    retired: bool = False
 
     def end(self) -> None:
-        """Let it end, with all that it has started, and wait for that."""
-        with contextlib.suppress(BrokenPipeError):  # it has died, and what was to be sent is lost
+        """Let the worker end, with all that it has started, and wait for that."""
+        with contextlib.suppress(BrokenPipeError):  # it has died, so the rest cannot be sent
             self.popen.stdin.close()
         self.popen.wait()
 
 
 class Workers:
-    """The worker of a run, made at the first job, and anew where it died or the library changed.
+    """The worker of a run, started at the first job.
+
+    Another one replaces it when it has died or the library's sources have changed.
 
     Args:
-        preload: gives the names of the modules that a worker imports before its first job.
-        models: names of embedded models; it converts those that the cache lacks.
-        environment: of the worker and of all its kernels.
-        log: the file that takes what the worker itself prints.
+        preload: function that gives the modules to import before the first job.
+        models: names of models; the worker converts the embedded ones that the cache lacks.
+        environment: environment of the worker and of all its kernels.
+        log: file for what the worker itself prints.
     """
 
     def __init__(
@@ -75,36 +86,41 @@ class Workers:
         self._jobs = 0
 
     def execute(self, job: Mapping[str, Any], on_cell: Callable[[int], None]) -> Ended:
-        """Run one job, as `execute.execute` takes it, with the file `log` for what it prints.
+        """Run one job and wait for its end.
 
         Args:
-            on_cell: called with the number of cells done.
+            job: fields as `execute.execute` takes them, and `log`, the file for what it prints.
+            on_cell: function that is called with the number of cells done, after each cell.
         """
+        mailbox = self._send(job)
+        failure = None
+        peak_memory = None
+        began = time.perf_counter()
+        while (report := mailbox.get()) is not None:
+            if "started" in report:
+                began = time.perf_counter()
+            if "cell" in report:
+                on_cell(report["cell"])
+            failure = report.get("failure", failure)
+            peak_memory = report.get("peak_memory", peak_memory)
+            if "ended" in report:
+                return Ended(report["ended"], failure, peak_memory, time.perf_counter() - began)
+        return Ended(None, failure, peak_memory, time.perf_counter() - began)
+
+    def _send(self, job: Mapping[str, Any]) -> queue.Queue:
+        """Send a job to the worker; returns the queue of its reports, which None closes."""
         mailbox = queue.Queue()
         with self._lock:
             process = self._current()
             self._jobs += 1
-            number = self._jobs
-            process.mailboxes[number] = mailbox
-            message = json.dumps({"job": number, **job}) + "\n"
+            process.mailboxes[self._jobs] = mailbox
+            message = json.dumps({"job": self._jobs, **job}) + "\n"
             try:
                 process.popen.stdin.write(message.encode())
                 process.popen.stdin.flush()
-            except BrokenPipeError:
-                mailbox.put(None)  # it has died already
-        failure = None
-        peak_memory = None
-        began = time.perf_counter()
-        while (said := mailbox.get()) is not None:
-            if "started" in said:
-                began = time.perf_counter()
-            if "cell" in said:
-                on_cell(said["cell"])
-            failure = said.get("failure", failure)
-            peak_memory = said.get("peak_memory", peak_memory)
-            if "ended" in said:
-                return Ended(said["ended"], failure, peak_memory, time.perf_counter() - began)
-        return Ended(None, failure, peak_memory, time.perf_counter() - began)
+            except BrokenPipeError:  # the worker has died already
+                mailbox.put(None)
+        return mailbox
 
     def close(self) -> None:
         """End the worker and all that it has started."""
@@ -114,12 +130,13 @@ class Workers:
             self._processes.clear()
 
     def _current(self) -> _Process:
-        """The worker for the next job."""
+        """The worker for the next job, started if there is none that can take it."""
         signature = source_signature()
-        latest = self._processes[-1] if self._processes else None
-        if latest is not None and not latest.over and latest.signature == signature:
-            return latest
-        if latest is not None:
+        if self._processes:
+            latest = self._processes[-1]
+            if not latest.over and latest.signature == signature:
+                return latest
+            # It has died, or it has imported sources that have changed since.
             latest.retired = True
             if not latest.mailboxes:
                 latest.end()
@@ -127,8 +144,9 @@ class Workers:
         return self._processes[-1]
 
     def _start(self, signature: str) -> _Process:
+        """Start a worker and tell it what to prepare."""
         make_folder(self._log.parent)
-        with open(self._log, "a", encoding="utf-8") as errors:  # of all workers of all runs
+        with open(self._log, "a", encoding="utf-8") as errors:  # all workers append to one file
             popen = subprocess.Popen(
                 [sys.executable, "-m", "prunebook.runs.worker"],
                 stdin=subprocess.PIPE,
@@ -145,14 +163,13 @@ class Workers:
 
 
 def _deliver(process: _Process) -> None:
-    """Put each line of a worker into its job's mailbox; at the end, None into those still open."""
+    """Put each report of a worker into its job's mailbox; at the end, close those still open."""
     try:
         for line in process.popen.stdout:
-            said = json.loads(line)
-            mailbox = process.mailboxes[said["job"]]
-            mailbox.put(said)
-            if "ended" in said:
-                del process.mailboxes[said["job"]]
+            report = json.loads(line)
+            process.mailboxes[report["job"]].put(report)
+            if "ended" in report:
+                del process.mailboxes[report["job"]]
                 if process.retired and not process.mailboxes:
                     process.popen.stdin.close()
     finally:

@@ -1,1 +1,4 @@
-"""The book: run the notebooks, assemble their pages, build and serve the site. Needs no torch."""
+"""The site: read the book once, render its pages, build and check them, serve them.
+
+Needs no torch.
+"""

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import filelock
@@ -15,10 +15,10 @@ from ..errors import UserError
 from ..files import atomic_folder, make_folder, write_atomic
 from ..runs.installed import versions_of
 from .assemble import assemble
+from .book import read_book
 from .check import check_site, expectations
 from .inputs import inputs_state
-from .published import read_published, read_published_pages
-from .theme import sources
+from .theme import theme_files
 
 _TOOLS = (
     "jupyter-book",
@@ -30,9 +30,11 @@ _TOOLS = (
     "sphinx-mathjax-offline",
     "sphinxext-opengraph",
 )
+_START = "from jupyter_book.cli.main import main; main()"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_PROGRESS = re.compile(r"(reading|writing) ")
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Error|Exception): ")
-_SHOWN_COMPLAINTS = 5
+_SHOWN_PROBLEMS = 5
 
 
 class BuildError(UserError):
@@ -40,11 +42,11 @@ class BuildError(UserError):
 
 
 def build_site(root: Path | str) -> Path:
-    """Assemble and build the site and return its folder, `_build/html`; nothing is done if nothing
-    changed.
+    """Assemble and build the site, unless nothing has changed, and return its folder.
 
     Every warning is an error. The built pages are checked: all of them there, with the outputs of
-    their notebooks, every internal link and anchor found, nothing loaded from a network.
+    their notebooks, every internal link and anchor found, nothing loaded from a network. Only then
+    they replace `_build/html`.
 
     Raises:
         BuildError: Jupyter Book fails or warns, or the pages fail their check; the log is
@@ -57,23 +59,24 @@ def build_site(root: Path | str) -> Path:
     html = root / "_build" / "html"
     make_folder(html.parent)
     with filelock.FileLock(html.parent / ".build.lock"):
+        # The times of the inputs tell at once that nothing has changed.
         state = html / ".state"
         inputs = inputs_state(root, versions)
-        if _says(state, inputs):
+        if _holds(state, inputs):
             return html
-        papers = read_published(root)
-        pages = read_published_pages(root)
-        site = assemble(root, papers, pages)
+        # Where only times have changed, the assembled sources are the same.
+        book = read_book(root)
+        site = assemble(book)
         digest = _digest(site, versions)
-        if _says(html / ".digest", digest):
+        if _holds(html / ".digest", digest):
             write_atomic(state, inputs)
             return html
         with tempfile.TemporaryDirectory(dir=html.parent, prefix=".sphinx.") as folder:
-            built = _jupyter_book(site, Path(folder), html.parent / "build.log")
-            problems = check_site(built, expectations(site, papers, pages))
+            built = _run_jupyter_book(site, Path(folder), html.parent / "build.log")
+            problems = check_site(built, expectations(book))
             if problems:
                 print(*problems, sep="\n", file=sys.stderr)
-                raise BuildError(_told("the site fails its check", problems))
+                raise BuildError(_summary("the site fails its check", problems))
             with atomic_folder(html) as target:
                 for item in built.iterdir():
                     os.replace(item, target / item.name)
@@ -82,17 +85,18 @@ def build_site(root: Path | str) -> Path:
     return html
 
 
-def _says(file: Path, text: str) -> bool:
+def _holds(file: Path, text: str) -> bool:
     """Does the file hold this text?"""
     return file.is_file() and file.read_text(encoding="utf-8") == text
 
 
 def _versions() -> dict[str, str]:
+    """The versions of the tools that build the site; refuses a Jupyter Book that cannot."""
     versions = versions_of(*_TOOLS)
-    if int(versions["jupyter-book"].split(".")[0]) >= 2:
-        found = versions["jupyter-book"]
+    installed = versions["jupyter-book"]
+    if int(installed.split(".")[0]) >= 2:
         raise UserError(
-            f"jupyter-book {found} is installed, which ignores _config.yml; needs >=1.0.4,<2"
+            f"jupyter-book {installed} is installed, which ignores _config.yml; needs >=1.0.4,<2"
         )
     return versions
 
@@ -100,18 +104,20 @@ def _versions() -> dict[str, str]:
 def _digest(site: Path, versions: dict[str, str]) -> str:
     """A hash of all the site's sources and of the tools that build it."""
     total = hashlib.sha256(repr(sorted(versions.items())).encode())
-    total.update(b"".join(path.read_bytes() for path in sources()))
+    total.update(b"".join(path.read_bytes() for path in theme_files()))
     for path in sorted(path for path in site.rglob("*") if path.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{path.relative_to(site).as_posix()} {content}\n".encode())
     return total.hexdigest()
 
 
-def _jupyter_book(site: Path, output: Path, log: Path) -> Path:
-    """Build the HTML under `output`; its progress is passed on to standard error, all goes to the
-    log."""
-    start = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", start, "build", str(site), "--path-output", str(output)]
+def _run_jupyter_book(site: Path, output: Path, log: Path) -> Path:
+    """Build the HTML under `output` and return its folder; all that is said goes to the log.
+
+    Raises:
+        BuildError: Jupyter Book fails or warns.
+    """
+    command = [sys.executable, "-c", _START, "build", str(site), "--path-output", str(output)]
     process = subprocess.Popen(
         [*command, "-W", "-n", "--keep-going"],
         stdout=subprocess.PIPE,
@@ -120,22 +126,35 @@ def _jupyter_book(site: Path, output: Path, log: Path) -> Path:
         errors="replace",
         env={**os.environ, "NO_COLOR": "1"},
     )
-    lines = []
-    with process, open(log, "w", encoding="utf-8") as file:
-        for raw in process.stdout:
-            line = _ANSI.sub("", raw).rstrip()
-            lines.append(line)
-            print(line, file=file)
-            if re.match(r"(reading|writing) ", line):
-                print(line[:100], file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n")
+    with process:
+        lines = _follow(process.stdout, log)
     if process.returncode:
         complaints = [line.replace(f"{site}/", "") for line in lines if _COMPLAINT.search(line)]
-        told = list(dict.fromkeys(complaints)) or lines[-1:]
-        raise BuildError(_told(f"jupyter-book failed (log: {log})", told))
+        problems = list(dict.fromkeys(complaints)) or lines[-1:]
+        raise BuildError(_summary(f"jupyter-book failed (log: {log})", problems))
     return output / "_build" / "html"
 
 
-def _told(what: str, problems: Sequence[str]) -> str:
+def _follow(output: Iterable[str], log: Path) -> list[str]:
+    """Write what a tool says to the log, pass its progress on to standard error, return its lines.
+
+    On a terminal each line of progress overwrites the one before it.
+    """
+    end = "\n"
+    if sys.stderr.isatty():
+        end = "\r"
+    lines = []
+    with open(log, "w", encoding="utf-8") as file:
+        for raw in output:
+            line = _ANSI.sub("", raw).rstrip()
+            lines.append(line)
+            print(line, file=file)
+            if _PROGRESS.match(line):
+                print(line[:100], file=sys.stderr, end=end)
+    return lines
+
+
+def _summary(what: str, problems: Sequence[str]) -> str:
     """One line: how many problems there are, and the last ones."""
-    shown = "; ".join(problems[-_SHOWN_COMPLAINTS:]) or "no message"
+    shown = "; ".join(problems[-_SHOWN_PROBLEMS:]) or "no message"
     return f"{what}, {len(problems)} problems: {shown}"

@@ -26,8 +26,10 @@ def changed_dates(root: Path) -> dict[str, str]:
 
 
 def head_commit(root: Path) -> str | None:
-    """The commit that the repository around `root` stands at; None outside a repository or without
-    git."""
+    """The commit that the repository around `root` stands at.
+
+    None outside a repository or without git.
+    """
     try:
         return _git(root, "rev-parse", "HEAD").strip()
     except (OSError, subprocess.CalledProcessError):

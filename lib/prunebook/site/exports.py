@@ -1,5 +1,4 @@
-"""What the book exports: the catalogue with each paper's outcome, references, feed, sitemap, copies
-for Colab."""
+"""What the book exports: catalogue with outcomes, references, feed, sitemap, copies for Colab."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,65 +7,69 @@ from typing import Any
 
 import nbformat
 
-from ..catalog import read_address
+from ..catalog import Address, read_address
 from ..catalog.exports import make_entry, render_exports
 from ..files import write_atomic
-from ..runs.installed import versions_of
+from .book import read_page_names
 from .buttons import COLAB_BRANCH, colab_notebook
 from .published import Published, read_published
 
 
 def export(root: Path, folder: Path) -> list[Path]:
-    """Write the exports of the book at `root` into `folder`, with the verdicts of the notebooks
-    that have been run.
+    """Write the exports of the book at `root` into `folder` and return the files.
 
     Raises:
-        UserError: a source cannot be read or the folder not written, or the book's packages are not
-            installed.
+        UserError: a source cannot be read, the folder cannot be written, or the book's packages are
+            not installed.
     """
-    return write_exports(root, read_published(root), folder)
+    files = export_files(read_address(root), read_published(root), read_page_names(root))
+    return [write_atomic(folder / name, content) for name, content in files.items()]
 
 
-def write_exports(root: Path, papers: Sequence[Published], folder: Path) -> list[Path]:
-    """Write the exports of `papers` into `folder` and return the files; errors as `export`."""
-    address = read_address(root)
+def export_files(
+    address: Address, papers: Sequence[Published], page_names: Sequence[str]
+) -> dict[str, str]:
+    """File name -> content of each export.
+
+    Args:
+        address: the project's public addresses.
+        papers: the papers in the tables' order.
+        page_names: the site's pages without their ending, the landing page first.
+    """
     entries = [
         make_entry(published.paper.record, address, _outcome(published)) for published in papers
     ]
-    files = render_exports(address, entries, toc_pages(root))
+    files = render_exports(address, entries, [page_names[0], *sorted(page_names[1:])])
     for published in papers:
-        copied = colab_notebook(published.paper, address)
+        copied = colab_notebook(published.source, published.paper.record, address)
         files[f"{COLAB_BRANCH}/{published.paper.path.name}"] = nbformat.writes(copied) + "\n"
-    return [write_atomic(folder / name, content) for name, content in files.items()]
+    return files
 
 
 def _outcome(published: Published) -> dict[str, Any]:
     """State, verdict counts, execution, results and their profile, of a paper."""
-    run = published.execution
-    if run is not None:
-        state = "executed" if published.current else "outdated"
-    else:
-        state = "not run yet" if published.paper.record.method is None else "not executed"
-    measured = run if published.judges else published.record
+    execution = published.execution
+    run = None
+    if execution is not None:
+        shown = ("profile", "date", "seconds", "parameters")
+        run = {name: getattr(execution, name) for name in shown}
+    measured_under = None
+    if published.judged_results:
+        measured = published.recorded_run
+        if published.judges:
+            measured = execution
+        measured_under = measured.profile
     return {
-        "state": state,
+        "state": _state(published),
         "verdicts": Counter(claim["verdict"] for claim in published.claims),
-        "run": run
-        and {name: getattr(run, name) for name in ("profile", "date", "seconds", "parameters")},
+        "run": run,
         "results": published.judged_results,
-        "measured_under": measured.profile if published.judged_results else None,
+        "measured_under": measured_under,
     }
 
 
-def toc_pages(root: Path) -> list[str]:
-    """The site's pages without their ending, the landing page first.
-
-    Raises:
-        UserError: the book's packages are not installed.
-    """
-    versions_of("sphinx-external-toc")
-    from sphinx_external_toc.parsing import parse_toc_yaml
-
-    contents = parse_toc_yaml(root / "_toc.yml")
-    start = contents.root.docname
-    return [start, *sorted(name for name in contents if name != start)]
+def _state(published: Published) -> str:
+    """The paper's state, in the words of the catalogue's schema."""
+    if published.execution is None:
+        return "not run yet" if published.paper.record.method is None else "not executed"
+    return "executed" if published.current else "outdated"

@@ -1,5 +1,4 @@
-"""Whether anything that the site is made from has changed, told by the files' times: nothing is
-read."""
+"""Whether anything that the site is made from has changed: the times of the files tell, unread."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,7 @@ from ..catalog.source_graph import PACKAGE
 from ..runs.cache_key import pinned_versions
 from .changed import head_commit
 
-# What the site is made from, in the book's folder: files, and folders with all below them.
+# The inputs in the book's folder: files, and folders with all below them.
 _SOURCES = (
     "_config.yml",
     "_toc.yml",
@@ -27,7 +26,7 @@ def inputs_state(root: Path, versions: Mapping[str, str]) -> str:
 
     Args:
         root: the book's folder.
-        versions: of the tools that build the site.
+        versions: the versions of the tools that build the site, by their names.
     """
     digest = hashlib.sha256()
     digest.update(repr((sorted(versions.items()), pinned_versions(), head_commit(root))).encode())

@@ -1,5 +1,4 @@
-"""What the book publishes: each paper with its notebook, claims and results, and each page with
-code cells."""
+"""What the book publishes: papers with notebook, claims and results, and pages with code cells."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,9 @@ import nbformat
 
 from ..catalog import Paper, read_papers
 from ..catalog.reader import read_notebook
-from ..notebook.claims import CLAIM_MIME, QUICK, RESULTS_MIME
+from ..notebook.claims import CLAIM_MIME
+from ..notebook.quick import QUICK
+from ..notebook.results import RESULTS_MIME
 from ..runs.executed import Execution, best_execution
 from ..runs.notebooks import Runnable, of_paper, read_pages
 from ..runs.records import Run, best_runs
@@ -19,25 +20,32 @@ from .verdicts import shown_claims, with_verdicts
 
 @dataclass(frozen=True)
 class Published:
-    """A paper and its notebook: executed, or as in the sources where `execution` is None.
+    """A paper and its notebook.
 
-    `current` is False where the notebook, the library or the profile has changed since the
-    execution. `claims` have the verdicts that pages show; `results` are the tables of the
-    execution. `record` is the recorded run that verdicts come from where the execution judges
-    nothing or is missing.
+    Attributes:
+        paper: the paper with its record.
+        source: the notebook as it stands in the sources.
+        notebook: the notebook to show: the executed one, or the source where it was not executed.
+        execution: how the notebook was executed; None where it was not.
+        current: False where the notebook, the library or the profile has changed since then.
+        claims: the claims with the verdicts that pages show.
+        results: the tables of the execution.
+        recorded_run: the recorded run that verdicts come from where the execution judges nothing or
+            is missing; None where there is no record.
     """
 
     paper: Paper
+    source: nbformat.NotebookNode
     notebook: nbformat.NotebookNode
     execution: Execution | None
     current: bool
     claims: list[dict[str, Any]]
     results: list[dict[str, Any]]
-    record: Run | None = None
+    recorded_run: Run | None = None
 
     @property
     def judges(self) -> bool:
-        """Did the execution judge the claims? A quick run does not, nor does none."""
+        """Did the execution judge the claims? A quick run does not."""
         return self.execution is not None and self.execution.profile != QUICK
 
     @property
@@ -45,18 +53,27 @@ class Published:
         """The tables that boards may show: those of an execution that judges, or of the record."""
         if self.judges:
             return self.results
-        return self.record.results if self.record else []
+        if self.recorded_run is not None:
+            return self.recorded_run.results
+        return []
 
     @property
     def images(self) -> int:
         """The number of figures that the outputs show."""
-        return _images(self.notebook)
+        return _count_images(self.notebook)
 
 
 @dataclass(frozen=True)
 class PublishedPage:
-    """A page of `concepts/` that is a text notebook: its name, its front matter, the rest as in
-    `Published`."""
+    """A page of `concepts/` that is a text notebook.
+
+    Attributes:
+        name: the page's path in the book without its ending, e.g. `concepts/evaluation`.
+        settings: the page's front matter.
+        notebook: the notebook to show, as in `Published`.
+        execution: how the notebook was executed; None where it was not.
+        current: False where the page, the library or the profile has changed since then.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -67,7 +84,7 @@ class PublishedPage:
     @property
     def images(self) -> int:
         """The number of figures that the outputs show."""
-        return _images(self.notebook)
+        return _count_images(self.notebook)
 
     @property
     def tables(self) -> int:
@@ -76,39 +93,44 @@ class PublishedPage:
 
 
 def read_published(root: Path) -> list[Published]:
-    """All papers in the tables' order.
+    """Read all papers, in the tables' order.
 
     Raises:
-        UserError: a notebook or the profiles cannot be read.
+        UserError: a notebook, a record or the profiles cannot be read.
     """
-    records = best_runs(root)
-    return [_published(root, paper, records.get(paper.slug)) for paper in read_papers(root)]
+    recorded_runs = best_runs(root)
+    return [_read_paper(root, paper, recorded_runs.get(paper.slug)) for paper in read_papers(root)]
 
 
 def read_published_pages(root: Path) -> list[PublishedPage]:
-    """All pages that are text notebooks, by name; errors as `read_published`."""
-    return [
-        PublishedPage(page.name, front_matter(page.path, f"{page.name}.md"), *_latest(root, page))
-        for page in read_pages(root)
-    ]
+    """Read all pages that are text notebooks, by name; errors as `read_published`."""
+    published = []
+    for page in read_pages(root):
+        settings = front_matter(page.path, f"{page.name}.md")
+        published.append(PublishedPage(page.name, settings, *_latest(root, page)))
+    return published
 
 
-def _published(root: Path, paper: Paper, record: Run | None) -> Published:
+def _read_paper(root: Path, paper: Paper, recorded_run: Run | None) -> Published:
+    source = read_notebook(paper.path)
     notebook, execution, current = _latest(root, of_paper(paper))
     bundles = _bundles(notebook)
     claims = [data[CLAIM_MIME] for data in bundles if CLAIM_MIME in data]
     results = [data[RESULTS_MIME] for data in bundles if RESULTS_MIME in data]
     if execution is not None and execution.profile != QUICK:
-        return Published(paper, notebook, execution, current, claims, results)
-    claims = shown_claims(claims, record)
+        return Published(paper, source, notebook, execution, current, claims, results)
+    # A quick run judges nothing: the record, if there is one, has the verdicts.
+    claims = shown_claims(claims, recorded_run)
     if execution is not None:
         notebook = with_verdicts(notebook, claims)
-    return Published(paper, notebook, execution, current, claims, results, record)
+    return Published(paper, source, notebook, execution, current, claims, results, recorded_run)
 
 
 def _latest(root: Path, runnable: Runnable) -> tuple[nbformat.NotebookNode, Execution | None, bool]:
     """The notebook to publish, its execution if it has one, and whether that is up to date."""
-    best = best_execution(root, runnable) if runnable.implemented else None
+    best = None
+    if runnable.implemented:
+        best = best_execution(root, runnable)
     if best is None:
         return runnable.read(), None, False
     execution, current = best
@@ -117,11 +139,12 @@ def _latest(root: Path, runnable: Runnable) -> tuple[nbformat.NotebookNode, Exec
 
 def _bundles(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
     """The outputs of the notebook that have data: MIME type -> content."""
-    outputs = [
-        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    ]
-    return [output.data for output in outputs if "data" in output]
+    bundles = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            bundles += [output.data for output in cell.outputs if "data" in output]
+    return bundles
 
 
-def _images(notebook: nbformat.NotebookNode) -> int:
+def _count_images(notebook: nbformat.NotebookNode) -> int:
     return sum(any(mime.startswith("image/") for mime in data) for data in _bundles(notebook))

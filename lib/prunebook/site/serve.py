@@ -15,8 +15,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def make_server(root: Path | str, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of `_build/html` on 127.0.0.1 that listens but does not answer yet; port 0: any free
-    one.
+    """A server of `_build/html` on 127.0.0.1 that listens but does not answer yet.
+
+    Args:
+        root: the book's folder.
+        port: the port to listen at; 0 stands for any free one.
 
     Raises:
         UserError: the site has not been built, or the port is taken.

@@ -1,5 +1,4 @@
-"""What the book adds to its theme, as a Sphinx extension: scripts where they are used, feed, cards
-for links, 404."""
+"""What the book adds to its theme, as a Sphinx extension: scripts, feed, cards for links, 404."""
 
 import html
 from collections.abc import Iterator
@@ -7,9 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..catalog.feeds import FEED
+from ..notebook.palette import BLUE
 
 TEMPLATES = Path(__file__).parent / "templates"
-# what a page holds -> the scripts that it needs
+# What a page holds -> the scripts that it needs.
 _SCRIPTS = {
     'class="pb-explorer"': ("datatables.js", "tables.js", "explorer.js"),
     'class="pb-sortable"': ("datatables.js", "tables.js"),
@@ -27,53 +27,56 @@ def setup(app) -> dict[str, bool]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def sources() -> list[Path]:
+def theme_files() -> list[Path]:
     """The files that the pages depend on beside the site's sources."""
     return [Path(__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
 
 
 def _configure(app, config) -> None:
-    """The public address in `_config.yml` is the address of the cards, too."""
+    """Set what follows from `_config.yml`: its public address is the address of the cards, too."""
     config.ogp_site_url = config.html_baseurl
     config.ogp_site_name = config.html_title
-    config.ogp_social_cards = {"image_mini": "_static/logo.png", "line_color": "#0072b2"}
+    config.ogp_social_cards = {"image_mini": "_static/logo.png", "line_color": BLUE}
     config.html_static_path.append("_scripts")
     config.templates_path.append(str(TEMPLATES))
 
 
 def _not_found(app) -> Iterator[tuple[str, dict[str, str], str]]:
+    """The page that the host shows for an unknown address."""
     path = urlsplit(app.config.html_baseurl).path or "/"
     yield "404", {"title": "Page not found", "site_path": path}, "404.html"
 
 
 def _page(app, page: str, template: str, context: dict, doctree) -> None:
-    """The feed's address, and scripts: those of formulas and tables only where used, none that
-    starts kernels."""
+    """Add the feed's address and the scripts of tables to a page that needs them.
+
+    Scripts of formulas stay only where there is one; those that start kernels go.
+    """
     feed = html.escape(context["pathto"](FEED, 1))
     context["metatags"] = context.get("metatags", "") + _FEED_LINK.format(feed)
     if page == app.config.root_doc:
         context["title"] = _LANDING  # before the book's name, which is the page's own heading
-    unused = (
-        ["thebe"]
-        if app.env.get_domain("math").data["has_equations"].get(page)
-        else ["thebe", "mathjax"]
-    )
-    # Sphinx's own, which it restores before each page
+    unused = ["thebe"]
+    if not app.env.get_domain("math").data["has_equations"].get(page):
+        unused.append("mathjax")
+    # The lists are Sphinx's own, which restores them before each page.
     for files in (context["script_files"], context["css_files"]):
-        files[:] = [file for file in files if not any(name in _all_of(file) for name in unused)]
+        files[:] = [file for file in files if not any(name in _describe(file) for name in unused)]
     for mark, scripts in _SCRIPTS.items():
         if mark in context.get("body", ""):
             for script in scripts:
                 app.add_js_file(script, loading_method="defer")
     contents = context["generate_toctree_html"]
-    context["generate_toctree_html"] = lambda *given, **named: _labelled(contents(*given, **named))
+    context["generate_toctree_html"] = lambda *arguments, **options: _labelled(
+        contents(*arguments, **options)
+    )
 
 
-def _all_of(file) -> str:
-    """The name and the attributes of a script or style sheet, its own text among them."""
+def _describe(file) -> str:
+    """Name and attributes of a script or style sheet, its own text among them, in lower case."""
     return f"{file.filename} {file.attributes}".lower()
 
 
 def _labelled(contents) -> str:
-    """A table of contents in which the switches of its parts, bare icons, have a name."""
+    """A table of contents whose switches, which are bare icons, have a name for screen readers."""
     return str(contents).replace("<summary>", '<summary aria-label="Pages of this part">')

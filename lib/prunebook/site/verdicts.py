@@ -12,10 +12,10 @@ from ..runs.records import Run
 
 
 def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[dict[str, Any]]:
-    """The claims of a notebook that judges nothing, as the record has them where it does.
+    """The claims of a notebook that judges nothing, with the verdicts on record.
 
     Args:
-        claims: as the outputs of a quick run hold them; empty for a notebook that was not executed.
+        claims: the claims in the outputs of a quick run; empty for a notebook without outputs.
         run: the recorded run to take verdicts from; None where there is none.
 
     Returns:
@@ -27,16 +27,17 @@ def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[d
     on_record = {claim["key"]: {**claim, "recorded": run.origin} for claim in run.claims}
     shown = []
     for claim in claims:
-        known = on_record.pop(claim["key"], None)
-        shown.append(dict(claim) if known is None else known)
+        shown.append(on_record.pop(claim["key"], dict(claim)))
     return [*shown, *on_record.values()]
 
 
 def with_verdicts(
     notebook: nbformat.NotebookNode, claims: Sequence[Mapping[str, Any]]
 ) -> nbformat.NotebookNode:
-    """A copy of an executed notebook whose boxes show `claims`; those without a box follow the
-    last."""
+    """A copy of an executed notebook whose boxes show `claims`.
+
+    Claims without a box follow the last box; a notebook without boxes stays as it is.
+    """
     changed = copy.deepcopy(notebook)
     waiting = {claim["key"]: claim for claim in claims}
     last_cell = None

@@ -1,9 +1,8 @@
-"""What may be zero: unstructured sparsity and n:m, as exact masks from scores, and a check of real
-zeros.
+"""What may be zero: unstructured sparsity and n:m, as exact masks from scores.
 
-House rules. Sparsity is the fraction removed. A mask is True where the weight is kept; a higher
-score means keep. Per comparison group exactly `floor(size * sparsity)` weights go; among equal
-scores the lowest index goes first, as in a stable ascending sort. n:m keeps n of every m
+Sparsity is the fraction removed. A mask is True where the weight is kept; a higher score means
+keep. In each comparison group exactly `floor(size * sparsity)` weights are removed; among equal
+scores the lowest index is removed first, as in a stable ascending sort. n:m keeps n of every m
 consecutive input weights.
 """
 
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from ..kernels.masking import apply_mask
 from ..kernels.n_of_m import SIZES, keep_n_of_m, select_n_of_m
-from ..kernels.scores import Factors, factored_score
+from ..kernels.score import Score
 from ..kernels.select import keep_largest, select_global, select_rows
 
 SCOPES = ("row", "layer", "model")
@@ -30,8 +28,15 @@ def _check_scope(scope: str) -> None:
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Remove the fraction `sparsity`, compared within each output row, each layer, or the whole
-    model."""
+    """Remove a fraction of the weights of each comparison group.
+
+    Args:
+        sparsity: fraction removed, in [0, 1).
+        scope: the comparison group: an output `row`, a `layer` or the `model`.
+
+    Raises:
+        UserError: a sparsity or scope that is not allowed.
+    """
 
     sparsity: float
     scope: str = "row"
@@ -48,7 +53,15 @@ class Unstructured:
 
 @dataclass(frozen=True)
 class NofM:
-    """Keep `n` of every `m` consecutive weights along the input dimension."""
+    """Keep `n` of every `m` consecutive weights along the input dimension.
+
+    Args:
+        n: weights kept in a group.
+        m: weights in a group.
+
+    Raises:
+        UserError: not 0 < n < m.
+    """
 
     n: int
     m: int
@@ -56,12 +69,13 @@ class NofM:
     def __post_init__(self):
         if not 0 < self.n < self.m:
             raise UserError(
-                f"pattern '{self.n}:{self.m}' is not allowed; n:m keeps n of m, 0 < n < m, as in "
-                "'2:4'"
+                f"pattern '{self.n}:{self.m}' is not allowed; n:m keeps n of m, 0 < n < m, "
+                "e.g. '2:4'"
             )
 
     @property
     def sparsity(self) -> float:
+        """The fraction removed."""
         return 1 - self.n / self.m
 
     def __str__(self):
@@ -70,9 +84,19 @@ class NofM:
 
 @dataclass(frozen=True)
 class ExactCount:
-    """Remove exactly `removed` of a layer's `size` weights, spread evenly over its rows (scope
-    `row`) or wherever scores are lowest (`layer`). What an allocation gives each layer, so that all
-    of them meet one global count."""
+    """Remove an exact number of the weights of one layer.
+
+    An allocation gives one to each layer, so that all layers together meet a global count.
+
+    Args:
+        removed: how many weights are removed.
+        size: how many weights the layer has.
+        scope: `row` spreads the removed weights evenly over the rows; `layer` removes the lowest
+            scores wherever they are.
+
+    Raises:
+        UserError: more removed than there are, or another scope.
+    """
 
     removed: int
     size: int
@@ -85,12 +109,13 @@ class ExactCount:
             )
         if self.scope not in ("row", "layer"):
             raise UserError(
-                f"scope {self.scope!r} is not allowed for the budget of one layer; use 'row' or "
+                f"scope {self.scope!r} is not allowed for the count of one layer; use 'row' or "
                 "'layer'"
             )
 
     @property
     def sparsity(self) -> float:
+        """The fraction removed."""
         return self.removed / self.size
 
     def __str__(self):
@@ -105,6 +130,11 @@ def make_pattern(
 ) -> Pattern:
     """The pattern that a user's arguments describe: a sparsity or an n:m text, one of the two.
 
+    Args:
+        sparsity: fraction removed, in [0, 1).
+        pattern: text such as '2:4', or a pattern object, which is returned as it is.
+        scope: the comparison group of a sparsity: `row`, `layer` or `model`.
+
     Raises:
         UserError: both or neither are given, or the text is not `n:m`.
     """
@@ -116,17 +146,24 @@ def make_pattern(
         return Unstructured(sparsity, scope)
     if isinstance(pattern, Pattern):
         return pattern
+    # n:m has no scope, but a misspelt one is an error all the same.
     _check_scope(scope)
     match = re.fullmatch(r"(\d+):(\d+)", str(pattern))
     if not match:
         raise UserError(
-            f"pattern {pattern!r} is not allowed; use n:m with 0 < n < m, as in '2:4' or '4:8'"
+            f"pattern {pattern!r} is not allowed; use n:m with 0 < n < m, e.g. '2:4' or '4:8'"
         )
     return NofM(int(match[1]), int(match[2]))
 
 
 def check_width(width: int, pattern: Pattern, name: str = "weight") -> None:
-    """Raise a `UserError` if n:m does not divide `width` input weights."""
+    """Raise a `UserError` if n:m does not divide the number of inputs.
+
+    Args:
+        width: number of inputs of a weight.
+        pattern: any pattern; one without groups fits every width.
+        name: what the message calls the weight.
+    """
     if isinstance(pattern, NofM) and width % pattern.m:
         raise UserError(
             f"{name} has {width} inputs, which pattern {pattern} does not divide; use another "
@@ -135,103 +172,126 @@ def check_width(width: int, pattern: Pattern, name: str = "weight") -> None:
 
 
 def count_removed(size: int, sparsity: float) -> int:
-    """`floor(size * sparsity)`, the number of weights that go from a group.
+    """`floor(size * sparsity)`, the number of weights removed from a group.
 
-    The product is taken to 12 digits first: 0.29 of 100 is 29, not the 28 of binary floating point.
+    Args:
+        size: weights in the group.
+        sparsity: fraction removed.
     """
-    return math.floor(round(size * sparsity, 12 - len(str(size))) if size else 0)
+    if size == 0:
+        return 0
+    # The product is rounded to 12 digits first: 0.29 of 100 is 29, in binary 28.999999999999996.
+    return math.floor(round(size * sparsity, 12 - len(str(size))))
 
 
 def counts_removed(pattern: Unstructured | ExactCount, groups: int, size: int) -> torch.Tensor:
-    """How many weights go from each of `groups` comparison groups of `size` weights, int64
-    `[groups]`.
+    """How many weights are removed from each comparison group of a layer.
 
-    A `Budget` is spread evenly: the counts differ by one at most and sum to its `removed`.
+    Args:
+        pattern: a fraction, or an exact count, which is spread evenly: the counts of two groups
+            differ by one at most.
+        groups: number of groups.
+        size: weights in a group.
+
+    Returns:
+        int64 `[groups]`.
+
+    Raises:
+        UserError: the exact count is that of a layer of another size.
     """
     if isinstance(pattern, ExactCount):
         if groups * size != pattern.size:
             raise UserError(
-                f"a budget for {pattern.size} weights does not fit a layer of {groups * size}"
+                f"a count for {pattern.size} weights does not fit a layer of {groups * size}"
             )
+        # Group i ends where the share of the first i groups does, rounded down.
         return (torch.arange(groups + 1) * pattern.removed // groups).diff()
     return torch.full((groups,), count_removed(size, pattern.sparsity))
 
 
-def keep_mask(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """Mask of one layer.
+def keep_mask(score: Score | torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """The mask of one layer: what every score method runs, and what its page shows.
 
     Args:
-        scores: `[out, in]`, float32 or float64, no NaN.
-        pattern: per row, per layer, a budget, or n:m (the scope `model` needs `keep_masks`).
+        score: a `Score`, or scores as a tensor `[out, in]`, float32 or float64 without NaN.
+        pattern: a fraction per row or per layer, an exact count, or n:m. The scope `model` needs
+            `keep_masks`.
 
     Returns:
         bool `[out, in]`, True where the weight is kept.
 
     Raises:
-        UserError: NaN scores, a width that n:m does not divide, another layer's budget, or scope
-            `model`.
+        UserError: scores that are not finite, a width that n:m does not divide, another layer's
+            count, or scope `model`.
     """
-    refuse_nan(scores)
+    rows, width = score.shape
     if isinstance(pattern, NofM):
-        check_width(scores.shape[1], pattern)
-        return keep_n_of_m(scores, pattern.n, pattern.m)
+        check_width(width, pattern)
+        return _keep_n_of_m(score, pattern)
     if pattern.scope == "model":
         raise UserError(
             "scope 'model' compares all layers; use keep_masks with the scores of every layer"
         )
-    rows = scores if pattern.scope == "row" else scores.reshape(1, -1)
-    return keep_largest(rows, counts_removed(pattern, *rows.shape)).view(scores.shape)
+    if pattern.scope == "layer":
+        # The lowest scores of the whole layer go, whatever each row loses.
+        removed = int(counts_removed(pattern, 1, rows * width))
+        return _keep_together([score], removed)[0]
+    # Every row loses its own count of its lowest scores.
+    removed = counts_removed(pattern, rows, width)
+    if isinstance(score, Score):
+        # The kernel computes scores while it reads the weight, and refuses what is not finite.
+        return select_rows(score, removed, write=False, want="mask").mask
+    refuse_nan(score)
+    return keep_largest(score, removed)
 
 
-def keep_masks(scores: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+def keep_masks(scores: Sequence[Score | torch.Tensor], sparsity: float) -> list[torch.Tensor]:
     """Masks of all layers from one ranking over the whole model.
 
-    Ties go in the order of the sequence, then by flat index. Args: scores, each `[out, in]`.
-
-    Raises:
-        UserError: NaN scores.
-    """
-    flat = torch.cat([s.flatten() for s in scores])
-    refuse_nan(flat)
-    kept = keep_largest(flat[None], count_removed(flat.numel(), sparsity))[0]
-    pieces = kept.split([s.numel() for s in scores])
-    return [piece.view(s.shape) for piece, s in zip(pieces, scores, strict=True)]
-
-
-def prune_lowest(weight: torch.Tensor, score: torch.Tensor | Factors, pattern: Pattern) -> None:
-    """Set to zero, in place, what `pattern` removes from one layer by a score.
-
-    The same as `weight.masked_fill_(~keep_mask(score, pattern), 0)`, with scores in float32 at
-    least. Given a score's factors, on a GPU no scores are written out, and for rows and n:m all of
-    it is one kernel.
+    Ties go in the order of the sequence, then by flat index.
 
     Args:
-        weight: `[out, in]`.
-        score: of any float dtype `[out, in]`, or its factors, see `kernels.scores`.
+        scores: one `Score`, or tensor of scores `[out, in]`, for each layer.
+        sparsity: fraction of all weights that goes.
 
     Raises:
-        UserError: scores of another shape or with NaN, factors whose scores are infinite, a width
-            that n:m does not divide, another layer's budget, or scope `model`.
+        UserError: scores that are not finite.
     """
-    if isinstance(score, torch.Tensor):
-        if score.shape != weight.shape:
-            raise UserError(
-                f"scores are {list(score.shape)}; a weight {list(weight.shape)} needs one for each "
-                "entry"
-            )
-        wide = score.to(torch.promote_types(score.dtype, torch.float32))
-        apply_mask(weight, keep_mask(wide, pattern))
-    elif isinstance(pattern, NofM) and pattern.m in SIZES:
-        check_width(weight.shape[1], pattern)
-        select_n_of_m(weight, pattern.n, pattern.m, score)
-    elif isinstance(pattern, NofM) or pattern.scope == "model":
-        apply_mask(weight, keep_mask(factored_score(weight, score), pattern))
-    elif pattern.scope == "row":
-        select_rows(weight, counts_removed(pattern, *weight.shape), score)
-    else:
-        select_global([weight], int(counts_removed(pattern, 1, weight.numel())), [score])
+    # One count for all layers: floor(weights * sparsity).
+    size = sum(score.shape.numel() for score in scores)
+    return _keep_together(scores, count_removed(size, sparsity))
+
+
+def _keep_n_of_m(score: Score | torch.Tensor, pattern: NofM) -> torch.Tensor:
+    """The mask of n:m, bool `[out, in]`."""
+    if isinstance(score, Score):
+        if pattern.m in SIZES:
+            # The kernel computes scores while it reads the weight.
+            return select_n_of_m(score, pattern.n, pattern.m, write=False, want="mask")
+        score = score.dense()
+    refuse_nan(score)
+    return keep_n_of_m(score, pattern.n, pattern.m)
+
+
+def _keep_together(scores: Sequence[Score | torch.Tensor], removed: int) -> list[torch.Tensor]:
+    """The masks of layers whose weights are compared over all of them.
+
+    Args:
+        scores: one `Score`, or tensor of scores `[out, in]`, for each layer.
+        removed: how many weights go from all layers together.
+    """
+    if all(isinstance(score, Score) for score in scores):
+        selections = select_global(scores, removed, write=False, want="mask")
+        return [selection.mask for selection in selections]
+    # Tensors of scores are compared as one long row.
+    flat = torch.cat([score.flatten() for score in scores])
+    refuse_nan(flat)
+    pieces = keep_largest(flat[None], removed)[0].split([score.numel() for score in scores])
+    return [piece.view(score.shape) for piece, score in zip(pieces, scores, strict=True)]
 
 
 def refuse_nan(scores: torch.Tensor) -> None:
-    if scores.numel() and scores.amax().isnan():  # the maximum of what holds NaN is NaN
+    """Raise a `UserError` if any score is NaN."""
+    # The maximum of numbers among which is a NaN is NaN.
+    if scores.numel() and scores.amax().isnan():
         raise UserError("scores hold NaN; weights and calibration activations must be finite")

@@ -152,7 +152,7 @@ def test_the_gradient_is_that_of_the_whole_block(make_model, tokens, family):
         wanted = block.run(block.hidden[:1])
         norms = {name: statistic.norm() for name, statistic in block.collect(InputNorm).items()}
     before = {name: weight_of(block.linears[name]) for name in norms}
-    scores = {name: wanda_score(weight, norms[name]) for name, weight in before.items()}
+    scores = {name: wanda_score(weight, norms[name]).dense() for name, weight in before.items()}
     learned = LearnedRates(scores, before, "row", True)
     learned.theta.data.normal_(0, 1, generator=torch.Generator().manual_seed(0))
     masked, rate = learned.masked()

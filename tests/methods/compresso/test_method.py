@@ -14,7 +14,8 @@ from prunebook.methods.compresso.size_budget import SizeBudget
 from prunebook.models.anatomy import all_sublayers
 from prunebook.models.loading import load_model, save_model
 from prunebook.models.sizes import block_parameters
-from prunebook.sparsity.structured_masks import cut, mask_shapes, masked
+from prunebook.passes.masked import masked
+from prunebook.sparsity.structured_masks import cut, mask_shapes
 
 QUICK = {
     "sparsity": 0.3,
@@ -68,7 +69,7 @@ def test_what_is_cut_computes_what_was_masked(make_model, tokens, family, hidden
 @pytest.mark.parametrize("hidden", [True, False])
 def test_what_is_saved_computes_the_same(make_model, tokens, word_tokenizer, tmp_path, hidden):
     model = make_model("llama")
-    report = prune(model, "compresso", calibration=tokens, hidden=hidden, **QUICK)
+    report = prune(model, "compresso", data=tokens, hidden=hidden, **QUICK)
     assert report.sparsity == pytest.approx(0.3, abs=0.003)
     assert report.pattern == f"heads, neurons{' and hidden channels' * hidden}, 0.3"
     assert all(parts.kv_heads and parts.neurons for parts in all_sublayers(model))
@@ -155,7 +156,7 @@ def test_impossible_options_are_refused_and_nothing_changes(make_model, tokens, 
     model = make_model("llama")
     before = logits(model, tokens)
     with pytest.raises(UserError, match=message) as caught:
-        prune(model, "compresso", **{"calibration": tokens, "steps": 2} | options)
+        prune(model, "compresso", **{"data": tokens, "steps": 2} | options)
     assert "\n" not in str(caught.value)
     assert torch.equal(logits(model, tokens), before)
 
@@ -173,11 +174,11 @@ def test_architectures_without_such_groups_are_refused(
     model = make_model(family)
     before = logits(model, tokens)
     with pytest.raises(UserError, match=message):
-        prune(model, "compresso", calibration=tokens, steps=2, **options)
+        prune(model, "compresso", data=tokens, steps=2, **options)
     assert torch.equal(logits(model, tokens), before)
 
 
 def test_heads_and_neurons_go_without_hidden_channels_where_these_cannot(make_model, tokens):
     model = make_model("opt")
-    report = prune(model, "compresso", calibration=tokens, hidden=False, **QUICK)
+    report = prune(model, "compresso", data=tokens, hidden=False, **QUICK)
     assert report.sparsity == pytest.approx(0.3, abs=0.003)

@@ -61,14 +61,17 @@ def test_named_blocks_go_without_data(make_model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either blocks, as 6, or sparsity"),
+        ({}, "give either blocks, e.g. 6, or sparsity"),
         ({"blocks": 1, "sparsity": 0.5}, "give either blocks"),
         ({"blocks": 0}, "blocks 0 is not allowed"),
         ({"blocks": 1.5}, "blocks 1.5 is not allowed"),
         ({"sparsity": 1}, "sparsity 1 is not allowed"),
         ({"sparsity": 0}, "sparsity 0 is not allowed"),
-        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is blocks=2"),
-        ({"sparsity": 0.2}, "sparsity 0.2 is less than one of 3 blocks; the nearest is blocks=1"),
+        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is remove_blocks=2"),
+        (
+            {"sparsity": 0.2},
+            "sparsity 0.2 is less than one of 3 blocks; the nearest is remove_blocks=1",
+        ),
         ({"blocks": 1, "precision": "half"}, "precision 'half' is unknown"),
     ],
 )

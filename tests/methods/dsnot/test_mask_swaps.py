@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prunebook.criteria.wanda import wanda_score
 from prunebook.errors import UserError
 from prunebook.methods.dsnot import mask_swaps
-from prunebook.methods.dsnot.mask_swaps import refine_mask
+from prunebook.methods.dsnot.mask_swaps import refine_mask, swap_weights
 from prunebook.methods.dsnot.moments import expected_change
 from prunebook.sparsity.patterns import NofM, Unstructured, keep_mask
 
@@ -44,7 +44,7 @@ def random_case(seed: int, rows: int, width: int, group: int | None = None, shar
 
 def slow(weight, keep, of, group=None, scores=None, cycles=50, threshold=0.1, overshoot=True):
     """The same, weight by weight; also e of each row, tracked."""
-    scores = wanda_score(weight, of.norm()) if scores is None else scores
+    scores = wanda_score(weight, of.norm()).dense() if scores is None else scores
     mask = keep.clone()
     errors = []
     for i, row in enumerate((weight * of.sums).tolist()):
@@ -90,14 +90,14 @@ def slow(weight, keep, of, group=None, scores=None, cycles=50, threshold=0.1, ov
     return mask, errors
 
 
-def slow_and_going_on(weight, keep, of, cycles, threshold, overshoot):
+def slow_as_released(weight, keep, of, cycles, threshold, overshoot):
     """The same as the official code goes on, weight by weight, from lists as it builds them; also e
     of each row."""
     rows = []
     for i, D in enumerate((weight * of.sums).tolist()):
         kept = sorted(
             (j for j in range(len(D)) if keep[i, j]),
-            key=lambda j: (wanda_score(weight, of.norm())[i, j], j),
+            key=lambda j: (wanda_score(weight, of.norm()).dense()[i, j], j),
         )
         low = [j for j in kept if D[j] < 0]
         high = [j for j in kept if D[j] > 0]
@@ -218,41 +218,43 @@ def test_groups_agree_with_the_slow_reference(seed, rows, groups, m):
     threshold=st.sampled_from([0.1, 2.0]),
     overshoot=st.booleans(),
 )
-def test_rows_that_go_on_agree_with_the_slow_reference(
+def test_released_queues_agree_with_the_slow_reference(
     seed, rows, width, cycles, threshold, overshoot
 ):
     weight, keep, of = random_case(seed, rows, width)
     options = {"cycles": cycles, "threshold": threshold, "overshoot": overshoot}
-    refined = refine_mask(weight, keep, of, **options, go_on=True)
-    expected, errors = slow_and_going_on(weight, keep, of, **options)
+    refined = refine_mask(weight, keep, of, **options, released_queues=True)
+    expected, errors = slow_as_released(weight, keep, of, **options)
     # At e = 0 exactly the official code pairs the two lists another way; such a row has stopped.
     compared = torch.tensor(errors) != 0
     assert torch.equal(refined[compared], expected[compared])
 
 
-def test_rows_that_go_on_may_lose_weights():
+def test_rows_of_released_queues_may_lose_weights():
     keep = keep_mask(WEIGHT.abs(), Unstructured(0.5))
     # By hand as above; then e = 0.4, and what "comes back" for it, from the end of the sorted
     # queue, is the kept column 4, while 3, the kept one with D < 0, goes: e = 0.4 - 0.8 - 1.8 =
     # -2.2, and only two weights are left.
-    refined = refine_mask(WEIGHT, keep, statistic(SUMS), cycles=2, go_on=True)
+    refined = refine_mask(WEIGHT, keep, statistic(SUMS), cycles=2, released_queues=True)
     assert (
         refined.tolist()
-        == slow_and_going_on(WEIGHT, keep, statistic(SUMS), 2, 0.1, True)[0].tolist()
+        == slow_as_released(WEIGHT, keep, statistic(SUMS), 2, 0.1, True)[0].tolist()
     )
     assert (~refined).nonzero()[:, 1].tolist() == [0, 1, 3, 5]
 
 
-def test_rows_that_go_on_take_the_highest_of_the_other_sign_first():
+def test_released_queues_take_the_highest_of_the_other_sign_first():
     weight = torch.tensor([[-10.0, -9, -1, -2, -0.5]])
     keep = torch.tensor([[False, False, True, True, True]])
     # e = -19 and no kept D > 0, nor = 0: of the kept ones with D < 0 the highest score goes, column
     # 3, then 2.
     for cycles, expected in ((1, [0, 2, 4]), (2, [0, 1, 4])):
-        refined = refine_mask(weight, keep, statistic(torch.ones(5)), cycles=cycles, go_on=True)
+        refined = refine_mask(
+            weight, keep, statistic(torch.ones(5)), cycles=cycles, released_queues=True
+        )
         assert refined.nonzero()[:, 1].tolist() == expected
         assert torch.equal(
-            refined, slow_and_going_on(weight, keep, statistic(torch.ones(5)), cycles, 0.1, True)[0]
+            refined, slow_as_released(weight, keep, statistic(torch.ones(5)), cycles, 0.1, True)[0]
         )
 
 
@@ -267,8 +269,12 @@ def test_the_tracked_error_is_that_of_the_mask(monkeypatch):
     )
     keep = keep_mask(weight.abs(), Unstructured(0.6))
     tracked = []
-    real = mask_swaps._swap
-    monkeypatch.setattr(mask_swaps, "_swap", lambda *a: (tracked.append(real(*a)), tracked[-1])[1])
+
+    def swap_and_record(*arguments):
+        tracked.append(swap_weights(*arguments))
+        return tracked[-1]
+
+    monkeypatch.setattr(mask_swaps, "swap_weights", swap_and_record)
     refined = refine_mask(weight, keep, of)
     D = expected_change(weight, of.sums)
     before, after = (D.masked_fill(mask, 0).sum(1) for mask in (keep, refined))

@@ -45,7 +45,7 @@ def test_one_matrix_by_hand():
     assert removed(cycles=0) == [1, 3, 5]
     # Without variance the one with the lowest D comes back: 3, for 0, so that e = 0.4; no pruned D
     # is positive.
-    assert removed(power=0) == [0, 1, 5]
+    assert removed(variance_power=0) == [0, 1, 5]
     # Inputs that never vary come first, in order: 1 for 0 (e = -0.2), then 3 for 4 (e = 2.4).
     assert removed() == [0, 4, 5]
     assert removed(overshoot=False) == [0, 3, 5]
@@ -53,27 +53,27 @@ def test_one_matrix_by_hand():
     assert removed(threshold=0.5) == [0, 3, 5]
     assert removed(threshold=1.5) == [1, 3, 5]
     # By magnitude 1, 2, 5 go first, e = -1.5: 1 for 0 (e = -0.3), then 2 for 4 (e = 2.4).
-    assert removed(start="magnitude", cycles=0) == [1, 2, 5]
-    assert removed(start="magnitude") == [0, 4, 5]
+    assert removed(criterion="magnitude", cycles=0) == [1, 2, 5]
+    assert removed(criterion="magnitude") == [0, 4, 5]
 
 
 @pytest.mark.parametrize(
-    ("start", "same"),
+    ("criterion", "same"),
     [
         ("wanda", Wanda(sparsity=0.5)),
         ("magnitude", Magnitude(sparsity=0.5, scope="row")),
         ("ria", RIA(sparsity=0.5, scope="row")),
     ],
 )
-def test_without_cycles_it_is_the_start(make_model, tokens, start, same):
+def test_without_cycles_it_is_the_first_mask(make_model, tokens, criterion, same):
     expected = pruned(make_model, tokens, same)
-    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, start=start, cycles=0))
+    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, criterion=criterion, cycles=0))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    refined = pruned(make_model, tokens, DSnoT(sparsity=0.5, start=start, cycles=5))
+    refined = pruned(make_model, tokens, DSnoT(sparsity=0.5, criterion=criterion, cycles=5))
     assert not all(torch.equal(refined[name], expected[name]) for name in expected)
 
 
-def test_the_sparsegpt_start_is_its_score_on_the_weights_as_they_are(make_model, tokens):
+def test_the_sparsegpt_criterion_is_its_score_on_the_weights_as_they_are(make_model, tokens):
     model = make_model("llama")
     with torch.no_grad():
         block = next(walk(model, tokens))
@@ -83,7 +83,7 @@ def test_the_sparsegpt_start_is_its_score_on_the_weights_as_they_are(make_model,
             for name, of in statistics.items()
         }
     wanda = pruned(make_model, tokens, Wanda(sparsity=0.5))
-    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, start="sparsegpt", cycles=0))
+    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, criterion="sparsegpt", cycles=0))
     for name, mask in expected.items():
         assert torch.equal(found[name], mask)
         assert not torch.equal(found[name], wanda[name])
@@ -92,39 +92,48 @@ def test_the_sparsegpt_start_is_its_score_on_the_weights_as_they_are(make_model,
 
 def test_linears_left_out_keep_the_first_mask(make_model, tokens):
     start = pruned(make_model, tokens, Wanda(sparsity=0.5))
-    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, skip="mlp"))
+    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, as_released=("skip-mlp",)))
     first = [name for name in start if ".layers.0." in name]
     # later blocks see other inputs
     same = {name: torch.equal(start[name], found[name]) for name in first}
     assert same == {name: ".mlp." in name for name in first}
-    with pytest.raises(
-        UserError, match=r"skip 'fc1' is in no linear's name; use a part of one, as model\.layers\."
-    ):
-        prune(make_model("llama"), "dsnot", sparsity=0.5, skip="fc1", calibration=tokens)
+    with pytest.raises(UserError, match="needs linears whose names hold 'mlp'; leave it out for a"):
+        prune(
+            make_model("opt"), "dsnot", sparsity=0.5, as_released=("skip-mlp",), calibration=tokens
+        )
 
 
-@pytest.mark.parametrize("go_on", [False, True])
-def test_the_blocks_give_the_masks_of_the_pure_function(make_model, tokens, go_on):
-    options = {"cycles": 24, "threshold": 0.5, "go_on": go_on}  # more than a queue has
-    found = pruned(make_model, tokens, DSnoT(sparsity=0.5, variance="within", power=0.5, **options))
+@pytest.mark.parametrize("released", [False, True])
+def test_the_blocks_give_the_masks_of_the_pure_function(make_model, tokens, released):
+    options = {"cycles": 24, "threshold": 0.5}  # more cycles than a queue has weights
+    words = ("variance", "queues") if released else ("variance",)
+    method = DSnoT(sparsity=0.5, as_released=words, variance_power=0.5, **options)
+    found = pruned(make_model, tokens, method)
     model = make_model("llama")
     with torch.no_grad():
         block = next(walk(model, tokens))
         for name, of in block.collect(functools.partial(InputMoments, variance="within")).items():
             weight = weight_of(block.linears[name])
             keep = keep_mask(weight.abs() * of.norm(), Unstructured(0.5))
-            refined = refine_mask(weight, keep, of, spread=of.variance().sqrt(), **options)
+            spread = of.variance().sqrt()
+            refined = refine_mask(
+                weight, keep, of, spread=spread, released_queues=released, **options
+            )
             assert torch.equal(found[name], refined)
             counts_kept = torch.equal(found[name].sum(1), keep.sum(1))
-            assert counts_kept or go_on
+            assert counts_kept or released
 
 
 def test_pooled_and_within_differ(make_model, tokens):
-    methods = (
-        DSnoT(sparsity=0.5, variance=variance, cycles=2) for variance in ("pooled", "within")
-    )
+    methods = (DSnoT(sparsity=0.5, as_released=words, cycles=2) for words in ((), ("variance",)))
     pooled, within = (pruned(make_model, tokens, method) for method in methods)
     assert not all(torch.equal(pooled[name], within[name]) for name in pooled)
+
+
+def test_a_list_of_words_is_kept_as_a_tuple():
+    method = DSnoT(sparsity=0.5, as_released=["variance", "skip-mlp"])
+    assert method == DSnoT(sparsity=0.5, as_released=("variance", "skip-mlp"))
+    assert hash(method) is not None
 
 
 def test_rows_keep_their_counts_under_an_allocation(make_model, tokens):
@@ -158,19 +167,30 @@ def test_the_saved_model_reloads_with_its_pattern(
     ("options", "message"),
     [
         ({}, "give either"),
-        ({"sparsity": 0.5, "start": "owl"}, "start 'owl' is unknown; use 'magnitude', 'ria',"),
-        ({"sparsity": 0.5, "variance": "all"}, "variance 'all' is unknown; use 'pooled', 'within'"),
+        (
+            {"sparsity": 0.5, "criterion": "owl"},
+            "criterion 'owl' is not allowed for dsnot; use 'magnitude' or 'ria' or",
+        ),
         ({"sparsity": 0.5, "cycles": -1}, "cycles -1 is not allowed"),
         ({"sparsity": 0.5, "cycles": 2.5}, "cycles 2.5"),
         ({"sparsity": 0.5, "cycles": True}, "cycles True"),
         ({"sparsity": 0.5, "threshold": -1}, "threshold -1 is not"),
-        ({"sparsity": 0.5, "power": float("inf")}, "power inf is not allowed; use a number >= 0"),
-        ({"sparsity": 0.5, "power": float("nan")}, "power nan"),
+        (
+            {"sparsity": 0.5, "variance_power": float("inf")},
+            "variance_power inf is not allowed; use a number >= 0",
+        ),
+        ({"sparsity": 0.5, "variance_power": float("nan")}, "variance_power nan"),
         ({"sparsity": 0.5, "overshoot": 1}, "overshoot 1 is not"),
-        ({"sparsity": 0.5, "skip": ""}, "skip '' is not allowed"),
-        ({"sparsity": 0.5, "skip": 3}, "skip 3 is not allowed"),
-        ({"sparsity": 0.5, "go_on": 1}, "go_on 1 is not"),
-        ({"pattern": "2:4", "go_on": True}, "go_on is not allowed w"),
+        (
+            {"sparsity": 0.5, "as_released": "queues"},
+            "as_released 'queues' is not allowed; use a tuple of 'variance', 'queues', 'skip-mlp'",
+        ),
+        ({"sparsity": 0.5, "as_released": ("mlp",)}, r"as_released \('mlp',\) is not allowed"),
+        ({"sparsity": 0.5, "as_released": 3}, "as_released 3 is not allowed"),
+        (
+            {"pattern": "2:4", "as_released": ("queues",)},
+            "as_released 'queues' is not allowed with pattern 2:4",
+        ),
         ({"pattern": Unstructured(0.5, "model")}, "scope 'model' is not allowed for dsnot"),
     ],
 )

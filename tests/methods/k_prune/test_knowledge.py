@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from prunebook.errors import UserError
 from prunebook.methods.k_prune.knowledge import knowledge, output_projections, predictions
+from prunebook.passes.backward import TOKENS_PER_PASS
 
 
 def masked(model, masks):
@@ -100,7 +101,7 @@ def test_scores_do_not_depend_on_batches(make_model, tokens, monkeypatch):
     found = []
     for windows in (1, 3):
         monkeypatch.setitem(
-            __import__("prunebook.passes.backward").gradients._TOKENS,
+            TOKENS_PER_PASS,
             "cpu",
             windows * tokens.shape[1],
         )

@@ -357,9 +357,9 @@ def test_decoders_keep_a_head_everywhere_and_generate_with_their_cache(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sparsity": 1.0}, "sparsity 1.0 is not allowed; use a number in (0, 1), as 0.2"),
-        ({}, "sparsity None is not allowed; use a number in (0, 1), as 0.2"),
-        ({"sparsity": 0}, "sparsity 0 is not allowed; use a number in (0, 1), as 0.2"),
+        ({"sparsity": 1.0}, "sparsity 1.0 is not allowed; use a number in (0, 1), e.g. 0.2"),
+        ({}, "sparsity None is not allowed; use a number in (0, 1), e.g. 0.2"),
+        ({"sparsity": 0}, "sparsity 0 is not allowed; use a number in (0, 1), e.g. 0.2"),
         (
             {"sparsity": 0.5, "temperature": 0},
             "temperature 0 is not allowed; use a number above 0, as 2.0",

@@ -13,10 +13,10 @@ from prunebook.errors import UserError
 from prunebook.methods import LLMPruner
 from prunebook.methods.llm_pruner.taylor import channel_scores, saliences, unit_scores
 from prunebook.models.anatomy import find_stack, sublayers
+from prunebook.models.channels import keep_channels
 from prunebook.models.config import WIDTHS
 from prunebook.models.loading import load_model, save_model
 from prunebook.models.sizes import block_parameters
-from prunebook.models.surgery import keep_channels
 
 CRITERIA = ("vector", "element1", "element2", "mix", "l2")
 EVERYWHERE = {"keep_first": 0, "keep_last": 0}

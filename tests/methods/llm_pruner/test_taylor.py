@@ -59,7 +59,7 @@ EXPECTED = {
 def test_saliences_are_those_of_autograd(
     make_model, tokens, family, criterion, channels, monkeypatch
 ):
-    monkeypatch.setattr("prunebook.passes.backward._TOKENS", {"cpu": 32})  # two windows a pass
+    monkeypatch.setattr("prunebook.passes.backward.TOKENS_PER_PASS", {"cpu": 32})  # two windows a pass
     model = make_model(family)
     found = saliences(model, tokens, criterion, channels=channels)
     expected = by_autograd(model, tokens)

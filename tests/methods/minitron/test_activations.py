@@ -118,7 +118,7 @@ def test_scores_do_not_depend_on_how_windows_are_batched(make_model, tokens, mon
     model = make_model("qwen3")
     found = []
     for windows in (1, 3, 7):
-        monkeypatch.setitem(sequential._BATCH_TOKENS, "cpu", windows * tokens.shape[1])
+        monkeypatch.setitem(sequential.TOKENS_PER_PASS, ("cpu", "exact"), windows * tokens.shape[1])
         found.append(every(activation_importance(model, tokens)))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-7)

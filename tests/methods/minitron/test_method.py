@@ -282,7 +282,7 @@ def test_sparsity_is_met_to_the_nearest_neuron(make_model, tokens, sparsity):
         ({"sparsity": 0.2, "blocks": 2}, "give sizes that stay"),
         ({"neurons": 0}, "neurons 0 is not allowed; use a whole number >= 1"),
         ({"heads": 2.0}, "heads 2.0 is not allowed; use a whole number >= 1"),
-        ({"sparsity": 1.0}, "sparsity 1.0 is not allowed; use a number in (0, 1), as 0.2"),
+        ({"sparsity": 1.0}, "sparsity 1.0 is not allowed; use a number in (0, 1), e.g. 0.2"),
         (
             {"blocks": 2, "batch": "max"},
             "batch 'max' is not allowed for minitron; use 'mean' or 'l2' or 'var'",

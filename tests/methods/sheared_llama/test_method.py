@@ -15,7 +15,8 @@ from prunebook.models.anatomy import all_sublayers
 from prunebook.models.loading import save_model
 from prunebook.models.sizes import block_parameters
 from prunebook.passes.backward import next_token_loss
-from prunebook.sparsity.structured_masks import cut, mask_shapes, masked
+from prunebook.passes.masked import masked
+from prunebook.sparsity.structured_masks import cut, mask_shapes
 
 SHAPE = {"blocks": 2, "heads": 2, "neurons": 30, "hidden": 24}
 
@@ -31,7 +32,7 @@ def test_exactly_the_shape_asked_for_as_an_ordinary_model(
 ):
     model = make_model(family)
     before = block_parameters(model)
-    report = prune(model, "sheared-llama", **SHAPE, steps=5, calibration=tokens)
+    report = prune(model, "sheared-llama", **SHAPE, steps=5, data=tokens)
     assert {(x.heads, x.kv_heads, x.neurons) for x in all_sublayers(model)} == {(2, 1, 30)}
     assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 24)
     assert (report.reloads_with, report.pattern) == (
@@ -56,9 +57,9 @@ def test_masks_alone_leave_weights_and_cut_what_was_learned(make_model, tokens, 
         **option,
         train_weights=False,
         precision=precision,
-        calibration=tokens,
+        data=tokens,
     )
-    learned = model.prunebook_learned
+    learned = report.details
     assert list(learned.masks) == [axis]
     assert all(parameter.requires_grad for parameter in model.parameters())
     with masked(dense, learned.masks):
@@ -183,14 +184,14 @@ def test_what_a_model_does_not_allow_leaves_it_as_it_was(
     model = make_model(family)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        prune(model, "sheared-llama", calibration=tokens, **options)
+        prune(model, "sheared-llama", data=tokens, **options)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_a_classifier_is_refused(make_classifier, tokens):
     with pytest.raises(UserError, match="has no language-model head"):
-        prune(make_classifier(), "sheared-llama", blocks=2, calibration=tokens)
+        prune(make_classifier(), "sheared-llama", blocks=2, data=tokens)
 
 
 def test_shapes_of_masks(make_model):

@@ -81,11 +81,11 @@ def test_one_matrix_by_hand():
 )
 def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, options):
     model = make_model(family)
-    report = prune(model, "gradual-magnitude", sparsity=0.7, calibration=text, batch=2, **options)
+    report = prune(model, "gradual-magnitude", sparsity=0.7, data=text, batch=2, **options)
     for name, weight in linears(model).items():
         assert (weight == 0).sum() == count_removed(weight.numel(), 0.7), name
     assert report.sparsity == pytest.approx(0.7, abs=0.001)
-    assert len(model.prunebook_losses) == 20
+    assert len(report.details) == 20
     embedding = model.get_input_embeddings().weight
     gone = count_removed(embedding.numel(), 1 - 0.3**0.5) if "embeddings" in options else 0
     assert (embedding == 0).sum() == gone
@@ -95,7 +95,7 @@ def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, o
 def test_the_embedding_of_a_wider_parent_keeps_as_many_weights(make_model, text):
     narrow = make_model("llama", hidden_size=16, head_dim=4)
     wide = make_model("llama")
-    prune(wide, "gradual-magnitude", sparsity=0.75, calibration=text, embeddings=True)
+    prune(wide, "gradual-magnitude", sparsity=0.75, data=text, embeddings=True)
     assert (
         wide.get_input_embeddings().weight.count_nonzero()
         == narrow.get_input_embeddings().weight.numel()
@@ -105,7 +105,7 @@ def test_the_embedding_of_a_wider_parent_keeps_as_many_weights(make_model, text)
 @pytest.mark.parametrize("pattern", ["2:4", "1:4"])
 def test_a_pattern_holds_in_the_end(make_model, text, pattern):
     model = make_model("llama")
-    report = prune(model, "gradual-magnitude", pattern=pattern, calibration=text, batch=4)
+    report = prune(model, "gradual-magnitude", pattern=pattern, data=text, batch=4)
     assert verify(model, pattern).holds
     assert report.sparsity == verify(model, pattern).sparsity == (0.5 if pattern == "2:4" else 0.75)
 
@@ -153,7 +153,7 @@ def test_a_weight_can_return(make_model, text, monkeypatch):
         model,
         "gradual-magnitude",
         sparsity=0.2,
-        calibration=text,
+        data=text,
         batch=1,
         updates=10,
         learning_rate=0.1,
@@ -174,7 +174,7 @@ def test_a_weight_can_return(make_model, text, monkeypatch):
 def test_sparsity_0_is_plain_training_and_narrow_weights_keep_their_dtype(make_model, text):
     model = make_model("llama").to(torch.bfloat16)
     before = {name: weight.clone() for name, weight in linears(model).items()}
-    report = prune(model, "gradual-magnitude", sparsity=0, calibration=text)
+    report = prune(model, "gradual-magnitude", sparsity=0, data=text)
     assert report.sparsity < 1e-3
     for name, weight in linears(model).items():
         assert weight.dtype is torch.bfloat16
@@ -203,4 +203,4 @@ def test_impossible_options_are_refused(options, message):
 
 def test_too_few_windows_are_refused(make_model, text):
     with pytest.raises(UserError, match=r"tokens \[3, 12\] make no step of 8 windows"):
-        prune(make_model("llama"), "gradual-magnitude", sparsity=0.5, calibration=text[:3])
+        prune(make_model("llama"), "gradual-magnitude", sparsity=0.5, data=text[:3])

@@ -6,14 +6,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.small_book import notebook
+from tests.small_book import published
 
 from prunebook.catalog import read_papers
 from prunebook.errors import UserError
 from prunebook.runs.executed import Execution
-from prunebook.site.pages import landing as explorer_module
-from prunebook.site.pages.landing import explorer, facets_of, landing_page, write_scripts
-from prunebook.site.published import Published
+from prunebook.site.pages.landing import explorer, facets_of, landing_page
 
 
 @pytest.fixture
@@ -23,17 +21,8 @@ def papers(book):
     book.add("later", "1", method=None, venue={"name": "arXiv", "year": 2023, "kind": "preprint"})
     execution = Execution(book.root, "key", "ci", 1.0, "2026-11-23", {})
     claims = [{"verdict": verdict} for verdict in ("fails", "holds", "fails")]
-    return [
-        Published(
-            paper,
-            notebook(paper.slug),
-            execution,
-            True,
-            claims if paper.slug == "alpha" else [],
-            [],
-        )
-        for paper in read_papers(book.root)
-    ]
+    alpha, later = read_papers(book.root)
+    return [published(alpha, execution, claims=claims), published(later, execution)]
 
 
 def test_facets_of_a_paper(papers):
@@ -75,52 +64,29 @@ def test_rows(papers):
 class _Boxes(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.found = []
+        self.boxes = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         if tag == "input" and values["type"] == "checkbox":
-            self.found.append((values["name"], values["value"]))
+            self.boxes.append((values["name"], values["value"]))
 
 
 def test_a_box_for_each_value_that_a_paper_has(papers):
-    wanted = {
-        (name, value)
-        for published in papers
-        for name, values in facets_of(published).items()
-        for value in values
-    }
-    found = _Boxes(explorer(papers)).found
-    assert sorted(found) == sorted(wanted)
-    assert [value for name, value in found if name == "runs"] == ["runs", "not run yet"]
+    expected = set()
+    for paper in papers:
+        for name, values in facets_of(paper).items():
+            expected |= {(name, value) for value in values}
+    boxes = _Boxes(explorer(papers)).boxes
+    assert sorted(boxes) == sorted(expected)
+    assert [value for name, value in boxes if name == "runs"] == ["runs", "not run yet"]
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_the_landing_page_needs_one_marker(book, papers, count):
-    (book.root / "index.md").write_text("# T\n\n" + "<!-- papers -->\n\n" * count)
+def test_the_landing_page_needs_one_marker(papers, count):
+    text = "# T\n\n" + "<!-- papers -->\n\n" * count
     with pytest.raises(
         UserError, match=rf"index\.md: needs the marker <!-- papers --> once, has it {count} times"
     ):
-        landing_page(book.root, papers)
-
-
-def test_the_table_library_is_a_plain_script(tmp_path):
-    write_scripts(tmp_path / "scripts")
-    text = (tmp_path / "scripts" / "datatables.js").read_text()
-    assert sorted(path.name for path in (tmp_path / "scripts").iterdir()) == [
-        "datatables.js",
-        "explorer.js",
-        "tables.js",
-    ]
-    assert text.startswith("(() => {")
-    assert re.search(r"window\.DataTable = \w+;", text)
-    assert not re.search(r"^\s*(import|export)\b|[;}]export\s*\{", text, re.MULTILINE)
-
-
-def test_a_table_library_of_another_form_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(explorer_module, "_EXPORT", re.compile("nothing like this"))
-    with pytest.raises(
-        UserError, match=r"itables 2\.\S+: dt_bundle\.js has no default export; install the version"
-    ):
-        write_scripts(tmp_path / "scripts")
+        landing_page(text, papers)

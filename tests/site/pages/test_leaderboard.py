@@ -2,16 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
-from tests.small_book import notebook
+from tests.small_book import published
 
 from prunebook.catalog import read_papers
 from prunebook.errors import UserError
 from prunebook.runs.executed import Execution
 from prunebook.runs.records import Run, read_runs, record_runs
 from prunebook.site.pages.leaderboard import leaderboard
-from prunebook.site.published import Published
 
 DENSE = {"method": "dense", "label": "dense", "seed": None, "sparsity": 0.0, "perplexity": 20.0}
 DRAWS = [
@@ -56,12 +56,13 @@ def result(*rows, **protocol):
     }
 
 
-def published(book, *results):
+def alpha(book, *results):
+    """`alpha` as published with these tables."""
     if not (book.root / "papers" / "alpha.ipynb").exists():
         book.add("alpha", "1")
     (paper,) = read_papers(book.root)
     execution = Execution(paper.path, "key", "ci", 1.0, "2026-11-23", {})
-    return Published(paper, notebook("alpha", "1"), execution, True, [], list(results))
+    return published(paper, execution, results=list(results))
 
 
 def table(text):
@@ -71,7 +72,7 @@ def table(text):
 
 
 def test_draws_are_averaged_and_rows_go_by_perplexity(book):
-    text, _ = leaderboard([published(book, result(OTHER, *DRAWS, DENSE))], [])
+    text, _ = leaderboard([alpha(book, result(OTHER, *DRAWS, DENSE))], [])
     assert [row[:5] for row in table(text)] == [
         [ALPHA, "dense", "–", "0.00%", "20.00"],
         [ALPHA, "Big", "70 %", "70.00%", "25.00"],
@@ -86,7 +87,7 @@ def test_draws_are_averaged_and_rows_go_by_perplexity(book):
 
 def test_a_row_that_two_notebooks_measured_stands_once(book):
     run = Run("beta", "Be <ta", "ci", [result(DENSE)], [])
-    text, _ = leaderboard([published(book, result(DENSE))], [run])
+    text, _ = leaderboard([alpha(book, result(DENSE))], [run])
     assert [row[0] for row in table(text)] == [f"{ALPHA}, Be &lt;ta"]
 
 
@@ -98,21 +99,21 @@ def test_rows_of_another_device_join_the_table_and_those_of_another_text_do_not(
         [result(OTHER, device="GPU"), result(DENSE, evaluation="9 windows")],
         [],
     )
-    text, _ = leaderboard([published(book, result(DENSE))], [gpu])
+    text, _ = leaderboard([alpha(book, result(DENSE))], [gpu])
     assert text.count('<table class="pb-results">') == 2
     assert [row[1] for row in table(text)] == ["dense", "Big"]
     assert "GPU" in table(text)[1]
 
 
 def test_the_figure_is_drawn_from_the_rows_and_always_the_same(book):
-    paper = published(book, result(DENSE, *DRAWS, OTHER))
+    paper = alpha(book, result(DENSE, *DRAWS, OTHER))
     (text, figures), again = leaderboard([paper], []), leaderboard([paper], [])[1]
     assert list(figures) == ["leaderboard-1.svg"]
     assert "```{figure} leaderboard-1.svg" in text
     assert figures == again
     drawn = figures["leaderboard-1.svg"].decode()
     assert all(f"{name}</text>" in drawn for name in ("tiny", "big", "dense"))
-    assert leaderboard([published(book, result(DENSE))], [])[1] == {}
+    assert leaderboard([alpha(book, result(DENSE))], [])[1] == {}
 
 
 def test_rows_without_perplexity_have_a_table_and_no_figure(book):
@@ -120,19 +121,19 @@ def test_rows_without_perplexity_have_a_table_and_no_figure(book):
         {"method": "a", "label": "a", "sparsity": sparsity, "accuracy": 0.8}
         for sparsity in (0, 0.5, 0.8)
     ]
-    text, figures = leaderboard([published(book, result(*rows))], [])
+    text, figures = leaderboard([alpha(book, result(*rows))], [])
     assert figures == {}
     assert "80.00%" in text
 
 
 def test_before_any_run(book):
-    assert leaderboard([published(book)], []) == (leaderboard([], [])[0], {})
+    assert leaderboard([alpha(book)], []) == (leaderboard([], [])[0], {})
     assert "No notebook has been run yet." in leaderboard([], [])[0]
 
 
 def test_markup_in_a_row_is_text(book):
     text, _ = leaderboard(
-        [published(book, result({**DENSE, "label": "<script>", "note": "a\n\n# b"}))], []
+        [alpha(book, result({**DENSE, "label": "<script>", "note": "a\n\n# b"}))], []
     )
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
@@ -140,7 +141,7 @@ def test_markup_in_a_row_is_text(book):
 
 
 def test_runs_are_recorded_and_read_again(book):
-    paper = published(book, result(*DRAWS))
+    paper = alpha(book, result(*DRAWS))
     path = record_runs(book.root, [paper], "ci")
     assert path.relative_to(book.root).as_posix() == "benchmarks/results/runs-ci-one-cpu.json"
     (path.parent / "kernels.json").write_text('{"benchmark": "kernels"}')
@@ -148,8 +149,8 @@ def test_runs_are_recorded_and_read_again(book):
 
 
 def test_only_runs_that_are_up_to_date_are_recorded(book):
-    paper = published(book, result(DENSE))
-    old = Published(paper.paper, paper.notebook, paper.execution, False, [], paper.results)
+    paper = alpha(book, result(DENSE))
+    old = replace(paper, current=False)
     for papers, profile in (([old], "ci"), ([paper], "gpu")):
         with pytest.raises(UserError, match=f"no up-to-date run under profile '{profile}'"):
             record_runs(book.root, papers, profile)

@@ -1,13 +1,9 @@
 """The order of the methods at equal sparsity, from a record put in by hand."""
 
-import json
 import re
 
-import pytest
-
-from prunebook.errors import UserError
 from prunebook.site.pages.leaderboard import leaderboard
-from prunebook.site.pages.ordering import ordering, read_ordering
+from prunebook.site.pages.ordering import ordering
 
 
 def row(label, level, seed, perplexity, method="wanda", **options):
@@ -76,24 +72,3 @@ def test_it_opens_the_leaderboard():
     assert "## The order at equal sparsity" in text
     assert "ordering.svg" in figures
     assert "The order at equal" not in leaderboard([], [])[0]
-
-
-def test_records_are_read_or_refused_in_one_line(tmp_path):
-    assert read_ordering(tmp_path) is None
-    folder = tmp_path / "benchmarks" / "results"
-    folder.mkdir(parents=True)
-    file = folder / "ordering-cpu.json"
-    file.write_text(json.dumps(RECORD))
-    assert read_ordering(tmp_path) == RECORD
-    for content, message in (
-        ("{", "is no readable record"),
-        ("[]", "is no readable record"),
-        (
-            json.dumps(RECORD | {"version": 2}),
-            r"kind and version \('prunebook-ordering', 2\) are not",
-        ),
-    ):
-        file.write_text(content)
-        with pytest.raises(UserError, match=message) as caught:
-            read_ordering(tmp_path)
-        assert "\n" not in str(caught.value)

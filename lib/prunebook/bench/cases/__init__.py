@@ -1,5 +1,9 @@
-"""All cases, one file a kernel family. Importing them builds nothing: operands are made when a case
-is measured."""
+"""All cases, one file a kernel family.
+
+Importing them builds nothing: operands are made when a case is measured.
+"""
+
+from itertools import chain
 
 from ..case import Case
 from . import (
@@ -35,4 +39,4 @@ _FAMILIES = (
 
 def all_cases() -> list[Case]:
     """The cases of every family."""
-    return [case for family in _FAMILIES for case in family.cases()]
+    return list(chain.from_iterable(family.cases() for family in _FAMILIES))

@@ -1,8 +1,8 @@
-"""Decode attention over a cache with the mass of each slot, beside eager attention, and attention
-without the mass."""
+"""Decode attention with the mass of each slot, beside eager attention and plain attention."""
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +16,20 @@ from ..record import CONTROL
 KERNEL = "attention-decode"
 _HEADS = 32
 _WIDTH = 128
-# Relative errors of the output, which is rounded to bfloat16, and of each mass; eager attention
-# rounds logits, too.
+# Allowed relative error of the output, which is rounded to bfloat16, and of each mass. Eager
+# attention also rounds logits.
 _ALLOWED = 4e-3
 _ALLOWED_EAGER = 0.2
+_SIZES = ((1, 32768, 0), (1, 4096, 1), (16, 4096, 1))  # (batch, slots, rank)
 
 
 def cases() -> list[Case]:
-    return [
+    """The cases of this family."""
+    plain = [
         case(batch, slots, kv_heads, rank=rank + int(kv_heads == _HEADS))
-        for batch, slots, rank in ((1, 32768, 0), (1, 4096, 1), (16, 4096, 1))
-        for kv_heads in (8, _HEADS)
-    ] + [case(16, 4096, 8, rank=2, noise=True)]
+        for (batch, slots, rank), kv_heads in product(_SIZES, (8, _HEADS))
+    ]
+    return [*plain, case(16, 4096, 8, rank=2, noise=True)]
 
 
 def case(
@@ -39,21 +41,35 @@ def case(
     width: int = _WIDTH,
     noise: bool = False,
 ) -> Case:
-    """One token of each row over a cache that has reached its budget: every slot is held. With
-    `noise` that of Keyformer, whose draws count no operations."""
+    """One token of each row over a cache that has reached its budget: every slot is held.
+
+    Args:
+        batch: number of rows.
+        slots: slots of the cache, for each row and KV head.
+        kv_heads: number of KV heads.
+        rank: order of importance.
+        heads: number of query heads.
+        width: width of a head.
+        noise: add the noise of Keyformer to the logits; its draws count no operations.
+    """
     scaling = width**-0.5
+    note = (
+        "bfloat16, its softmax in float32; keys and values are not repeated for the heads of a "
+        "group"
+    )
+    settings = {"keys": f"GQA-{kv_heads}"}
+    if kv_heads == heads:
+        settings["keys"] = "MHA"
+    if noise:
+        note += "; draws by the same hash, in torch"
+        settings["noise"] = "Gumbel"
     providers = [
         Provider("prunebook", partial(_by, decode_with_mass, scaling)),
         Provider(
             "eager attention, summed",
             partial(_eager, scaling),
             allowed=_ALLOWED_EAGER,
-            note="bfloat16, its softmax "
-            "in float32; keys and "
-            "values are "
-            "not repeated "
-            "for the heads "
-            "of a group" + ("; draws by the same hash, in torch" if noise else ""),
+            note=note,
         ),
         Provider(
             "torch, float32",
@@ -72,13 +88,10 @@ def case(
         {"batch": batch, "slots": slots, "heads": heads, "width": width},
         work.attention_decode(batch, slots, heads, kv_heads, width),
         partial(_operands, batch, slots, heads, kv_heads, width, noise),
-        lambda o: _by(
-            decode_reference, scaling, o | {n: o[n].double() for n in ("query", "keys", "values")}
-        ),
+        partial(_truth, scaling),
         _error,
         providers,
-        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}
-        | ({"noise": "Gumbel"} if noise else {}),
+        settings=settings,
         allowed=_ALLOWED,
         rank=rank,
         seconds=10,
@@ -95,14 +108,15 @@ def _operands(
     generator: torch.Generator,
 ) -> Operands:
     options = {"generator": generator, "device": generator.device}
-    keys, values = (
-        torch.randn(batch, kv_heads, slots, width, **options).bfloat16() for _ in range(2)
-    )
+    keys = torch.randn(batch, kv_heads, slots, width, **options).bfloat16()
+    values = torch.randn(batch, kv_heads, slots, width, **options).bfloat16()
     query = torch.randn(batch, heads, width, **options).bfloat16()
     positions = torch.arange(slots, device=generator.device).repeat(batch, kv_heads, 1)
-    temperature = torch.full((1,), 1.5, device=generator.device)
-    newest = positions[:1, 0, -1:]
-    perturbation = Perturbation(temperature, newest, stream_of(0, 1)) if noise else None
+    perturbation = None
+    if noise:
+        temperature = torch.full((1,), 1.5, device=generator.device)
+        newest = positions[:1, 0, -1:]
+        perturbation = Perturbation(temperature, newest, stream_of(0, 1))
     return {
         "query": query,
         "keys": keys,
@@ -112,6 +126,12 @@ def _operands(
     }
 
 
+def _truth(scaling: float, o: Operands) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reference in float64."""
+    exact = {name: o[name].double() for name in ("query", "keys", "values")}
+    return _by(decode_reference, scaling, o | exact)
+
+
 def _by(decode: Callable, scaling: float, o: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     return decode(o["query"], o["keys"], o["values"], o["positions"], scaling, o["perturbation"])
 
@@ -119,10 +139,11 @@ def _by(decode: Callable, scaling: float, o: Operands) -> tuple[torch.Tensor, to
 def _error(
     result: tuple[torch.Tensor, torch.Tensor], truth: tuple[torch.Tensor, torch.Tensor]
 ) -> float:
-    (output, mass), (wanted, wanted_mass) = result, truth
-    return max(
-        relative_error(output, wanted), ((mass - wanted_mass).abs() / wanted_mass).max().item()
-    )
+    """The larger of the output's error and the largest error of a slot's mass, both relative."""
+    output, mass = result
+    true_output, true_mass = truth
+    of_mass = ((mass - true_mass).abs() / true_mass).max().item()
+    return max(relative_error(output, true_output), of_mass)
 
 
 def _eager(scaling: float, o: Operands) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,12 +152,8 @@ def _eager(scaling: float, o: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     logits = (query @ keys.mT).mul_(scaling)
     weights = scored = logits.softmax(-1, dtype=torch.float32)
     if o["perturbation"] is not None:
-        scored = (
-            o["perturbation"]
-            .of(logits[:, :, :, None], o["positions"])
-            .squeeze(3)
-            .softmax(-1, dtype=torch.float32)
-        )
+        perturbed = o["perturbation"].of(logits[:, :, :, None], o["positions"])
+        scored = perturbed.squeeze(3).softmax(-1, dtype=torch.float32)
     return (weights.to(keys.dtype) @ o["values"]).flatten(1, 2), scored.sum(2)
 
 

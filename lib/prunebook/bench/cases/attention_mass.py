@@ -1,8 +1,8 @@
-"""Attention mass of a prompt's keys, beside eager attention whose weights are summed, and attention
-alone."""
+"""Attention mass of a prompt's keys, beside eager attention and attention without the mass."""
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +16,22 @@ from ..record import CONTROL
 KERNEL = "attention-mass"
 _HEADS = 32
 _WIDTH = 128
-# Error of an entry, relative; eager attention rounds logits and weights to bfloat16.
+# Allowed relative error of an entry. Eager attention rounds logits and weights to bfloat16.
 _ALLOWED = 2e-3
 _ALLOWED_EAGER = 0.2
-_EAGER_BYTES = 8  # for each weight: a bfloat16 logit, its softmax in float32, and that in bfloat16
-_NOISE_BYTES = 24  # for each draw: three of the int64 that it is hashed from
-_EAGER_SHARE = 4  # of the device's memory, one in so many for these
+_EAGER_BYTES = 8  # a weight takes a bfloat16 logit, its softmax in float32, and that in bfloat16
+_NOISE_BYTES = 24  # a draw takes three of the int64 that it is hashed from
+_EAGER_SHARE = 4  # eager attention may take one in four bytes of the device's memory
+_SIZES = ((4096, 0), (32768, 1), (16384, 2))  # (tokens, rank)
 
 
 def cases() -> list[Case]:
-    return [
+    """The cases of this family."""
+    plain = [
         case(tokens, kv_heads, rank=rank + int(kv_heads == _HEADS))
-        for tokens, rank in ((4096, 0), (32768, 1), (16384, 2))
-        for kv_heads in (8, _HEADS)
-    ] + [case(4096, 8, rank=1, noise=True)]
+        for (tokens, rank), kv_heads in product(_SIZES, (8, _HEADS))
+    ]
+    return [*plain, case(4096, 8, rank=1, noise=True)]
 
 
 def case(
@@ -40,8 +42,24 @@ def case(
     width: int = _WIDTH,
     noise: bool = False,
 ) -> Case:
-    """With `noise` that of Keyformer, whose draws count no operations."""
+    """A prompt whose tokens are all real.
+
+    Args:
+        tokens: tokens of the prompt.
+        kv_heads: number of KV heads.
+        rank: order of importance.
+        heads: number of query heads.
+        width: width of a head.
+        noise: add the noise of Keyformer to the logits; its draws count no operations.
+    """
     scaling = width**-0.5
+    note = "the square matrix of weights in bfloat16, its softmax in float32"
+    settings = {"keys": f"GQA-{kv_heads}"}
+    if kv_heads == heads:
+        settings["keys"] = "MHA"
+    if noise:
+        note += "; draws by the same hash, in torch"
+        settings["noise"] = "Gumbel"
     providers = [
         Provider("prunebook", partial(_by, attention_mass, scaling)),
         Provider(
@@ -49,8 +67,7 @@ def case(
             partial(_eager, scaling),
             prepare=_needs_memory,
             allowed=_ALLOWED_EAGER,
-            note="the square matrix of weights in bfloat16, its softmax in float32"
-            + ("; draws by the same hash, in torch" if noise else ""),
+            note=note,
         ),
         Provider(
             "torch, queries in blocks",
@@ -78,15 +95,10 @@ def case(
         {"tokens": tokens, "heads": heads, "width": width},
         work.attention_mass(tokens, heads, kv_heads, width),
         partial(_operands, tokens, heads, kv_heads, width, noise),
-        lambda o: _by(
-            attention_mass_reference,
-            scaling,
-            o | {name: o[name].double() for name in ("query", "keys")},
-        ),
+        partial(_truth, scaling),
         _error,
         providers,
-        settings={"keys": "MHA" if kv_heads == heads else f"GQA-{kv_heads}"}
-        | ({"noise": "Gumbel"} if noise else {}),
+        settings=settings,
         allowed=_ALLOWED,
         rank=rank,
         seconds=15 if tokens <= 4096 else 40,
@@ -102,9 +114,17 @@ def _operands(
         name: torch.randn(1, n, tokens, width, **options).bfloat16() for name, n in names.items()
     }
     positions = torch.arange(tokens, device=generator.device)[None]
-    temperature = torch.ones(1, device=generator.device)
-    perturbation = Perturbation(temperature, positions, stream_of(0, 1)) if noise else None
+    perturbation = None
+    if noise:
+        temperature = torch.ones(1, device=generator.device)
+        perturbation = Perturbation(temperature, positions, stream_of(0, 1))
     return drawn | {"positions": positions, "perturbation": perturbation}
+
+
+def _truth(scaling: float, o: Operands) -> torch.Tensor:
+    """The reference in float64."""
+    exact = {name: o[name].double() for name in ("query", "keys")}
+    return _by(attention_mass_reference, scaling, o | exact)
 
 
 def _by(mass: Callable, scaling: float, o: Operands) -> torch.Tensor:
@@ -112,13 +132,17 @@ def _by(mass: Callable, scaling: float, o: Operands) -> torch.Tensor:
 
 
 def _error(result: torch.Tensor, truth: torch.Tensor) -> float:
+    """The largest relative error of an entry."""
     return ((result - truth).abs() / truth).max().item()
 
 
 def _needs_memory(o: Operands) -> Operands:
+    """The operands; raises `MissingError` where eager attention would fill the device."""
     if o["query"].is_cuda:
         _, heads, tokens, _ = o["query"].shape
-        each = _EAGER_BYTES if o["perturbation"] is None else _EAGER_BYTES + _NOISE_BYTES
+        each = _EAGER_BYTES
+        if o["perturbation"] is not None:
+            each += _NOISE_BYTES
         needed = each * heads * tokens**2
         there = torch.cuda.mem_get_info(o["query"].device)[1]
         if needed > there / _EAGER_SHARE:
@@ -136,11 +160,8 @@ def _eager(scaling: float, o: Operands) -> torch.Tensor:
     hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
     logits = (query @ keys.mT).mul_(scaling)
     if o["perturbation"] is not None:
-        logits = (
-            o["perturbation"]
-            .of(logits.unflatten(1, (kv_heads, -1)), o["positions"][:, None])
-            .flatten(1, 2)
-        )
+        grouped = logits.unflatten(1, (kv_heads, -1))
+        logits = o["perturbation"].of(grouped, o["positions"][:, None]).flatten(1, 2)
     logits = logits.masked_fill_(hidden, float("-inf"))
     weights = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
     return weights.sum(2, dtype=torch.float32).unflatten(1, (kv_heads, -1)).sum(2)

@@ -1,5 +1,4 @@
-"""Compaction of a cache: holes filled in place, beside survivors that are gathered into a new
-one."""
+"""Compaction of a cache: holes filled in place, beside survivors gathered into a new cache."""
 
 from functools import partial
 
@@ -15,12 +14,12 @@ _WIDTH = 128
 
 
 def cases() -> list[Case]:
+    """The cases of this family."""
     return [case(32768, 16384, 8, rank=0)]
 
 
 def case(slots: int, kept: int, heads: int, rank: int, width: int = _WIDTH) -> Case:
-    """Keys and values of `heads` KV heads, each of which keeps `kept` of its slots, drawn at
-    random."""
+    """Keys and values of `heads` KV heads, each of which keeps `kept` random slots."""
     providers = [
         Provider(
             "prunebook",
@@ -59,15 +58,15 @@ def _operands(
 ) -> Operands:
     options = {"generator": generator, "device": generator.device}
     chosen = torch.rand(1, heads, slots, **options).topk(kept).indices
-    keep = torch.zeros(1, heads, slots, dtype=torch.bool, device=generator.device).scatter_(
-        2, chosen, True
-    )
-    keys, values = (torch.randn(1, heads, slots, width, **options).bfloat16() for _ in range(2))
+    keep = torch.zeros(1, heads, slots, dtype=torch.bool, device=generator.device)
+    keep.scatter_(2, chosen, True)
+    keys = torch.randn(1, heads, slots, width, **options).bfloat16()
+    values = torch.randn(1, heads, slots, width, **options).bfloat16()
     return {"keys": keys, "values": values, "keep": keep}
 
 
 def _truths(kept: int, o: Operands) -> list[list[torch.Tensor]]:
-    """The cache in either order: survivors as they were, and with the holes filled."""
+    """The cache in both orders: survivors in their order, and with the holes filled."""
     tensors = [o["keys"], o["values"]]
     ordered = [x[o["keep"]].view(*x.shape[:2], kept, -1) for x in tensors]
     fill_holes_reference(o["keep"], tensors)
@@ -75,7 +74,7 @@ def _truths(kept: int, o: Operands) -> list[list[torch.Tensor]]:
 
 
 def _error(result: list[torch.Tensor], truths: list[list[torch.Tensor]]) -> float:
-    """The share of entries that differ, from the order that fits."""
+    """The share of entries that differ from the order that fits better."""
     return min(max(map(share_different, result, truth)) for truth in truths)
 
 

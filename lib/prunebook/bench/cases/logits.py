@@ -1,5 +1,4 @@
-"""Logits beside those of a reference, reduced in one pass, beside log-probabilities written out by
-torch."""
+"""Logits compared with a reference in one pass, beside torch, which writes log-probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +8,18 @@ from .. import work
 from ..case import Case, Operands, Provider
 
 KERNEL = "logits"
-_ALLOWED = 1e-4  # nats, of NLL and KL of a token
-_AT_A_TIME = 256  # tokens whose truth is computed together, in float64
+_ALLOWED = 1e-4  # allowed error of a token's NLL and KL, in nats
+_TOKENS_PER_CHUNK = 256  # the float64 truth is computed for this many tokens at a time
 
 
 def cases() -> list[Case]:
+    """The cases of this family."""
     shapes = ((4096, 49152, 0), (16384, 32000, 1), (4096, 128256, 1))
     return [case(tokens, vocabulary, rank) for tokens, vocabulary, rank in shapes]
 
 
 def case(tokens: int, vocabulary: int, rank: int) -> Case:
+    """The case of one number of tokens and one vocabulary."""
     compiled = torch.compile(_torch, dynamic=False)
     providers = [
         Provider("prunebook", lambda o: compare_logits(o["logits"], o["targets"], o["reference"])),
@@ -49,7 +50,8 @@ def _operands(generator: torch.Generator, tokens: int, vocabulary: int) -> Opera
 
 
 def _torch(o: Operands) -> LogitMetrics:
-    q, p = (F.log_softmax(o[name].float(), dim=1) for name in ("logits", "reference"))
+    q = F.log_softmax(o["logits"].float(), dim=1)
+    p = F.log_softmax(o["reference"].float(), dim=1)
     kl = F.kl_div(q, p, reduction="none", log_target=True).sum(1)
     agrees = o["logits"].argmax(1) == o["reference"].argmax(1)
     return LogitMetrics(
@@ -58,26 +60,32 @@ def _torch(o: Operands) -> LogitMetrics:
 
 
 def _truth(o: Operands) -> dict[str, torch.Tensor]:
-    """NLL and KL in float64, some tokens at a time, agreement, and where it is `clear`: two words
-    may be on top in bfloat16, and torch takes any of them on a GPU."""
+    """NLL and KL in float64, agreement, and where agreement is `clear`.
+
+    It is not clear where two words have the largest logit, which bfloat16 makes possible: torch
+    takes any of them on a GPU.
+    """
     nll = []
     kl = []
     clear = []
-    for z, r, target in zip(
-        *(o[name].split(_AT_A_TIME) for name in ("logits", "reference", "targets")), strict=True
-    ):
-        q, p = (F.log_softmax(x.double(), dim=1) for x in (z, r))
+    chunks = [o[name].split(_TOKENS_PER_CHUNK) for name in ("logits", "reference", "targets")]
+    for z, r, target in zip(*chunks, strict=True):
+        q = F.log_softmax(z.double(), dim=1)
+        p = F.log_softmax(r.double(), dim=1)
         nll.append(F.nll_loss(q, target, reduction="none"))
         kl.append((p.exp() * (p - q)).sum(1))
-        clear.append(
-            torch.stack([(x == x.amax(1, keepdim=True)).sum(1) == 1 for x in (z, r)]).all(0)
-        )
+        clear.append(_has_one_maximum(z) & _has_one_maximum(r))
     agrees = o["logits"].argmax(1) == o["reference"].argmax(1)
     return {"nll": torch.cat(nll), "kl": torch.cat(kl), "agrees": agrees, "clear": torch.cat(clear)}
 
 
+def _has_one_maximum(logits: torch.Tensor) -> torch.Tensor:
+    """Whether one word alone has the largest logit, bool `[tokens]`."""
+    return (logits == logits.amax(1, keepdim=True)).sum(1) == 1
+
+
 def _error(result: LogitMetrics, truth: dict[str, torch.Tensor]) -> float:
-    """The largest difference in nats, infinite where a clear agreement is not told right."""
+    """The largest difference in nats; infinite where a clear agreement is wrong."""
     if ((result.agrees != truth["agrees"]) & truth["clear"]).any():
         return float("inf")
     return max((getattr(result, name) - truth[name]).abs().max().item() for name in ("nll", "kl"))

@@ -1,5 +1,6 @@
-"""The product with a packed 2:4 weight, from one token to many, beside dense bfloat16, torch's 2:4
-and dense FP8."""
+"""The product with a packed 2:4 weight, beside dense bfloat16, dense FP8 and torch's 2:4."""
+
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from ...kernels.matmul_2_4 import DENSE_TOKENS, linear_2_4
 from ...kernels.n_of_m import select_n_of_m
 from ...kernels.packed import Packed
+from ...kernels.score import Score
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
 from . import products
@@ -18,20 +20,22 @@ _TOKENS = (1, 8, 16, 32, 64, 256, 4096)
 
 
 def cases() -> list[Case]:
-    found = []
-    for shape in (UP, SQUARE, DOWN):
-        for tokens in _TOKENS:
-            found.append(case(tokens, *shape, rank=(tokens not in (1, 16, 64)) + (shape != UP)))
-    return [*found, case(1, *_GATE_UP, rank=1)]
+    """The cases of this family."""
+    by_shape = [
+        case(tokens, *shape, rank=(tokens not in (1, 16, 64)) + (shape != UP))
+        for shape, tokens in product((UP, SQUARE, DOWN), _TOKENS)
+    ]
+    return [*by_shape, case(1, *_GATE_UP, rank=1)]
 
 
 def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
+    """The case of one number of tokens and one shape of the weight."""
     providers = [
         Provider(
             "prunebook",
             lambda o: linear_2_4(o["x"], _packed_of(o)),
             prepare=_pack,
-            # beyond, each call has a library convert the weight
+            # With more tokens each call converts the weight by a library.
             captures=tokens <= DENSE_TOKENS,
         ),
         *products.dense(),
@@ -59,12 +63,12 @@ def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
 
 def _operands(generator: torch.Generator, tokens: int, rows: int, columns: int) -> Operands:
     w = weight(generator, rows, columns)
-    select_n_of_m(w, 2, 4)
+    select_n_of_m(Score(w), 2, 4)
     return {"x": products.inputs(generator, tokens, columns), "weight": w}
 
 
 def _pack(o: Operands) -> Operands:
-    packed = select_n_of_m(o["weight"], 2, 4, write=False, want="packed")
+    packed = select_n_of_m(Score(o["weight"]), 2, 4, write=False, want="packed")
     return {"x": o["x"], "values": packed.values, "codes": packed.codes}
 
 
@@ -84,7 +88,7 @@ def _for_cutlass(o: Operands) -> Operands:
 
 def _for_torch(kind: type, o: Operands) -> Operands:
     sparse = kind.from_dense(o["weight"])
-    # In a tuple it does not count as the dense tensor that it claims to be; what it stores does.
+    # In a tuple it is not counted as the dense tensor that it claims to be; its storage is counted.
     return {"x": o["x"], "stored": sparse.packed, "sparse": (sparse,)}
 
 

@@ -1,11 +1,13 @@
-"""The product with a weight that has zeros anywhere, stored as a bitmap, for the few tokens of
-decoding."""
+"""The product with a weight that has zeros anywhere, stored as a bitmap, for few tokens."""
+
+from itertools import product
 
 import torch
 
 from ...kernels.bitmap import Bitmap, pack_bitmap
 from ...kernels.ell import Ell, pack_ell
 from ...kernels.matmul_unstructured import ELL_TOKENS, linear_unstructured
+from ...kernels.score import Score
 from ...kernels.select import select_rows
 from ...sparsity.patterns import count_removed
 from .. import work
@@ -20,20 +22,16 @@ _SPARSITIES = (0.5, 0.7, 0.8)
 
 
 def cases() -> list[Case]:
-    return [
-        case(
-            tokens,
-            *shape,
-            sparsity,
-            rank=int(tokens != 1) + int(shape != UP) + int(sparsity == 0.8),
-        )
-        for sparsity in _SPARSITIES
-        for shape in (UP, DOWN)
-        for tokens in _TOKENS
-    ]
+    """The cases of this family."""
+    by_sparsity = []
+    for sparsity, shape, tokens in product(_SPARSITIES, (UP, DOWN), _TOKENS):
+        rank = int(tokens != 1) + int(shape != UP) + int(sparsity == 0.8)
+        by_sparsity.append(case(tokens, *shape, sparsity, rank))
+    return by_sparsity
 
 
 def case(tokens: int, rows: int, columns: int, sparsity: float, rank: int) -> Case:
+    """The case of one number of tokens, shape of the weight and sparsity of its rows."""
     providers = [
         Provider(
             "prunebook", lambda o: linear_unstructured(o["x"], _bitmap_of(o)), prepare=_as_bitmap
@@ -71,7 +69,7 @@ def _operands(
 ) -> Operands:
     """A weight without the smallest of each row, and inputs."""
     w = weight(generator, rows, columns)
-    select_rows(w, count_removed(columns, sparsity))
+    select_rows(Score(w), count_removed(columns, sparsity))
     return {"x": products.inputs(generator, tokens, columns), "weight": w}
 
 
@@ -102,7 +100,7 @@ def _ell_of(o: Operands) -> Ell:
 def _as_csr(o: Operands) -> Operands:
     w = products.needs_cuda(o)["weight"].to_sparse_csr()
     parts = {"rows": w.crow_indices().int(), "columns": w.col_indices().int(), "values": w.values()}
-    # In a tuple it does not count as the dense tensor that it claims to be; its parts do.
+    # In a tuple it is not counted as the dense tensor that it claims to be; its parts are counted.
     return {
         "x": o["x"],
         **parts,

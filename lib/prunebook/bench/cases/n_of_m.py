@@ -1,5 +1,4 @@
-"""Score, select and pack n:m in one pass, beside Wanda's loop over groups and what torch has for
-2:4."""
+"""Score, select and pack n:m in one pass, beside Wanda's loop over groups and torch's own 2:4."""
 
 from functools import partial
 
@@ -7,20 +6,20 @@ import torch
 
 from ...kernels.n_of_m import launch_n_of_m, select_n_of_m, select_n_of_m_reference
 from ...kernels.packed import Packed, unpack_n_of_m
-from ...kernels.scores import factored_score
 from .. import work
 from ..case import Case, MissingError, Operands, Provider, share_different
 from ..record import CONTROL
 from .products import needs_cuda
-from .weights import DOWN, SMALL, SQUARE, factors, scored
+from .weights import DOWN, SMALL, SQUARE, score_of, scored
 
 KERNEL = "n-of-m"
-# the share of a weight's groups where equal scores may have been kept in another order
+# Allowed share of a weight's groups where ties are kept in another order.
 _TIES = 0.01
 _UNPACKED = "ties in any order; does not pack"
 
 
 def cases() -> list[Case]:
+    """The cases of this family."""
     wanda = [
         case(*shape, 2, 4, "wanda", rank=int(shape == SMALL)) for shape in (SQUARE, DOWN, SMALL)
     ]
@@ -34,6 +33,7 @@ def cases() -> list[Case]:
 
 
 def case(rows: int, columns: int, n: int, m: int, score: str, rank: int) -> Case:
+    """The case of one shape, pattern n:m and score."""
     providers = [
         Provider("prunebook", partial(_ours, n, m), device=partial(_ours_on_device, n, m)),
         Provider(
@@ -60,11 +60,8 @@ def case(rows: int, columns: int, n: int, m: int, score: str, rank: int) -> Case
                 _tile,
                 prepare=needs_cuda,
                 role=CONTROL,
-                note="by magnitude, 2:4 "
-                "both ways in tiles: "
-                "another mask, so its "
-                "result is "
-                "not compared",
+                note="by magnitude, 2:4 both ways in tiles: another mask, so its result is not "
+                "compared",
             ),
         ]
     return Case(
@@ -83,45 +80,45 @@ def case(rows: int, columns: int, n: int, m: int, score: str, rank: int) -> Case
 
 
 def _reference(n: int, m: int, o: Operands) -> torch.Tensor:
-    select_n_of_m_reference(o["weight"], n, m, factors(o), True, None)
+    select_n_of_m_reference(score_of(o), n, m, True, None)
     return o["weight"]
 
 
-def _error(result, truth: torch.Tensor) -> float:
+def _error(result: torch.Tensor | Packed, truth: torch.Tensor) -> float:
     if isinstance(result, Packed):
         result = unpack_n_of_m(result)
     return share_different(result.to_dense(), truth)
 
 
 def _ours(n: int, m: int, o: Operands) -> Packed:
-    return select_n_of_m(o["weight"], n, m, factors(o), write=False, want="packed")
+    return select_n_of_m(score_of(o), n, m, write=False, want="packed")
 
 
 def _ours_on_device(n: int, m: int, o: Operands) -> Packed:
-    return launch_n_of_m(o["weight"], n, m, factors(o), False, "packed", check=False)
+    return launch_n_of_m(score_of(o), n, m, False, "packed", check=False)
 
 
 def _loop(n: int, m: int, o: Operands) -> torch.Tensor:
-    score = factored_score(o["weight"], factors(o))
-    gone = torch.zeros_like(score, dtype=torch.bool)
+    score = score_of(o).dense()
+    removed = torch.zeros_like(score, dtype=torch.bool)
     for first in range(0, score.shape[1], m):
         lowest = torch.topk(score[:, first : first + m], m - n, dim=1, largest=False).indices
-        gone.scatter_(1, first + lowest, True)
-    return o["weight"].masked_fill_(gone, 0)
+        removed.scatter_(1, first + lowest, True)
+    return o["weight"].masked_fill_(removed, 0)
 
 
 def _topk(n: int, m: int, o: Operands) -> torch.Tensor:
-    score = factored_score(o["weight"], factors(o)).unflatten(1, (-1, m))
+    score = score_of(o).dense().unflatten(1, (-1, m))
     lowest = torch.topk(score, m - n, dim=2, largest=False, sorted=False).indices
-    gone = torch.zeros_like(score, dtype=torch.bool).scatter_(2, lowest, True)
-    return o["weight"].masked_fill_(gone.flatten(1), 0)
+    removed = torch.zeros_like(score, dtype=torch.bool).scatter_(2, lowest, True)
+    return o["weight"].masked_fill_(removed.flatten(1), 0)
 
 
 def _torch_packed(o: Operands) -> torch.Tensor:
     return torch.sparse.SparseSemiStructuredTensorCUSPARSELT.from_dense(_topk(2, 4, o))
 
 
-def _tile(o: Operands):
+def _tile(o: Operands) -> torch.Tensor:
     return torch._sparse_semi_structured_tile(o["weight"], use_cutlass=True)
 
 

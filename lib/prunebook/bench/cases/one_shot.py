@@ -1,8 +1,8 @@
-"""Wanda on blocks of a 7B model drawn at random: how much of the time is not spent in forward
-passes."""
+"""Wanda on blocks of a random 7B model: how much time goes beyond the forward passes."""
 
 import copy
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -20,18 +20,35 @@ from ..record import CONTROL
 
 KERNEL = "one-shot-wanda"
 _SPARSITY = 0.5
-_PASSES = 2  # over each block: one for the statistics, one for its outputs
-_BY_CHANCE = 1e-3  # the share of drawn weights that may be zero already
-_VOCABULARY = 1024  # small: embedding and head are not pruned
+_PASSES = 2  # passes over each block: one for the statistics, one for its outputs
+_BY_CHANCE = 1e-3  # allowed share of drawn weights that are zero already
+_VOCABULARY = 1024  # small, because embedding and head are not pruned
 _LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
+_LINEARS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
 
 
 def cases() -> list[Case]:
+    """The cases of this family."""
     return [case(2, 64, 2048, _LLAMA_7B)]
 
 
 def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
-    """The case of a Llama with so many blocks of these sizes, and so much calibration text."""
+    """The case of one random Llama.
+
+    Args:
+        blocks: number of blocks.
+        windows: number of calibration windows.
+        length: tokens of each window.
+        sizes: sizes of the blocks, by their names in `LlamaConfig`.
+    """
     hidden = sizes["hidden_size"]
     neurons = sizes["intermediate_size"]
     parameters = blocks * (4 * hidden**2 + 3 * hidden * neurons)
@@ -53,9 +70,6 @@ def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
             note="prunes nothing",
         ),
     ]
-    linears = [f"self_attn.{x}_proj" for x in "qkvo"] + [
-        f"mlp.{x}_proj" for x in ("gate", "up", "down")
-    ]
     return Case(
         KERNEL,
         {"blocks": blocks, "windows": windows, "length": length},
@@ -67,7 +81,7 @@ def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
         settings={"sparsity": _SPARSITY},
         allowed=_BY_CHANCE,
         written=tuple(
-            f"model.layers.{i}.{linear}.weight" for i in range(blocks) for linear in linears
+            f"model.layers.{i}.{linear}.weight" for i, linear in product(range(blocks), _LINEARS)
         ),
         seconds=90,
     )
@@ -76,12 +90,15 @@ def case(blocks: int, windows: int, length: int, sizes: dict[str, int]) -> Case:
 def _operands(
     blocks: int, windows: int, length: int, sizes: dict[str, int], generator: torch.Generator
 ) -> Operands:
-    """The model's tensors under their names, calibration tokens, and the model itself, which is not
-    copied."""
+    """The model's tensors under their names, calibration tokens, and the model itself.
+
+    The model stands in a tuple, so that it is not copied.
+    """
     config = LlamaConfig(
         vocab_size=_VOCABULARY, num_hidden_layers=blocks, max_position_embeddings=length, **sizes
     )
-    with torch.device("meta"):  # the device's own generator is not asked
+    # On the meta device nothing is drawn from the device's own generator.
+    with torch.device("meta"):
         model = LlamaForCausalLM(config).bfloat16().eval().requires_grad_(False)
     model.to_empty(device=generator.device)
     for parameter in model.parameters():
@@ -89,7 +106,7 @@ def _operands(
             parameter.normal_(0, 0.02, generator=generator)
         else:
             parameter.fill_(1)
-    # its angles are no parameters, and computed when it is built
+    # The angles of the rotary embedding are no parameters: they are computed when it is built.
     with torch.device(generator.device):
         model.model.rotary_emb = type(model.model.rotary_emb)(config)
     tokens = torch.randint(
@@ -99,17 +116,17 @@ def _operands(
 
 
 def _assembled(o: Operands) -> Operands:
-    """The model with these very tensors as its weights."""
+    """The model with these very tensors as its weights, and the tokens on the CPU."""
     model = copy.deepcopy(o["model"][0])
     model.load_state_dict({name: o[name] for name in model.state_dict()}, assign=True)
     return {"tokens": o["tokens"].cpu(), "model": model}
 
 
 def _error(model: nn.Module, sparsity: float) -> float:
-    """How far the share of zeros of a linear is from what was asked for, at most."""
-    weights = [
-        weight_of(linear) for block in find_blocks(model) for linear in block.linears.values()
-    ]
+    """The largest difference between a linear's share of zeros and the sparsity asked for."""
+    weights = []
+    for block in find_blocks(model):
+        weights += map(weight_of, block.linears.values())
     return max(abs((w == 0).double().mean().item() - sparsity) for w in weights)
 
 
@@ -123,13 +140,11 @@ def _sorted(o: Operands) -> nn.Module:
     for block in walk(o["model"], o["tokens"]):
         for name, statistic in block.collect(InputNorm).items():
             weight = weight_of(block.linears[name])
-            score = wanda_score(weight, statistic.norm())
-            lowest = torch.sort(score, dim=-1, stable=True).indices[
-                :, : count_removed(score.shape[1], _SPARSITY)
-            ]
-            weight.masked_fill_(
-                torch.zeros_like(score, dtype=torch.bool).scatter_(1, lowest, True), 0
-            )
+            score = wanda_score(weight, statistic.norm()).dense()
+            removed = count_removed(score.shape[1], _SPARSITY)
+            lowest = torch.sort(score, dim=-1, stable=True).indices[:, :removed]
+            mask = torch.zeros_like(score, dtype=torch.bool).scatter_(1, lowest, True)
+            weight.masked_fill_(mask, 0)
     return o["model"]
 
 

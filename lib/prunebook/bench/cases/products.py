@@ -1,17 +1,16 @@
-"""What the products of bfloat16 inputs share: how their errors are told, and dense products beside
-them."""
+"""What the products of bfloat16 inputs share: their errors, and dense products beside them."""
 
 import torch
 import torch.nn.functional as F
 
 from ..case import MissingError, Operands, Provider
 
-# Errors are multiples of the largest error of the dense bfloat16 product; FP8 keeps three bits of a
-# weight.
+# Allowed errors, as multiples of the largest error of the dense bfloat16 product. FP8 keeps three
+# bits of a weight.
 ALLOWED = 2.0
 _ALLOWED_FP8 = 200.0
 _FP8 = torch.float8_e4m3fn
-_PADDED = 16  # tokens, which FP8 products ask for
+_PADDED = 16  # FP8 products take a multiple of so many tokens
 
 
 def inputs(generator: torch.Generator, tokens: int, columns: int) -> torch.Tensor:
@@ -56,13 +55,24 @@ def _for_fp8(o: Operands) -> Operands:
     if not o["weight"].is_cuda or torch.cuda.get_device_capability() < (8, 9):
         raise MissingError("no FP8 products before compute capability 8.9")
     x = F.pad(o["x"], (0, 0, 0, -len(o["x"]) % _PADDED))
-    scales = [(t.abs().max() / torch.finfo(_FP8).max).float() for t in (x, o["weight"])]
-    x, w = ((t / scale).to(_FP8) for t, scale in zip((x, o["weight"]), scales, strict=True))
-    return {"x": x, "weight": w, "x_scale": scales[0], "scale": scales[1], "tokens": len(o["x"])}
+    x_scale = _scale_for_fp8(x)
+    scale = _scale_for_fp8(o["weight"])
+    return {
+        "x": (x / x_scale).to(_FP8),
+        "weight": (o["weight"] / scale).to(_FP8),
+        "x_scale": x_scale,
+        "scale": scale,
+        "tokens": len(o["x"]),
+    }
+
+
+def _scale_for_fp8(tensor: torch.Tensor) -> torch.Tensor:
+    """The float32 number by which a tensor is divided to fill the range of FP8."""
+    return (tensor.abs().max() / torch.finfo(_FP8).max).float()
 
 
 def _fp8(o: Operands) -> torch.Tensor:
-    """Summed as servers sum: fast, with fewer bits than float32."""
+    """The FP8 product summed as servers sum it: fast, with fewer bits than float32."""
     y = torch._scaled_mm(
         o["x"],
         o["weight"].T,

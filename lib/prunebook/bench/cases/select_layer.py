@@ -1,32 +1,32 @@
-"""Score and exact selection in a whole layer, in place, beside a sort of all its scores and
-`kthvalue`."""
+"""Score and exact selection in a whole layer, in place, beside `sort` and `kthvalue`."""
 
 from functools import partial
+from itertools import product
 
 import torch
 
-from ...kernels.scores import factored_score
 from ...kernels.select import select_global, select_global_reference
 from ...kernels.select_long import launch_long
 from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different
-from .weights import DOWN, SMALL, SQUARE, factors, scored
+from .weights import DOWN, SMALL, SQUARE, score_of, scored
 
 KERNEL = "select-layer"
-# the share of the layer's weights that may be at the threshold: bfloat16 has few magnitudes
+# Allowed share of the layer's weights at the threshold: bfloat16 has few magnitudes.
 _TIES = 0.01
 
 
 def cases() -> list[Case]:
+    """The cases of this family."""
     return [
         case(*shape, score, rank=(score != "magnitude") + (shape != SQUARE) + 1)
-        for score in ("magnitude", "ria")
-        for shape in (SQUARE, DOWN, SMALL)
+        for score, shape in product(("magnitude", "ria"), (SQUARE, DOWN, SMALL))
     ]
 
 
 def case(rows: int, columns: int, score: str, rank: int) -> Case:
+    """The case of one shape and score, half of whose weights go."""
     removed = count_removed(rows * columns, 0.5)
     providers = [
         Provider("prunebook", partial(_ours, removed), device=_ours_on_device),
@@ -58,25 +58,25 @@ def case(rows: int, columns: int, score: str, rank: int) -> Case:
 
 
 def _reference(o: Operands) -> torch.Tensor:
-    select_global_reference([o["weight"]], o["removed"], [factors(o)], True, None)
+    select_global_reference([score_of(o)], o["removed"], True, None)
     return o["weight"]
 
 
 def _ours(removed: int, o: Operands) -> torch.Tensor:
-    select_global([o["weight"]], removed, [factors(o)])
+    select_global([score_of(o)], removed)
     return o["weight"]
 
 
 def _ours_on_device(o: Operands) -> torch.Tensor:
-    launch_long([o["weight"]], o["removed"], [factors(o)], True, None, check=False)
+    launch_long([score_of(o)], o["removed"], True, None, check=False)
     return o["weight"]
 
 
 def _sorted(removed: int, o: Operands) -> torch.Tensor:
-    score = factored_score(o["weight"], factors(o))
+    score = score_of(o).dense()
     return o["weight"].masked_fill_(score <= score.flatten().sort().values[removed - 1], 0)
 
 
 def _kthvalue(removed: int, o: Operands) -> torch.Tensor:
-    score = factored_score(o["weight"], factors(o))
+    score = score_of(o).dense()
     return o["weight"].masked_fill_(score <= score.flatten().kthvalue(removed).values, 0)

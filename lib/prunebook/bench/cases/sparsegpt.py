@@ -1,7 +1,6 @@
-"""SparseGPT's update of a block of columns and of a whole layer, beside loops over columns written
-as algorithm 1 says.
+"""SparseGPT's update of a block of columns and of a layer, beside loops over columns.
 
-The truth is such a loop in float64.
+The loops are written as algorithm 1 says; the truth is such a loop in float64.
 """
 
 from functools import partial
@@ -10,7 +9,7 @@ import torch
 
 from ...criteria.obs import inverse_factor
 from ...kernels.sparsegpt_block import sparsegpt_block, sparsegpt_block_reference
-from ...methods.sparsegpt import sparsegpt_update
+from ...methods.sparsegpt.column_sweep import sparsegpt_update
 from ...sparsity.patterns import Unstructured, count_removed
 from .. import work
 from ..case import Case, Operands, Provider, relative_error
@@ -23,16 +22,17 @@ _DAMPING = 0.01
 _SPARSITY = 0.5
 _N = 2
 _M = 4
-_TEXTS = 4  # calibration tokens for each input
-# Relative error of a block's weights; 2:4 chooses as it goes, and a near tie that falls the other
-# way weighs more.
+_TOKENS_PER_INPUT = 4  # calibration tokens for each input
+# Allowed relative error of a block's weights. 2:4 chooses its mask as it goes, and a near tie that
+# falls the other way weighs more.
 _SAME_MASK = 1e-4
 _OWN_MASK = 1e-2
-_LAYER = 1e-3  # difference in the layer's loss, relative, and in the mask, as a share of it
+_LAYER = 1e-3  # allowed relative difference of the layer's loss, and share of its mask that differs
 _LOOP = "as the official code has it"
 
 
 def cases() -> list[Case]:
+    """The cases of this family."""
     blocks = [block(4096, "0.5", rank=0), block(4096, "2:4", rank=1), block(11008, "0.5", rank=1)]
     layers = [layer(*SQUARE, rank=0), layer(*UP, rank=2), layer(*DOWN, rank=2)]
     return [*blocks, *layers, block(4096, "0.5", rank=3, compiled=True)]
@@ -41,9 +41,22 @@ def cases() -> list[Case]:
 def block(
     rows: int, pattern: str, rank: int, compiled: bool = False, columns: int = _BLOCK
 ) -> Case:
-    """One block; `compiled`: beside `torch.compile` of the loop, which takes a minute or more to
-    compile."""
-    n_of_m = (_N, _M) if pattern == "2:4" else None
+    """One block of columns.
+
+    Args:
+        rows: rows of the weight.
+        pattern: '0.5' or '2:4'.
+        rank: order of importance.
+        compiled: time `torch.compile` of the loop, too, which takes a minute or more to compile.
+        columns: columns of the block.
+    """
+    n_of_m = None
+    allowed = _SAME_MASK
+    if pattern == "2:4":
+        n_of_m = (_N, _M)
+        allowed = _OWN_MASK
+    settings = {"part": "block", "pattern": pattern}
+    seconds = 10
     providers = [
         Provider(
             "prunebook", lambda o: (o["W"], sparsegpt_block(o["W"], o["keep"], o["U"], n_of_m))
@@ -57,6 +70,8 @@ def block(
         ),
     ]
     if compiled:
+        settings["beside"] = "torch.compile"
+        seconds = 180
         loop = torch.compile(partial(_block_loop, n_of_m), dynamic=False)
         providers.append(
             Provider("loop over columns, compiled", loop, note="the first call compiles")
@@ -69,18 +84,17 @@ def block(
         partial(_block_truth, n_of_m),
         _block_error,
         providers,
-        settings={"part": "block", "pattern": pattern}
-        | ({"beside": "torch.compile"} if compiled else {}),
+        settings=settings,
         dtype="float32",
-        allowed=_OWN_MASK if n_of_m else _SAME_MASK,
+        allowed=allowed,
         written=("W", "keep"),
         rank=rank,
-        seconds=180 if compiled else 10,
+        seconds=seconds,
     )
 
 
 def layer(rows: int, columns: int, rank: int) -> Case:
-    """A whole layer, its factor included."""
+    """A whole layer, with the computation of its factor."""
     providers = [
         Provider("prunebook", _ours, captures=False),
         Provider(
@@ -88,6 +102,9 @@ def layer(rows: int, columns: int, rank: int) -> Case:
         ),
         Provider("the factor alone", _factor, captures=False, role=CONTROL, note="prunes nothing"),
     ]
+    seconds = 30
+    if columns > 4096:
+        seconds = 75
     return Case(
         KERNEL,
         {"rows": rows, "columns": columns},
@@ -100,20 +117,24 @@ def layer(rows: int, columns: int, rank: int) -> Case:
         dtype="float32",
         settings={"part": "layer", "sparsity": _SPARSITY},
         rank=rank,
-        seconds=30 if columns <= 4096 else 75,
+        seconds=seconds,
     )
 
 
 def _hessian(generator: torch.Generator, columns: int) -> torch.Tensor:
     """X^T X of inputs that differ in size, float32 `[columns, columns]`."""
     options = {"generator": generator, "device": generator.device}
-    x = torch.randn(_TEXTS * columns, columns, **options) * (torch.rand(columns, **options) + 0.1)
+    x = torch.randn(_TOKENS_PER_INPUT * columns, columns, **options) * (
+        torch.rand(columns, **options) + 0.1
+    )
     return x.T @ x
 
 
 def _block_operands(rows: int, columns: int, generator: torch.Generator) -> Operands:
-    """W `[columns, rows]` as the kernel takes it, its mask at half of the block, which 2:4 ignores,
-    and the factor."""
+    """W `[columns, rows]` as the kernel takes it, a mask of half of the block, and the factor.
+
+    2:4 ignores the mask.
+    """
     W = weight(generator, columns, rows).float()
     U = inverse_factor(_hessian(generator, columns), _DAMPING)
     scores = (W / U.diagonal()[:, None]).abs()
@@ -125,8 +146,11 @@ def _block_truth(n_of_m: tuple[int, int] | None, o: Operands) -> tuple[torch.Ten
     return _block_loop(n_of_m, o | {"W": o["W"].double(), "U": o["U"].double()})
 
 
-def _block_error(result, truth) -> float:
-    return max(relative_error(found, wanted) for found, wanted in zip(result, truth, strict=True))
+def _block_error(
+    result: tuple[torch.Tensor, torch.Tensor], truth: tuple[torch.Tensor, torch.Tensor]
+) -> float:
+    """The larger relative error of the pruned weights and of the errors."""
+    return max(map(relative_error, result, truth))
 
 
 def _block_loop(n_of_m: tuple[int, int] | None, o: Operands) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,22 +162,29 @@ def _strips(n_of_m: tuple[int, int] | None, o: Operands) -> tuple[torch.Tensor, 
     return o["W"], sparsegpt_block_reference(o["W"], o["keep"], o["U"], n_of_m)
 
 
-def _loop(W, gone, U, n_of_m=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loop of algorithm 1 over the columns of a block W `[rows, columns]`: pruned weights and
-    errors."""
+def _loop(
+    W: torch.Tensor,
+    removed: torch.Tensor,
+    U: torch.Tensor,
+    n_of_m: tuple[int, int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loop of algorithm 1 over the columns of a block W `[rows, columns]`.
+
+    Returns:
+        The pruned weights Q and the errors E, both `[rows, columns]`.
+    """
     Q = torch.zeros_like(W)
     E = torch.zeros_like(W)
-    gone = gone.clone()
+    removed = removed.clone()
     for j in range(W.shape[1]):
         if n_of_m and j % n_of_m[1] == 0:
             n, m = n_of_m
             scores = W[:, j : j + m] ** 2 / U.diagonal()[j : j + m] ** 2
             lowest = torch.topk(scores, m - n, dim=1, largest=False).indices
-            gone[:, j : j + m] = torch.zeros_like(scores, dtype=torch.bool).scatter_(
-                1, lowest, True
-            )
+            group = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, lowest, True)
+            removed[:, j : j + m] = group
         w = W[:, j]
-        q = w.masked_fill(gone[:, j], 0)
+        q = w.masked_fill(removed[:, j], 0)
         Q[:, j] = q
         e = (w - q) / U[j, j]
         W[:, j:] -= e[:, None] @ U[j, j:][None]
@@ -173,16 +204,18 @@ def _ours(o: Operands) -> torch.Tensor:
 
 
 def _layer_loop(o: Operands) -> torch.Tensor:
-    """Three steps to the factor, a sort for each block's threshold, a loop over its columns, a
-    product to the rest."""
+    """The whole of algorithm 1, as the official code has it."""
     W = o["weight"].clone()
     H = o["hessian"].clone()
+    # Three steps lead to the factor.
     H.diagonal().add_(_DAMPING * H.diagonal().mean())
     U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
     for i1 in range(0, W.shape[1], _BLOCK):
         i2 = min(i1 + _BLOCK, W.shape[1])
+        # A sort gives the block's threshold.
         scores = W[:, i1:i2] ** 2 / U.diagonal()[i1:i2] ** 2
         threshold = scores.flatten().sort().values[count_removed(scores.numel(), _SPARSITY) - 1]
+        # After the loop over the block's columns a product updates the rest.
         W[:, i1:i2], E = _loop(W[:, i1:i2].clone(), scores <= threshold, U[i1:i2, i1:i2])
         W[:, i2:] -= E @ U[i1:i2, i2:]
     return W

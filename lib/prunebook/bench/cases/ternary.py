@@ -1,8 +1,10 @@
 """The product with ternary weights in two bits each, beside dense products in bfloat16 and int8.
 
-Shapes are those of bitnet.cpp's table for GPUs, and Llama-2-7B's, with the weights that read one
-input as one product.
+Shapes are those of bitnet.cpp's table for GPUs and of Llama-2-7B, whose weights that read the same
+input are one product.
 """
+
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +20,23 @@ _QKV = (12288, 4096)
 _SQUARE = (4096, 4096)
 _BITNET_CPP = ((2560, 2560), (13824, 2560), (20480, 3200))
 _TOKENS = (1, 8, 16, 32, 256)
-# Whole numbers are summed exactly; bfloat16 holds eight bits of each result.
+# Allowed error of bfloat16 results, which hold eight bits. Whole numbers are summed exactly.
 _ALLOWED_BFLOAT16 = 0.02
-_FEWEST = 17  # tokens of torch's int8 product
+_FEWEST = 17  # torch's int8 product takes at least so many tokens
 
 
 def cases() -> list[Case]:
-    found = [case(tokens, *_GATE_UP, rank=int(tokens not in (1, 16))) for tokens in _TOKENS]
-    found += [case(tokens, *shape, rank=1) for shape in (_QKV, _SQUARE) for tokens in (1, 32)]
-    return found + [case(1, *shape, rank=2) for shape in _BITNET_CPP]
+    """The cases of this family."""
+    gate_up = [case(tokens, *_GATE_UP, rank=int(tokens not in (1, 16))) for tokens in _TOKENS]
+    attention = [
+        case(tokens, *shape, rank=1) for shape, tokens in product((_QKV, _SQUARE), (1, 32))
+    ]
+    bitnet_cpp = [case(1, *shape, rank=2) for shape in _BITNET_CPP]
+    return [*gate_up, *attention, *bitnet_cpp]
 
 
 def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
+    """The case of one number of tokens and one shape of the weight."""
     providers = [
         Provider(
             "prunebook",
@@ -77,8 +84,10 @@ def case(tokens: int, rows: int, columns: int, rank: int) -> Case:
 
 
 def _operands(generator: torch.Generator, tokens: int, rows: int, columns: int) -> Operands:
-    """Codes, 8-bit activations and their scales, of which the activations' are powers of two, so
-    that bfloat16 inputs are the same numbers."""
+    """Codes, 8-bit activations and the scales of both.
+
+    The activations' scales are powers of two, so that bfloat16 inputs are the same numbers.
+    """
     options = {"generator": generator, "device": generator.device}
     return {
         "codes": torch.randint(-1, 2, (rows, columns), **options).to(torch.int8),

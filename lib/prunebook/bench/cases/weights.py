@@ -1,10 +1,10 @@
-"""Operands that several families share: weights, and the factors of their scores."""
+"""Operands that several families share: weights and their scores."""
 
 from __future__ import annotations
 
 import torch
 
-from ...kernels.scores import Factors
+from ...kernels.score import Score
 from ..case import Operands
 
 SQUARE = (4096, 4096)  # [out, in]
@@ -16,8 +16,14 @@ SMALL = (576, 1536)
 def weight(
     generator: torch.Generator, rows: int, columns: int, heavy: bool = False
 ) -> torch.Tensor:
-    """Normal bfloat16 weights `[rows, columns]` of variance 1 / columns; `heavy`: Student's t of 3
-    degrees of freedom, whose largest are far out."""
+    """Random bfloat16 weights `[rows, columns]`.
+
+    Args:
+        generator: source of the random numbers; weights are on its device.
+        rows: number of outputs.
+        columns: number of inputs; normal weights have variance 1 / columns.
+        heavy: draw from Student's t of 3 degrees of freedom instead, whose largest are far out.
+    """
     options = {"generator": generator, "device": generator.device}
     w = torch.randn(rows, columns, **options)
     if heavy:
@@ -28,19 +34,23 @@ def weight(
 def scored(
     generator: torch.Generator, rows: int, columns: int, score: str, heavy: bool = False
 ) -> Operands:
-    """A weight and the float32 factors of its score, None where it has none."""
+    """A weight and the float32 factors of its score, None for each that the score does not have.
+
+    Args:
+        score: 'magnitude', 'wanda' or 'ria'; other arguments are those of `weight`.
+    """
     w = weight(generator, rows, columns, heavy)
-    found = {"weight": w, "columns": None, "column_sums": None, "row_sums": None}
+    operands = {"weight": w, "columns": None, "column_sums": None, "row_sums": None}
     if score != "magnitude":
-        found["columns"] = torch.rand(columns, generator=generator, device=w.device) + 0.1
+        operands["columns"] = torch.rand(columns, generator=generator, device=w.device) + 0.1
     if score == "ria":
-        found |= {
-            "column_sums": w.abs().sum(0, dtype=torch.float32),
-            "row_sums": w.abs().sum(1, dtype=torch.float32),
-        }
-    return found
+        operands["column_sums"] = w.abs().sum(0, dtype=torch.float32)
+        operands["row_sums"] = w.abs().sum(1, dtype=torch.float32)
+    return operands
 
 
-def factors(operands: Operands) -> Factors:
-    """The factors among the operands."""
-    return Factors(operands["columns"], operands["column_sums"], operands["row_sums"])
+def score_of(operands: Operands) -> Score:
+    """The score of operands from `scored`."""
+    return Score(
+        operands["weight"], operands["columns"], operands["column_sums"], operands["row_sums"]
+    )

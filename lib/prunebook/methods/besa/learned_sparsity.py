@@ -1,15 +1,9 @@
-"""How much each row or matrix of a block may lose, learned by gradient descent: the mathematics of
-BESA.
+"""BESA's rates: how much each row or layer of a block loses, learned by gradient descent.
 
 Xu et al., BESA: Pruning Large Language Models with Blockwise Parameter-Efficient Sparsity
 Allocation (arXiv 2402.16880), section 3; official code OpenGVLab/LLMPrune-BESA at 4158d77
-(`models/sparse_layers.py`).
-
-A rate is a mixture of fixed candidates, `alpha = sum_d beta_d p_d`. The forward pass removes the
-`floor(alpha C)` lowest ranks of a row; the gradient is that of the probability by rank, `P(r) =
-sum_d beta_d [r < floor(C p_d)]` (straight through). P is never built: weights whose ranks lie
-between the same two candidates share a gradient, so one sum for each such interval is enough, and a
-weight costs three bytes, its rank and the number of its interval.
+(`models/sparse_layers.py`, `main.py`). A rate is a mixture of fixed candidates, `alpha = sum_d
+beta_d p_d`; `masked_weight` turns rates into masks that have a gradient.
 """
 
 import math
@@ -21,29 +15,10 @@ import torch
 from ...errors import UserError
 from ...kernels.masking import apply_mask
 from ...sparsity.allocation import largest_remainders, shifted_rates
-from ...sparsity.patterns import count_removed
+from .masked_weight import MaskedWeight, intervals, ranks_of
 
-
-def counts_from_rates(rates: np.ndarray, sizes: np.ndarray, removed: int) -> np.ndarray:
-    """How many weights go from groups of `sizes` weights, int64, near `rates` of each and `removed`
-    of all.
-
-    All rates are shifted by one number, within [0, 1], so that they meet the sum; then rounded by
-    largest remainders.
-
-    Raises:
-        UserError: more is to be removed than there is.
-    """
-    sizes = np.asarray(sizes, dtype=np.float64)
-    if not 0 <= removed <= sizes.sum():
-        raise UserError(f"removed {removed} is not allowed for {int(sizes.sum())} weights")
-    share = sizes / sizes.sum()
-    return largest_remainders(
-        sizes * shifted_rates(np.asarray(rates), share, removed / sizes.sum(), 1.0), removed
-    )
-
-
-_SLACK = 1e-3  # of a weight; alpha is a float32 sum, and 0.49999997 of 576 is meant to be 288
+# alpha is a float32 sum: 0.49999997 of 576 weights means 288. The slack is in weights.
+_SLACK = 1e-3
 
 
 def candidate_rates() -> torch.Tensor:
@@ -54,75 +29,36 @@ def candidate_rates() -> torch.Tensor:
 def reachable(candidates: torch.Tensor) -> tuple[float, float]:
     """The open interval of rates that `beta = softmax(sigmoid(theta))` can make (our derivation).
 
-    With a sigmoid no coefficient is e times another or more. The rate is highest where the m
-    highest candidates have that weight and the others 1, for the best m.
-
     Args:
         candidates: `[D]`, descending.
     """
-
-    def highest(p: np.ndarray) -> float:
-        heavy = np.concatenate([[0], p.cumsum()])
-        m = np.arange(len(p) + 1)
-        return float(((p.sum() + (math.e - 1) * heavy) / (len(p) + (math.e - 1) * m)).max())
-
     p = candidates.double().numpy()
-    return 1 - highest(1 - p[::-1]), highest(p)
+    # The lowest rate is 1 minus the highest one of the candidates 1 - p.
+    return 1 - _highest_mixture(1 - p[::-1]), _highest_mixture(p)
 
 
-def ranks_of(scores: torch.Tensor) -> torch.Tensor:
-    """The place of each score in its row, ascending, ties by column: `[out, in]` -> int16 (int32
-    for wide rows)."""
-    width = scores.shape[1]
-    places = torch.arange(
-        width, dtype=torch.int16 if width < 2**15 else torch.int32, device=scores.device
-    )
-    order = scores.sort(dim=1, stable=True).indices
-    return torch.empty(scores.shape, dtype=places.dtype, device=scores.device).scatter_(
-        1, order, places.expand(scores.shape)
-    )
+def _highest_mixture(candidates: np.ndarray) -> float:
+    """The least upper bound of a mixture of descending candidates, whatever theta is.
 
-
-def intervals(width: int, candidates: torch.Tensor) -> torch.Tensor:
-    """For each rank the number of candidates with `rank < floor(C p_d)`, uint8 `[C]`."""
-    removed = torch.tensor([count_removed(width, round(p, 6)) for p in candidates.tolist()])
-    return (torch.arange(width)[:, None] < removed).sum(1, dtype=torch.uint8)
-
-
-class MaskedWeight(torch.autograd.Function):
-    """`W * [rank >= k]`, with the gradient of `W * (1 - P(rank))` for the coefficients (steps 4 and
-    5 of the method).
-
-    Arguments of `apply`: beta `[R, D]`, weight `[R, C]`, ranks `[R, C]`, interval numbers uint8
-    `[R, C]`, k of the ranks' dtype `[R, 1]`. The gradient of `beta_d` is minus the sum of `W_ij
-    dL/dW_ij` over ranks below `floor(C p_d)`, which for descending candidates are the weights with
-    a number above d: sums by number, added up from the last.
+    With a sigmoid no coefficient is e times another or more. The mixture is highest where the m
+    highest candidates have e times the coefficient of the others, for the best m.
     """
-
-    @staticmethod
-    def forward(ctx, beta, weight, ranks, numbers, k):
-        ctx.save_for_backward(weight, numbers)
-        ctx.candidates = beta.shape[1]
-        return weight * (ranks >= k)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        weight, numbers = ctx.saved_tensors
-        sums = torch.zeros(len(weight), ctx.candidates + 1, device=weight.device)
-        sums.scatter_add_(1, numbers.long(), gradient.float() * weight)
-        return -sums.flip(1).cumsum(1).flip(1)[:, 1:], None, None, None, None
+    highest_sums = np.concatenate([[0], candidates.cumsum()])
+    m = np.arange(len(candidates) + 1)
+    mixtures = candidates.sum() + (math.e - 1) * highest_sums
+    return float((mixtures / (len(candidates) + (math.e - 1) * m)).max())
 
 
 class LearnedRates:
-    """Rates of all linears of one block and the `theta` that they come from, zero at the start:
-    every rate is 1/2.
+    """The rates of all linears of one block, and the parameters theta that they come from.
+
+    theta is 0 at the start, so that every rate is 1/2.
 
     Args:
-        scores: name of linear -> importance `[out, in]`, of which only the order within rows
-            counts.
-        weights: name of linear -> `[out, in]`, in the same order of names.
-        by: one vector of coefficients for each `row` or each `layer`.
-        smooth: `beta = softmax(sigmoid(theta))` as in the official code; False leaves the sigmoid
+        scores: name of linear -> importance `[out, in]`, of which only the order in rows counts.
+        weights: name of linear -> `[out, in]`, with the names in the same order.
+        granularity: one vector of coefficients for each `row` or for each `layer`.
+        sigmoid: `beta = softmax(sigmoid(theta))` as in the official code; False leaves the sigmoid
             out.
     """
 
@@ -130,55 +66,64 @@ class LearnedRates:
         self,
         scores: Mapping[str, torch.Tensor],
         weights: Mapping[str, torch.Tensor],
-        by: str,
-        smooth: bool,
+        granularity: str,
+        sigmoid: bool,
     ):
         self.weights = dict(weights)
-        self.smooth = smooth
+        self.sigmoid = sigmoid
         device = next(iter(weights.values())).device
         self.candidates = candidate_rates().to(device)
+        # Ranks are frozen; only how many of the lowest ranks go is learned.
         self.ranks = {name: ranks_of(scores[name]) for name in weights}
-        self.numbers = {
-            name: intervals(rank.shape[1], self.candidates.cpu()).to(device)[rank.int()]
-            for name, rank in self.ranks.items()
-        }
+        self.numbers = {}
+        for name, ranks in self.ranks.items():
+            by_rank = intervals(ranks.shape[1], self.candidates.cpu()).to(device)
+            self.numbers[name] = by_rank[ranks.int()]
         self.size = sum(weight.numel() for weight in weights.values())
-        self._groups = [len(weight) if by == "row" else 1 for weight in weights.values()]
-        self._share = torch.cat(
-            [
-                torch.full((groups,), weight.numel() / groups / self.size, device=device)
-                for groups, weight in zip(self._groups, weights.values(), strict=True)
-            ]
-        )
-        self.theta = torch.zeros(
-            sum(self._groups), len(self.candidates), device=device, requires_grad=True
-        )
+        # Vectors of coefficients of each linear, and the share of the block's weights of each.
+        self._groups = []
+        shares = []
+        for weight in weights.values():
+            groups = 1
+            if granularity == "row":
+                groups = len(weight)
+            share = weight.numel() / groups / self.size
+            self._groups.append(groups)
+            shares.append(torch.full((groups,), share, device=device))
+        self._share = torch.cat(shares)
+        shape = (sum(self._groups), len(self.candidates))
+        self.theta = torch.zeros(shape, device=device, requires_grad=True)
 
     def coefficients(self) -> torch.Tensor:
-        """`beta`, one row a group, `[groups, D]`."""
-        return (self.theta.sigmoid() if self.smooth else self.theta).softmax(-1)
+        """`beta`, `[groups, D]`: one row for each row or layer."""
+        logits = self.theta
+        if self.sigmoid:
+            logits = logits.sigmoid()
+        return logits.softmax(-1)
 
     def masked(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Name of linear -> its masked weight, and the mean rate of the block, both with gradients
-        for `theta`."""
+        """The masked weights and the mean rate of the block, both with gradients for theta.
+
+        Returns:
+            Name of linear -> `[out, in]`, and a number.
+        """
+        # alpha = sum_d beta_d p_d
         beta = self.coefficients()
         alpha = beta @ self.candidates
+        # k = floor(alpha C), which has no gradient
+        counts = self._counts(alpha.detach())
         masked = {}
-        parts = zip(
-            self.weights, beta.split(self._groups), self._counts(alpha.detach()), strict=True
-        )
-        for name, coefficients, counts in parts:
+        parts = zip(self.weights.items(), beta.split(self._groups), counts, strict=True)
+        for (name, weight), coefficients, count in parts:
             ranks = self.ranks[name]
-            weight = self.weights[name]
-            k = counts.to(ranks.dtype)[:, None]
-            masked[name] = MaskedWeight.apply(
-                coefficients.expand(len(weight), -1), weight, ranks, self.numbers[name], k
-            )
+            k = count.to(ranks.dtype)[:, None]
+            beta_of_rows = coefficients.expand(len(weight), -1)
+            masked[name] = MaskedWeight.apply(beta_of_rows, weight, ranks, self.numbers[name], k)
+        # The mean of the rates, weighted by the size of what each is for.
         return masked, alpha @ self._share
 
     def _counts(self, alpha: torch.Tensor) -> list[torch.Tensor]:
-        """`floor(alpha C)` for each row `[out]`, or for all rows of a layer `[1]`; one tensor a
-        linear."""
+        """`floor(alpha C)` for each row `[out]`, or for all rows of a layer `[1]`, by linear."""
         parts = zip(alpha.split(self._groups), self.weights.values(), strict=True)
         return [(rates * weight.shape[1] + _SLACK).floor().long() for rates, weight in parts]
 
@@ -186,42 +131,77 @@ class LearnedRates:
     def rates(self) -> dict[str, torch.Tensor]:
         """Name of linear -> the learned rate of each of its rows, `[out]`."""
         alpha = (self.coefficients() @ self.candidates).split(self._groups)
-        return {
-            n: rate.expand(len(weight))
-            for (n, weight), rate in zip(self.weights.items(), alpha, strict=True)
-        }
+        rates = {}
+        for (name, weight), rate in zip(self.weights.items(), alpha, strict=True):
+            rates[name] = rate.expand(len(weight))
+        return rates
 
     @torch.no_grad()
     def counts(self, removed: int | None = None) -> dict[str, torch.Tensor]:
-        """How many weights go from each row, by name `[out]`: `floor(alpha C)`, or, where `removed`
-        is given, the nearest counts with that sum (`allocation.counts_from_rates`)."""
-        rates = self.rates()
+        """How many weights each row loses.
+
+        Args:
+            removed: how many weights the block loses; None for what was learned, `floor(alpha C)`
+                in each row.
+
+        Returns:
+            Name of linear -> int64 `[out]`; see `counts_from_rates` where `removed` is given.
+        """
+        rows = [len(weight) for weight in self.weights.values()]
         if removed is None:
-            counts = self._counts(self.coefficients() @ self.candidates)
-            return {
-                name: count.expand(len(rates[name]))
-                for name, count in zip(rates, counts, strict=True)
-            }
-        widths = np.concatenate(
-            [np.full(len(weight), weight.shape[1]) for weight in self.weights.values()]
-        )
-        flat = counts_from_rates(
-            torch.cat([*rates.values()]).cpu().double().numpy(), widths, removed
-        )
-        parts = torch.from_numpy(flat).split([len(weight) for weight in self.weights.values()])
-        return dict(zip(rates, parts, strict=True))
+            learned = self._counts(self.coefficients() @ self.candidates)
+            counts = [count.expand(n) for count, n in zip(learned, rows, strict=True)]
+        else:
+            rates = torch.cat([*self.rates().values()]).cpu().double().numpy()
+            widths = np.repeat([weight.shape[1] for weight in self.weights.values()], rows)
+            counts = torch.from_numpy(counts_from_rates(rates, widths, removed)).split(rows)
+        return dict(zip(self.weights, counts, strict=True))
 
     @torch.no_grad()
-    def bake(self, counts: Mapping[str, torch.Tensor]) -> None:
-        """Zero the `counts[name] [out]` lowest ranks of each row, in place."""
+    def apply(self, counts: Mapping[str, torch.Tensor]) -> None:
+        """Zero the lowest ranks of each row, in place.
+
+        Args:
+            counts: name of linear -> how many weights each row loses, `[out]`.
+        """
         for name, weight in self.weights.items():
             apply_mask(weight, self.ranks[name] >= counts[name].to(weight.device)[:, None])
 
 
+def counts_from_rates(rates: np.ndarray, sizes: np.ndarray, removed: int) -> np.ndarray:
+    """How many weights groups lose, near the rate of each and exactly a given number in all.
+
+    All rates are shifted by one number, within [0, 1], so that they meet the sum; then they are
+    rounded by largest remainders.
+
+    Args:
+        rates: fraction that each group should lose, `[n]`.
+        sizes: number of weights of each group, `[n]`.
+        removed: how many weights all groups lose together.
+
+    Returns:
+        int64 `[n]`.
+
+    Raises:
+        UserError: more is to be removed than there is.
+    """
+    sizes = np.asarray(sizes, dtype=np.float64)
+    if not 0 <= removed <= sizes.sum():
+        raise UserError(f"removed {removed} is not allowed for {int(sizes.sum())} weights")
+    share = sizes / sizes.sum()
+    shifted = shifted_rates(np.asarray(rates), share, removed / sizes.sum(), 1.0)
+    return largest_remainders(sizes * shifted, removed)
+
+
 def block_loss(output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """`1/H sum_h |Y_h - Yref_h|^2 / |Yref_h|^2` over the tokens of one batch `[sequences, tokens,
-    H]`, in float32."""
+    """`1/H sum_h |Y_h - Yref_h|^2 / |Yref_h|^2` over the tokens of one batch, in float32.
+
+    Args:
+        output: Y, `[sequences, tokens, H]`.
+        reference: Yref, of the same shape.
+    """
     reference = reference.float().flatten(0, -2)
+    # Each channel's error is relative to its own norm; a channel of zeros counts as it is.
     norms = reference.norm(dim=0)
     difference = (output.float().flatten(0, -2) - reference) / norms.masked_fill(norms == 0, 1)
     return difference.square().sum() / len(norms)

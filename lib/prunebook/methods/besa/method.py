@@ -1,16 +1,18 @@
-"""BESA: Wanda's order of the weights, and rates for each row or matrix learned on the output of the
-block.
+"""BESA: Wanda's order of the weights, and rates learned on the output of the block.
 
 Xu et al., BESA: Pruning Large Language Models with Blockwise Parameter-Efficient Sparsity
 Allocation (ICLR 2024, arXiv 2402.16880), section 3 and algorithm 1; official code
 OpenGVLab/LLMPrune-BESA at 4158d77.
 
-As in the official code: sigmoid before the softmax, mask by count, errors relative to each
-channel's norm, deviation from the target relative to it, Prodigy, one sequence a step. Differences
-from it: the reference is the dense model's output (algorithm 1; `reference="pruned"` is the
-row-wise scripts'), and the counts are repaired after training so that the model loses floor(weights
-* sparsity) exactly (`exact=False` leaves what the penalty achieved, rounded down in each row).
-  Joint quantisation (section 3.3, in neither code) and the column-wise order are left out.
+As in the official code there are a sigmoid before the softmax, masks by count, errors relative to
+each channel's norm, a deviation relative to the target, Prodigy, and one sequence a step.
+Differences from it:
+
+- The reference is the dense model's output (algorithm 1); `reference="pruned"` is that of the
+  row-wise scripts.
+- After training the counts are repaired, so that the model loses floor(weights * sparsity) exactly;
+  `exact_count=False` leaves what the penalty achieved, rounded down in each row.
+- Joint quantisation (section 3.3, not in the code either) and the column-wise order are left out.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import ClassVar
 
 import torch
 from prodigyopt import Prodigy
+from transformers import PreTrainedModel
 
 from ...criteria.wanda import wanda_score
 from ...errors import UserError
@@ -27,12 +30,15 @@ from ...passes.sequential import BlockStep, walk
 from ...passes.statistics import InputNorm
 from ...sparsity.patterns import Unstructured, count_removed
 from ...validation import check_choices, check_flag, check_number, check_whole
+from ..base import Method
 from .learned_sparsity import LearnedRates, block_loss, candidate_rates, reachable
 
-# Prodigy's, as published for LLaMA-7B by row and LLaMA-13B by layer (by layer from 0.05 to 50; 50
-# overshoots here).
+# Prodigy's `d_coef` as published for LLaMA-7B by row and for LLaMA-13B by layer. By layer the
+# published values go from 0.05 to 50; 50 overshoots here.
 _D_COEF = {"row": 5.0, "layer": 0.5}
-_WITHOUT_SIGMOID = 0.1  # of that, ours: its slope of 1/4 and less no longer damps the steps
+# Without the sigmoid, whose slope of 1/4 and less no longer damps the steps, `d_coef` is multiplied
+# by this number of ours.
+_WITHOUT_SIGMOID = 0.1
 _CHOICES = {
     "granularity": ("row", "layer"),
     "reference": ("dense", "pruned"),
@@ -41,21 +47,20 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class BESA:
-    """Blockwise learned sparsity allocation; survivors keep their values.
+class BESA(Method):
+    """Blockwise learned sparsity allocation; the remaining weights keep their values.
 
     Args:
-        sparsity: fraction of the weights removed from every block, in (0, 1).
+        sparsity: s, fraction of the weights removed from every block, in (0, 1).
         granularity: a learned rate for each `row` or one for each `layer` (linear).
         penalty: lambda, the weight of a block's squared relative deviation from `sparsity`.
         epochs: passes over the calibration sequences, one optimiser step a sequence.
-        reference: the outputs to match: of the `dense` model, or of the dense block on the `pruned`
-            blocks' outputs.
-        smooth: a sigmoid before the softmax. It holds every rate between 0.376 and 0.624; for a
+        reference: the outputs to match: those of the `dense` model, or those of the dense block on
+            the outputs of the `pruned` blocks before it.
+        sigmoid: a sigmoid before the softmax. It holds every rate between 0.376 and 0.624; for a
             sparsity outside, use False.
-        exact: meet the global count exactly; False leaves what was learned.
-        precision: of forward and backward passes, `exact` (the model's dtype) or `fast` (bfloat16
-            products).
+        exact_count: meet the global count exactly; False leaves what was learned.
+        precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option, or a sparsity that no learned rate can reach.
@@ -66,91 +71,115 @@ class BESA:
     penalty: float = 5.0
     epochs: int = 1
     reference: str = "dense"
-    smooth: bool = True
-    exact: bool = True
+    sigmoid: bool = True
+    exact_count: bool = True
     precision: str = "exact"
 
-    paper: ClassVar[str] = "besa"
-    needs_calibration: ClassVar[bool] = True
-    facets: ClassVar[dict] = {"type": ["Unstructured"], "criteria": ["Wanda"], "weight": ["Frozen"]}
+    paper: ClassVar[str | None] = "besa"
+    sparsity_of: ClassVar[str | None] = "the weights of each block"
 
     def __post_init__(self):
         check_choices(self, "besa", _CHOICES)
-        for name in ("smooth", "exact"):
+        for name in ("sigmoid", "exact_count"):
             check_flag(name, getattr(self, name))
-        check_number("penalty", self.penalty, "a number >= 0, as 5")
+        check_number("penalty", self.penalty, "a number >= 0, e.g. 5")
         check_whole("epochs", self.epochs, 1)
         if self.target.sparsity == 0:
             raise UserError(
                 "sparsity 0 is not allowed for besa, which divides by it; use a number in (0, 1)"
             )
         low, high = reachable(candidate_rates())
-        if self.smooth and not low < self.sparsity < high:
+        if self.sigmoid and not low < self.sparsity < high:
             raise UserError(
                 f"sparsity {self.sparsity} is out of reach: with the sigmoid every rate lies "
-                f"between {low:.3f} and {high:.3f}; use smooth=False"
+                f"between {low:.3f} and {high:.3f}; use sigmoid=False"
             )
 
     @property
     def target(self) -> Unstructured:
+        """The pattern of the whole model, which every block meets to one weight."""
         return Unstructured(self.sparsity, "model")
 
     @torch.no_grad()
     def prune(
-        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Learn the rates of one block after the other and prune it in place (algorithm 1).
 
         Args:
-            calibration: int64 `[n, length]`.
-            progress: label of a progress bar, None for none.
-            device: where blocks compute, one at a time; None for where the model is.
+            model: as for `Method.prune`, like `text`, `progress` and `device`.
 
         Raises:
             UserError: bad tokens, or activations that are not finite.
         """
         reference = None
-        seen = 0
-        removed = 0
-        for block in walk(
-            model, calibration, precision=self.precision, progress=progress, device=device
-        ):
-            # the first block sees the same inputs either way
-            if reference is None or self.reference == "pruned":
-                reference = torch.empty_like(block.hidden) if reference is None else reference
-                statistics = block.collect(InputNorm, outputs=reference)
-            else:
-                statistics = block.collect(InputNorm)
-                for batch in reference.split(block.batch_size):
-                    batch.copy_(block.run(batch))
+        weights_so_far = 0
+        removed_so_far = 0
+        for block in walk(model, text, precision=self.precision, progress=progress, device=device):
+            # Input norms of the dense block on pruned inputs, and the outputs to match.
+            statistics, reference = self._measure(block, reference)
             weights = {name: weight_of(block.linears[name]) for name in statistics}
-            scores = {
-                name: wanda_score(weight, statistics[name].norm())
-                for name, weight in weights.items()
-            }
-            learned = LearnedRates(scores, weights, self.granularity, self.smooth)
+            # Importance |W_ij| * ||X_j||_2, as Wanda's; its order within rows is frozen.
+            scores = {}
+            for name, weight in weights.items():
+                scores[name] = wanda_score(weight, statistics[name].norm()).dense()
+            learned = LearnedRates(scores, weights, self.granularity, self.sigmoid)
             self.learn(block, learned, reference)
-            seen += learned.size
-            budget = count_removed(seen, self.sparsity) - removed
-            removed += budget
-            learned.bake(learned.counts(budget if self.exact else None))
+            # The blocks up to this one lose floor(weights * sparsity) together.
+            weights_so_far += learned.size
+            removed = count_removed(weights_so_far, self.sparsity) - removed_so_far
+            removed_so_far += removed
+            # W <- W * M, with the counts repaired unless the soft ones are asked for.
+            if self.exact_count:
+                learned.apply(learned.counts(removed))
+            else:
+                learned.apply(learned.counts())
+
+    def _measure(
+        self, block: BlockStep, reference: torch.Tensor | None
+    ) -> tuple[dict[str, InputNorm], torch.Tensor]:
+        """The input norms of the linears of a block that is still dense, and its reference.
+
+        Args:
+            block: the block at which the walk stands.
+            reference: the outputs of the dense blocks before it, changed in place; None for the
+                first block.
+        """
+        if reference is not None and self.reference == "dense":
+            statistics = block.collect(InputNorm)
+            # The dense model's own stream, one block further.
+            for batch in reference.split(block.batch_size):
+                batch.copy_(block.run(batch))
+            return statistics, reference
+        # The first block sees the same inputs either way: one pass gives norms and outputs.
+        if reference is None:
+            reference = torch.empty_like(block.hidden)
+        return block.collect(InputNorm, outputs=reference), reference
 
     @torch.enable_grad()
     def learn(self, block: BlockStep, learned: LearnedRates, reference: torch.Tensor) -> None:
-        """Train `learned.theta` on the output of the block: one step for each sequence of
-        `block.hidden`.
+        """Train theta on the output of the block, one step for each sequence.
 
         Args:
+            block: the block, with the inputs of all sequences.
+            learned: the rates, whose `theta` is trained in place.
             reference: the outputs to match, `[n, length, width]`.
 
         Raises:
             UserError: the loss is not finite.
         """
-        d_coef = _D_COEF[self.granularity] * (1 if self.smooth else _WITHOUT_SIGMOID)
+        d_coef = _D_COEF[self.granularity]
+        if not self.sigmoid:
+            d_coef *= _WITHOUT_SIGMOID
         optimiser = Prodigy([learned.theta], d_coef=d_coef)
         for _ in range(self.epochs):
-            for inputs, wanted in zip(block.hidden.split(1), reference.split(1), strict=True):
-                loss = self._loss(block, learned, inputs, wanted.to(block.device))
+            for inputs, output in zip(block.hidden.split(1), reference.split(1), strict=True):
+                loss = self._loss(block, learned, inputs, output.to(block.device))
                 (learned.theta.grad,) = torch.autograd.grad(loss, learned.theta)
                 optimiser.step()
         if not learned.theta.isfinite().all():
@@ -160,10 +189,22 @@ class BESA:
             )
 
     def _loss(
-        self, block: BlockStep, learned: LearnedRates, inputs: torch.Tensor, wanted: torch.Tensor
-    ):
-        """Of one sequence; a function, so that masked weights are freed before the next are
-        made."""
+        self,
+        block: BlockStep,
+        learned: LearnedRates,
+        inputs: torch.Tensor,
+        reference: torch.Tensor,
+    ) -> torch.Tensor:
+        """The block loss of one sequence and `lambda ((alpha - s) / s)^2`.
+
+        A function of its own, so that masked weights are freed before the next are made.
+
+        Args:
+            block: the block.
+            learned: the rates.
+            inputs: `[1, length, width]`.
+            reference: the outputs to match, `[1, length, width]`.
+        """
         weights, rate = learned.masked()
         deviation = (rate - self.sparsity) / self.sparsity
-        return block_loss(block.run(inputs, weights), wanted) + self.penalty * deviation**2
+        return block_loss(block.run(inputs, weights), reference) + self.penalty * deviation**2

@@ -19,7 +19,7 @@ import torch
 
 from ...data.windows import check_tokens
 from ...errors import UserError
-from ...measure.quality import check_head
+from ...measure.baseline import check_head
 from ...models.anatomy import find_stack, sublayers
 from ...models.loading import on_device
 from ...passes.backward import next_token_loss
@@ -30,6 +30,7 @@ from ...recovery.training import Training
 from ...sparsity.lagrangian import Lagrangian
 from ...sparsity.structured_masks import check_shape, cut, mask_shapes
 from ...validation import check_choices, check_flag, check_fraction, check_number, check_whole
+from ..base import Method
 from .instruction_data import check_instructions, response_loss
 from .size_budget import SizeBudget
 
@@ -45,7 +46,7 @@ class PromptSearchResult:
 
 
 @dataclass(frozen=True)
-class Compresso:
+class Compresso(Method):
     """Adapters on queries and values, masks and two multipliers trained together; then what is
     masked is cut out.
 
@@ -82,15 +83,11 @@ class Compresso:
     seed: int = 0
     precision: str = "exact"
 
-    paper: ClassVar[str] = "compresso"
-    needs_calibration: ClassVar[bool] = True
+    paper: ClassVar[str | None] = "compresso"
+    needs_calibration: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
     makes_smaller: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Structured"],
-        "criteria": ["Trainable"],
-        "budget": ["Sparsity"],
-        "retrain": ["Efficient"],
-    }
+    sparsity_of: ClassVar[str | None] = "the parameters of all blocks"
 
     def __post_init__(self):
         check_choices(self, "compresso", {"precision": PRECISIONS})
@@ -107,15 +104,14 @@ class Compresso:
             )
         check_flag("hidden", self.hidden)
 
-    @property
-    def description(self) -> str:
+    def describe(self) -> str:
         """What the report calls the pattern."""
         return f"heads, neurons{' and hidden channels' if self.hidden else ''}, {self.sparsity}"
 
     def prune(
         self, model, calibration: torch.Tensor, progress: str | None = None, device=None
     ) -> None:
-        """Learn and cut, in place; what was found stays on the model as `prunebook_found`.
+        """Learn and cut, in place.
 
         Args:
             calibration: the text to learn from, int64 `[n, length]`, or `[n, length, 2]` with
@@ -129,7 +125,7 @@ class Compresso:
         with on_device(model, device):
             found = self.learn(model, calibration, progress)
             cut(model, found.masks)
-        model.prunebook_found = found
+        return found
 
     def learn(self, model, tokens: torch.Tensor, progress: str | None = None) -> PromptSearchResult:
         """Train masks and adapters, which are merged into the weights; nothing is cut yet.

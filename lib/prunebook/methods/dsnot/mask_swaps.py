@@ -1,25 +1,21 @@
-"""Refine a mask by swaps within rows: a pruned weight comes back, a kept one goes, and the expected
-output moves less.
+"""DSnoT's swaps: in each row pruned weights come back and kept ones go until e is small.
 
 Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs (arXiv
-2310.08915); official code zyxxmu/DSnoT at 4c029df (`prune_DSnoT`), which sorts whole rows. Of a
-queue only the first T weights can be used, so that they are selected here; their order, ties
-included, is that of its stable sorts.
+2310.08915); official code zyxxmu/DSnoT at 4c029df (`prune_DSnoT`). e is the expected change of a
+row's output: the sum of `D_ij = W_ij s_j` over its pruned weights.
 """
-
-import operator
 
 import torch
 
 from ...criteria.wanda import wanda_score
 from ...errors import UserError
-from ...kernels.masking import count_rows, mask_where, masked_copy, places_of
-from ...kernels.select import keep_largest
+from ...kernels.masking import masked_copy
 from .moments import InputMoments, expected_change
+from .queues import SwapQueues, join_rows, make_queues
 
-# Weights of the rows whose queues are made at a time, so that what is computed on the way stays in
-# cache on the CPU.
-_WEIGHTS = {"cpu": 2**17, "cuda": 2**25}
+# Queues are made for rows of this many weights at a time; on a CPU, what is computed on the way
+# then stays in its caches.
+_WEIGHTS_AT_ONCE = {"cpu": 2**17, "cuda": 2**25}
 
 
 @torch.no_grad()
@@ -34,162 +30,137 @@ def refine_mask(
     cycles: int = 50,
     threshold: float = 0.1,
     overshoot: bool = True,
-    go_on: bool = False,
+    released_queues: bool = False,
 ) -> torch.Tensor:
-    """Swap weights of any mask, each row on its own: a cycle brings one back and prunes one, and
-    none moves twice.
-
-    With `e` the sum of D over the row's pruned weights: of those with the sign of e, the one with
-    the largest `|D| / spread` comes back; of the kept ones with the other sign, the one with the
-    lowest Wanda score goes. A row stops for good once `|e|` is at most the threshold, or when a
-    queue is empty.
+    """Swap weights of any mask, each row on its own; no weight moves twice.
 
     Args:
         weight: `[out, in]`.
-        keep: bool `[out, in]`, the start, True where kept.
-        statistic: of the inputs.
-        spread: `[in]`; by default the pooled variance.
-        group: m, for an n:m mask: the lowest of `scores` in the same m weights goes, of either
-            sign.
-        scores: `[out, in]`, those of the start; by default Wanda's. Only for `group`.
+        keep: bool `[out, in]`, the first mask, True where kept.
+        statistic: moments of the inputs.
+        spread: v^p, `[in]`; None for the variance.
+        group: m of an n:m mask; what goes is then of the group of what comes back, of either sign.
+        scores: `[out, in]`, by which kept weights of a `group` go; None for Wanda's.
         cycles: T, swaps of a row at most.
-        threshold: of |e|, in sums over a sequence.
-        overshoot: whether a swap may change the sign of e; if not, and always with `group`, the row
-            stops before it.
-        go_on: do as the official code where a queue is empty, see `_beyond`; not with `group`.
+        threshold: a row stops where |e| is at most this, in sums over a sequence.
+        overshoot: whether a swap may change the sign of e; never with `group`.
+        released_queues: go on where a queue is empty, see `released_pruning_queues`; not with
+            `group`. Only then do rows gain or lose weights.
 
     Returns:
-        The new mask `[out, in]`; every row, and every group of m, keeps as many weights as before,
-        but for `go_on`.
+        The new mask, bool `[out, in]`.
 
     Raises:
         UserError: norms or sums of inputs that are not finite.
     """
-    spread = statistic.variance() if spread is None else spread
-    norm = statistic.norm()
-    if not (norm.isfinite().all() and statistic.sums.isfinite().all()):
-        raise UserError(
-            "norms or sums of inputs are not finite; use calibration text that the model can "
-            "process"
-        )
-    length = min(cycles, len(norm))
-    rows = max(1, _WEIGHTS.get(weight.device.type, 2**17) // len(norm))
-    scores = None if group is None else scores
-    tables = []
-    for i in range(0, len(weight), rows):
-        part = weight[i : i + rows]
-        mask = keep[i : i + rows]
-        D = expected_change(part, statistic.sums)
-        score = wanda_score(part, norm) if scores is None else scores[i : i + rows]
-        back, gone, many = _queues(D, mask, D / spread, score, group, length)
-        if go_on:
-            short = (many < length).any(0).nonzero()[:, 0]
-            gone[:, short] = _beyond(D[short], mask[short], score[short], length)
-            many = torch.full_like(many, length)
-        changes = (
-            torch.stack([D.gather(1, columns) for columns in queue]) for queue in (gone, back)
-        )
-        tables.append((back, gone, many, masked_copy(D, ~mask).sum(1)[None], *changes))
-    back, gone, many, error, *changes = (
-        torch.cat(table, dim=1) for table in zip(*tables, strict=True)
-    )
+    _check_finite(statistic)
+    if spread is None:
+        spread = statistic.variance()
+    options = {"cycles": cycles, "group": group, "released": released_queues}
+    queues, error = _queues_and_error(weight, keep, statistic, spread, scores, **options)
     refined = keep.clone()
-    _swap(
-        refined, error[0], back, gone, many, *changes, threshold, overshoot and group is None, go_on
-    )
+    overshoot = overshoot and group is None
+    swap_weights(refined, error, queues, threshold, overshoot, released_queues)
     return refined
 
 
-def _queues(D, keep, order, scores, group: int | None, length: int) -> tuple[torch.Tensor, ...]:
-    """Pairs to swap, in turn, while e < 0 and while e > 0: columns that come back and that go, `[2,
-    out, T]`, and how many there are, `[2, out]`. Args: order, by which weights come back, and
-    scores, by which they go, `[out, in]`."""
-    negative = mask_where(operator.lt, D, 0)
-    positive = mask_where(operator.gt, D, 0)
-    order = masked_copy(order, ~keep & (negative | positive))
-    # The highest, of equal ones the last first: the lowest of what is mirrored twice.
-    ends = _lowest(order, length), D.shape[1] - 1 - _lowest(order.neg().flip(1), length)
-    pairs = []
-    sides = mask_where(operator.lt, order, 0), mask_where(operator.gt, order, 0)
-    for back, same, other in zip(ends, sides, (positive, negative), strict=True):
-        if group is None:
-            candidates = keep & other
-            gone = _lowest(masked_copy(scores, candidates, torch.inf), length)
-            many = count_rows(candidates)
+def _queues_and_error(
+    weight: torch.Tensor,
+    keep: torch.Tensor,
+    statistic: InputMoments,
+    spread: torch.Tensor,
+    scores: torch.Tensor | None,
+    *,
+    cycles: int,
+    group: int | None,
+    released: bool,
+) -> tuple[SwapQueues, torch.Tensor]:
+    """The queues of all rows and their e `[out]`, a few rows at a time; for the arguments see
+    `refine_mask`."""
+    norm = statistic.norm()
+    width = len(norm)
+    rows_at_once = max(1, _WEIGHTS_AT_ONCE.get(weight.device.type, 2**17) // width)
+    queues = []
+    errors = []
+    for start in range(0, len(weight), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        # D_ij = W_ij s_j, and e, the sum of D over the pruned weights of a row
+        D = expected_change(weight[rows], statistic.sums)
+        errors.append(masked_copy(D, ~keep[rows]).sum(1))
+        # Within a group the lowest score of the first mask goes, else the lowest of Wanda.
+        if group is None or scores is None:
+            score = wanda_score(weight[rows], norm).dense()
         else:
-            gone, many = _partners(back, scores, keep, group)
-        pairs.append((back, gone, torch.minimum(many, count_rows(same))))
-    return tuple(torch.stack(tables) for tables in zip(*pairs, strict=True))
+            score = scores[rows]
+        queues.append(
+            make_queues(
+                D,
+                keep[rows],
+                spread,
+                score,
+                cycles=min(cycles, width),
+                group=group,
+                released=released,
+            )
+        )
+    return join_rows(queues), torch.cat(errors)
 
 
-def _swap(
-    mask, error, back, gone, many, D_gone, D_back, threshold: float, overshoot: bool, go_on: bool
-):
-    """The cycles of all rows at once, in `mask [out, in]`; returns e afterwards.
+def swap_weights(
+    mask: torch.Tensor,
+    error: torch.Tensor,
+    queues: SwapQueues,
+    threshold: float,
+    overshoot: bool,
+    released: bool,
+) -> torch.Tensor:
+    """Run the cycles of all rows at once.
 
     Args:
-        error: e, `[out]`.
-        back, gone, many: see `_queues`.
-        D_gone, D_back: D of what is in the queues, `[2, out, T]`.
+        mask: bool `[out, in]`, changed in place.
+        error: e of each row, `[out]`.
+        queues: what the rows may swap.
+        threshold: a row stops where |e| is at most this.
+        overshoot: whether a swap may change the sign of e; if not, the row stops before it.
+        released: let rows that have stopped still move on in their queues, as the released code.
+
+    Returns:
+        e of each row afterwards, `[out]`.
     """
     row = torch.arange(len(error), device=error.device)
-    start = error.sign()
+    first_sign = error.sign()
     active = torch.ones_like(row, dtype=torch.bool)
-    done = torch.zeros_like(many)
-    for _ in range(D_back.shape[2]):
+    used = torch.zeros_like(queues.lengths)
+    for _ in range(queues.regrown.shape[2]):
+        # The next pair of the queue for e < 0 (side 0) or for e > 0 (side 1).
         side = (error > 0).long()
-        k = done[side, row]
-        after = error + D_gone[side, row, k] - D_back[side, row, k]
-        active = active & (error.abs() > threshold) & (k < many[side, row])
+        k = used[side, row]
+        # e <- e + D_pruned - D_regrown
+        after = error + queues.D_pruned[side, row, k] - queues.D_regrown[side, row, k]
+        # A row stops for good at the threshold and at the end of a queue.
+        active = active & (error.abs() > threshold) & (k < queues.lengths[side, row])
         if not overshoot:
-            active &= after.sign() == start
-        # there, a row that has stopped still resets what is next
-        rows = row if go_on else active.nonzero()[:, 0]
-        here = (side[rows], rows, k[rows])
+            active &= after.sign() == first_sign
+        rows = row
+        if not released:
+            rows = active.nonzero()[:, 0]
+        # The weight that goes is masked, the one that comes back is kept. In the released code a
+        # row that has stopped resets both to what they were.
+        pair = (side[rows], rows, k[rows])
         swap = active[rows]
-        mask[rows, gone[here]] = ~swap
-        mask[rows, back[here]] = swap
+        mask[rows, queues.pruned[pair]] = ~swap
+        mask[rows, queues.regrown[pair]] = swap
         error = torch.where(active, after, error)
-        done[here[:2]] += 1
+        used[pair[:2]] += 1
         if not active.any():
             break
     return error
 
 
-def _beyond(D, keep, scores, length: int) -> torch.Tensor:
-    """What goes in the official code, which never runs out of it: the queue; then, for each kept
-    weight with D = 0, the lowest of all; then those with the sign of e, highest first. After what
-    can come back follow the weights with D = 0 and the kept ones, so that a row may lose or gain
-    weights. Columns, for e < 0 and for e > 0, `[2, out, T]`."""
-    order = scores.masked_fill(~keep, torch.inf).argsort(dim=1, stable=True)
-    place = torch.arange(D.shape[1], device=D.device)
-    width = D.shape[1]
-    sign = D.gather(1, order).sign()
-    queues = []
-    for wanted in (sign, -sign):
-        turn = torch.where(wanted > 0, place, torch.where(wanted < 0, 2 * width - place, width))
-        queue = turn.masked_fill(~keep.gather(1, order), 3 * width).argsort(dim=1, stable=True)[
-            :, :length
-        ]
-        queues.append(order.gather(1, queue.masked_fill(wanted.gather(1, queue) == 0, 0)))
-    return torch.stack(queues)
-
-
-def _lowest(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Columns of the lowest values of each row, ascending, of equal ones the first first: `[out,
-    in]` -> `[out, T]`."""
-    columns = places_of(~keep_largest(values, length)).view(len(values), length) % values.shape[1]
-    return columns.gather(1, values.gather(1, columns).argsort(dim=1, stable=True))
-
-
-def _partners(back: torch.Tensor, scores: torch.Tensor, keep: torch.Tensor, group: int):
-    """For each of a queue's columns `[out, T]` the kept one of its group that goes in exchange:
-    lowest score first, the second lowest for the second column of a group, and so on; and how many
-    have one before one has none, `[out]`."""
-    mine = back // group
-    rank = (mine[:, :, None] == mine[:, None, :]).tril(-1).sum(2).clamp(max=group - 1)[..., None]
-    members = mine[..., None] * group + torch.arange(group, device=back.device)
-    left = masked_copy(scores, keep, torch.inf).gather(1, members.flatten(1)).view(members.shape)
-    left, place = left.sort(dim=2, stable=True)
-    has_one = (left.gather(2, rank) < torch.inf)[..., 0]
-    return members.gather(2, place.gather(2, rank))[..., 0], has_one.long().cumprod(1).sum(1)
+def _check_finite(statistic: InputMoments) -> None:
+    """Raise a `UserError` unless norms and sums are finite."""
+    if not (statistic.norm().isfinite().all() and statistic.sums.isfinite().all()):
+        raise UserError(
+            "norms or sums of inputs are not finite; use calibration text that the model can "
+            "process"
+        )

@@ -1,22 +1,26 @@
-"""DSnoT: swap pruned and kept weights of each row until the expected change of its output is small;
-no value changes.
+"""DSnoT: swap pruned and kept weights of each row until the expected change of its output is small.
 
 Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs (arXiv
-2310.08915); official code zyxxmu/DSnoT at 4c029df.
+2310.08915); official code zyxxmu/DSnoT at 4c029df. `moments` measures the inputs, `queues` says
+which weights a row may swap, and `mask_swaps` swaps them.
 
-Differences from the official code: all linears are refined (`skip="mlp"` leaves out what it leaves
-out by default); variances are pooled over all tokens (`variance="within"` averages each
-sequence's); the SparseGPT start has a Hessian, which is never filled there; a row stops when a
-queue is empty, where a weight of no or the other sign is taken there and the count of the row can
-drift (`go_on=True`); a feature that is always 0 is never swapped. See `swapping`.
+Differences from the official code; the option `as_released` undoes those that have a word:
+
+- `skip-mlp`: all linears are refined; the code leaves out the MLP by default.
+- `variance`: variances are pooled over all tokens; the code averages those of single sequences.
+- `queues`: a row stops when a queue is empty; there a weight without sign or of the other sign is
+  taken, and the number of weights of the row can drift.
+- The SparseGPT score has a Hessian, which is never filled there.
+- A weight whose input is always 0 is never swapped.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from ...criteria import SCORES
 from ...errors import UserError
@@ -25,32 +29,32 @@ from ...models.anatomy import weight_of
 from ...passes.sequential import walk
 from ...sparsity.allocation import uniform
 from ...sparsity.patterns import NofM, Pattern, keep_mask, make_pattern
-from ...validation import check_flag, check_number, check_whole
+from ...validation import check_choices, check_flag, check_number, check_whole
+from ..base import Method, check_scope
 from .mask_swaps import refine_mask
-from .moments import VARIANCES, InputMoments, InputMomentsAndHessian
+from .moments import InputMoments, InputMomentsAndHessian
 
-_STARTS = (*SCORES, "sparsegpt")
+_CRITERIA = (*SCORES, "sparsegpt")
+_AS_RELEASED = ("variance", "queues", "skip-mlp")
 
 
 @dataclass(frozen=True)
-class DSnoT:
-    """Another method's mask, refined by swaps within rows; survivors keep their values.
+class DSnoT(Method):
+    """Another criterion's mask, refined by swaps within rows; weights keep their values.
 
     Args:
         sparsity: fraction of the weights removed, in [0, 1), from every row.
-        pattern: n:m instead, as '2:4'.
-        start: the score of the first mask, per row: `wanda`, `magnitude`, `ria` or `sparsegpt`
-            (without its update).
+        pattern: n:m instead, e.g. '2:4'.
+        criterion: score of the first mask, compared per row: `wanda`, `magnitude`, `ria` or
+            `sparsegpt` (without its update).
         cycles: T, swaps of a row at most.
-        threshold: a row stops at this expected change, in sums over a sequence: in means, it is
+        threshold: a row stops at this expected change, in sums over a sequence; in means it is
             divided by the length.
-        power: p, of the variance in the order of what comes back; 0 ignores it.
-        variance: `pooled` over all tokens, or `within` sequences, averaged (the official code).
+        variance_power: p, power of the variance in the order of what comes back; 0 ignores it.
         overshoot: whether a swap may change the sign of the expected change; never with n:m.
-        go_on: go on as the official code when a queue is empty; rows then keep other counts. Not
-            with n:m.
-        skip: linears whose names hold this text keep the first mask; `mlp` is the official default.
-        precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        as_released: what to do as the released code: `variance`, `queues` (rows may then lose
+            other numbers of weights; not with n:m), `skip-mlp`; see the module.
+        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option.
@@ -58,57 +62,51 @@ class DSnoT:
 
     sparsity: float | None = None
     pattern: str | Pattern | None = None
-    start: str = "wanda"
+    criterion: str = "wanda"
     cycles: int = 50
     threshold: float = 0.1
-    power: float = 1.0
-    variance: str = "pooled"
+    variance_power: float = 1.0
     overshoot: bool = True
-    go_on: bool = False
-    skip: str | None = None
+    as_released: tuple[str, ...] = ()
     precision: str = "exact"
 
-    paper: ClassVar[str] = "dsnot"
-    needs_calibration: ClassVar[bool] = True
+    paper: ClassVar[str | None] = "dsnot"
     takes_allocation: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"],
-        "criteria": ["Magnitude", "Hessian", "Wanda"],
-        "weight": ["Frozen"],
-    }
+    sparsity_of: ClassVar[str | None] = "the weights of each row"
 
     def __post_init__(self):
-        if getattr(self.target, "scope", None) == "model":
-            raise UserError("scope 'model' is not allowed for dsnot; use 'row' or 'layer'")
-        for name, allowed in (("start", _STARTS), ("variance", VARIANCES)):
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    f"{name} {getattr(self, name)!r} is unknown; use "
-                    f"{', '.join(map(repr, allowed))}"
-                )
-        check_whole("cycles", self.cycles, 0, ", as 50")
-        for name in ("threshold", "power"):
+        check_scope(self.target, "dsnot", ("row", "layer"))
+        check_choices(self, "dsnot", {"criterion": _CRITERIA})
+        check_whole("cycles", self.cycles, 0, example=50)
+        for name in ("threshold", "variance_power"):
             check_number(name, getattr(self, name))
-        for name in ("overshoot", "go_on"):
-            check_flag(name, getattr(self, name))
-        if self.go_on and isinstance(self.target, NofM):
+        check_flag("overshoot", self.overshoot)
+        # A list, e.g. from JSON, is kept as a tuple.
+        if isinstance(self.as_released, list):
+            object.__setattr__(self, "as_released", tuple(self.as_released))
+        words = self.as_released
+        if not isinstance(words, tuple) or any(word not in _AS_RELEASED for word in words):
+            allowed = ", ".join(map(repr, _AS_RELEASED))
+            raise UserError(f"as_released {words!r} is not allowed; use a tuple of {allowed}")
+        if "queues" in words and isinstance(self.target, NofM):
             raise UserError(
-                f"go_on is not allowed with pattern {self.target}; leave it out, or use sparsity"
-            )
-        if self.skip is not None and not (isinstance(self.skip, str) and self.skip):
-            raise UserError(
-                f"skip {self.skip!r} is not allowed; use a part of a linear's name, as 'mlp', or "
-                "None"
+                f"as_released 'queues' is not allowed with pattern {self.target}; leave it out, or "
+                "use sparsity"
             )
 
     @property
     def target(self) -> Pattern:
+        """The pattern that every linear gets where no allocation says otherwise."""
         return make_pattern(self.sparsity, self.pattern, "row")
 
     @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """The pruned copy of one weight `[out, in]`, given its inputs `[tokens, in]` or
-        `[sequences, tokens, in]`."""
+        """The pruned copy of one weight.
+
+        Args:
+            weight: `[out, in]`.
+            inputs: `[tokens, in]` or `[sequences, tokens, in]`, what the weight multiplies.
+        """
         statistic = self._statistic(weight.shape[1], weight.device)
         statistic.update(inputs)
         return masked_copy(weight, self.mask(weight, statistic))
@@ -116,67 +114,91 @@ class DSnoT:
     @torch.no_grad()
     def prune(
         self,
-        model,
-        calibration: torch.Tensor,
-        targets=None,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        targets: Mapping[str, Pattern] | None = None,
         progress: str | None = None,
-        device=None,
+        device: torch.device | None = None,
     ) -> None:
         """Prune all linears of the decoder blocks in place, block by block.
 
         Args:
-            calibration: int64 `[n, length]`.
-            progress: label of a progress bar, None for none.
-            targets: name of each linear -> its pattern, where they differ; by default `target` for
-                all.
-            device: where blocks compute, one at a time; None for where the model is.
+            model: as for `Method.prune`, like `text`, `progress` and `device`.
+            targets: name of each linear -> its pattern; None for `target` everywhere.
 
         Raises:
-            UserError: a `skip` that no linear's name holds.
+            UserError: `skip-mlp` for a model without linears of that name.
         """
         targets = targets or uniform(model, self.target)
-        skipped = {name for name in targets if self.skip and self.skip in name}
-        if self.skip and not skipped:
-            raise UserError(
-                f"skip {self.skip!r} is in no linear's name; use a part of one, as "
-                f"{next(iter(targets))}"
-            )
-        for block in walk(
-            model, calibration, precision=self.precision, progress=progress, device=device
-        ):
+        skipped = self._skipped(list(targets))
+        for block in walk(model, text, precision=self.precision, progress=progress, device=device):
+            # Norms, sums s and variances v of the inputs, as the pruned blocks hand them on.
             for name, statistic in block.collect(self._statistic).items():
                 weight = weight_of(block.linears[name])
-                apply_mask(weight, self.mask(weight, statistic, targets[name], name not in skipped))
-
-    @property
-    def _statistic(self) -> Callable[..., InputMoments]:
-        kind = InputMomentsAndHessian if self.start == "sparsegpt" else InputMoments
-        return functools.partial(kind, variance=self.variance)
+                refine = name not in skipped
+                apply_mask(weight, self.mask(weight, statistic, targets[name], refine))
 
     def mask(
-        self, weight, statistic: InputMoments, pattern: Pattern | None = None, refine: bool = True
-    ):
-        """The mask of one weight `[out, in]`, True where kept. Args: pattern, by default `target`;
-        refine or not."""
-        norm = statistic.norm()
+        self,
+        weight: torch.Tensor,
+        statistic: InputMoments,
+        pattern: Pattern | None = None,
+        refine: bool = True,
+    ) -> torch.Tensor:
+        """The mask of one weight, bool `[out, in]`, True where kept.
+
+        Args:
+            weight: `[out, in]`.
+            statistic: moments of its inputs.
+            pattern: what the mask holds; None for `target`.
+            refine: False leaves the first mask as it is.
+        """
         pattern = pattern or self.target
-        scores = (
-            statistic.obs_score(weight)
-            if self.start == "sparsegpt"
-            else SCORES[self.start](weight, norm)
-        )
+        # The first mask: the lowest scores of each row, or of each group of n:m, go.
+        if self.criterion == "sparsegpt":
+            scores = statistic.obs_score(weight)
+        else:
+            scores = SCORES[self.criterion](weight, statistic.norm()).dense()
         keep = keep_mask(scores, pattern)
         if not refine:
             return keep
+        group = None
+        if isinstance(pattern, NofM):
+            group = pattern.m
+        # Swaps, at most T in a row.
         return refine_mask(
             weight,
             keep,
             statistic,
-            spread=statistic.variance() ** self.power,
+            spread=statistic.variance() ** self.variance_power,
             scores=scores,
-            group=pattern.m if isinstance(pattern, NofM) else None,
+            group=group,
             cycles=self.cycles,
             threshold=self.threshold,
             overshoot=self.overshoot,
-            go_on=self.go_on,
+            released_queues="queues" in self.as_released,
         )
+
+    @property
+    def _statistic(self) -> Callable[..., InputMoments]:
+        """What makes the statistic of an input."""
+        kind = InputMoments
+        if self.criterion == "sparsegpt":
+            kind = InputMomentsAndHessian
+        variance = "pooled"
+        if "variance" in self.as_released:
+            variance = "within"
+        return functools.partial(kind, variance=variance)
+
+    def _skipped(self, names: list[str]) -> set[str]:
+        """The linears that keep the first mask, of all that have these names."""
+        if "skip-mlp" not in self.as_released:
+            return set()
+        skipped = {name for name in names if "mlp" in name}
+        if not skipped:
+            raise UserError(
+                "as_released 'skip-mlp' needs linears whose names hold 'mlp'; leave it out for a "
+                f"model with linears such as {names[0]}"
+            )
+        return skipped

@@ -3,153 +3,181 @@
 Park et al., Accurate Retraining-free Pruning for Pretrained Encoder-based Language Models (K-prune,
 ICLR 2024, arXiv 2308.03449; equations as numbered in its first version); official code
 snudm-starlab/K-prune at 9ca629a.
+
+A unit is an MLP neuron, or a key-value head with the query heads that read it. Its knowledge is
+read where its activations enter the output matrix of its sublayer.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from ...errors import UserError
-from ...models.anatomy import find_blocks, sublayers
+from ...models.anatomy import all_sublayers
 from ...passes.backward import restore_requires_grad, windows_by_batch
+from ...passes.hooks import PreHook, forward_pre_hooks
 from ...passes.precision import matmul_precision
-from ...recovery.kd_loss import LogitLoss
+from .predictions import divergence
 
 
-def output_projections(model) -> list[tuple[nn.Linear, int]]:
-    """Of each sublayer, from the bottom: its output matrix, and how many of its inputs make one
-    unit: those of a key-value head with the query heads that read it, or of a neuron."""
-    parts = [sublayers(block.module) for block in find_blocks(model)]
-    return [
-        pair
-        for part in parts
-        for pair in ((part.out, part.head_dim * max(part.repeats, 1)), (part.last, 1))
-    ]
+def output_projections(model: PreTrainedModel) -> list[tuple[nn.Linear, int]]:
+    """The output matrix of each sublayer, from the bottom, and how many of its inputs make a unit.
 
-
-@torch.no_grad()
-def predictions(model, tokens: torch.Tensor, precision: str = "exact") -> list[torch.Tensor]:
-    """The logits of `tokens [n, length]`, batch by batch: `[windows, classes]` of a classifier,
-    `[windows, length, vocabulary]` of a causal model.
-
-    Raises:
-        UserError: a model that predicts nothing, bad tokens.
+    Those are all channels of the query heads of one key-value head, and 1 for a neuron.
     """
-    found = []
-    for batch in windows_by_batch(model, tokens):
-        with matmul_precision(model.device, precision):
-            output = model(input_ids=batch.to(model.device))
-        if output.get("logits") is None:
-            raise UserError(
-                f"{type(model).__name__} predicts nothing whose change could be measured; use a "
-                "model with a head, as BertForSequenceClassification fine-tuned on your task, or "
-                "a causal language model"
-            )
-        found.append(output.logits)
-    return found
+    projections = []
+    for parts in all_sublayers(model):
+        projections.append((parts.out, parts.head_dim * max(parts.repeats, 1)))
+        projections.append((parts.last, 1))
+    return projections
 
 
 @torch.no_grad()
 def knowledge(
-    model,
+    model: PreTrainedModel,
     tokens: torch.Tensor,
-    wanted: Sequence[torch.Tensor] | None,
+    teacher_predictions: Sequence[torch.Tensor] | None,
     *,
     first: int = 0,
     temperature: float = 2.0,
     precision: str = "exact",
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Predictive and representational knowledge of each unit of the sublayers from `first` on, from
-    the bottom.
-
-    Predictive (equation 4): half the squared derivative, by the unit's mask at 1, of
-    `temperature^2 KL(student || teacher)` of the predictions, mean over windows. Masks are not
-    needed: the derivative is the sum over tokens of what enters the output matrix times its
-    gradient. Of a causal model, KL is averaged over positions (ours). Representational (equation
-    5): the squared norm of what the unit adds, mean over tokens and channels, as in the official
-    code.
+    """Predictive and representational knowledge of the units of the sublayers from `first` on.
 
     Args:
+        model: the student.
         tokens: int64 `[n, length]`.
-        wanted: the teacher's `predictions` of them; None where the model still is the
-            teacher, whose divergence from itself has no derivative: predictive knowledge is then 0.
+        teacher_predictions: the teacher's `predictions` of them. None where the student still is
+            the teacher: predictive knowledge is then 0, since a divergence from itself has no
+            derivative.
+        first: number of the first sublayer, from the bottom.
+        temperature: gamma.
+        precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
 
     Returns:
-        Two lists with a float64 tensor `[units]` a sublayer.
+        Two lists with a float64 tensor `[units]` for each sublayer, from the bottom.
     """
-    targets = output_projections(model)[first:]
-    shapes = [(linear.in_features // size, size) for linear, size in targets]
-    predictive = [
-        torch.zeros(units, dtype=torch.float64, device=model.device) for units, _ in shapes
-    ]
-    grams = [
-        torch.zeros(units, size, size, dtype=torch.float64, device=model.device)
-        for units, size in shapes
-    ]
+    # Weights are frozen: only what enters the output matrices needs a gradient.
+    differentiate = teacher_predictions is not None
+    measured = _Knowledge(output_projections(model)[first:], len(tokens), differentiate)
+    with forward_pre_hooks(measured.hooks()), restore_requires_grad(model):
+        model.requires_grad_(False)
+        for number, batch in enumerate(windows_by_batch(model, tokens)):
+            measured.windows_of_batch = len(batch)
+            with (
+                torch.set_grad_enabled(differentiate),
+                matmul_precision(model.device, precision),
+            ):
+                logits = model(input_ids=batch.to(model.device)).get("logits")
+                # Without gradient where no sublayer here has units left.
+                if differentiate and logits.requires_grad:
+                    divergence(logits, teacher_predictions[number], temperature).backward()
+    return measured.predictive, measured.representational(tokens.numel())
 
-    def observe(index: int):
+
+class _Knowledge:
+    """Gathers both kinds of knowledge while passes run, by hooks on output matrices.
+
+    Args:
+        projections: output matrices with the number of inputs of a unit.
+        windows: number of all windows.
+        differentiate: measure predictive knowledge too, by gradients.
+    """
+
+    def __init__(
+        self, projections: Sequence[tuple[nn.Linear, int]], windows: int, differentiate: bool
+    ):
+        self._projections = projections
+        self._windows = windows
+        self._differentiate = differentiate
+        self.windows_of_batch = 0
+        # For each sublayer: (units, channels of a unit), sums of squared derivatives `[units]`,
+        # and Gram matrices of each unit's channels `[units, channels, channels]`.
+        self._shapes = []
+        self.predictive = []
+        self._grams = []
+        for linear, size in projections:
+            shape = (linear.in_features // size, size)
+            accumulator = {"dtype": torch.float64, "device": linear.weight.device}
+            self._shapes.append(shape)
+            self.predictive.append(torch.zeros(shape[0], **accumulator))
+            self._grams.append(torch.zeros(*shape, size, **accumulator))
+
+    def hooks(self) -> list[tuple[nn.Module, PreHook]]:
+        """A hook for what enters each output matrix."""
+        hooks = []
+        for index, (linear, _) in enumerate(self._projections):
+            hooks.append((linear, self._hook(index)))
+        return hooks
+
+    def _hook(self, index: int) -> PreHook:
         def hook(_, inputs):
-            a = inputs[0]
-            units = a.detach().float().unflatten(-1, shapes[index]).flatten(0, -3)
-            with matmul_precision(a.device, "exact"):  # whatever the passes use
-                grams[index] += _grams(units)
-            if wanted is None or not a.numel():
+            activations = inputs[0]
+            self._add_gram(index, activations.detach())
+            if not self._differentiate or not activations.numel():
                 return None
-            # the graph begins at the first that has units
-            a = a if a.requires_grad else a.detach().requires_grad_()
-            value = a.detach()  # a hook that held `a` itself would never be freed
-            a.register_hook(lambda gradient: differentiate(index, value.float() * gradient.float()))
-            return (a,)
+            # The graph begins at the first matrix that has units.
+            if not activations.requires_grad:
+                activations = activations.detach().requires_grad_()
+            # A hook that held the tensor itself would never be freed.
+            values = activations.detach()
+            activations.register_hook(
+                lambda gradient: self._add_derivative(index, values.float() * gradient.float())
+            )
+            return (activations,)
 
         return hook
 
-    def differentiate(index: int, product: torch.Tensor) -> None:
-        units = product.unflatten(-1, shapes[index]).sum(-1).flatten(0, -2)
-        by_mask = units.unflatten(0, (len(batch), -1)).sum(1).double()  # [windows, units]
-        predictive[index] += by_mask.square().sum(0) / (2 * len(tokens))
+    def _add_gram(self, index: int, activations: torch.Tensor) -> None:
+        """Add `A_u^T A_u` of each unit u of a sublayer."""
+        units = activations.float().unflatten(-1, self._shapes[index]).flatten(0, -3)
+        # Exactly, whatever the passes use.
+        with matmul_precision(activations.device, "exact"):
+            self._grams[index] += _unit_grams(units)
 
-    handles = [
-        linear.register_forward_pre_hook(observe(index))
-        for index, (linear, _) in enumerate(targets)
-    ]
-    try:
-        with restore_requires_grad(model):
-            model.requires_grad_(False)
-            for number, batch in enumerate(windows_by_batch(model, tokens)):
-                with (
-                    torch.set_grad_enabled(wanted is not None),
-                    matmul_precision(model.device, precision),
-                ):
-                    logits = model(input_ids=batch.to(model.device)).get("logits")
-                    # not if no sublayer here has units left
-                    if wanted is not None and logits.requires_grad:
-                        _divergence(logits, wanted[number], temperature).backward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    representational = []
-    for gram, (linear, _), shape in zip(grams, targets, shapes, strict=True):
-        norms = (gram * _grams(linear.weight.double().unflatten(1, shape))).sum((1, 2))
-        representational.append(norms / (tokens.numel() * linear.out_features))
-    return predictive, representational
+    def _add_derivative(self, index: int, product: torch.Tensor) -> None:
+        """Add half the squared derivative of each window's divergence by the mask of each unit.
+
+        Masks need not exist: at 1, the derivative by a mask is the sum over tokens and channels of
+        activation times gradient.
+
+        Args:
+            index: number of the sublayer.
+            product: activation times gradient, `[windows, tokens, in]` or `[tokens, in]`.
+        """
+        by_token = product.unflatten(-1, self._shapes[index]).sum(-1).flatten(0, -2)
+        # [windows, units]
+        by_mask = by_token.unflatten(0, (self.windows_of_batch, -1)).sum(1).double()
+        # K_pred = 1/2 (dKL/dm)^2 (equation 4), mean over windows
+        self.predictive[index] += by_mask.square().sum(0) / (2 * self._windows)
+
+    def representational(self, tokens: int) -> list[torch.Tensor]:
+        """`K_rep = ||A_u V_u||_F^2`, what a unit adds to the states (equation 5).
+
+        As in the official code it is the mean over tokens and channels. `V_u` are the unit's
+        columns of the output matrix; the norm is a sum over products of the Gram matrices of both.
+
+        Args:
+            tokens: number of all tokens.
+        """
+        scores = []
+        for gram, (linear, _), shape in zip(
+            self._grams, self._projections, self._shapes, strict=True
+        ):
+            columns = linear.weight.double().unflatten(1, shape)
+            norms = (gram * _unit_grams(columns)).sum((1, 2))
+            scores.append(norms / (tokens * linear.out_features))
+        return scores
 
 
-def _grams(x: torch.Tensor) -> torch.Tensor:
-    """The Gram matrix of the channels of each unit `[units, size, size]`, over the rows of `x
-    [rows, units, size]`."""
-    if x.shape[2] == 1:  # einsum would go through the units one by one
+def _unit_grams(x: torch.Tensor) -> torch.Tensor:
+    """The Gram matrix of the channels of each unit over rows, `[units, size, size]`.
+
+    Args:
+        x: `[rows, units, size]`.
+    """
+    if x.shape[2] == 1:
+        # einsum would go through the units one by one
         return x.square().sum(0)[..., None]
     return torch.einsum("tuc,tud->ucd", x, x)
-
-
-def _divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
-    """`temperature^2 KL(student || teacher)`, summed over windows and averaged over the positions
-    of each."""
-    rows = logits.flatten(0, -2)
-    classes = logits.shape[-1]
-    nothing = torch.full((len(rows),), -100, device=rows.device)
-    mean, _ = LogitLoss.apply(
-        rows, wanted.reshape(-1, classes).clone(), nothing, "reverse", temperature, 0.0
-    )
-    return mean * len(logits)

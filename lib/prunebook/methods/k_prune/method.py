@@ -1,31 +1,35 @@
-"""K-prune: sublayer by sublayer, cut the heads and neurons that know least for their FLOPs, then
-refit what is left.
+"""K-prune: sublayer by sublayer, cut the heads and neurons that know least a FLOP, and refit.
 
 Park et al., Accurate Retraining-free Pruning for Pretrained Encoder-based Language Models (ICLR
 2024, arXiv 2308.03449; equations as numbered in its first version); official code
 snudm-starlab/K-prune at 9ca629a. The paper is about encoders of BERT's type; what is said of
 decoders here is ours.
 
-Differences from the official code: divergence as printed, KL(student || teacher); squared
-derivatives of each window, not of the mean of each batch of 32, which makes predictive knowledge 32
-(windows that agree) to 1,024 times (independent ones) as large, so that the same lambda counts for
-less; whole heads are scored, cross terms included; the first threshold that fits is taken, which
-may be to remove nothing; a sublayer without units keeps its output bias; least squares is damped,
-where theirs falls back.
+Differences from the official code:
+
+- The divergence is KL(student || teacher), as printed.
+- Derivatives are squared for each window, not for the mean of each batch of 32. That makes
+  predictive knowledge 32 (windows that agree) to 1,024 times (independent ones) as large, so that
+  the same lambda counts for less.
+- Whole heads are scored, cross terms between their channels included.
+- The first threshold that fits is taken, which may be to remove nothing.
+- A sublayer without units keeps its output bias.
+- Least squares is damped, where theirs falls back to the old weights.
 """
 
 import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from ...errors import UserError, not_finite
-from ...models.anatomy import all_sublayers, find_blocks, sublayers
+from ...errors import UserError
+from ...models.anatomy import Block, find_blocks, sublayers
 from ...models.loading import on_device
 from ...models.surgery import (
-    can_lose_all_heads,
     keep_kv_heads,
     keep_neurons,
     remove_heads,
@@ -33,31 +37,36 @@ from ...models.surgery import (
     sync_config,
 )
 from ...passes.precision import PRECISIONS
-from ...passes.sequential import walk
+from ...passes.sequential import BlockStep, walk
 from ...validation import check_choices, check_flag, check_fraction, check_number
-from .knowledge import knowledge, output_projections, predictions
-from .refit import check_sums, examples, refit
+from ..base import Method
+from .knowledge import knowledge
+from .predictions import predictions
+from .refit import check_length, check_sums, examples, output_matrix, refit
+from .search import flops_budget, flops_of_units, scores_per_flop, survivors
 
 
 @dataclass(frozen=True)
-class KPrune:
-    """Heads (with grouped queries: key-value heads with their query heads) and neurons removed,
-    what is left refitted.
+class KPrune(Method):
+    """Heads and neurons removed, and the output matrices of what is left refitted.
+
+    With grouped queries, a key-value head goes with the query heads that read it.
 
     Args:
-        sparsity: fraction of the FLOPs of all heads and neurons, at the length of the calibration
-            windows.
-        predictive, representational: weights of the two kinds of knowledge; the second is lambda,
-            above 0, since hidden states alone rank the first sublayer.
-        head_weight: mu; 1, since whole heads are scored here (the official 64 undoes its mean over
-            a head's channels).
-        temperature: gamma.
+        sparsity: fraction of the FLOPs of all heads and neurons that goes, at the length of the
+            calibration windows.
+        predictive: weight of predictive knowledge.
+        representational: weight lambda of representational knowledge, above 0, since hidden states
+            alone rank the first sublayer.
+        head_weight: weight mu of heads beside neurons; 1, since whole heads are scored here (the
+            official 64 undoes its mean over a head's channels).
+        temperature: gamma, which divides logits.
         tune: refit the output matrix of each sublayer.
-        damping: of that, as a fraction of the mean
-            diagonal of the inputs' Gram matrix; more for little text.
-        refresh: measure anew at every sublayer; without, once on the whole model, where nothing has
-            changed yet and hidden states alone decide.
-        precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        damping: damping of the refit, as a fraction of the mean diagonal of the inputs' Gram
+            matrix; more for little text.
+        refresh: measure anew at every sublayer. Without, once on the whole model, where nothing
+            has changed yet and hidden states alone decide.
+        precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option.
@@ -73,15 +82,9 @@ class KPrune:
     refresh: bool = True
     precision: str = "exact"
 
-    paper: ClassVar[str] = "k-prune"
-    needs_calibration: ClassVar[bool] = True
+    paper: ClassVar[str | None] = "k-prune"
     makes_smaller: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Head/Neuron"],
-        "criteria": ["KL"],
-        "budget": ["FLOPs"],
-        "retrain": ["Without"],
-    }
+    sparsity_of: ClassVar[str | None] = "the FLOPs of all heads and neurons"
 
     def __post_init__(self):
         check_choices(self, "k-prune", {"precision": PRECISIONS})
@@ -92,146 +95,122 @@ class KPrune:
             check_flag(option, getattr(self, option))
         for option, example in (("temperature", 2.0), ("representational", 2.5e-4)):
             if not getattr(self, option):
-                raise UserError(f"{option} 0 is not allowed; use a number above 0, as {example}")
+                raise UserError(f"{option} 0 is not allowed; use a number above 0, e.g. {example}")
 
-    @property
-    def description(self) -> str:
-        """What the report calls the pattern."""
+    def describe(self) -> str:
+        """What a report calls the pattern."""
         return f"heads and neurons, {self.sparsity} of their FLOPs"
 
     @torch.no_grad()
     def prune(
-        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        """Cut and refit in place, from the bottom. A copy of the model, the teacher, is held
-        meanwhile to refit to, and its logits of all calibration windows.
+        """Cut and refit in place, from the bottom.
+
+        The teacher, a copy of the model, is held meanwhile, with its logits of all windows.
 
         Args:
-            calibration: int64 `[n, length]` without padding.
-            progress: label of a progress bar, None for none.
-            device: where the whole model computes; None for where it is.
+            model: as for `Method.prune`, like `progress` and `device`; the whole model computes at
+                once.
+            text: int64 `[n, length]` without padding.
 
         Raises:
             UserError: a sparsity that cannot be met, a model without predictions or without
                 separate heads and neurons, or with norms on what sublayers add; fewer tokens than
                 units to refit, too little damping, bad tokens, activations that are not finite.
         """
-        flops = [
-            cost
-            for parts in all_sublayers(model)
-            for cost in parts.group_flops(calibration.shape[1])
-        ]
-        widths, sizes = zip(
-            *((linear.in_features, size) for linear, size in output_projections(model)), strict=True
-        )
-        budget = (1 - self.sparsity) * sum(
-            f * (w // s) for f, w, s in zip(flops, widths, sizes, strict=True)
-        )
-        if budget < min(flops):
-            raise UserError(
-                f"{budget:.4g} FLOPs are less than one unit has; the nearest possible is "
-                f"{min(flops)}"
-            )
-        if self.tune and (given := calibration.numel()) < max(widths):
-            raise UserError(
-                f"calibration of {given} tokens cannot refit {max(widths)} inputs; give at least "
-                "as many"
-            )
+        flops = flops_of_units(model, text.shape[1])
+        budget = flops_budget(model, self.sparsity, flops)
+        if self.tune:
+            check_length(model, text)
         with on_device(model, device):
-            needed = self.refresh and self.predictive
-            wanted = predictions(model, calibration, self.precision) if needed else None
-            scores = None
-            for step, whole in self._steps(model, calibration, progress):
-                if self.tune and not step.index:
-                    check_sums(step)  # before anything is cut
+            teacher_predictions = None
+            if self.refresh and self.predictive:
+                teacher_predictions = predictions(model, text, self.precision)
+            for step, teacher_step in self._steps(model, text, progress):
+                if self.tune and step.index == 0:
+                    # before anything is cut
+                    check_sums(step)
                 for of_mlp in (False, True):
                     target = 2 * step.index + of_mlp
-                    if scores is None or self.refresh:
-                        scores = [None] * target + self._scores(
-                            model, calibration, wanted, target, flops
-                        )
-                    left = survivors(scores[target:], flops[target:], budget)
-                    budget -= flops[target] * len(left)
-                    self._cut(step, whole, left, of_mlp)
+                    # (a) knowledge of the target and of all sublayers above it
+                    if self.refresh or target == 0:
+                        scores = self._scores(model, text, teacher_predictions, target, flops)
+                        first_scored = target
+                    # (b) the mask search, of which only the target's part is carried out
+                    kept = survivors(scores[target - first_scored :], flops[target:], budget)
+                    budget -= flops[target] * len(kept)
+                    _cut(step, kept, of_mlp)
+                    # (c) the weight tuning of what is left
+                    if self.tune and kept:
+                        pairs = examples(step, teacher_step, of_mlp)
+                        refit(output_matrix(step, of_mlp), pairs, self.damping)
             sync_config(model)
 
-    def _steps(self, model, calibration: torch.Tensor, progress: str | None):
-        """The blocks of the model, each with the teacher's of the same number and the states that
-        enter both, which only the refit needs."""
+    def _steps(
+        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
+    ) -> Iterable[tuple[BlockStep | Block, BlockStep | None]]:
+        """The blocks of the model, each with the teacher's block of the same number.
+
+        Only the refit needs the states that enter them, and the teacher: without `tune`, blocks
+        come without states, and None in place of the teacher's.
+        """
         if not self.tune:
             bar = tqdm(find_blocks(model), desc=progress, unit="block", disable=progress is None)
             return ((block, None) for block in bar)
         teacher = copy.deepcopy(model)
-        both = ((model, progress), (teacher, None))
-        return zip(
-            *(walk(m, calibration, precision=self.precision, progress=label) for m, label in both),
-            strict=True,
-        )
+        student_steps = walk(model, text, precision=self.precision, progress=progress)
+        teacher_steps = walk(teacher, text, precision=self.precision)
+        return zip(student_steps, teacher_steps, strict=True)
 
     def _scores(
-        self, model, calibration, wanted, target: int, flops: list[int]
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        teacher_predictions: Sequence[torch.Tensor] | None,
+        target: int,
+        flops: Sequence[int],
     ) -> list[torch.Tensor]:
-        """Knowledge a FLOP of the units of the target and of all sublayers above (equations 10 and
-        11)."""
-        found = knowledge(
+        """Knowledge a FLOP of the units of the target and of all sublayers above it.
+
+        Args:
+            model: the student as it is cut by now.
+            text: int64 `[n, length]`.
+            teacher_predictions: the teacher's predictions; None where they do not count.
+            target: number of the sublayer, from the bottom.
+            flops: FLOPs of one unit, for each sublayer.
+        """
+        if target == 0:
+            # The student still is the teacher.
+            teacher_predictions = None
+        predictive, representational = knowledge(
             model,
-            calibration,
-            wanted if target else None,
+            text,
+            teacher_predictions,
             first=target,
             temperature=self.temperature,
             precision=self.precision,
         )
-        parts = all_sublayers(model)
-        scores = []
-        for index, (of_predictions, of_states) in enumerate(zip(*found, strict=True), target):
-            of_mlp = index % 2
-            weight = (1.0 if of_mlp else self.head_weight) / flops[index]
-            score = weight * (self.predictive * of_predictions + self.representational * of_states)
-            if not score.isfinite().all():
-                raise not_finite("activations or gradients")
-            if not of_mlp and not can_lose_all_heads(parts[index // 2]):
-                # a decoder counts positions by what its attentions cache
-                score[score.argmax()] = torch.inf
-            scores.append(score.cpu())
-        return scores
-
-    def _cut(self, step, whole, left: list[int], of_mlp: bool) -> None:
-        """Leave the units `left` of one sublayer, and refit its output matrix to the teacher's
-        states."""
-        parts = sublayers(step.module)
-        if of_mlp:
-            keep_neurons(parts, left) if left else remove_neurons(parts)
-        elif left:
-            keep_kv_heads(parts, left)
-        else:
-            remove_heads(parts)
-        if self.tune and left:
-            refit(parts.last if of_mlp else parts.out, examples(step, whole, of_mlp), self.damping)
+        # K_pred + lambda K_rep of each unit, then a FLOP
+        weighted = []
+        for of_predictions, of_states in zip(predictive, representational, strict=True):
+            weighted.append(self.predictive * of_predictions + self.representational * of_states)
+        return scores_per_flop(model, weighted, target, flops, self.head_weight)
 
 
-def survivors(scores: list[torch.Tensor], flops: list[int], budget: float) -> list[int]:
-    """Which units of the first sublayer stay when the lowest scores of all go until the rest fits
-    the budget.
-
-    Args:
-        scores: `[units]` a sublayer; infinite ones stay.
-        flops: of a unit, a sublayer.
-
-    Raises:
-        UserError: what must stay does not fit.
-    """
-    every = torch.cat(scores)
-    sizes = torch.tensor([len(of_sublayer) for of_sublayer in scores])
-    costs = torch.tensor(flops, dtype=torch.float64).repeat_interleave(sizes)
-    order = every.sort(stable=True).indices
-    # FLOPs without the k lowest
-    left = torch.cat([costs.sum()[None], costs.sum() - costs[order].cumsum(0)])
-    gone = int((left > budget * (1 + 1e-9)).sum())
-    if gone > (may_go := int(every.isfinite().sum())):
-        raise UserError(
-            f"{budget:.4g} FLOPs are less than what must stay; the nearest possible is "
-            f"{left[may_go]:.4g}"
-        )
-    kept = torch.ones(len(every), dtype=torch.bool)
-    kept[order[:gone]] = False
-    return kept[: len(scores[0])].nonzero().flatten().tolist()
+def _cut(step: Block, kept: list[int], of_mlp: bool) -> None:
+    """Leave the units `kept` of one sublayer of a block, in place; none where it is empty."""
+    parts = sublayers(step.module)
+    if of_mlp and kept:
+        keep_neurons(parts, kept)
+    elif of_mlp:
+        remove_neurons(parts)
+    elif kept:
+        keep_kv_heads(parts, kept)
+    else:
+        remove_heads(parts)

@@ -1,7 +1,8 @@
-"""Refit a sublayer of a pruned model, so that its sum with the residual comes closest to the
-unpruned model's.
+"""Refit a sublayer of a pruned model to the states of the unpruned model (KPWT).
 
-Park et al., K-prune (ICLR 2024, arXiv 2308.03449), equation 5 and its weight tuning.
+Park et al., K-prune (ICLR 2024, arXiv 2308.03449), equation 5 as numbered in its first version, and
+its weight tuning. X is the residual that a sublayer's output is added to, A the activations of its
+units, and Sub(X) what it adds; the teacher is the unpruned model.
 """
 
 import contextlib
@@ -9,27 +10,60 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ...errors import UserError, not_finite
-from ...models.anatomy import Sublayers, sublayers
+from ...models.anatomy import Block, Sublayers, all_sublayers, sublayers
+from ...passes.hooks import forward_hooks
 from ...passes.sequential import BlockStep
 
-_DIFFERENCE = 0.02  # that is allowed, relative to the largest entry of what sublayers add
+# Difference that is allowed between a block's output and the sum of its sublayers, relative to the
+# largest entry of what they add.
+_TOLERANCE = 0.02
+
+# Module -> its input and its output, each `[tokens, width]`.
+Flows = dict[nn.Module, tuple[torch.Tensor, torch.Tensor]]
+
+
+def output_matrix(step: Block, of_mlp: bool) -> nn.Linear:
+    """The output matrix of one sublayer of a block: the MLP's, or the attention's."""
+    parts = sublayers(step.module)
+    if of_mlp:
+        return parts.last
+    return parts.out
+
+
+def check_length(model: PreTrainedModel, tokens: torch.Tensor) -> None:
+    """Raise a `UserError` for fewer tokens `[n, length]` than inputs of the widest output matrix.
+
+    Its weights would then fit the text whatever they were before.
+    """
+    widest = 0
+    for parts in all_sublayers(model):
+        widest = max(widest, parts.out.in_features, parts.last.in_features)
+    if tokens.numel() < widest:
+        raise UserError(
+            f"calibration of {tokens.numel()} tokens cannot refit {widest} inputs; give at least "
+            "as many"
+        )
 
 
 @torch.no_grad()
 def check_sums(step: BlockStep) -> None:
-    """Raise a `UserError` unless a block adds what its output matrices give, and nothing else, to
-    its input, which `examples` takes for granted: Gemma norms it first, Granite scales it."""
+    """Raise a `UserError` unless a block adds to its input just what its output matrices give.
+
+    `examples` takes that for granted, but Gemma norms what is added first, and Granite scales it.
+    """
     parts = sublayers(step.module)
-    if parts.post_norm:  # by construction; what follows the sum is a norm
+    # By construction: what follows the sum is a norm.
+    if parts.post_norm:
         return
     batch = step.hidden[: step.batch_size]
-    with _watched(parts) as seen:
+    with _recorded(parts) as flows:
         output = step.run(batch).flatten(0, -2)
-    residual, _, adds = _states(parts, seen, batch.to(step.device), of_mlp=True)
+    residual, _, added = _states(parts, flows, batch.to(step.device), of_mlp=True)
     rounding = 2 * torch.finfo(output.dtype).eps * output.abs().max()
-    if (output - residual - adds).abs().max() > _DIFFERENCE * adds.abs().max() + rounding:
+    if (output - residual - added).abs().max() > _TOLERANCE * added.abs().max() + rounding:
         raise UserError(
             f"{type(step.module).__name__} norms or scales what its sublayers add, so that their "
             "output matrices cannot be refitted to hidden states; use a model that adds it as it "
@@ -38,92 +72,106 @@ def check_sums(step: BlockStep) -> None:
 
 
 def examples(
-    step: BlockStep, whole: BlockStep, of_mlp: bool
+    step: BlockStep, teacher_step: BlockStep, of_mlp: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batch by batch A `[tokens, in]`, what enters the output matrix of one sublayer of the
-    student's block `step`, and `[tokens, out]` what its sum with the residual lacks of the
-    teacher's.
+    """The pairs that one sublayer's output matrix is fitted to, batch by batch.
 
     Args:
-        step, whole: the same block of student and teacher, each of its own `walk`.
+        step: a block of the student, from its own `walk`.
+        teacher_step: the same block of the teacher, from its own.
+        of_mlp: the sublayer is the MLP, not the attention.
+
+    Yields:
+        A of the student, `[tokens, in]`, and the states that it lacks,
+        `X_T + Sub_T(X_T) - X_S - Sub_S(X_S)` (equation 5), `[tokens, out]`.
     """
     parts = sublayers(step.module)
-    theirs = sublayers(whole.module)
+    teacher_parts = sublayers(teacher_step.module)
     batches = zip(
-        step.hidden.split(step.batch_size), whole.hidden.split(step.batch_size), strict=True
+        step.hidden.split(step.batch_size),
+        teacher_step.hidden.split(step.batch_size),
+        strict=True,
     )
-    for mine, teachers in batches:
-        with _watched(parts) as seen:
-            step.run(mine)
-            x, a, adds = _states(parts, seen, mine.to(step.device), of_mlp)
-        with _watched(theirs) as seen:
-            whole.run(teachers)
-            x_teacher, _, adds_teacher = _states(theirs, seen, teachers.to(step.device), of_mlp)
-        yield a, (x_teacher + adds_teacher) - (x + adds)
+    for batch, teacher_batch in batches:
+        # X_S, A_S and Sub_S(X_S) of the student as it is cut by now
+        with _recorded(parts) as flows:
+            step.run(batch)
+            x, a, added = _states(parts, flows, batch.to(step.device), of_mlp)
+        # X_T and Sub_T(X_T) of the teacher
+        with _recorded(teacher_parts) as flows:
+            teacher_step.run(teacher_batch)
+            x_teacher, _, teacher_added = _states(
+                teacher_parts, flows, teacher_batch.to(step.device), of_mlp
+            )
+        yield a, (x_teacher + teacher_added) - (x + added)
 
 
 @contextlib.contextmanager
-def _watched(parts: Sublayers) -> Iterator[dict[nn.Module, tuple[torch.Tensor, torch.Tensor]]]:
-    """While open, input and output of the block's matrices that `_states` needs, as `[tokens,
-    width]`."""
-    seen = {}
+def _recorded(parts: Sublayers) -> Iterator[Flows]:
+    """Record what enters and leaves the matrices that `_states` needs, while a block runs."""
+    flows: Flows = {}
 
     def hook(linear, inputs, output):
-        seen[linear] = inputs[0].flatten(0, -2), output.flatten(0, -2)
+        flows[linear] = inputs[0].flatten(0, -2), output.flatten(0, -2)
 
-    handles = [
-        linear.register_forward_hook(hook) for linear in (parts.out, parts.first[0], parts.last)
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    with forward_hooks((linear, hook) for linear in (parts.out, parts.first[0], parts.last)):
+        yield flows
 
 
 def _states(
-    parts: Sublayers, seen: dict, entered: torch.Tensor, of_mlp: bool
-) -> tuple[torch.Tensor, ...]:
-    """X, A and Sub(X) of one sublayer, each `[tokens, ...]`: the residual, the activations of its
-    units and what it adds, before any norm that follows.
+    parts: Sublayers, flows: Flows, entered: torch.Tensor, of_mlp: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """X, A and Sub(X) of one sublayer, each `[tokens, ...]`, before any norm that follows.
 
     Args:
-        seen: from `_watched`, after the block ran on `entered [windows, length, width]`.
+        parts: the sublayers of the block.
+        flows: what `_recorded` holds after the block ran.
+        entered: what the block ran on, `[windows, length, width]`.
+        of_mlp: the sublayer is the MLP, not the attention.
     """
     residual = entered.flatten(0, -2)
     if not of_mlp:
-        return residual, *seen[parts.out]
-    residual = seen[parts.first[0]][0] if parts.post_norm else residual + seen[parts.out][1]
-    return residual, *seen[parts.last]
+        a, added = flows[parts.out]
+        return residual, a, added
+    a, added = flows[parts.last]
+    if parts.post_norm:
+        # BERT: the norm after the attention's sum gives what the MLP reads and is added to.
+        return flows[parts.first[0]][0], a, added
+    return residual + flows[parts.out][1], a, added
 
 
 def refit(
     linear: nn.Linear, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], damping: float
 ) -> None:
-    """Change the weights of an output matrix so that it gives what is lacking, the bias as it is:
-    least squares by the normal equations of the change, so that what is right already stays.
+    """Change the weights of an output matrix so that it adds what is lacking; its bias stays.
+
+    Least squares by the normal equations of the change, so that what is right already stays.
 
     Args:
-        pairs: A and what is lacking, as from `examples`.
-        damping: of the change, as a fraction of the mean diagonal.
+        linear: output matrix `[out, in]`, changed in place.
+        pairs: A and the states that it lacks, as from `examples`.
+        damping: fraction of the mean diagonal of `A^T A` that is added to its diagonal.
 
     Raises:
         UserError: activations that are not finite, or too little damping for inputs that depend on
             each other.
     """
-    gram = right = 0
+    gram = 0
+    right = 0
     for a, lacking in pairs:
-        a = a.double()  # normal equations square the condition number
+        # In float64: normal equations square the condition number.
+        a = a.double()
         lacking = lacking.double()
         gram = gram + a.T @ a
         right = right + a.T @ lacking
     if not (gram.isfinite().all() and right.isfinite().all()):
         raise not_finite("activations of a sublayer to refit")
+    # (A^T A + damping I) dW = A^T (what is lacking)
     gram.diagonal().add_(damping * gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed:
         raise UserError(
             f"{len(gram)} inputs of a sublayer to refit depend on each other, which damping "
-            f"{damping:g} is too small for; use more, as 1e-6, or more calibration text"
+            f"{damping:g} is too small for; use more, e.g. 1e-6, or more calibration text"
         )
     linear.weight.add_(torch.cholesky_solve(right, factor).T)

@@ -2,27 +2,35 @@
 
 Ma et al., LLM-Pruner: On the Structural Pruning of Large Language Models (NeurIPS 2023, arXiv
 2305.11627); official code horseee/LLM-Pruner at 128a07d. Repair is a step of its own,
-`finetune.lora`.
+`recovery.finetune.lora`.
 
-Differences from the official code: query heads are credited to the key-value head that they read
-(there in strides, see `criteria.taylor.unit_scores`); with `sparsity`, what whole heads cannot give
-up is taken from the neurons.
+Differences from the official code:
+
+- Query heads are credited to the key-value head that they read; there in strides, see
+  `group_scores.unit_scores`.
+- With `sparsity`, the parameters that whole heads cannot give up are taken from the neurons.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from ...errors import UserError
 from ...models.anatomy import Sublayers, find_stack, sublayers
+from ...models.channels import keep_channels
 from ...models.loading import on_device
 from ...models.sizes import count_channels, top_k, units_of_ratio, units_of_sparsity
-from ...models.surgery import keep_channels, keep_kv_heads, keep_neurons, sync_config
+from ...models.surgery import keep_kv_heads, keep_neurons, sync_config
 from ...passes.precision import PRECISIONS
 from ...validation import check_choices, check_fraction, check_one_of, check_whole
-from .taylor import AGGREGATIONS, CRITERIA, channel_scores, saliences, unit_scores
+from ..base import Method
+from .group_scores import AGGREGATIONS, channel_scores, unit_scores
+from .taylor import CRITERIA, saliences
 
 _CHOICES = {
     "criterion": (*CRITERIA, "random"),
@@ -33,22 +41,24 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class LLMPruner:
-    """Key-value heads (with the query heads that read them) and neurons removed from the blocks
-    between the first and the last, or hidden channels from the whole model; no kept weight changes.
+class LLMPruner(Method):
+    """Heads and neurons removed from the inner blocks, or hidden channels from the whole model.
+
+    A key-value head goes with the query heads that read it. Kept weights do not change.
 
     Args:
         sparsity: fraction of all block parameters that goes, met to the nearest neuron.
-        ratio: instead, the fraction of the units of every block that is not spared, heads and
-            neurons each rounded as the official code does.
+        ratio: fraction of the units of every block that is not spared, instead; heads and neurons
+            are each rounded as the official code does.
         criterion: `element1` (the paper's choice), `vector`, `element2`, `mix`; rivals `l2` and
             `random`.
-        aggregation: of the scores of a group's matrices.
-        structure: `block` for heads and neurons, `channel` for hidden channels (only with
-            `sparsity`).
-        keep_first, keep_last: blocks at either end that are spared; 0 and 0 leave all blocks alike.
-        seed: of `random`.
-        precision: of the passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        aggregation: over the scores of a group's matrices, `sum`, `prod`, `max` or `last`.
+        structure: `block` for heads and neurons, `channel` for hidden channels (with `sparsity`
+            only).
+        keep_first: blocks at the bottom that are spared; 0 and 0 leave all blocks alike.
+        keep_last: blocks at the top that are spared.
+        seed: seed of the `random` scores.
+        precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option.
@@ -64,22 +74,17 @@ class LLMPruner:
     seed: int = 0
     precision: str = "exact"
 
-    paper: ClassVar[str] = "llm-pruner"
-    needs_calibration: ClassVar[bool] = True
+    paper: ClassVar[str | None] = "llm-pruner"
     makes_smaller: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Structured"],
-        "criteria": ["Other"],
-        "budget": ["Sparsity"],
-        "retrain": ["Efficient"],
-    }
+    sparsity_of: ClassVar[str | None] = "the parameters of all blocks"
 
     def __post_init__(self):
         check_choices(self, "llm-pruner", _CHOICES)
         check_one_of(self, "sparsity", "ratio")
-        check_fraction(
-            *("sparsity", self.sparsity) if self.ratio is None else ("ratio", self.ratio)
-        )
+        if self.ratio is None:
+            check_fraction("sparsity", self.sparsity)
+        else:
+            check_fraction("ratio", self.ratio)
         if self.structure == "channel" and (self.ratio is not None or self.criterion == "random"):
             raise UserError(
                 "structure 'channel' goes with sparsity and scores; leave out ratio and criterion "
@@ -88,72 +93,98 @@ class LLMPruner:
         for option in ("keep_first", "keep_last", "seed"):
             check_whole(option, getattr(self, option), 0)
 
-    @property
-    def description(self) -> str:
-        """What the report calls the pattern."""
-        what = "hidden channels" if self.structure == "channel" else "heads and neurons"
-        return f"{what}, {self.sparsity or self.ratio}"
+    def describe(self) -> str:
+        """What a report calls the pattern."""
+        units = {"channel": "hidden channels", "block": "heads and neurons"}[self.structure]
+        return f"{units}, {self.sparsity or self.ratio}"
 
     @torch.no_grad()
     def prune(
-        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Remove the groups in place.
 
         Args:
-            calibration: int64 `[n, length]`, length at least 2.
-            progress: label of a progress bar, None for none.
-            device: where the whole model computes; None for where it is.
+            model: as for `Method.prune`, like `progress` and `device`; the whole model computes at
+                once.
+            text: int64 `[n, length]`, length at least 2.
 
         Raises:
             UserError: a sparsity that the groups cannot give (the nearest is named), an
                 architecture without them, bad tokens, gradients that are not finite.
         """
-        stack = find_stack(model)[1]
-        channels = self.structure == "channel"
-        free = list(stack)[self.keep_first : max(len(stack) - self.keep_last, 0)]
-        if channels:
-            left = count_channels(model.config, self.sparsity)
-        elif self.ratio is not None:
-            gone = units_of_ratio(free, self.ratio)
-        else:
-            gone = units_of_sparsity(model, free, self.sparsity)
-        scores = _Random(self.seed)
         with on_device(model, device):
-            if self.criterion != "random":
-                salience = saliences(
-                    model,
-                    calibration,
-                    self.criterion,
-                    channels=channels,
-                    precision=self.precision,
-                    progress=progress,
-                )
-                scores = partial(
-                    unit_scores,
-                    salience=salience,
-                    criterion=self.criterion,
-                    aggregation=self.aggregation,
-                )
-            if channels:
-                of_channels = channel_scores(model, salience, self.criterion, self.aggregation)
-                keep_channels(model, top_k(of_channels, left))
-                return
-            for block in free:
-                parts = sublayers(block)
-                of_heads, of_neurons = scores(parts)
-                keep_kv_heads(parts, top_k(of_heads, parts.kv_heads - gone[0]))
-                keep_neurons(parts, top_k(of_neurons, parts.neurons - gone[1]))
-            sync_config(model)
+            if self.structure == "channel":
+                self._remove_channels(model, text, progress)
+            else:
+                self._remove_heads_and_neurons(model, text, progress)
 
+    def _remove_channels(
+        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
+    ) -> None:
+        """Leave the hidden channels of highest score, the same ones in the whole model."""
+        count = count_channels(model.config, self.sparsity)
+        salience = self._saliences(model, text, progress)
+        scores = channel_scores(model, salience, self.criterion, self.aggregation)
+        keep_channels(model, top_k(scores, count))
 
-class _Random:
-    """Scores of heads and neurons that say nothing."""
+    def _remove_heads_and_neurons(
+        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
+    ) -> None:
+        """Leave the heads and neurons of highest score in the blocks that are not spared."""
+        # How many go is known, or refused, before anything is measured.
+        stack = list(find_stack(model)[1])
+        blocks = stack[self.keep_first : max(len(stack) - self.keep_last, 0)]
+        if self.ratio is not None:
+            removed_heads, removed_neurons = units_of_ratio(blocks, self.ratio)
+        else:
+            removed_heads, removed_neurons = units_of_sparsity(model, blocks, self.sparsity)
+        scores_of = self._scores_of_units(model, text, progress)
+        for block in blocks:
+            parts = sublayers(block)
+            # Units compete inside their block, and every block loses the same number.
+            head_scores, neuron_scores = scores_of(parts)
+            keep_kv_heads(parts, top_k(head_scores, parts.kv_heads - removed_heads))
+            keep_neurons(parts, top_k(neuron_scores, parts.neurons - removed_neurons))
+        # Spared blocks are wider: the configuration says so.
+        sync_config(model)
 
-    def __init__(self, seed: int):
-        self._draw = torch.Generator().manual_seed(seed)
-
-    def __call__(self, parts: Sublayers) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.rand(parts.kv_heads, generator=self._draw), torch.rand(
-            parts.neurons, generator=self._draw
+    def _saliences(
+        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
+    ) -> dict[nn.Parameter, torch.Tensor]:
+        """Parameter -> salience, under the criterion of this method (equations 3 to 5)."""
+        return saliences(
+            model,
+            text,
+            self.criterion,
+            channels=self.structure == "channel",
+            precision=self.precision,
+            progress=progress,
         )
+
+    def _scores_of_units(
+        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
+    ) -> Callable[[Sublayers], tuple[torch.Tensor, torch.Tensor]]:
+        """A function from a block's sublayers to the scores of its heads and of its neurons."""
+        if self.criterion == "random":
+            return partial(_random_scores, torch.Generator().manual_seed(self.seed))
+        return partial(
+            unit_scores,
+            salience=self._saliences(model, text, progress),
+            criterion=self.criterion,
+            aggregation=self.aggregation,
+        )
+
+
+def _random_scores(
+    generator: torch.Generator, parts: Sublayers
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of key-value heads and neurons that say nothing."""
+    heads = torch.rand(parts.kv_heads, generator=generator)
+    neurons = torch.rand(parts.neurons, generator=generator)
+    return heads, neurons

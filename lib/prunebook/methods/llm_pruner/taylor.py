@@ -1,8 +1,9 @@
-"""Gradient times weight of coupled groups: what the loss would change by if a head, a neuron or a
-channel went.
+"""Gradient times weight: what the loss would change by if a weight went, for every weight.
 
 Ma et al., LLM-Pruner (NeurIPS 2023, arXiv 2305.11627), equations 3 to 5; official code
-horseee/LLM-Pruner at 128a07d, whose orders of summation, mean over samples and factors these are.
+horseee/LLM-Pruner at 128a07d, whose mean over samples and factors these are. W is a weight, g the
+gradient of the mean next-token loss, and A the mean over windows of their squared gradients, which
+stands for the diagonal of the Hessian.
 """
 
 from collections.abc import Sequence
@@ -10,18 +11,19 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from ...errors import UserError
-from ...models.anatomy import Sublayers, find_blocks, norms, sublayers
 from ...passes.backward import backward, block_gradients, windows_by_batch
 
 CRITERIA = ("vector", "element1", "element2", "mix", "l2")
-AGGREGATIONS = ("sum", "prod", "max", "last")
+# the criteria that need A
+_SECOND_ORDER = ("element2", "mix")
 
 
 @torch.no_grad()
 def saliences(
-    model,
+    model: PreTrainedModel,
     tokens: torch.Tensor | None,
     criterion: str,
     *,
@@ -29,117 +31,119 @@ def saliences(
     precision: str = "exact",
     progress: str | None = None,
 ) -> dict[nn.Parameter, torch.Tensor]:
-    """Each weight's part in the score, S, of the shape of the weight; g is the gradient of the mean
-    next-token loss.
+    """The salience S of each weight: its part in the score of every group that it belongs to.
 
-    `vector` and `element1`: W g. `element2`: W A W, with A the mean over windows of their squared
-    gradients. `mix`: W g - W A W / 2. `l2`: W^2, without data.
+    `vector` and `element1`: `W g`. `element2`: `W A W`. `mix`: `W g - W A W / 2`. `l2`: `W^2`,
+    which needs no text.
 
     Args:
-        tokens: int64 `[n, length]`.
-        channels: for embeddings and norms too, not only what is inside the blocks.
+        model: a causal language model.
+        tokens: int64 `[n, length]`, length at least 2; None for `l2`.
+        criterion: one of `CRITERIA`.
+        channels: score embeddings and norms too, not only what is inside the blocks.
+        precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
+        progress: label of a progress bar; None for no bar.
 
     Returns:
-        Parameter -> S.
+        Parameter -> S, of the parameter's shape.
 
     Raises:
         UserError: bad tokens, or gradients that are not finite.
     """
     if criterion == "l2":
         return {parameter: parameter.detach().square() for parameter in model.parameters()}
-    squares = criterion in ("element2", "mix")
-    batches = windows_by_batch(model, tokens, 1 if squares else None)
-    predicted = tokens.shape[1] - 1
-    of_all = {}
-    fisher = {}
+    second_order = criterion in _SECOND_ORDER
+    # A is of the gradients of single windows, so that each has a pass of its own.
+    batch_size = None
+    if second_order:
+        batch_size = 1
+    batches = windows_by_batch(model, tokens, batch_size)
+    bar = tqdm(batches, desc=progress, unit="batch", disable=progress is None)
+    # parameter -> A, where it is needed
+    squares = {}
     with block_gradients(model, embeddings=channels) as parameters:
-        for batch in tqdm(batches, desc=progress, unit="batch", disable=progress is None):
-            backward(model, batch, precision, over=predicted * (1 if squares else len(tokens)))
-            for p in parameters if squares else ():  # the gradient of this window alone
-                g = p.grad.float()  # squares of small gradients are 0 in float16
-                of_all[p] = of_all.get(p, 0) + g / len(tokens)
-                fisher[p] = fisher.get(p, 0) + g.square() / len(tokens)
-                p.grad = None
-        of_all = of_all or {p: p.grad for p in parameters}
-    found = {}
-    for p, g in of_all.items():
-        if not g.isfinite().all():
-            raise UserError(
-                "calibration gradients hold NaN or infinity; use a wider dtype such as float32"
-            )
-        if not squares:
-            found[p] = p * g
+        if second_order:
+            gradients, squares = _window_gradients(model, parameters, bar, precision, len(tokens))
         else:
-            found[p] = (
-                p * fisher[p] * p if criterion == "element2" else p * g - p * fisher[p] * p / 2
-            )
-    return found
+            gradients = _gradients(model, parameters, bar, precision, len(tokens))
+    # S of every weight, from its g and A
+    salience_of = {}
+    for parameter, gradient in gradients.items():
+        salience_of[parameter] = _salience(criterion, parameter, gradient, squares.get(parameter))
+    return salience_of
 
 
-def unit_scores(
-    parts: Sublayers,
-    salience: dict[nn.Parameter, torch.Tensor],
-    criterion: str,
-    aggregation: str = "sum",
-    credit: str = "contiguous",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of the key-value heads `[K]`, with the query heads that read them, and of the neurons
-    `[m]` of a block.
+def _gradients(
+    model: PreTrainedModel,
+    parameters: Sequence[nn.Parameter],
+    batches: Sequence[torch.Tensor],
+    precision: str,
+    windows: int,
+) -> dict[nn.Parameter, torch.Tensor]:
+    """Parameter -> g, the gradient of the mean loss over all windows.
 
     Args:
-        salience: as from `saliences`.
-        aggregation: of a group's matrices, `sum`, `prod`, `max` or the `last` alone.
-        credit: which query heads count for key-value head k: those that read it (`contiguous`), or
-            as in the official code k, k + K, k + 2K, ... (`strided`).
+        model: the model.
+        parameters: what gradients are kept of.
+        batches: int64 `[windows, length]` each.
+        precision: of the passes.
+        windows: number of windows in all batches.
     """
-    queries = [
-        _along(salience[parts.query.weight], 0, criterion),
-        _along(salience[parts.out.weight], 1, criterion),
-    ]
-    groups = parts.kv_heads
-    repeats = parts.heads // parts.kv_heads
-    shape, dim = (
-        ((groups, repeats, -1), 1) if credit == "contiguous" else ((repeats, groups, -1), 0)
-    )
-    query, out = (vector.view(shape).sum(dim).flatten() for vector in queries)
-    keys = [_along(salience[linear.weight], 0, criterion) for linear in (parts.key, parts.value)]
-    heads = _aggregate([query, *keys, out], aggregation).view(groups, -1).sum(1)
-    first = [_along(salience[linear.weight], 0, criterion) for linear in parts.first]
-    return heads, _aggregate(
-        [*first, _along(salience[parts.last.weight], 1, criterion)], aggregation
-    )
+    # The gradients of all batches add up.
+    for batch in batches:
+        backward(model, batch, precision, over=(batch.shape[1] - 1) * windows)
+    return {parameter: parameter.grad for parameter in parameters}
 
 
-def channel_scores(
-    model, salience: dict[nn.Parameter, torch.Tensor], criterion: str, aggregation: str = "sum"
+def _window_gradients(
+    model: PreTrainedModel,
+    parameters: Sequence[nn.Parameter],
+    batches: Sequence[torch.Tensor],
+    precision: str,
+    windows: int,
+) -> tuple[dict[nn.Parameter, torch.Tensor], dict[nn.Parameter, torch.Tensor]]:
+    """Parameter -> g, and parameter -> A, from the gradient of each window alone.
+
+    Args:
+        model: as for `_gradients`, like `parameters`, `precision` and `windows`.
+        batches: int64 `[1, length]` each.
+    """
+    gradients = {}
+    squares = {}
+    for batch in batches:
+        backward(model, batch, precision, over=batch.shape[1] - 1)
+        for parameter in parameters:
+            # In float32: squares of small gradients are 0 in float16.
+            gradient = parameter.grad.float()
+            gradients[parameter] = gradients.get(parameter, 0) + gradient / windows
+            squares[parameter] = squares.get(parameter, 0) + gradient.square() / windows
+            parameter.grad = None
+    return gradients, squares
+
+
+def _salience(
+    criterion: str, weight: torch.Tensor, gradient: torch.Tensor, squares: torch.Tensor | None
 ) -> torch.Tensor:
-    """Scores of the hidden channels of the whole model `[d]`: embedding, norms, every projection
-    that reads or writes them, and a head that is not tied to the embedding. A product of that many
-    is given as its logarithm."""
-    embedding = model.get_input_embeddings()
-    head = model.get_output_embeddings()
-    inside = [sublayers(block.module) for block in find_blocks(model)]
-    readers = [x for parts in inside for x in (parts.query, parts.key, parts.value, *parts.first)]
-    writers = [x for parts in inside for x in (parts.out, parts.last)]
-    readers += [embedding, *([] if head.weight is embedding.weight else [head])]
-    members = [salience[norm.weight].abs() for norm in norms(model)]
-    members += [_along(salience[x.weight], 1, criterion) for x in readers]
-    members += [_along(salience[x.weight], 0, criterion) for x in writers]
-    if aggregation == "prod":
-        return _aggregate([member.double().log() for member in members], "sum")
-    return _aggregate(members, aggregation)
+    """S of one weight.
 
+    Args:
+        criterion: one of `CRITERIA` but `l2`.
+        weight: W.
+        gradient: g.
+        squares: A; None where the criterion does not need it.
 
-def _along(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
-    """A matrix's part in the score of each of its rows (0) or columns (1): signs cancel in `vector`
-    alone."""
-    other = 1 - dim
-    salience = salience.float()  # sums of bfloat16 would be equal too often
-    return salience.sum(other).abs() if criterion == "vector" else salience.abs().sum(other)
-
-
-def _aggregate(members: Sequence[torch.Tensor], aggregation: str) -> torch.Tensor:
-    stacked = torch.stack([member.double() for member in members])
-    if aggregation == "last":
-        return stacked[-1]
-    return stacked.amax(0) if aggregation == "max" else getattr(stacked, aggregation)(0)
+    Raises:
+        UserError: a gradient that is not finite.
+    """
+    if not gradient.isfinite().all():
+        raise UserError(
+            "calibration gradients hold NaN or infinity; use a wider dtype such as float32"
+        )
+    if criterion == "element2":
+        # equation 5, its second-order term alone
+        return weight * squares * weight
+    if criterion == "mix":
+        # equation 5, both terms
+        return weight * gradient - weight * squares * weight / 2
+    # equation 3 without its Hessian term, and the first-order term of equation 5
+    return weight * gradient

@@ -32,6 +32,7 @@ from ...passes.backward import backpropagate
 from ...passes.precision import PRECISIONS, matmul_precision
 from ...sparsity.patterns import NofM, Pattern, count_removed, keep_mask, keep_masks, make_pattern
 from ...validation import check_choices, check_number, check_whole
+from ..base import Method
 from . import fisher
 from .cheapest import cheapest_rows_columns
 
@@ -63,7 +64,7 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class LLMSurgeon:
+class LLMSurgeon(Method):
     """Pruning by a Kronecker-factored Fisher matrix, with one threshold over all layers, in shots.
 
     Args:
@@ -97,13 +98,8 @@ class LLMSurgeon:
     scope: str = "model"
     precision: str = "exact"
 
-    paper: ClassVar[str] = "llm-surgeon"
-    needs_calibration: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured", "Structured"],
-        "criteria": ["Hessian"],
-        "weight": ["Update"],
-    }
+    paper: ClassVar[str | None] = "llm-surgeon"
+    sparsity_of: ClassVar[str | None] = "the weights of all linears in the blocks"
 
     def __post_init__(self):
         check_choices(self, "llm-surgeon", _CHOICES)
@@ -125,8 +121,7 @@ class LLMSurgeon:
     def target(self) -> Pattern:
         return make_pattern(self.sparsity, self.pattern, self.scope)
 
-    @property
-    def description(self) -> str:
+    def describe(self) -> str:
         """What the report calls the pattern."""
         return (
             str(self.target) if self.structure == "elements" else f"{self.target}, rows and columns"

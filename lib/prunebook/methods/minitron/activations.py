@@ -1,5 +1,4 @@
-"""What activations say of heads, neurons, hidden channels and blocks, all from one pass of forward
-passes.
+"""What activations say of heads, neurons, hidden channels and blocks, all from forward passes.
 
 Muralidharan et al., Compact Language Models via Pruning and Knowledge Distillation (Minitron,
 NeurIPS 2024, arXiv 2407.14679), section 2.2; NVIDIA's implementation is mcore_minitron.py of
@@ -7,74 +6,26 @@ Model-Optimizer. As there, a neuron is read at the input of the last matrix, aft
 gate, which settles what the paper's formula means for gated MLPs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedModel
 
 from ...errors import UserError
 from ...models.anatomy import sublayers
-from ...passes.sequential import walk
-
-# over the tokens of a sample: [n, tokens, units] -> [n, units]
-SEQUENCE: dict[str, Callable] = {
-    "mean": lambda s: s.abs().mean(1),
-    "l2": lambda s: s.norm(dim=1),
-    "var": lambda s: s.var(1, correction=0),
-}
-BATCH = tuple(SEQUENCE)  # over the samples, from their running sums
-
-
-class Aggregated:
-    """An aggregation over tokens and then over samples: of every channel of an input, and of the
-    norms of its heads.
-
-    Sums are in float64 and a sample at a time, so that scores do not depend on how windows are
-    batched.
-    """
-
-    def __init__(self, width: int, head_dim: int, batch: str, sequence: str):
-        self._head_dim = head_dim if width % head_dim == 0 else None
-        self._batch = batch
-        self._sequence = SEQUENCE[sequence]
-        self._samples = 0
-        self._sums = {}
-
-    def update(self, inputs: torch.Tensor) -> None:
-        """Take `inputs [samples, tokens, width]`."""
-        inputs = inputs.float()
-        self._samples += len(inputs)
-        self._add("channels", inputs)
-        if self._head_dim:
-            self._add("heads", inputs.unflatten(-1, (-1, self._head_dim)).norm(dim=-1))
-
-    def _add(self, name: str, values: torch.Tensor) -> None:
-        of_samples = self._sequence(values).double()
-        first, second = self._sums.get(name, (0, 0))
-        self._sums[name] = first + of_samples.sum(0), second + of_samples.square().sum(0)
-
-    def is_finite(self) -> bool:
-        return bool(self._sums["channels"][1].isfinite().all())
-
-    def scores(self, name: str) -> torch.Tensor:
-        """Of the `channels` `[width]` or the `heads` `[width / head_dim]`, float64."""
-        first, second = self._sums[name]
-        if self._batch == "l2":
-            return second.sqrt()
-        mean = first / self._samples
-        return (
-            mean if self._batch == "mean" else (second / self._samples - mean.square()).clamp(min=0)
-        )
+from ...passes.sequential import BlockStep, walk
+from .aggregation import Aggregated
 
 
 @dataclass(frozen=True)
 class Importance:
     """Scores of all axes, float64; higher is more important.
 
-    `heads` and `neurons` hold one tensor a block, `[H]` and `[m]`; `hidden` is `[d]`, summed over
-    the two norms of every block; `influence` is `[L]`, 1 less the mean cosine between what enters
-    and what leaves a block.
+    heads: `[H]` for each block.
+    neurons: `[m]` for each block.
+    hidden: `[d]`, summed over the two norms of every block.
+    influence: `[L]`, 1 less the mean cosine between what enters and what leaves a block.
     """
 
     heads: list[torch.Tensor]
@@ -85,68 +36,114 @@ class Importance:
 
 @torch.no_grad()
 def activation_importance(
-    model,
+    model: PreTrainedModel,
     tokens: torch.Tensor,
     *,
-    batch: str = "l2",
-    sequence: str = "mean",
+    sample_aggregation: str = "l2",
+    token_aggregation: str = "mean",
     head_norm: str = "token",
     precision: str = "exact",
     progress: str | None = None,
-    device=None,
+    device: torch.device | str | None = None,
 ) -> Importance:
     """The scores of every head, neuron, hidden channel and block of the model as it is.
 
     Args:
+        model: a causal language model whose blocks have separate projections.
         tokens: int64 `[n, length]`.
-        batch, sequence: aggregations, `l2`, `mean` or `var`.
+        sample_aggregation: over samples, `l2`, `mean` or `var`.
+        token_aggregation: over the tokens of a sample, one of the same.
         head_norm: the norm over a head's channels is taken of each `token` before aggregation (the
             paper), or of the aggregated `channel`s (NVIDIA's code).
-        precision: of the forward passes.
-        progress: label of a progress bar.
-        device: where blocks compute.
+        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16).
+        progress: label of a progress bar; None for no bar.
+        device: where blocks compute, one at a time; None for where the model is.
 
     Raises:
-        UserError: bad tokens, an architecture without separate projections, activations that are
-            not finite.
+        UserError: bad tokens, no separate projections, activations that are not finite.
     """
     heads = []
     neurons = []
     influence = []
     hidden = torch.zeros(model.config.hidden_size, dtype=torch.float64)
     for step in walk(model, tokens, precision=precision, progress=progress, device=device):
+        # One pass of the block as it is gathers the inputs of its linears and its outputs.
+        outputs, inputs_of = _run_block(step, sample_aggregation, token_aggregation)
         parts = sublayers(step.module)
-        outputs = torch.empty_like(step.hidden)
-        seen = step.collect(
-            lambda width, _, size=parts.head_dim: Aggregated(width, size, batch, sequence),
-            outputs=outputs,
-        )
-        # without those of emptied sublayers
-        of = {linear: seen[name] for name, linear in step.linears.items()}
-
-        def scores(linear, kind="channels", of=of):
-            return (
-                of[linear].scores(kind).cpu()
-                if linear in of
-                else torch.zeros(0, dtype=torch.float64)
-            )
-
-        by_channel = scores(parts.out).view(parts.heads, parts.head_dim).norm(dim=1)
-        heads.append(scores(parts.out, "heads") if head_norm == "token" else by_channel)
-        neurons.append(scores(parts.last))
+        # F_head: norms of what each head hands to the output projection
+        heads.append(_head_scores(inputs_of.get(parts.out), parts.heads, head_norm))
+        # F_neuron: activations that the last matrix of the MLP reads
+        neurons.append(_channel_scores(inputs_of.get(parts.last)))
+        # F_emb: outputs of the two norms, which the first matrices read, summed over all blocks
         for linear in (parts.query, parts.first[0]):
-            hidden = hidden + scores(linear) if linear in of else hidden
-        pairs = zip(step.hidden.split(step.batch_size), outputs.split(step.batch_size), strict=True)
-        cosines = [
-            cosine_similarity(before.float(), after.float(), dim=-1).double()
-            for before, after in pairs
-        ]
-        influence.append(1 - torch.cat(cosines).mean())
+            if linear in inputs_of:
+                hidden = hidden + _channel_scores(inputs_of[linear])
+        # BI = 1 - E[cos(what enters, what leaves)]
+        influence.append(1 - _mean_cosine(step, outputs))
+        # The outputs are there already: the walk need not compute them again.
         step.hidden.copy_(outputs)
         step.propagated = True
-    influence = torch.stack(influence).cpu()
+    return Importance(heads, neurons, hidden, _finite(torch.stack(influence).cpu()))
+
+
+def _run_block(
+    step: BlockStep, sample_aggregation: str, token_aggregation: str
+) -> tuple[torch.Tensor, dict[torch.nn.Module, Aggregated]]:
+    """What leaves a block, `[n, length, width]`, and linear -> aggregated inputs.
+
+    Linears of a sublayer that has lost all its units are absent.
+
+    Args:
+        step: the block.
+        sample_aggregation: over samples.
+        token_aggregation: over the tokens of a sample.
+    """
+    outputs = torch.empty_like(step.hidden)
+    head_dim = sublayers(step.module).head_dim
+    statistics = step.collect(
+        lambda width, _: Aggregated(width, head_dim, sample_aggregation, token_aggregation),
+        outputs=outputs,
+    )
+    return outputs, {linear: statistics[name] for name, linear in step.linears.items()}
+
+
+def _channel_scores(inputs: Aggregated | None) -> torch.Tensor:
+    """The scores of the channels of an input, in host memory; none where nothing was read."""
+    if inputs is None:
+        return torch.zeros(0, dtype=torch.float64)
+    return inputs.scores("channels").cpu()
+
+
+def _head_scores(inputs: Aggregated | None, heads: int, head_norm: str) -> torch.Tensor:
+    """The scores of the query heads `[heads]`.
+
+    Args:
+        inputs: what the output projection reads; None where no head is left.
+        heads: number of query heads.
+        head_norm: as for `activation_importance`.
+    """
+    if inputs is None:
+        return torch.zeros(0, dtype=torch.float64)
+    if head_norm == "token":
+        return inputs.scores("heads").cpu()
+    # NVIDIA's order: channels are aggregated first, then the norm over those of a head is taken.
+    return _channel_scores(inputs).view(heads, -1).norm(dim=1)
+
+
+def _finite(influence: torch.Tensor) -> torch.Tensor:
+    """The influence of all blocks, or a `UserError` where some of it is not finite."""
     if not influence.isfinite().all():
         raise UserError(
             "the residual stream holds NaN or infinity; use a wider dtype such as float32"
         )
-    return Importance(heads, neurons, hidden, influence)
+    return influence
+
+
+def _mean_cosine(step: BlockStep, outputs: torch.Tensor) -> torch.Tensor:
+    """The mean over all tokens of the cosine between what enters and what leaves a block."""
+    cosines = []
+    # Cosines are in float32, a batch at a time; their mean is in float64.
+    batches = zip(step.hidden.split(step.batch_size), outputs.split(step.batch_size), strict=True)
+    for before, after in batches:
+        cosines.append(cosine_similarity(before.float(), after.float(), dim=-1).double())
+    return torch.cat(cosines).mean()

@@ -22,12 +22,13 @@ from ...models.anatomy import find_blocks
 from ...sparsity.allocation import from_rates
 from ...sparsity.patterns import NofM, Pattern, Unstructured, make_pattern
 from ...validation import check_flag, check_number
+from ..base import Method
 from ..registry import make_method
 from .outliers import outliers, owl_rates
 
 
 @dataclass(frozen=True)
-class OWL:
+class OWL(Method):
     """Sparsity allocated to blocks by their outliers, on top of a method that prunes to given
     rates.
 
@@ -56,13 +57,8 @@ class OWL:
     exact: bool = True
     precision: str = "exact"
 
-    paper: ClassVar[str] = "owl"
-    needs_calibration: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"],
-        "criteria": ["Wanda", "Hessian"],
-        "weight": ["Frozen", "Update"],
-    }
+    paper: ClassVar[str | None] = "owl"
+    sparsity_of: ClassVar[str | None] = "the weights of all linears in the blocks"
 
     def __post_init__(self):
         check_number("multiplier", self.multiplier)
@@ -71,18 +67,17 @@ class OWL:
         if self.by not in ("block", "linear"):
             raise UserError(f"by {self.by!r} is unknown; use 'block' or 'linear'")
         check_flag("exact", self.exact)
-        if not getattr(self.pruner, "takes_allocation", False):
+        if not self.pruner.takes_allocation:
             raise UserError(
-                f"base {self.base!r} takes no allocation; use wanda, sparsegpt, magnitude, ria or "
-                "dsnot"
+                f"base {self.base!r} takes no allocation; use a method that declares "
+                "takes_allocation, e.g. 'wanda'"
             )
 
     @property
     def target(self) -> Pattern:
         return make_pattern(self.sparsity, self.pattern, "model")
 
-    @property
-    def description(self) -> str:
+    def describe(self) -> str:
         """The pattern as a report states it."""
         return f"{self.target} on average" if isinstance(self.target, NofM) else str(self.target)
 

@@ -47,7 +47,7 @@ def outliers(
     found = {}
     for block in walk(model, calibration, precision=precision, progress=progress, device=device):
         scores = {
-            name: wanda_score(weight_of(block.linears[name]), statistic.norm())
+            name: wanda_score(weight_of(block.linears[name]), statistic.norm()).dense()
             for name, statistic in block.collect(InputNorm, propagate=True).items()
         }
         for names in [list(scores)] if by == "block" else [[name] for name in scores]:

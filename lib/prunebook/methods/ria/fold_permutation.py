@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from ...errors import UserError
+from ...kernels.score import Score
 from ...models.anatomy import Block, find_blocks, weight_of
 from ...passes.sequential import walk
 from ...passes.statistics import InputNorm
@@ -22,14 +23,14 @@ from .permutation import best_order
 # channel.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _READERS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ScoreFunction = Callable[[torch.Tensor, torch.Tensor], Score]
 
 
 @torch.no_grad()
 def fold_permutations(
     model,
     calibration: torch.Tensor,
-    score: Score,
+    score: ScoreFunction,
     pattern: NofM,
     *,
     precision: str = "exact",
@@ -41,7 +42,7 @@ def fold_permutations(
 
     Args:
         calibration: int64 `[n, length]`.
-        score: `(weight [out, in], norm [in]) -> [out, in]`, with the norms of the
+        score: `(weight [out, in], norm [in])` -> `Score`, with the norms of the
             dense model's activations.
         precision, progress, device: as for `blocks.walk`.
 
@@ -73,11 +74,11 @@ def _of(block: Block, ending: str):
 
 
 def _scores(
-    block: Block, norms: Mapping, score: Score, endings: tuple[str, ...]
+    block: Block, norms: Mapping, score: ScoreFunction, endings: tuple[str, ...]
 ) -> Iterator[torch.Tensor]:
     for name, linear in block.linears.items():
         if name.endswith(endings):
-            yield score(weight_of(linear), norms[name].to(linear.weight.device))
+            yield score(weight_of(linear), norms[name].to(linear.weight.device)).dense()
 
 
 def _permute_rows(linear, order: torch.Tensor) -> None:
@@ -92,14 +93,16 @@ def _permute_columns(parameter: torch.Tensor, order: torch.Tensor) -> None:
     parameter.copy_(parameter[..., order.to(parameter.device)])
 
 
-def _fold_mlp(block: Block, norms: Mapping, score: Score, pattern: NofM) -> None:
+def _fold_mlp(block: Block, norms: Mapping, score: ScoreFunction, pattern: NofM) -> None:
     order = best_order(list(_scores(block, norms, score, ("down_proj",))), pattern)
     _permute_columns(_of(block, "down_proj").weight, order)
     for ending in ("gate_proj", "up_proj"):
         _permute_rows(_of(block, ending), order)
 
 
-def _fold_values(block: Block, norms: Mapping, score: Score, pattern: NofM, kv_heads: int) -> None:
+def _fold_values(
+    block: Block, norms: Mapping, score: ScoreFunction, pattern: NofM, kv_heads: int
+) -> None:
     value = _of(block, "v_proj")
     output = _of(block, "o_proj")
     head = value.weight.shape[0] // kv_heads
@@ -130,7 +133,9 @@ class _Readers:
             yield from _scores(block, *self.rest, _READERS)
 
 
-def _fold_residual(model, blocks: list[Block], norms: Mapping, score: Score, pattern: NofM) -> None:
+def _fold_residual(
+    model, blocks: list[Block], norms: Mapping, score: ScoreFunction, pattern: NofM
+) -> None:
     order = best_order(_Readers(blocks, norms, score), pattern)
     for block in blocks:
         for ending in _READERS:

@@ -17,7 +17,8 @@ from torch import nn
 from ...data.corpora import embedded_articles, split_of
 from ...data.windows import check_tokens
 from ...errors import UserError
-from ...measure.quality import add_tensors, measure_quality
+from ...measure.baseline import add_tensors
+from ...measure.quality import measure_quality
 from ...passes.backward import next_token_loss
 from ...recovery.training import Training, train, training_all
 

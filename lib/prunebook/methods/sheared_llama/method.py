@@ -19,7 +19,7 @@ import torch
 
 from ...data.windows import check_tokens
 from ...errors import UserError
-from ...measure.quality import check_head
+from ...measure.baseline import check_head
 from ...models.loading import on_device
 from ...models.sizes import AXES
 from ...passes.backward import restore_requires_grad
@@ -28,10 +28,11 @@ from ...recovery.learned_masks import MaskSearchResult, learn_masks
 from ...recovery.training import Training, training_all
 from ...sparsity.structured_masks import check_shape, cut
 from ...validation import check_choices, check_flag, check_number, check_share, check_whole
+from ..base import Method
 
 
 @dataclass(frozen=True)
-class ShearedLLaMA:
+class ShearedLLaMA(Method):
     """Masks and weights trained together until the expected sizes are those asked for; then exactly
     these are cut out.
 
@@ -69,15 +70,11 @@ class ShearedLLaMA:
     seed: int = 0
     precision: str = "exact"
 
-    paper: ClassVar[str] = "sheared-llama"
-    needs_calibration: ClassVar[bool] = True
+    paper: ClassVar[str | None] = "sheared-llama"
+    needs_calibration: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
     makes_smaller: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Structured"],
-        "criteria": ["Trainable"],
-        "budget": ["Sparsity"],
-        "retrain": ["Extensive"],
-    }
+    sparsity_of: ClassVar[str | None] = None
 
     def __post_init__(self):
         check_choices(self, "sheared-llama", {"precision": PRECISIONS})
@@ -95,15 +92,14 @@ class ShearedLLaMA:
         """What shall stay, by axis."""
         return {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
 
-    @property
-    def description(self) -> str:
+    def describe(self) -> str:
         """What the report calls the pattern."""
         return ", ".join(f"{size} {axis}" for axis, size in self._given.items())
 
     def prune(
         self, model, calibration: torch.Tensor, progress: str | None = None, device=None
     ) -> None:
-        """Learn and cut, in place; what was learned stays on the model as `prunebook_learned`.
+        """Learn and cut, in place.
 
         Args:
             calibration: int64 `[n, length]`, the text to learn from.
@@ -116,7 +112,7 @@ class ShearedLLaMA:
         with on_device(model, device):
             learned = self.learn(model, calibration, progress)
             cut(model, learned.masks)
-        model.prunebook_learned = learned
+        return learned
 
     def learn(self, model, tokens: torch.Tensor, progress: str | None = None) -> MaskSearchResult:
         """Train masks, and weights in place; nothing is cut yet.

@@ -20,7 +20,7 @@ from ...criteria.magnitude import magnitude_score
 from ...data.windows import check_tokens
 from ...errors import UserError
 from ...kernels.masking import apply_mask
-from ...measure.quality import check_head
+from ...measure.baseline import check_head
 from ...models.anatomy import find_blocks, weight_of
 from ...models.loading import on_device
 from ...passes.backward import next_token_loss
@@ -28,10 +28,11 @@ from ...passes.precision import PRECISIONS
 from ...recovery.training import Training, train, training_all
 from ...sparsity.patterns import NofM, Pattern, Unstructured, keep_mask, make_pattern
 from ...validation import check_choices, check_flag, check_number, check_whole
+from ..base import Method
 
 
 @dataclass(frozen=True)
-class GradualMagnitude:
+class GradualMagnitude(Method):
     """Train all weights on next-token loss, every matrix losing the same share of its weights on a
     cubic ramp.
 
@@ -65,19 +66,13 @@ class GradualMagnitude:
     seed: int = 0
     precision: str = "exact"
 
-    paper: ClassVar[str] = "sparse-scaling-laws"
-    needs_calibration: ClassVar[bool] = True
-    facets: ClassVar[dict] = {
-        "type": ["Unstructured", "Semi-structured"],
-        "criteria": ["Trainable"],
-        "budget": ["Sparsity"],
-        "data": ["Large"],
-        "retrain": ["Scratch"],
-        "weight": ["Update"],
-    }
+    paper: ClassVar[str | None] = "sparse-scaling-laws"
+    needs_calibration: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
+    sparsity_of: ClassVar[str | None] = "the weights of each matrix"
 
     def __post_init__(self):
-        self.target
+        make_pattern(self.sparsity, self.pattern)
         check_choices(self, "gradual-magnitude", {"precision": PRECISIONS})
         for name in ("start", "end", "learning_rate"):
             check_number(name, getattr(self, name))
@@ -121,7 +116,7 @@ class GradualMagnitude:
         smallest, but none that n:m keeps in the end. `target` is the final pattern where it is not
         the method's."""
         target = target or self.target
-        score = magnitude_score(weight)
+        score = magnitude_score(weight).dense()
         if isinstance(target, NofM):
             score = score.masked_fill(keep_mask(score, target), torch.inf)
         return ~keep_mask(score, Unstructured(target.sparsity * ramp, "layer"))
@@ -129,7 +124,7 @@ class GradualMagnitude:
     def prune(
         self, model, calibration: torch.Tensor, progress: str | None = None, device=None
     ) -> None:
-        """Train and prune in place; the loss of each step stays on the model as `prunebook_losses`.
+        """Train and prune in place.
 
         Args:
             calibration: int64 `[n, length]`, the text to train on, once and in this order, as far
@@ -160,10 +155,9 @@ class GradualMagnitude:
 
         with on_device(model, device), training_all(model, training):
             masks = _Masks(self, model, steps)
-            model.prunebook_losses = train(
-                model, calibration, training, loss_of, progress, settings=repr(self)
-            )
+            losses = train(model, calibration, training, loss_of, progress, settings=repr(self))
             masks.apply()
+        return losses
 
 
 class _Masks:

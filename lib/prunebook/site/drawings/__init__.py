@@ -1,5 +1,4 @@
-"""Figures of the concept pages, drawn from arrays that the pages compute. Needs matplotlib, not
-torch.
+"""Figures of the concept pages, drawn from arrays that the pages compute, without torch.
 
 Each function returns a `Drawing`, which a notebook shows as SVG. Masks are True where a weight is
 kept.

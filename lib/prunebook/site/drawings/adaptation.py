@@ -1,17 +1,13 @@
-"""Drawings of weights that change: an adapter merged into zeros, an optimal-brain-surgeon
-update."""
+"""Drawings of weights that change: an adapter merged into zeros, an optimal-brain-surgeon step."""
 
 import numpy as np
 
 from ...errors import UserError
+from ...notebook.palette import BLUE, GREEN, ORANGE, VERMILION
 from .canvas import (
-    BLUE,
-    GREEN,
     INK,
     LINE,
-    ORANGE,
     TEXT,
-    VERMILION,
     Drawing,
     as_array,
     bare,
@@ -23,8 +19,7 @@ from .canvas import (
 
 
 def lora_merge(weight, B, A) -> Drawing:
-    """A sparse weight, a low-rank product to scale, and their sum: merged, and masked again after
-    merging.
+    """A sparse weight, a low-rank product, and their sum: merged, and masked again.
 
     Args:
         weight: `[out, in]` with zeros.
@@ -39,7 +34,8 @@ def lora_merge(weight, B, A) -> Drawing:
     A = as_array(A, 2, "A")
     check_same_shape(B @ A, weight, "B A", "the weight")
     merged = weight + B @ A
-    (rows, columns), rank = weight.shape, len(A)
+    rows, columns = weight.shape
+    rank = len(A)
     figure = Drawing(4.4)
     axes = figure.subplots(2, 2)
     cells(axes[0, 1], shades(B, ORANGE))
@@ -65,8 +61,8 @@ def obs_update(hessian, weight, updated) -> Drawing:
 
     Args:
         hessian: `[2, 2]`, symmetric and positive definite.
-        weight: `[2]`.
-        updated: `[2]`, its first entry zero.
+        weight: the trained weights, `[2]`.
+        updated: the weights after the update, `[2]`; the first is zero.
 
     Raises:
         UserError: `updated` does not remove the first weight.

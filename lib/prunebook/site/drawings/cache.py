@@ -7,24 +7,25 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from ...errors import UserError
-from .canvas import BLUE, EMPTY, ORANGE, SMALL, TEXT, Drawing, as_array, bare, cells
+from ...notebook.palette import BLUE, ORANGE
+from .canvas import EMPTY, LINE, SMALL, TEXT, Drawing, as_array, bare, cells
 
 _COLOURS = np.array([to_rgb(colour) for colour in ("white", EMPTY, BLUE, ORANGE)])
-_FUTURE, _GONE, _RECENT, _HEAVY = range(4)
+_FUTURE, _EVICTED, _RECENT, _HEAVY = range(4)
 
 
 def cached_positions(logits, budget: int, window: int) -> np.ndarray:
-    """Which positions one head still holds after each step: the newest `window` and, of the rest,
-    those with the largest sum of attention received so far (H2O's rule; `budget == window` leaves
-    the window alone).
+    """Which positions one head still holds after each step, by H2O's rule.
 
-    Attention is the softmax over what is held and the new token; what has left does not come back.
+    The newest `window` stay and, of the rest, those with the largest sum of attention received so
+    far; `budget == window` leaves the window alone. Attention is the softmax over what is held and
+    the new token. An evicted position does not come back.
 
     Args:
         logits: `[steps, steps]`; row t holds the products of query t with keys 0..t, the rest is
             not read.
-        budget: positions held at most.
-        window: newest positions that always stay.
+        budget: largest number of positions held.
+        window: number of newest positions that always stay.
 
     Returns:
         bool `[steps, steps]`, True where position j is held after step t.
@@ -56,8 +57,8 @@ def cache_eviction(held: Mapping, window: int) -> Drawing:
     """What the cache holds, step after step, under each rule.
 
     Args:
-        held: title -> bool `[steps, steps]`, as `cached_positions` gives.
-        window: newest positions, drawn apart.
+        held: title -> bool `[steps, steps]`, e.g. from `cached_positions`.
+        window: number of newest positions, which have a colour of their own.
     """
     figure = Drawing(2.6)
     for axis, (title, mask) in zip(
@@ -66,7 +67,7 @@ def cache_eviction(held: Mapping, window: int) -> Drawing:
         mask = as_array(mask, 2, f"{title!r}")
         steps = np.arange(len(mask))
         age = steps[:, None] - steps[None, :]
-        state = np.where(mask, np.where(age < window, _RECENT, _HEAVY), _GONE)
+        state = np.where(mask, np.where(age < window, _RECENT, _HEAVY), _EVICTED)
         state[age < 0] = _FUTURE
         cells(axis, _COLOURS[state])
         bare(axis, len(mask), len(mask), f"{title}\n{int(mask[-1].sum())} held")
@@ -77,7 +78,7 @@ def cache_eviction(held: Mapping, window: int) -> Drawing:
         -0.6, -len(mask) / 2, "← step", fontsize=SMALL, ha="right", va="center", rotation=90
     )
     shown = ((BLUE, "newest"), (ORANGE, "older, held"), (EMPTY, "gone"))
-    handles = [Patch(facecolor=colour, edgecolor="#9A9A9A", label=label) for colour, label in shown]
+    handles = [Patch(facecolor=colour, edgecolor=LINE, label=label) for colour, label in shown]
     figure.legend(
         handles=handles,
         loc="outside lower center",

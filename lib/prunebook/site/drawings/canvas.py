@@ -1,4 +1,4 @@
-"""What the drawings share: the sheet, the colour-blind safe palette, matrices drawn as cells."""
+"""What the drawings share: the sheet, shades, matrices drawn as cells."""
 
 import io
 
@@ -9,13 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ...errors import UserError
+from ...notebook.palette import BLUE
 
-# Okabe and Ito's palette
-BLUE = "#0072B2"
-SKY = "#56B4E9"
-ORANGE = "#E69F00"
-GREEN = "#009E73"
-VERMILION = "#D55E00"
+# Shades beside the colours of the palette.
 EMPTY = "#F2F2F2"
 LINE = "#9A9A9A"
 INK = "#222222"
@@ -39,8 +35,13 @@ class Drawing(Figure):
 def as_array(values, dimensions: int, name: str) -> np.ndarray:
     """`values` (nested lists, numpy or torch) as an array.
 
+    Args:
+        values: the numbers.
+        dimensions: the number of dimensions that the drawing needs.
+        name: what messages call the values.
+
     Raises:
-        UserError: another number of dimensions.
+        UserError: the values have another number of dimensions.
     """
     array = np.asarray(values)
     if array.ndim != dimensions:
@@ -57,16 +58,24 @@ def check_same_shape(array: np.ndarray, other: np.ndarray, name: str, other_name
 
 
 def shades(weight: np.ndarray, colour: str = BLUE) -> np.ndarray:
-    """RGB of each weight `[..., 3]`: the paler, the smaller its magnitude, but never as pale as a
-    zero."""
+    """RGB of each weight, `[..., 3]`.
+
+    A smaller magnitude is paler, but never as pale as a zero.
+    """
     size = np.abs(weight) / np.abs(weight).max()
     strength = (0.35 + 0.65 * size)[..., None]
     return 1 - strength * (1 - np.array(to_rgb(colour)))
 
 
 def cells(axis, colours: np.ndarray, top: float = 0, left: float = 0) -> None:
-    """Draw a matrix of colours `[rows, columns, 3]` as unit cells, right of `left` and down from
-    `-top`."""
+    """Draw a matrix of colours, `[rows, columns, 3]`, as unit cells.
+
+    Args:
+        axis: the axes to draw in.
+        colours: RGB of each cell.
+        top: how far below 0 the first row begins.
+        left: where the first column begins.
+    """
     for (i, j), colour in zip(np.ndindex(colours.shape[:2]), colours.reshape(-1, 3), strict=True):
         corner = (left + j, -top - i - 1)
         axis.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1))

@@ -1,7 +1,6 @@
-"""Timed kernels: speed-up by shape, achieved bandwidth, and operations under the roof of memory and
-arithmetic.
+"""Timed kernels: speed-up by shape, achieved bandwidth, operations under a measured roof.
 
-Drawn are ours and its rivals; other forms of ours and controls have a table.
+Ours and its rivals are drawn; other forms of ours and controls have a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
 
 from ...bench.record import TIMED, Measured, Row, Run
-from .canvas import BLUE, GREEN, INK, LINE, ORANGE, SKY, SMALL, VERMILION, Drawing
+from ...notebook.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from .canvas import INK, LINE, SMALL, Drawing
 
 _OURS = (BLUE, "o")
 _BASELINES = (
@@ -19,32 +19,35 @@ _BASELINES = (
     (GREEN, "^"),
     (VERMILION, "D"),
     (SKY, "v"),
-    ("#CC79A7", "P"),
+    (PURPLE, "P"),
     (INK, "X"),
 )
-_LINE = 0.2  # inches of height: a case, an entry of the legend, the axis
+# Heights in inches: of the line of a case, of an entry of the legend, of the axis.
+_LINE = 0.2
 _ENTRY = 0.17
 _FRAME = 0.9
 
 
 def short_label(case: Measured) -> str:
-    """`4096 x 11008, tokens 8`: rows and columns of the weight, then what else sets the case
-    apart."""
-    values = {**case.shape, **case.settings}
-    parts = (
-        [f"{values.pop('rows')} x {values.pop('columns')}"]
-        if {"rows", "columns"} <= set(values)
-        else []
-    )
-    parts += [
-        f"{name} {value}" if name in case.shape else str(value) for name, value in values.items()
-    ]
+    """The case in short, e.g. `4096 x 11008, tokens 8`.
+
+    Rows and columns of the weight come first, then what else sets the case apart.
+    """
+    shape = dict(case.shape)
+    settings = dict(case.settings)
+    parts = []
+    if {"rows", "columns"} <= set(shape):
+        parts.append(f"{shape.pop('rows')} x {shape.pop('columns')}")
+    parts += [f"{name} {value}" for name, value in shape.items()]
+    parts += [str(value) for value in settings.values()]
     return ", ".join(parts)
 
 
 def speedups(cases: Sequence[Measured]) -> Drawing:
-    """How many times faster than each baseline, a line a case; left of 1 is where ours loses.
-    Hollow where wall times are compared."""
+    """How many times faster ours is than each baseline, a line a case.
+
+    Left of 1 ours loses. A marker is hollow where wall times are compared.
+    """
     drawn = [case for case in cases if case.speedups()]
     by_wall = [{row.name for row in _shown(case) if case.mixed(row)} for case in drawn]
     figure = _by_case(
@@ -70,8 +73,7 @@ def bandwidths(cases: Sequence[Measured], run: Run) -> Drawing:
 
 
 def roofline(cases: Sequence[Measured], run: Run) -> Drawing:
-    """Achieved operations against operations a byte, under the roof of the measured copy and
-    product."""
+    """Achieved operations against operations a byte, under the roof of copy and product."""
     drawn = [case for case in cases if case.ours.status == TIMED]
     intensity = [case.flop / case.bytes for case in drawn]
     ridge = 1e3 * run.gemm_tflop_s / run.copy_gb_s
@@ -82,12 +84,10 @@ def roofline(cases: Sequence[Measured], run: Run) -> Drawing:
     roof = np.minimum(x * run.copy_gb_s / 1e3, run.gemm_tflop_s)
     axis.plot(x, roof, color=INK, linewidth=1.5, label="roof, measured: a copy, a bfloat16 product")
     for name, (colour, marker) in look.items():
-        points = [
-            (at, row.tflop_s)
-            for at, case in zip(intensity, drawn, strict=True)
-            for row in _shown(case)
-            if row.name == name
-        ]
+        points = []
+        for operations, case in zip(intensity, drawn, strict=True):
+            rates = [row.tflop_s for row in _shown(case) if row.name == name]
+            points += [(operations, rate) for rate in rates]
         _scatter(axis, points, name, colour, marker)
     axis.set(
         xscale="log", yscale="log", xlabel="operations a byte [FLOP/B]", ylabel="achieved [TFLOP/s]"
@@ -97,17 +97,23 @@ def roofline(cases: Sequence[Measured], run: Run) -> Drawing:
 
 
 def _shown(case: Measured) -> list[Row]:
-    """Ours and its rivals, of those timed."""
+    """The rows of ours and its rivals that were timed."""
     return [row for row in (case.ours, *case.rivals) if row.status == TIMED]
 
 
 def _styles(cases: Sequence[Measured]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of ours and of each baseline that was timed, in the order in which the
-    cases name them."""
-    names = dict.fromkeys(row.name for case in cases for row in _shown(case))
+    """Colour and marker of ours and of each baseline that was timed, in the order of the cases."""
+    names = {}
+    for case in cases:
+        names |= dict.fromkeys(row.name for row in _shown(case))
     ours = {case.ours.name for case in cases}
     rest = iter(_BASELINES)
-    return {name: _OURS if name in ours else next(rest, (LINE, ".")) for name in names}
+    styles = {}
+    for name in names:
+        styles[name] = _OURS
+        if name not in ours:
+            styles[name] = next(rest, (LINE, "."))
+    return styles
 
 
 def _by_case(
@@ -115,42 +121,61 @@ def _by_case(
     values: Sequence[Mapping[str, float]],
     label: str,
     within: float,
-    hollow: Sequence[set[str]] = (),
+    hollow: Sequence[set[str]] | None = None,
 ) -> Drawing:
-    """The values of each case in a line of its own, on a logarithmic axis that holds `within` too;
-    `hollow`: the names of each case whose markers are not filled."""
-    look = {
-        name: style for name, style in _styles(drawn).items() if any(name in of for of in values)
-    }
+    """The values of each case in a line of its own, on a logarithmic axis.
+
+    Args:
+        drawn: the cases, from the top.
+        values: name of an implementation -> its value, for each case.
+        label: the label of the axis.
+        within: a value that the axis holds, too.
+        hollow: the names whose markers are not filled, for each case; None to fill all.
+    """
+    named = set().union(*values)
+    look = {name: style for name, style in _styles(drawn).items() if name in named}
+    if hollow is None:
+        hollow = [set() for _ in drawn]
     figure = Drawing(_FRAME + _LINE * len(drawn) + _ENTRY * (len(look) + 1))
     axis = figure.subplots()
     for name, (colour, marker) in look.items():
-        points = [(of[name], y) for y, of in enumerate(values) if name in of]
-        filled = [not (hollow and name in hollow[y]) for _, y in points]
+        points = [(of_case[name], y) for y, of_case in enumerate(values) if name in of_case]
+        filled = [name not in hollow[y] for _, y in points]
         _scatter(axis, points, name, colour, marker, filled)
-    every = [value for of in values for value in of.values()]
-    low = min(*every, within) / 1.4
-    high = max(*every, within) * 1.4
+    low = min(within, *(min(of_case.values()) for of_case in values)) / 1.4
+    high = max(within, *(max(of_case.values()) for of_case in values)) * 1.4
     axis.set(xscale="log", xlim=(low, high), ylim=(len(drawn) - 0.4, -0.6), xlabel=label)
     axis.set_yticks(range(len(drawn)), [short_label(case) for case in drawn], fontsize=SMALL - 1.5)
-    steps = (1, 2, 5) if high / low < 100 else (1,)
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))))
-    ticks = [
-        step * 10.0**power
-        for power in powers
-        for step in steps
-        if low <= step * 10.0**power <= high
-    ]
+    ticks = _ticks(low, high)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=SMALL - 1)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.grid(visible=True, axis="x", alpha=0.3)
     return figure
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`; 2 and 5 times each, too, where there are few."""
+    steps = (1, 2, 5)
+    if high / low >= 100:
+        steps = (1,)
+    ticks = []
+    for power in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))):
+        multiples = [step * 10.0**power for step in steps]
+        ticks += [tick for tick in multiples if low <= tick <= high]
+    return ticks
+
+
 def _scatter(
-    axis, points: Sequence[tuple[float, float]], name: str, colour: str, marker: str, filled=None
+    axis,
+    points: Sequence[tuple[float, float]],
+    name: str,
+    colour: str,
+    marker: str,
+    filled: Sequence[bool] | None = None,
 ) -> None:
-    faces = [to_rgba(colour, 0.85 if one else 0) for one in filled or [True] * len(points)]
+    """Draw the points of one implementation, hollow where they are not `filled`."""
+    filled = filled or [True] * len(points)
+    faces = [to_rgba(colour, 0.85 * is_filled) for is_filled in filled]
     axis.scatter(
         *zip(*points, strict=True),
         s=26,

@@ -1,5 +1,4 @@
-"""Drawings of Flash-LLM's page: a tile of Tiled-CSL and its banks, storage against sparsity, bounds
-under a roof."""
+"""Drawings of Flash-LLM's page: a tile of Tiled-CSL, its banks, storage, bounds under a roof."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,46 +7,33 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from ...bench.work import Work, dense_product
-from .canvas import (
-    BLUE,
-    EMPTY,
-    GREEN,
-    INK,
-    LINE,
-    ORANGE,
-    SKY,
-    SMALL,
-    TEXT,
-    VERMILION,
-    Drawing,
-    as_array,
-    bare,
-)
+from ...notebook.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from .canvas import EMPTY, INK, LINE, SMALL, TEXT, Drawing, as_array, bare
 
+_GREY = "#555555"
 _CHUNK = 8  # columns that change places together
 _CHUNKS = np.array(
-    [to_rgb(c) for c in (BLUE, ORANGE, GREEN, VERMILION, SKY, "#CC79A7", "#F0E442", "#555555")]
+    [to_rgb(c) for c in (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, _GREY)]
 )
 _LOOKS = (
     (BLUE, "o"),
     (ORANGE, "s"),
     (GREEN, "^"),
     (VERMILION, "D"),
-    ("#CC79A7", "P"),
+    (PURPLE, "P"),
     (SKY, "v"),
     (INK, "X"),
 )
 
 
 def tile(kept, locations, word: int, entry: tuple[int, int]) -> Drawing:
-    """The first rows of a tile as the matrix has them, and as they lie in shared memory; below them
-    a word.
+    """The first rows of a tile in the matrix and in shared memory; below them a word.
 
     Args:
         kept: bool `[rows, 64]`, True where a word is stored.
-        locations: `[rows, 64]`, of each place.
-        word: the 32 bits of one of them.
-        entry: its row and column, framed in both pictures.
+        locations: `[rows, 64]`, where each word lies in shared memory.
+        word: the 32 bits of one word.
+        entry: row and column of that word, framed in both pictures.
     """
     kept = as_array(kept, 2, "kept")
     locations = as_array(locations, 2, "locations")
@@ -78,7 +64,7 @@ def tile(kept, locations, word: int, entry: tuple[int, int]) -> Drawing:
 def _word(axis, word: int, entry: tuple[int, int], location: int) -> None:
     """The bits of a word, highest first."""
     for i, bit in enumerate(f"{word & 0xFFFFFFFF:032b}"):
-        colour = SKY if i < 16 else ORANGE
+        colour = (SKY, ORANGE)[i // 16]
         axis.add_patch(Rectangle((i, -1), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
         axis.text(i + 0.5, -0.5, bit, fontsize=SMALL - 1, ha="center", va="center")
     axis.text(8, -1.2, f"location {location}", fontsize=SMALL, ha="center", va="top")
@@ -90,16 +76,16 @@ def banks(loads: Mapping) -> Drawing:
     """How many of the words that lanes store at a time go to each bank.
 
     Args:
-        loads: title -> `[groups, 32]`, of the same words in different orders.
+        loads: title -> words in each bank, `[groups, 32]`, of the same words in different orders.
     """
-    loads = {title: as_array(each, 2, f"loads {title!r}") for title, each in loads.items()}
-    most = int(max(each.max() for each in loads.values()))
+    loads = {title: as_array(words, 2, f"loads {title!r}") for title, words in loads.items()}
+    most = int(max(words.max() for words in loads.values()))
     figure = Drawing(3.8)
     shades = {"cmap": "Blues", "vmin": -0.5, "vmax": most + 0.5}
     axes = figure.subplots(1, len(loads), sharey=True, squeeze=False)[0]
-    for axis, (title, each) in zip(axes, loads.items(), strict=True):
-        picture = axis.imshow(each, aspect="auto", interpolation="nearest", **shades)
-        axis.set_title(f"{title}\n{each.max(1).mean():.2f} stores a group", fontsize=TEXT)
+    for axis, (title, words) in zip(axes, loads.items(), strict=True):
+        picture = axis.imshow(words, aspect="auto", interpolation="nearest", **shades)
+        axis.set_title(f"{title}\n{words.max(1).mean():.2f} stores a group", fontsize=TEXT)
         axis.set_xlabel("bank", fontsize=SMALL)
         axis.set_xticks([0, 15, 31])
     axes[0].set_ylabel("group of 32 lanes", fontsize=SMALL)
@@ -114,12 +100,11 @@ def banks(loads: Mapping) -> Drawing:
 def storage(
     formats: Mapping[str, Callable], measured: Mapping[str, Mapping[float, float]]
 ) -> Drawing:
-    """Bits for each weight of the matrix against sparsity: formulas as lines, packed layers as
-    points.
+    """Stored bits a weight against sparsity: formulas as lines, packed layers as points.
 
     Args:
-        formats: name -> bits at an array of densities (1 - sparsity).
-        measured: name -> sparsity -> bits.
+        formats: name -> function from an array of densities (1 - sparsity) to bits a weight.
+        measured: name -> sparsity -> bits a weight.
     """
     density = np.linspace(0.6, 0.02, 100)
     figure = Drawing(4.6)
@@ -128,7 +113,7 @@ def storage(
     for i, ((name, bits), (colour, marker)) in enumerate(
         zip(formats.items(), _LOOKS, strict=False)
     ):
-        # what lies on each other is seen in turn
+        # Dashed and solid lines alternate, so that lines on top of each other are both seen.
         look = {"color": colour, "linestyle": ((0, (4, 4)), "-")[i % 2]}
         axis.plot(100 * (1 - density), np.broadcast_to(bits(density), density.shape), **look)
         points = measured.get(name, {})
@@ -150,47 +135,48 @@ def bounds(
     bandwidth: float,
     arithmetic: float,
 ) -> Drawing:
-    """What a product reaches at most, dense and with 32 bits for each weight that is not zero:
-    operations a second under a roof, and how much faster than the dense product it is, from one
-    token to many.
+    """What a product reaches at most, dense and with 32 bits for each weight that is not zero.
+
+    Above are operations a second under a roof; below is how much faster than the dense product
+    each sparse one is, from one token to many.
 
     Args:
         shape: outputs and inputs of the weight.
-        tokens: marked in both.
-        sparsities: a line each.
-        bandwidth: bytes, arithmetic: operations a second, measured.
+        tokens: numbers of tokens that are marked under the roof.
+        sparsities: the fractions removed, a line each.
+        bandwidth: measured bytes a second.
+        arithmetic: measured operations a second.
     """
     figure = Drawing(6.8)
-    ridge = arithmetic / bandwidth
     roof, gain = figure.subplots(2, 1)
-    widest = np.unique(np.geomspace(1, 4 * max(*tokens, ridge), 60).round())
+    ridge = arithmetic / bandwidth
     x = np.geomspace(0.5, 20 * max(max(tokens), ridge), 200)
-    roof.plot(
-        x,
-        np.minimum(x * bandwidth, arithmetic) / 1e9,
-        color=INK,
-        linewidth=1.5,
-        label="roof, measured",
-    )
+    reached = np.minimum(x * bandwidth, arithmetic) / 1e9
+    roof.plot(x, reached, color=INK, linewidth=1.5, label="roof, measured")
     roof.axvline(ridge, color=LINE, linestyle=":", label=f"ridge, {ridge:.0f} FLOP/B")
+    many_tokens = np.unique(np.geomspace(1, 4 * max(*tokens, ridge), 60).round())
+    dense = np.array([_work(shape, n, None).floor(bandwidth, arithmetic) for n in many_tokens])
     for (colour, marker), sparsity in zip(_LOOKS, (None, *sparsities), strict=False):
-        work = [_work(shape, each, sparsity) for each in tokens]
-        reached = [each.flop / each.floor(bandwidth, arithmetic) / 1e9 for each in work]
-        label = "dense" if sparsity is None else f"{sparsity:.0%} zeros"
+        works = [_work(shape, n, sparsity) for n in tokens]
+        label = "dense"
+        if sparsity is not None:
+            label = f"{sparsity:.0%} zeros"
+            times = [_work(shape, n, sparsity).floor(bandwidth, arithmetic) for n in many_tokens]
+            gain.plot(many_tokens, dense / times, marker + "-", color=colour, markersize=2)
         roof.plot(
-            [each.intensity for each in work],
-            reached,
+            [work.intensity for work in works],
+            [work.flop / work.floor(bandwidth, arithmetic) / 1e9 for work in works],
             marker,
             color=colour,
             markersize=5,
             label=label,
         )
-        if sparsity is not None:
-            floors = [
-                [_work(shape, n, s).floor(bandwidth, arithmetic) for n in widest]
-                for s in (None, sparsity)
-            ]
-            gain.plot(widest, np.divide(*floors), marker + "-", color=colour, markersize=2)
+    _finish_bounds(figure, roof, gain)
+    return figure
+
+
+def _finish_bounds(figure: Drawing, roof, gain) -> None:
+    """Scales, labels, grids and the legend of `bounds`."""
     roof.set(
         xscale="log", yscale="log", xlabel="operations a byte [FLOP/B]", ylabel="at most [GFLOP/s]"
     )
@@ -203,11 +189,13 @@ def bounds(
     gain.axhline(1, color=INK, linewidth=1, linestyle="--")
     for axis in (roof, gain):
         axis.grid(alpha=0.3)
-    figure.legend(
-        *roof.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=SMALL - 1
-    )
-    return figure
+    handles, labels = roof.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=SMALL - 1)
 
 
 def _work(shape: tuple[int, int], tokens: float, sparsity: float | None) -> Work:
-    return dense_product(int(tokens), *shape, 16 if sparsity is None else 32 * (1 - sparsity))
+    """The work of the product, dense where `sparsity` is None."""
+    bits = 16
+    if sparsity is not None:
+        bits = 32 * (1 - sparsity)
+    return dense_product(int(tokens), *shape, bits)

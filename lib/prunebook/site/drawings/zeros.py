@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ...errors import UserError
+from ...notebook.palette import BLUE, ORANGE
 from .canvas import (
-    BLUE,
     EMPTY,
     INK,
     LINE,
-    ORANGE,
     SMALL,
     TEXT,
     Drawing,
@@ -23,11 +22,11 @@ from .canvas import (
 
 
 def granularity(weight, masks: Mapping, blocks: Sequence[bool]) -> Drawing:
-    """One weight under masks of different shape, and a stack of blocks some of which are gone.
+    """One weight under masks of different shape, and a stack of blocks some of which are removed.
 
     Args:
         weight: `[out, in]`.
-        masks: three masks of that shape under their titles.
+        masks: title -> mask of the weight's shape, three in all.
         blocks: for each decoder block from the first, whether it is kept.
 
     Raises:
@@ -45,12 +44,11 @@ def granularity(weight, masks: Mapping, blocks: Sequence[bool]) -> Drawing:
         bare(axis, weight.shape[1], weight.shape[0], f"{title}\n{1 - mask.mean():.0%} zero")
     axis = axes[3]
     count = len(blocks)
-    for i, kept in enumerate(blocks):  # first block at the bottom, as data flows upwards
-        style = (
-            {"facecolor": BLUE, "edgecolor": BLUE}
-            if kept
-            else {"facecolor": EMPTY, "edgecolor": LINE, "ls": "--"}
-        )
+    # The first block is at the bottom, as data flows upwards.
+    for i, kept in enumerate(blocks):
+        style = {"facecolor": EMPTY, "edgecolor": LINE, "ls": "--"}
+        if kept:
+            style = {"facecolor": BLUE, "edgecolor": BLUE}
         axis.add_patch(
             Rectangle((0.2 * count, i - count + 0.15), 0.6 * count, 0.7, linewidth=1, **style)
         )
@@ -63,13 +61,14 @@ def granularity(weight, masks: Mapping, blocks: Sequence[bool]) -> Drawing:
 
 
 def n_of_m_row(row, mask, m: int) -> Drawing:
-    """A row under n:m, and what is stored of it: kept values and, for each, its place in its group
-    in binary.
+    """A row under n:m, and what is stored of it.
+
+    Stored are the kept values and, for each, its place in its group in binary.
 
     Args:
-        row: `[in]`.
+        row: weights, `[in]`.
         mask: `[in]`, the same number kept in every group of m.
-        m: group length.
+        m: length of a group.
 
     Raises:
         UserError: another shape, or a mask that keeps other numbers in some groups.
@@ -77,8 +76,7 @@ def n_of_m_row(row, mask, m: int) -> Drawing:
     row = as_array(row, 1, "row")
     mask = as_array(mask, 1, "mask").astype(bool)
     check_same_shape(mask, row, "mask", "the row")
-    counts = set(mask.reshape(-1, m).sum(1)) if len(row) % m == 0 else set()
-    if len(counts) != 1:
+    if len(row) % m != 0 or len(set(mask.reshape(-1, m).sum(1))) != 1:
         raise UserError(f"mask does not keep the same number of weights in each group of {m}")
     bits = int(m - 1).bit_length()
     kept = np.flatnonzero(mask)
@@ -86,7 +84,10 @@ def n_of_m_row(row, mask, m: int) -> Drawing:
     axis = figure.subplots()
     step = len(row) / len(kept)
     for j, (value, keep) in enumerate(zip(row, mask, strict=True)):
-        _box(axis, (j, 0), 1, f"{value:.1f}" if keep else "0", BLUE if keep else EMPTY)
+        if keep:
+            _box(axis, (j, 0), 1, f"{value:.1f}", BLUE)
+        else:
+            _box(axis, (j, 0), 1, "0", EMPTY)
     for k, j in enumerate(kept):
         left = k * step
         _box(axis, (left, -2.6), step, f"{row[j]:.1f}", BLUE)
@@ -110,8 +111,11 @@ def n_of_m_row(row, mask, m: int) -> Drawing:
 
 
 def _box(axis, corner: tuple[float, float], width: float, text: str, colour: str) -> None:
+    """Draw a box with a text in it."""
     axis.add_patch(Rectangle(corner, width, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
-    ink = "white" if colour == BLUE else INK
+    ink = INK
+    if colour == BLUE:
+        ink = "white"
     axis.text(
         corner[0] + width / 2,
         corner[1] + 0.48,
@@ -124,8 +128,9 @@ def _box(axis, corner: tuple[float, float], width: float, text: str, colour: str
 
 
 def comparison_groups(layers: Sequence, masks: Mapping[str, Sequence]) -> Drawing:
-    """The same scores ranked in different groups: each group is framed, the fraction of zeros
-    stands by each row.
+    """The same scores ranked in different groups.
+
+    Each group is framed, and the fraction of zeros stands beside each row.
 
     Args:
         layers: scores of each layer, `[out, in]`, all of one width.
@@ -135,47 +140,53 @@ def comparison_groups(layers: Sequence, masks: Mapping[str, Sequence]) -> Drawin
         UserError: an unknown scope, or a mask of another shape.
     """
     layers = [as_array(scores, 2, "scores of a layer") for scores in layers]
-    width = layers[0].shape[1]
     height = sum(len(scores) for scores in layers) + len(layers) - 1
+    width = layers[0].shape[1]
     figure = Drawing(2.6)
-    for axis, (scope, of_layers) in zip(
-        figure.subplots(1, len(masks), squeeze=False)[0], masks.items(), strict=True
-    ):
+    axes = figure.subplots(1, len(masks), squeeze=False)[0]
+    for axis, (scope, masks_of_layers) in zip(axes, masks.items(), strict=True):
         if scope not in ("row", "layer", "model"):
             raise UserError(f"scope {scope!r} is unknown; use 'row', 'layer', 'model'")
         top = 0
-        for scores, mask in zip(layers, of_layers, strict=True):
-            mask = as_array(mask, 2, "mask")
-            check_same_shape(mask, scores, "mask", "the scores")
-            masked_cells(axis, scores, mask, top)
-            for i, row in enumerate(mask):
-                axis.text(
-                    width + 0.3,
-                    -top - i - 0.5,
-                    f"{1 - row.mean():.0%}",
-                    fontsize=SMALL,
-                    va="center",
-                )
-                if scope == "row":
-                    _frame(axis, width, top + i, 1)
-            if scope == "layer":
-                _frame(axis, width, top, len(scores))
+        for scores, mask in zip(layers, masks_of_layers, strict=True):
+            _layer(axis, scores, mask, scope, top)
             top += len(scores) + 1
         if scope == "model":
             _frame(axis, width, 0, height)
         bare(axis, width + 3, height, f"per {scope}")
-    top = 0
-    for number, scores in enumerate(layers, 1):
-        middle = -top - len(scores) / 2
-        figure.axes[0].text(
-            -0.4, middle, f"layer {number}", fontsize=SMALL, ha="right", va="center", rotation=90
-        )
-        top += len(scores) + 1
+    _number_layers(axes[0], layers)
     figure.supxlabel("orange: what competes; number: zeros in the row", fontsize=TEXT)
     return figure
 
 
+def _layer(axis, scores: np.ndarray, mask, scope: str, top: float) -> None:
+    """Draw one layer from `top` on: its mask, the zeros of each row, the frames of its groups."""
+    mask = as_array(mask, 2, "mask")
+    check_same_shape(mask, scores, "mask", "the scores")
+    masked_cells(axis, scores, mask, top)
+    rows, width = scores.shape
+    for i, row in enumerate(mask):
+        share = f"{1 - row.mean():.0%}"
+        axis.text(width + 0.3, -top - i - 0.5, share, fontsize=SMALL, va="center")
+        if scope == "row":
+            _frame(axis, width, top + i, 1)
+    if scope == "layer":
+        _frame(axis, width, top, rows)
+
+
+def _number_layers(axis, layers: Sequence[np.ndarray]) -> None:
+    """Write the numbers of the layers at the left."""
+    top = 0
+    for number, scores in enumerate(layers, 1):
+        middle = -top - len(scores) / 2
+        axis.text(
+            -0.4, middle, f"layer {number}", fontsize=SMALL, ha="right", va="center", rotation=90
+        )
+        top += len(scores) + 1
+
+
 def _frame(axis, width: float, top: float, height: float) -> None:
+    """Frame the rows from `top` on that compete with each other."""
     axis.add_patch(
         Rectangle((0, -top - height), width, height, fill=False, edgecolor=ORANGE, linewidth=2)
     )

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from ...catalog import Address, Record, concept_anchor
-from ...notebook.claims import QUICK
+from ...notebook.quick import QUICK
 from ...notebook.tables import VERDICTS, verdict_html
 from ..buttons import buttons
 from ..published import Published, PublishedPage
@@ -29,48 +29,65 @@ def card(published: Published, address: Address) -> str:
     """The card of a paper's page, followed by a note where its outputs are missing or old.
 
     Args:
+        published: the paper with its notebook.
         address: the book's public addresses, which the buttons lead to.
     """
     record = published.paper.record
-    fields = {
+    fields = _fields(published, address)
+    lines = [f":{name}: {value}" for name, value in fields.items() if value]
+    body = "\n".join([escape(record.takeaway), "", *lines])
+    text = f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n"
+    note = _NOT_RUN
+    if record.method is not None:
+        note = state_of_outputs(published)
+    if note:
+        text += f"\n{admonition(note)}\n"
+    return text
+
+
+def _fields(published: Published, address: Address) -> dict[str, str]:
+    """Heading -> content of each line of the card; lines without content are not shown."""
+    record = published.paper.record
+    facets = {
+        name.title(): f"{tags(record, name)}{_listed(record, name)}" for name in record.facets()
+    }
+    download = f"{{download}}`Download </_notebooks/{record.slug}.ipynb>`"
+    verdicts = ""
+    if published.recorded_run:
+        verdicts = escape(published.recorded_run.origin)
+    return {
         "Authors": escape(", ".join(record.authors)),
         "Paper": " ".join(_paper(record)),
         "Code": _code(record),
         "Links": " · ".join(f"[{escape(link.label)}](<{link.url}>)" for link in record.links),
-        **{
-            name.title(): f"{tags(record, name)}{_listed(record, name)}" for name in record.facets()
-        },
+        **facets,
         "Corrected": _bullets(map(_correction, record.corrections)),
         "Runs in": _bullets(map(_runtime, record.runs_in)),
         "Claims": claim_badges(published.claims) or _no_claims(published),
         "Executed": _run(published),
-        "Verdicts": escape(published.record.origin) if published.record else "",
-        "Notebook": f"{buttons(record.slug, address)} · "
-        f"{{download}}`Download "
-        f"</_notebooks/{record.slug}.ipynb>`",
+        "Verdicts": verdicts,
+        "Notebook": f"{buttons(record.slug, address)} · {download}",
         "More": f"{{ref}}`Challenges <{record.challenge}>` · {{doc}}`Scoreboard </scoreboard>`",
     }
-    lines = [f":{name}: {value}" for name, value in fields.items() if value]
-    body = "\n".join([escape(record.takeaway), "", *lines])
-    note = _NOT_RUN if record.method is None else state_of_outputs(published)
-    return f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n" + (
-        f"\n{admonition(note)}\n" if note else ""
-    )
 
 
 def tags(record: Record, facet: str) -> str:
     """The values of a facet as badges that link to their concepts, and its detail."""
     content = record.facets()[facet]
-    badges = [
+    parts = [
         f"{{bdg-ref-primary-line}}`{value} <{concept_anchor(facet, value)}>`"
         for value in content.values
     ]
-    return " ".join(badges + ([f"({escape(content.detail)})"] if content.detail else []))
+    if content.detail:
+        parts.append(f"({escape(content.detail)})")
+    return " ".join(parts)
 
 
 def claim_badges(claims: Iterable[Mapping]) -> str:
-    """A badge for each verdict that some claim has, with their number, as HTML; empty without
-    claims."""
+    """A badge for each verdict that some claim has, with their number, as HTML.
+
+    Without claims it is empty.
+    """
     counts = Counter(claim["verdict"] for claim in claims)
     return " ".join(
         verdict_html(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]
@@ -78,11 +95,15 @@ def claim_badges(claims: Iterable[Mapping]) -> str:
 
 
 def state_of_outputs(published: Published | PublishedPage) -> str:
-    """What a reader must know of the outputs: that they are missing, old, or of a quick run; else
-    empty."""
+    """What a reader must know of the outputs: that they are missing, old, or of a quick run.
+
+    Otherwise it is empty.
+    """
     if published.execution is None:
         return _MISSING
-    notes = [] if published.current else [_OLD]
+    notes = []
+    if not published.current:
+        notes.append(_OLD)
     if published.execution.profile == QUICK:
         notes.append(_QUICK)
     return " ".join(notes)
@@ -94,9 +115,11 @@ def admonition(text: str) -> str:
 
 
 def _paper(record: Record) -> list[str]:
-    venue = f"{record.venue.name} {record.venue.year}"
-    kind = "" if record.venue.kind == "conference" else f" ({record.venue.kind})"
-    parts = [f"{{bdg-primary}}`{venue.replace('`', '')}{kind}`"]
+    """The venue, and links to the paper and its reviews."""
+    venue = f"{record.venue.name} {record.venue.year}".replace("`", "")
+    if record.venue.kind != "conference":
+        venue += f" ({record.venue.kind})"
+    parts = [f"{{bdg-primary}}`{venue}`"]
     if record.arxiv:
         parts.append(f"[arXiv {record.arxiv}](https://arxiv.org/abs/{record.arxiv})")
     if record.reviews_url:
@@ -105,6 +128,7 @@ def _paper(record: Record) -> list[str]:
 
 
 def _code(record: Record) -> str:
+    """A link to the paper's code, with its licence."""
     if record.code is None:
         return "none published"
     kind = "official" if record.code.official else "community"
@@ -117,47 +141,50 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _runtime(entry) -> str:
+    """A runtime that the paper's method runs in, with its status."""
     badge = f"{{bdg-{_STATUS_COLOURS[entry.status]}}}`{entry.status}`"
-    note = f": {escape(entry.note)}" if entry.note else ""
+    note = ""
+    if entry.note:
+        note = f": {escape(entry.note)}"
     return f"{escape(entry.runtime)} {badge} {entry.date.isoformat()}{note}{_source(entry)}"
 
 
 def _listed(record: Record, facet: str) -> str:
-    """What the list that the book grew out of says of a facet, where the record says something
-    else."""
+    """What the list that the book grew out of says of a facet, where the record differs."""
     listed = [entry.listed for entry in record.corrections if entry.field == f"tags.{facet}"]
     return "".join(f" *(listed as: {escape(text)})*" for text in listed)
 
 
 def _correction(entry) -> str:
+    """A field that the list had otherwise, and why the record differs."""
     field = entry.field.removeprefix("tags.")
     return f"{field}, listed as “{escape(entry.listed)}”: {escape(entry.reason)}{_source(entry)}"
 
 
 def _source(entry) -> str:
-    return f" [source](<{entry.source}>)" if entry.source else ""
+    if not entry.source:
+        return ""
+    return f" [source](<{entry.source}>)"
 
 
 def _no_claims(published: Published) -> str:
-    return (
-        "{bdg-secondary-line}`"
-        + ("not run yet" if published.execution is None else "none stated")
-        + "`"
-    )
+    """The badge of a paper without claims."""
+    words = "not run yet" if published.execution is None else "none stated"
+    return f"{{bdg-secondary-line}}`{words}`"
 
 
 def _run(published: Published) -> str:
-    """How the outputs came about: profile, day, time, and the hardware, versions and commit of the
-    first table."""
-    run = published.execution
-    if run is None:
+    """How the outputs came about: profile, day and time of the run.
+
+    Hardware, versions and commit are those of the first table.
+    """
+    execution = published.execution
+    if execution is None:
         return ""
-    parts = [f"profile {run.profile}", run.date, f"{run.seconds:.0f} s"]
+    parts = [f"profile {execution.profile}", execution.date, f"{execution.seconds:.0f} s"]
     if published.results:
         first = published.results[0]
-        parts += [
-            first["protocol"].get("device"),
-            *(f"{name} {text}" for name, text in first["versions"].items()),
-        ]
-        parts += [first["commit"] and f"commit {first['commit']}"]
+        parts.append(first["protocol"].get("device"))
+        parts += [f"{name} {text}" for name, text in first["versions"].items()]
+        parts.append(first["commit"] and f"commit {first['commit']}")
     return escape(", ".join(filter(None, parts)))

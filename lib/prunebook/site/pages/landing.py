@@ -1,5 +1,4 @@
-"""The explorer on the landing page: every paper in one table, with facets, text search and views to
-share.
+"""The explorer on the landing page: all papers in one table, with facets, search, shared views.
 
 The table and the filters are HTML, written here; `scripts/explorer.js` shows the filters and makes
 them work.
@@ -7,23 +6,17 @@ them work.
 
 import html
 import json
-import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ...catalog import CONCEPT_PAGES, VOCABULARY, Record, concept_anchor
 from ...errors import UserError
-from ...files import write_atomic
 from ...notebook.tables import VERDICTS
-from ...runs.installed import versions_of
 from ..published import Published
 
 PAPERS_MARKER = "<!-- papers -->"
-_SCRIPTS = Path(__file__).parents[1] / "scripts"
 _RUNS = {True: "runs", False: "not run yet"}
-# facets beside the tag families: name -> heading
+# Facets beside the tag families: name -> heading.
 _MORE = {
     "year": "Year",
     "venue": "Venue",
@@ -32,7 +25,7 @@ _MORE = {
     "verdict": "Verdict",
 }
 _HEADINGS = {**{facet: facet.title() for facet in VOCABULARY}, **_MORE}
-# columns: name -> heading
+# Columns: name -> heading.
 _COLUMNS = {
     "paper": "Paper",
     "year": "Year",
@@ -45,47 +38,22 @@ _SORTS = {
     "year:desc": "Newest first",
     "year:asc": "Oldest first",
 }
-_EXPORT = re.compile(r"export\s*\{[^{}]*?(\w+) as default[^{}]*\};?")
 
 
-def landing_page(root: Path, papers: Sequence[Published]) -> str:
+def landing_page(text: str, papers: Sequence[Published]) -> str:
     """The landing page with the explorer at its marker.
+
+    Args:
+        text: the page as written.
+        papers: all papers, in the tables' order.
 
     Raises:
         UserError: the page has not exactly one marker.
     """
-    text = (root / "index.md").read_text(encoding="utf-8")
     count = text.count(PAPERS_MARKER)
     if count != 1:
         raise UserError(f"index.md: needs the marker {PAPERS_MARKER} once, has it {count} times")
     return text.replace(PAPERS_MARKER, explorer(papers))
-
-
-def write_scripts(folder: Path) -> None:
-    """Write the scripts of tables into `folder`, which must not exist; the theme loads them where
-    they are used.
-
-    Raises:
-        UserError: itables, which carries DataTables, is not installed or cannot be used.
-    """
-    shutil.copytree(_SCRIPTS, folder)
-    write_atomic(folder / "datatables.js", _table_library())
-
-
-def _table_library() -> str:
-    """DataTables as a plain script that defines `DataTable`: pages opened from a disk cannot load
-    its module."""
-    version = versions_of("itables")["itables"]
-    import itables
-
-    text = (Path(itables.__file__).parent / "html" / "dt_bundle.js").read_text(encoding="utf-8")
-    export = _EXPORT.search(text)
-    if export is None:
-        raise UserError(
-            f"itables {version}: dt_bundle.js has no default export; install the version in "
-            "requirements"
-        )
-    return f"(() => {{{text[: export.start()]}window.DataTable = {export[1]};{text[export.end() :]}\n}})();\n"
 
 
 def explorer(papers: Sequence[Published]) -> str:
@@ -120,22 +88,28 @@ def facets_of(published: Published) -> dict[str, list[str]]:
 
 
 def _tools(facets: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """The form of search, sorting and filters; hidden until the script runs."""
     sorts = "".join(f'<option value="{value}">{text}</option>' for value, text in _SORTS.items())
-    groups = "\n".join(
-        _group(name, Counter(value for values in facets for value in values[name]))
-        for name in _HEADINGS
-    )
+    groups = []
+    for name in _HEADINGS:
+        counts = Counter()
+        for values in facets:
+            counts.update(values[name])
+        groups.append(_group(name, counts))
+    boxes = "\n".join(groups)
     return f"""\
 <form class="pb-tools" role="search" aria-label="Papers" hidden>
 <div class="pb-bar">
 <label class="pb-search"><span class="visually-hidden">Search the papers</span>\
-<input type="search" name="q" placeholder="Search title, author, method…" autocomplete="off" spellcheck="false"></label>
+<input type="search" name="q" placeholder="Search title, author, method…" autocomplete="off" \
+spellcheck="false"></label>
 <label class="pb-sort">Sort <select name="sort">{sorts}</select></label>
-<button type="button" class="pb-toggle" aria-expanded="false" aria-controls="pb-facets">Filters</button>
+<button type="button" class="pb-toggle" aria-expanded="false" aria-controls="pb-facets">\
+Filters</button>
 <button type="reset" class="pb-clear">Clear all</button>
 </div>
 <div class="pb-facets" id="pb-facets">
-{groups}
+{boxes}
 </div>
 <p class="pb-shown" role="status"></p>
 </form>"""
@@ -166,10 +140,14 @@ def _ordered(facet: str, counts: Counter) -> list[str]:
 
 
 def _label(facet: str, value: str) -> str:
-    return " ".join(VERDICTS[value]) if facet == "verdict" else value
+    """A value as the filters show it."""
+    if facet == "verdict":
+        return " ".join(VERDICTS[value])
+    return value
 
 
 def _row(published: Published, facets: Mapping[str, Sequence[str]]) -> str:
+    """The paper's row, which carries its facets for the script."""
     record = published.paper.record
     cells = {
         "paper": _paper(record),
@@ -186,14 +164,13 @@ def _row(published: Published, facets: Mapping[str, Sequence[str]]) -> str:
 
 
 def _paper(record: Record) -> str:
+    """The cell of the paper itself: name, venue, title, take-away; authors only to be searched."""
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    title = (
-        ""
-        if record.title == record.short
-        else f'<span class="pb-title">{_text(record.title)}</span> '
-    )
+    title = ""
+    if record.title != record.short:
+        title = f'<span class="pb-title">{_text(record.title)}</span> '
     return (
         f'<div><a class="pb-name" href="papers/{record.slug}.html">{_text(record.short)}</a> '
         f'<span class="pb-venue">{_text(venue)}</span></div> '
@@ -203,6 +180,7 @@ def _paper(record: Record) -> str:
 
 
 def _tags(record: Record, facet: str) -> str:
+    """The values of a facet, linked to their concepts."""
     page = CONCEPT_PAGES[facet].removesuffix(".md")
     return ", ".join(
         f'<a href="{page}.html#{concept_anchor(facet, value)}">{html.escape(value)}</a>'
@@ -228,10 +206,10 @@ def _counts(published: Published) -> Counter:
 
 
 def _line(text: str) -> str:
+    """`text` on one line."""
     return " ".join(text.split())
 
 
 def _text(text: str) -> str:
-    """Text of a record as HTML on one line; its direction, whatever marks it holds, ends with
-    it."""
+    """Text of a record as HTML on one line; its direction ends with it, whatever marks it holds."""
     return f"<bdi>{html.escape(_line(text))}</bdi>"

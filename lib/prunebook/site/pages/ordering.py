@@ -1,30 +1,19 @@
-"""The order of the methods at equal sparsity, from the record of `benchmarks/ordering.py`: a figure
-and a table."""
+"""The order of the methods at equal sparsity: a section of the leaderboard, with a figure."""
 
-import io
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ...errors import UserError
+from ...notebook.palette import BLACK
+from .figures import STYLES, draw_dense, new_figure, to_svg
 
-_KIND = "prunebook-ordering"
-_VERSION = 1
-_FILE = "benchmarks/results/ordering-cpu.json"
+# label of a method -> level of sparsity -> perplexity of each calibration draw
+Measured = Mapping[str, Mapping[str, Sequence[float]]]
+
 _NAME = "ordering.svg"
-# Okabe and Ito's palette with a marker each: colour is never the only difference.
-_STYLES = (
-    ("#999999", "x"),
-    ("#0072B2", "o"),
-    ("#E69F00", "s"),
-    ("#009E73", "^"),
-    ("#D55E00", "D"),
-    ("#CC79A7", "v"),
-    ("#56B4E9", "P"),
-    ("#000000", "*"),
-)
+_GREY = "#999999"
+_STYLES = ((_GREY, "x"), *STYLES, (BLACK, "*"))
 _SECTION = """\
 ## The order at equal sparsity
 
@@ -32,112 +21,119 @@ _SECTION = """\
 :alt: Perplexity of each method at each sparsity with error bars; the table below has the numbers
 :width: 100%
 
-Perplexity on held-out text, mean over {seeds} calibration draws with one standard deviation as bar. Lower is better.
+Perplexity on held-out text, mean over {seeds} calibration draws with one standard deviation as \
+bar. Lower is better.
 ```
 
 {table}
 
-Mean ± standard deviation over the draws, the lowest of a column in bold; magnitude needs no data, and – stands where a
+Mean ± standard deviation over the draws, the lowest of a column in bold; magnitude needs no data, \
+and – stands where a
 method is not defined.{options} {protocol} Dense: {dense:.2f}. Recorded on {days}."""
 
 
-def read_ordering(root: Path) -> dict | None:
-    """The record, or None if there is none.
-
-    Raises:
-        UserError: it is unreadable or of another version.
-    """
-    path = root / _FILE
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = record["kind"], record["version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{_FILE} is no readable record: {error}") from error
-    if found != (_KIND, _VERSION):
-        raise UserError(f"{_FILE}: kind and version {found} are not {(_KIND, _VERSION)}")
-    return record
-
-
-def ordering(record: Mapping, slugs: Sequence[str] = ()) -> tuple[str, dict[str, bytes]]:
+def ordering(record: Mapping[str, Any], slugs: Sequence[str] = ()) -> tuple[str, dict[str, bytes]]:
     """The section as MyST, and its figure: file name -> SVG.
 
     Args:
-        record: what `read_ordering` returned.
+        record: the record of `benchmarks/ordering.py`.
         slugs: the papers of the book; a method with the name of one links to it.
     """
-    levels = list(dict.fromkeys(row["level"] for row in record["rows"]))
-    found: dict[str, dict[str, list[float]]] = {}
-    links = {}  # options -> labels
-    chosen = {}
-    for row in record["rows"]:
-        named = ", ".join(f"{name} {value}" for name, value in row["options"].items())
-        chosen.setdefault(named, {})[row["label"]] = None
-        found.setdefault(row["label"], {}).setdefault(row["level"], []).append(row["perplexity"])
-        known = row["method"] in slugs
-        links[row["label"]] = (
-            f"[{row['label']}](papers/{row['method']}.ipynb)" if known else row["label"]
-        )
-    best = {
-        level: min((np.mean(of[level]), label) for label, of in found.items() if level in of)[1]
-        for level in levels
-    }
-    lines = ["| method | " + " | ".join(levels) + " |", "|---" + "|--:" * len(levels) + "|"]
-    for label, of in found.items():
-        cells = [_cell(of.get(level), best[level] == label) for level in levels]
-        lines.append(f"| {links[label]} | " + " | ".join(cells) + " |")
-    days = sorted({row["date"][:10] for row in record["rows"]})
-    protocol = (
-        "; ".join(
-            f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()
-        )
-        + "."
+    rows = record["rows"]
+    levels = list(dict.fromkeys(row["level"] for row in rows))
+    measured: dict[str, dict[str, list[float]]] = {}
+    links = {}
+    for row in rows:
+        draws = measured.setdefault(row["label"], {}).setdefault(row["level"], [])
+        draws.append(row["perplexity"])
+        links[row["label"]] = row["label"]
+        if row["method"] in slugs:
+            links[row["label"]] = f"[{row['label']}](papers/{row['method']}.ipynb)"
+    protocol = "; ".join(
+        f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()
     )
-    options = "; ".join(
-        f"{', '.join(labels)}: {named}" for named, labels in chosen.items() if named
-    )
-    options = f" Options beside the sparsity: {options}." if options else ""
     text = _SECTION.format(
         name=_NAME,
-        table="\n".join(lines),
+        table=_table(measured, levels, links),
         seeds=record["protocol"]["seeds"],
-        protocol=protocol,
-        options=options,
+        protocol=f"{protocol}.",
+        options=_options(rows),
         dense=record["dense"],
-        days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        days=" to ".join(_first_and_last(row["date"][:10] for row in rows)),
     )
-    return text, {_NAME: _figure(found, levels, record["dense"])}
+    return text, {_NAME: _figure(measured, levels, record["dense"])}
 
 
-def _cell(values: Sequence[float] | None, best: bool) -> str:
-    if not values:
+def _table(measured: Measured, levels: Sequence[str], links: Mapping[str, str]) -> str:
+    """A row a method, a column a level; the lowest mean of a column is bold."""
+    best = {}
+    for level in levels:
+        means = [
+            (np.mean(draws[level]), label) for label, draws in measured.items() if level in draws
+        ]
+        best[level] = min(means)[1]
+    lines = ["| method | " + " | ".join(levels) + " |", "|---" + "|--:" * len(levels) + "|"]
+    for label, draws in measured.items():
+        cells = [_cell(draws.get(level), best[level] == label) for level in levels]
+        lines.append(f"| {links[label]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _options(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence that tells the options beside the sparsity, and who has them; may be empty."""
+    labels_of: dict[str, dict[str, None]] = {}
+    for row in rows:
+        options = ", ".join(f"{name} {value}" for name, value in row["options"].items())
+        labels_of.setdefault(options, {})[row["label"]] = None
+    parts = [f"{', '.join(labels)}: {options}" for options, labels in labels_of.items() if options]
+    if not parts:
+        return ""
+    return f" Options beside the sparsity: {'; '.join(parts)}."
+
+
+def _first_and_last(days: Iterable[str]) -> list[str]:
+    """The first and the last of the days; one where they are the same."""
+    days = sorted(set(days))
+    return list(dict.fromkeys([days[0], days[-1]]))
+
+
+def _cell(draws: Sequence[float] | None, best: bool) -> str:
+    """Mean and standard deviation of the draws."""
+    if not draws:
         return "–"
-    mean = f"{np.mean(values):.2f}" if np.mean(values) < 1000 else f"{np.mean(values):.0f}"
-    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    text = mean + (f" ± {spread:{'.2g' if spread < 99 else '.0f'}}" if len(values) > 1 else "")
-    return f"**{text}**" if best else text
+    mean = np.mean(draws)
+    text = f"{mean:.0f}"
+    if mean < 1000:
+        text = f"{mean:.2f}"
+    if len(draws) > 1:
+        deviation = _deviation(draws)
+        digits = ".2g" if deviation < 99 else ".0f"
+        text += f" ± {deviation:{digits}}"
+    if best:
+        return f"**{text}**"
+    return text
 
 
-def _figure(
-    found: Mapping[str, Mapping[str, Sequence[float]]], levels: Sequence[str], dense: float
-) -> bytes:
-    """Levels side by side, methods in the order of the record within each; the same bytes for the
-    same record."""
-    import matplotlib
-    from matplotlib.figure import Figure
+def _deviation(draws: Sequence[float]) -> float:
+    """The standard deviation of the draws; 0 for a single one."""
+    if len(draws) < 2:
+        return 0.0
+    return np.std(draws, ddof=1)
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axis = figure.add_subplot()
-    offsets = np.linspace(-0.3, 0.3, len(found)) if len(found) > 1 else [0.0]
-    for number, (label, of) in enumerate(found.items()):
+
+def _figure(measured: Measured, levels: Sequence[str], dense: float) -> bytes:
+    """Levels side by side, methods in the order of the record within each, as SVG."""
+    figure, axis = new_figure()
+    # Methods stand beside each other within a level; a single one stands in the middle.
+    offsets = [0.0]
+    if len(measured) > 1:
+        offsets = np.linspace(-0.3, 0.3, len(measured))
+    for number, (label, draws_of) in enumerate(measured.items()):
         colour, marker = _STYLES[number % len(_STYLES)]
-        x = [levels.index(level) + offsets[number] for level in of]
-        spread = [np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in of.values()]
         axis.errorbar(
-            x,
-            [np.mean(values) for values in of.values()],
-            spread,
+            [levels.index(level) + offsets[number] for level in draws_of],
+            [np.mean(draws) for draws in draws_of.values()],
+            [_deviation(draws) for draws in draws_of.values()],
             color=colour,
             marker=marker,
             markersize=7,
@@ -145,7 +141,7 @@ def _figure(
             capsize=4,
             label=label,
         )
-    axis.axhline(dense, color="black", linewidth=0.9, linestyle="--", label="dense")
+    draw_dense(axis, dense)
     axis.set_xticks(range(len(levels)), levels)
     axis.set(
         yscale="log",
@@ -154,7 +150,4 @@ def _figure(
     )
     axis.grid(visible=True, axis="y", which="both", alpha=0.25)
     axis.legend(ncols=2, fontsize="small")
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "prunebook", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return to_svg(figure)

@@ -1,5 +1,4 @@
-"""The scoreboard page: every claim of every paper with its verdict, counted per paper and
-overall."""
+"""The scoreboard page: every claim of every paper with its verdict, and their counts."""
 
 import html
 from collections import Counter
@@ -10,17 +9,21 @@ from ...notebook.tables import VERDICTS, protocol_line, verdict_html
 from ..published import Published
 from .cards import claim_badges, escape
 
-# the page needs the width of the column on the right
+# The page needs the width of the column on the right.
 _INTRO = """\
 ---
 html_theme.sidebar_secondary.remove: true
 ---
 # Scoreboard
 
-Each claim below is one that its paper makes, checked by the paper's notebook on one model and one text. A
-verdict on a difference between two methods compares the same windows of text and the same calibration draws:
-above two standard errors the claim holds, below minus two it does not, and in between it is a tie. A claim
-that does not hold at this scale may well hold at the paper's. A verdict is that of the recorded run that its
+Each claim below is one that its paper makes, checked by the paper's notebook on one model and one \
+text. A
+verdict on a difference between two methods compares the same windows of text and the same \
+calibration draws:
+above two standard errors the claim holds, below minus two it does not, and in between it is a \
+tie. A claim
+that does not hold at this scale may well hold at the paper's. A verdict is that of the recorded \
+run that its
 protocol names; quick runs, which show that pages work, judge nothing.
 """
 _COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
@@ -28,8 +31,12 @@ _COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
 
 def scoreboard(papers: Sequence[Published]) -> str:
     """The page as MyST, with its tables as HTML."""
-    rows = [(published, claim) for published in papers for claim in published.claims]
-    not_run = [p.paper.record.short for p in papers if p.execution is None and not p.claims]
+    rows = []
+    not_run = []
+    for published in papers:
+        rows += [(published, claim) for claim in published.claims]
+        if published.execution is None and not published.claims:
+            not_run.append(published.paper.record.short)
     parts = [_INTRO, claim_badges(claim for _, claim in rows) or "No notebook has been run yet."]
     if rows:
         parts += ["## By paper", _counts_table(papers), "## Claims", _claims_table(rows)]
@@ -55,14 +62,18 @@ def _counts_table(papers: Iterable[Published]) -> str:
 
 
 def scrolling(label: str, head: str, rows: Iterable[str]) -> str:
-    """A table that scrolls in its own box: the cells of its head, and whole rows."""
+    """A table that scrolls in its own box.
+
+    Args:
+        label: the table's name for screen readers.
+        head: the cells of the table's head, as HTML.
+        rows: whole rows, as HTML.
+    """
+    body = "\n".join(rows)
     return (
         f'<div class="pb-scroll" tabindex="0" role="region" aria-label="{label}">\n'
-        f"<table "
-        f'class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(rows)
-        + "\n</tbody>\n"
-        "</table>\n</div>"
+        f'<table class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
     )
 
 
@@ -81,16 +92,28 @@ def _claim_row(published: Published, claim: Mapping) -> str:
     text = {
         name: html.escape(" ".join(str(value).split())) for name, value in claim.items() if value
     }
-    parts = [html.escape(protocol_line(claim["protocol"])), text.get("recorded")]
-    line = "<br>".join(filter(None, parts))
-    protocol = (
-        f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>' if line else ""
-    )
+    ours = "–"
+    if claim["verdict"] != NOT_JUDGED:
+        ours = (text.get("ours") or text["reason"]) + _protocol(claim, text.get("recorded"))
     cells = [
         paper_link(published),
         verdict_html(claim["verdict"]),
         text["statement"],
         f'{text["paper"]}<br><span class="pb-source">{text["source"]}</span>',
-        "–" if claim["verdict"] == NOT_JUDGED else (text.get("ours") or text["reason"]) + protocol,
+        ours,
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _protocol(claim: Mapping, recorded: str | None) -> str:
+    """How the claim was measured, folded; empty where nothing is known of it.
+
+    Args:
+        claim: the claim with its protocol.
+        recorded: HTML that names the recorded run that the verdict is of; None for the page's own.
+    """
+    parts = filter(None, [html.escape(protocol_line(claim["protocol"])), recorded])
+    line = "<br>".join(parts)
+    if not line:
+        return ""
+    return f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>'

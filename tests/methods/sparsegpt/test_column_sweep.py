@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from prunebook.criteria.obs import inverse_factor
 from prunebook.criteria.wanda import wanda_score
 from prunebook.errors import UserError
-from prunebook.methods.sparsegpt import SparseGPT, _update_siblings, sparsegpt_update
+from prunebook.methods.sparsegpt.column_sweep import sparsegpt_sweep, sparsegpt_update
 from prunebook.sparsity.patterns import NofM, Unstructured, count_removed, keep_mask
 
 HALF = Unstructured(0.5, "layer")
@@ -167,7 +166,7 @@ def test_siblings_are_solved_as_if_alone(pattern):
     first, inputs = problem()
     # with a shared threshold, the first would lose everything
     second = problem(rows=5, seed=1)[0] * 100
-    together = _update_siblings([first, second], hessian(inputs), [pattern] * 2, 0.01, 24)
+    together = sparsegpt_sweep([first, second], hessian(inputs), [pattern] * 2, 0.01, 24)
     for weight, (new, keep) in zip([first, second], together, strict=True):
         alone, mask = sparsegpt_update(weight, hessian(inputs), pattern, 0.01, 24)
         assert torch.equal(keep, mask)
@@ -212,60 +211,3 @@ def test_bad_input_is_refused():
         sparsegpt_update(weight, torch.ones(48, 48), HALF, damping=0)
     with pytest.raises(UserError, match="NaN"):
         sparsegpt_update(weight * float("nan"), hessian(inputs), HALF)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"damping": -0.1}, "damping -0.1 is not allowed"),
-        ({"block_size": 0}, "block_size 0 is not allowed"),
-        ({"pattern": "4:8", "block_size": 100}, "use a positive multiple of 8"),
-        ({}, "give either"),
-        ({"sparsity": 1.0}, "sparsity 1.0"),
-        ({"sparsity": 0.5, "pattern": "2:4"}, "give either"),
-    ],
-)
-def test_impossible_options_are_refused(options, message):
-    if "damping" in options or options.get("block_size") == 0:
-        options = {"sparsity": 0.5, **options}
-    with pytest.raises(UserError, match=message):
-        SparseGPT(**options)
-
-
-def test_one_matrix_with_given_inputs():
-    weight, inputs = problem()
-    parameter = torch.nn.Parameter(weight)
-    new = SparseGPT(sparsity=0.5).prune_matrix(parameter, inputs)
-    expected, removed = reference(weight, hessian(inputs), HALF, 0.01, 128)
-    assert torch.equal(new == 0, removed)
-    torch.testing.assert_close(new.double(), expected, rtol=1e-4, atol=1e-5)
-    assert not new.requires_grad
-    frozen = SparseGPT(sparsity=0.5, update=False).prune_matrix(parameter, inputs)
-    assert torch.equal(frozen, weight.masked_fill(removed, 0))
-    narrow = SparseGPT(pattern="2:4").prune_matrix(weight.bfloat16(), inputs)
-    assert narrow.dtype == torch.bfloat16
-    assert ((narrow == 0).reshape(-1, 4).sum(1) == 2).all()
-
-
-def test_damping_is_a_fraction_of_the_mean_diagonal():
-    H = torch.tensor([[4.0, 1], [1, 2]])
-    torch.testing.assert_close(inverse_factor(H, 0.5), inverse_factor(H + 1.5 * torch.eye(2), 0))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"damping": "1e-2"}, "damping '1e-2' is not allowed; use a fraction >= 0, as 0.01"),
-        ({"block_size": "128"}, "block_size '128' is not allowed; use a positive multiple of 1"),
-        ({"update": "maybe"}, "update 'maybe' is not allowed; use True or False"),
-    ],
-)
-def test_options_of_the_wrong_type_are_refused(options, message):
-    with pytest.raises(UserError) as caught:
-        SparseGPT(sparsity=0.5, **options)
-    assert str(caught.value) == message
-
-
-def test_a_pattern_object_with_another_scope_is_refused():
-    with pytest.raises(UserError, match="scope 'row' is not allowed for sparsegpt; use 'layer'"):
-        SparseGPT(pattern=Unstructured(0.5, "row"))

@@ -1,23 +1,21 @@
-"""A page by a stranger whose front matter would have the build run code: refused before Sphinx
-reads it."""
+"""Pages in Markdown; one whose front matter would have the build run code is refused unread."""
 
 import pytest
+from tests.small_book import write_sources
 
 from prunebook.errors import UserError
-from prunebook.site.assemble import assemble
-from prunebook.site.pages.text import check_sources
-
-from tests.small_book import Book, write_sources  # isort: skip
+from prunebook.site.book import read_book
+from prunebook.site.texts import read_texts
 
 EXECUTED = "file_format: mystnb\nmystnb: {execution_mode: force}\n"
-# {{ ... }} is then a Jinja template with Sphinx at hand
+# {{ ... }} is then a Jinja template with Sphinx at hand.
 RENDERED = "myst: {enable_extensions: [substitution]}\n"
 
 
 @pytest.fixture
-def root(tmp_path):
-    write_sources(tmp_path)
-    return Book(tmp_path).root
+def root(book):
+    write_sources(book.root)
+    return book.root
 
 
 @pytest.mark.parametrize("page", ["index", "concepts/types", "challenge/challenge"])
@@ -31,8 +29,7 @@ def test_settings_that_run_code_are_refused(root, page, settings, key):
     with pytest.raises(
         UserError, match=rf"^{page}\.md: the front matter sets '{key}'; allowed: {allowed}$"
     ):
-        assemble(root, [])
-    assert not (root / "_build" / "site").exists()
+        read_book(root)
 
 
 @pytest.mark.parametrize("opening", ["--- #", "----", "\ufeff---", "---"])
@@ -43,7 +40,7 @@ def test_front_matter_that_only_sphinx_would_read_is_refused(root, opening):
     with pytest.raises(
         UserError, match=r"^concepts/types\.md: begins with '.*---.*', which opens no front matter"
     ):
-        assemble(root, [])
+        read_texts(root)
 
 
 @pytest.mark.parametrize("ending", [".ipynb", ".rst"])
@@ -52,13 +49,17 @@ def test_pages_of_another_form_are_refused(root, ending):
     with pytest.raises(
         UserError, match=rf"^concepts/types\{ending}: is \{ending}; a page of text must be Markdown"
     ):
-        assemble(root, [])
+        read_texts(root)
 
 
 def test_what_pages_may_set(root):
-    settings = "kernelspec: {name: python3}\nfile_format: mystnb\nhtml_theme.sidebar_secondary.remove: true\n"
+    settings = (
+        "kernelspec: {name: python3}\nfile_format: mystnb\n"
+        "html_theme.sidebar_secondary.remove: true\n"
+    )
     (root / "concepts" / "types.md").write_text(
         f"---\n{settings}---\n# T\n\n---\n\nA rule above.\n"
     )
     (root / "concepts" / "budget.md").write_text("# B\n\n---\nmystnb: 1\n---\n")
-    check_sources(root)
+    pages = ["challenge/challenge.md", "concepts/budget.md", "concepts/types.md", "index.md"]
+    assert list(read_texts(root)) == pages

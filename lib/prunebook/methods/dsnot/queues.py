@@ -1,0 +1,218 @@
+"""DSnoT's queues: which pruned weights of a row come back in turn, and which kept ones go for them.
+
+Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs (arXiv
+2310.08915); official code zyxxmu/DSnoT at 4c029df (`prune_DSnoT`), which sorts whole rows. T cycles
+read at most T weights of a queue, so that only these are selected here; their order, ties included,
+is that of its stable sorts.
+
+Tables `[2, out, T]` hold two queues for each row: the first is read while e < 0, the second while
+e > 0, where e is the sum of D over the row's pruned weights.
+"""
+
+import operator
+from dataclasses import dataclass, fields
+
+import torch
+
+from ...kernels.masking import count_rows, mask_where, masked_copy, places_of
+from ...kernels.select import keep_largest
+
+
+@dataclass(frozen=True)
+class SwapQueues:
+    """What the rows of a weight may swap, pair by pair.
+
+    regrown: columns of the pruned weights that come back, int64 `[2, out, T]`.
+    pruned: columns of the kept weights that go in exchange, int64 `[2, out, T]`.
+    lengths: number of pairs, int64 `[2, out]`; what stands behind them is not used.
+    D_regrown: D of the weights that come back, float32 `[2, out, T]`.
+    D_pruned: D of the weights that go, float32 `[2, out, T]`.
+    """
+
+    regrown: torch.Tensor
+    pruned: torch.Tensor
+    lengths: torch.Tensor
+    D_regrown: torch.Tensor
+    D_pruned: torch.Tensor
+
+
+def make_queues(
+    D: torch.Tensor,
+    keep: torch.Tensor,
+    spread: torch.Tensor,
+    scores: torch.Tensor,
+    *,
+    cycles: int,
+    group: int | None = None,
+    released: bool = False,
+) -> SwapQueues:
+    """The queues of some rows.
+
+    Args:
+        D: `[out, in]`, see `expected_change`.
+        keep: bool `[out, in]`, the first mask, True where kept.
+        spread: v^p, `[in]`.
+        scores: `[out, in]`; of the kept weights the lowest goes first.
+        cycles: T, at most the number of inputs.
+        group: m, for an n:m mask: what goes is of the same m weights as what comes back.
+        released: fill queues that are too short as the released code does; not with `group`.
+    """
+    regrown, available = regrowing_queues(D / spread, D, keep, cycles)
+    if group is None:
+        pruned, candidates = pruning_queues(scores, D, keep, cycles)
+    else:
+        pruned, candidates = partners_in_group(regrown, scores, keep, group)
+    lengths = torch.minimum(candidates, available)
+    if released:
+        # Rows whose queues do not last for all cycles.
+        short = (lengths < cycles).any(0).nonzero()[:, 0]
+        pruned[:, short] = released_pruning_queues(D[short], keep[short], scores[short], cycles)
+        lengths = torch.full_like(lengths, cycles)
+    return SwapQueues(regrown, pruned, lengths, _gather(D, regrown), _gather(D, pruned))
+
+
+def regrowing_queues(
+    ratio: torch.Tensor, D: torch.Tensor, keep: torch.Tensor, cycles: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pruned weights that come back: those with the sign of e, the largest `|D| / v^p` first.
+
+    Args:
+        ratio: `D / v^p`, `[out, in]`.
+        D: `[out, in]`; a weight with D = 0 never comes back.
+        keep: bool `[out, in]`, True where kept.
+        cycles: T.
+
+    Returns:
+        Columns, int64 `[2, out, T]`, and how many there are, int64 `[2, out]`.
+    """
+    has_sign = mask_where(operator.lt, D, 0) | mask_where(operator.gt, D, 0)
+    ratio = masked_copy(ratio, ~keep & has_sign)
+    # While e < 0: the lowest ratios, ascending.
+    most_negative = lowest(ratio, cycles)
+    # While e > 0: the highest, among equal ones the last first, as the lowest of the mirror image.
+    most_positive = D.shape[1] - 1 - lowest(ratio.neg().flip(1), cycles)
+    available = [count_rows(mask_where(sign, ratio, 0)) for sign in (operator.lt, operator.gt)]
+    return torch.stack([most_negative, most_positive]), torch.stack(available)
+
+
+def pruning_queues(
+    scores: torch.Tensor, D: torch.Tensor, keep: torch.Tensor, cycles: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The kept weights that go: those whose D has the other sign than e, lowest score first.
+
+    Args:
+        scores: Wanda's, `[out, in]`.
+        D: `[out, in]`.
+        keep: bool `[out, in]`, True where kept.
+        cycles: T.
+
+    Returns:
+        Columns, int64 `[2, out, T]`, and how many there are, int64 `[2, out]`.
+    """
+    columns = []
+    lengths = []
+    # While e < 0 a weight with D > 0 goes, and the other way round: both move e towards 0.
+    for sign in (operator.gt, operator.lt):
+        candidates = keep & mask_where(sign, D, 0)
+        columns.append(lowest(masked_copy(scores, candidates, torch.inf), cycles))
+        lengths.append(count_rows(candidates))
+    return torch.stack(columns), torch.stack(lengths)
+
+
+def partners_in_group(
+    regrown: torch.Tensor, scores: torch.Tensor, keep: torch.Tensor, group: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For n:m: the kept weight of its own group that goes for each weight that comes back.
+
+    The lowest score of the group goes for the first weight of the group in a queue, the second
+    lowest for the second, and so on.
+
+    Args:
+        regrown: columns, int64 `[2, out, T]`.
+        scores: `[out, in]`.
+        keep: bool `[out, in]`, True where kept.
+        group: m.
+
+    Returns:
+        Columns, int64 `[2, out, T]`, and how many of them follow each other before one has no
+        partner, int64 `[2, out]`.
+    """
+    columns = []
+    lengths = []
+    for queue in regrown:
+        group_of = queue // group
+        # how many earlier entries of the queue are of the same group
+        same_group = group_of[:, :, None] == group_of[:, None, :]
+        earlier = same_group.tril(-1).sum(2).clamp(max=group - 1)[..., None]
+        # the kept weights of the group, by score
+        members = group_of[..., None] * group + torch.arange(group, device=queue.device)
+        kept_scores = masked_copy(scores, keep, torch.inf).gather(1, members.flatten(1))
+        ascending, place = kept_scores.view(members.shape).sort(dim=2, stable=True)
+        has_partner = (ascending.gather(2, earlier) < torch.inf)[..., 0]
+        columns.append(members.gather(2, place.gather(2, earlier))[..., 0])
+        lengths.append(has_partner.long().cumprod(1).sum(1))
+    return torch.stack(columns), torch.stack(lengths)
+
+
+def released_pruning_queues(
+    D: torch.Tensor, keep: torch.Tensor, scores: torch.Tensor, cycles: int
+) -> torch.Tensor:
+    """What goes in the released code, whose queues never run out.
+
+    A queue holds the kept weights whose D has the other sign than e, lowest score first; then, for
+    each kept weight with D = 0, the one with the lowest score of all; then those with the sign of
+    e, highest score first. In its regrowing queue, weights with D = 0 and kept ones follow, so that
+    a row may lose or gain weights.
+
+    Args:
+        D: `[out, in]`.
+        keep: bool `[out, in]`, True where kept.
+        scores: `[out, in]`.
+        cycles: T.
+
+    Returns:
+        Columns, int64 `[2, out, T]`.
+    """
+    width = D.shape[1]
+    # The kept weights by score, the pruned ones behind them.
+    order = scores.masked_fill(~keep, torch.inf).argsort(dim=1, stable=True)
+    place = torch.arange(width, device=D.device)
+    signs = D.gather(1, order).sign()
+    queues = []
+    for sign in (signs, -signs):
+        # The turn of each weight: ascending, in the middle, descending; pruned ones at the end.
+        turn = torch.where(sign > 0, place, torch.where(sign < 0, 2 * width - place, width))
+        turn = turn.masked_fill(~keep.gather(1, order), 3 * width)
+        queue = turn.argsort(dim=1, stable=True)[:, :cycles]
+        # Place 0 is the lowest score of all.
+        queues.append(order.gather(1, queue.masked_fill(sign.gather(1, queue) == 0, 0)))
+    return torch.stack(queues)
+
+
+def lowest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Columns of the lowest values of each row, ascending, among equal values by column.
+
+    Args:
+        values: `[out, in]`.
+        count: how many columns of each row.
+
+    Returns:
+        int64 `[out, count]`.
+    """
+    places = places_of(~keep_largest(values, count))
+    columns = places.view(len(values), count) % values.shape[1]
+    return columns.gather(1, values.gather(1, columns).argsort(dim=1, stable=True))
+
+
+def join_rows(parts: list[SwapQueues]) -> SwapQueues:
+    """The queues of all rows, from those of consecutive rows."""
+    # All tables have the rows in their second dimension.
+    tables = {}
+    for table in fields(SwapQueues):
+        tables[table.name] = torch.cat([getattr(part, table.name) for part in parts], dim=1)
+    return SwapQueues(**tables)
+
+
+def _gather(D: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """D of queued columns, `[2, out, T]`."""
+    return torch.stack([D.gather(1, queue) for queue in columns])

@@ -1,0 +1,133 @@
+"""Scores of coupled groups: how the saliences of their weights add up.
+
+Ma et al., LLM-Pruner (NeurIPS 2023, arXiv 2305.11627), equations 3 to 5; official code
+horseee/LLM-Pruner at 128a07d, whose orders of summation these are. A group is what must go
+together: an MLP neuron, a key-value head with the query heads that read it, or a hidden channel.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ...models.anatomy import Sublayers, all_sublayers, norms
+
+AGGREGATIONS = ("sum", "prod", "max", "last")
+# dimensions of a weight [out, in]
+_ROWS = 0
+_COLUMNS = 1
+
+
+def unit_scores(
+    parts: Sublayers,
+    salience: Mapping[nn.Parameter, torch.Tensor],
+    criterion: str,
+    aggregation: str = "sum",
+    credit: str = "contiguous",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of the key-value heads `[K]`, with their query heads, and of the neurons `[m]`.
+
+    Args:
+        parts: the sublayers of one block.
+        salience: parameter -> S, as from `taylor.saliences`.
+        criterion: one of `taylor.CRITERIA`.
+        aggregation: over the matrices of a group, `sum`, `prod`, `max` or the `last` alone.
+        credit: which query heads count for key-value head k: those that read it (`contiguous`), or
+            as in the official code k, k + K, k + 2K, ... (`strided`).
+    """
+    # Each matrix gives a score to each of its channels of heads.
+    query = _line_scores(salience[parts.query.weight], _ROWS, criterion)
+    key = _line_scores(salience[parts.key.weight], _ROWS, criterion)
+    value = _line_scores(salience[parts.value.weight], _ROWS, criterion)
+    out = _line_scores(salience[parts.out.weight], _COLUMNS, criterion)
+    # Those of query heads are summed for the key-value head that gets the credit.
+    members = [_credited(query, parts, credit), key, value, _credited(out, parts, credit)]
+    # The official order: matrices first, then the channels of a head.
+    heads = _aggregate(members, aggregation).view(parts.kv_heads, -1).sum(1)
+    # A neuron is a row of every first matrix and a column of the last.
+    members = [_line_scores(salience[linear.weight], _ROWS, criterion) for linear in parts.first]
+    members.append(_line_scores(salience[parts.last.weight], _COLUMNS, criterion))
+    return heads, _aggregate(members, aggregation)
+
+
+def channel_scores(
+    model: PreTrainedModel,
+    salience: Mapping[nn.Parameter, torch.Tensor],
+    criterion: str,
+    aggregation: str = "sum",
+) -> torch.Tensor:
+    """Scores of the hidden channels of the whole model, `[d]`.
+
+    A channel is an entry of every norm, a column of the embedding, of a head that is not tied to it
+    and of every projection that reads it, and a row of every projection that writes it. A product
+    of that many is given as its logarithm.
+
+    Args:
+        model: the model.
+        salience: parameter -> S of all parameters, as from `taylor.saliences(channels=True)`.
+        criterion: one of `taylor.CRITERIA`.
+        aggregation: as for `unit_scores`.
+    """
+    embedding = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    readers = []
+    writers = []
+    for parts in all_sublayers(model):
+        readers += [parts.query, parts.key, parts.value, *parts.first]
+        writers += [parts.out, parts.last]
+    readers.append(embedding)
+    if head.weight is not embedding.weight:
+        readers.append(head)
+    # The score of a channel is that of its group, which spans the whole model.
+    members = [salience[norm.weight].abs() for norm in norms(model)]
+    members += [_line_scores(salience[reader.weight], _COLUMNS, criterion) for reader in readers]
+    members += [_line_scores(salience[writer.weight], _ROWS, criterion) for writer in writers]
+    if aggregation == "prod":
+        return _aggregate([member.double().log() for member in members], "sum")
+    return _aggregate(members, aggregation)
+
+
+def _line_scores(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
+    """A matrix's part in the score of each of its rows or columns.
+
+    Args:
+        salience: S, `[out, in]`.
+        dim: `_ROWS` or `_COLUMNS`.
+        criterion: one of `taylor.CRITERIA`.
+    """
+    other = 1 - dim
+    # In float32: sums of bfloat16 would be equal too often.
+    salience = salience.float()
+    if criterion == "vector":
+        # equation 3: signs cancel inside a row or column
+        return salience.sum(other).abs()
+    # equations 4 and 5: every weight counts
+    return salience.abs().sum(other)
+
+
+def _credited(scores: torch.Tensor, parts: Sublayers, credit: str) -> torch.Tensor:
+    """Scores `[H * head_dim]` of query channels, summed for each key-value head, `[K * head_dim]`.
+
+    Args:
+        scores: one for each channel of the query heads.
+        parts: the sublayers of the block.
+        credit: as for `unit_scores`.
+    """
+    groups = parts.kv_heads
+    repeats = parts.heads // groups
+    if credit == "contiguous":
+        return scores.view(groups, repeats, -1).sum(1).flatten()
+    return scores.view(repeats, groups, -1).sum(0).flatten()
+
+
+def _aggregate(members: Sequence[torch.Tensor], aggregation: str) -> torch.Tensor:
+    """The scores of groups from those of their members, each `[groups]`; float64."""
+    stacked = torch.stack([member.double() for member in members])
+    if aggregation == "last":
+        return stacked[-1]
+    if aggregation == "max":
+        return stacked.amax(0)
+    if aggregation == "prod":
+        return stacked.prod(0)
+    return stacked.sum(0)

@@ -1,0 +1,191 @@
+"""The rules of a page, one fault at a time."""
+
+import pytest
+from nbformat.v4 import new_markdown_cell
+from tests.tiny_book import cell, make_book, notebook, record, write
+
+from prunebook.catalog import check, page_rules, parse_record, read_paper
+from prunebook.catalog.page_rules import RULES, anatomy_faults, rule_faults
+from prunebook.catalog.reader import notebook_paths, read_notebook
+
+STATED = [
+    {"key": "better", "origin": "paper", "statement": "a", "number": "1", "source": "Table 1"},
+    {"key": "speed-of-2-4", "origin": "ours", "statement": "b", "number": "2", "source": "none"},
+    {
+        "key": "large",
+        "origin": "paper",
+        "statement": "c",
+        "number": "3",
+        "source": "Table 2",
+        "not_testable": "too large",
+    },
+]
+ERRATUM = {"paper": "a", "code": "b", "effect": "none known", "source": "Table 1"}
+CHECKS = 'pb.check("better", ours="1", verdict=True)\npb.check("speed-of-2-4", verdict=x)\n'
+
+
+def faults(rule: str, code: str, **fields) -> list[str]:
+    """What one rule says of a page with this code in its claims cell, which is cell 10."""
+    paper = record(**fields)
+    content = notebook(paper)
+    content.cells[10].source = code
+    return list(rule_faults(content, parse_record(paper, "x"), (rule,)))
+
+
+@pytest.mark.parametrize(
+    ("code", "missing"),
+    [
+        (CHECKS + "pb.check_rest()", []),
+        (CHECKS + 'pb.check("large")', []),
+        ("from prunebook import check\ncheck('better')\npb.check_rest()", ["speed-of-2-4"]),
+        (CHECKS, ["large"]),
+        ("for key in ('better', 'large'):\n    pb.check(key)", ["speed-of-2-4"]),
+        (
+            "for n in (2, 4):\n    pb.check(f'speed-of-{n}-4')\npb.check('better')",
+            ["large"],
+        ),
+        ("%time\npb.check('better')", ["better", "speed-of-2-4", "large"]),
+    ],
+)
+def test_claims_are_checked(code, missing):
+    found = faults("claims-checked", code, claims=STATED)
+    assert [line.split("'")[1] for line in found] == missing
+
+
+def test_messages_of_unchecked_claims():
+    assert faults("claims-checked", "", claims=STATED[1:]) == [
+        "claim 'speed-of-2-4' is not checked; add `pb.check(\"speed-of-2-4\", ours=..., "
+        "verdict=...)`, or say `not_testable` in the record",
+        "claim 'large' is not shown; add `pb.check_rest()` after the other checks",
+    ]
+    assert faults("claims-checked", "", claims=[]) == []
+
+
+def test_a_paper_that_does_not_run_checks_nothing():
+    paper = record(method=None, claims=STATED)
+    assert list(rule_faults(notebook(paper), parse_record(paper, "x"), ("claims-checked",))) == []
+
+
+def test_checked_keys_are_claims():
+    code = CHECKS + "pb.check('beter')\npb.check(f'slow-{n}')\npb.check(key)"
+    assert faults("claims-known", code, claims=STATED) == [
+        "cell 10: checks 'beter', which is no claim of the record; add it there",
+        r"cell 10: checks keys like 'slow\\-.+'; the record has none",
+    ]
+
+
+def test_errata_are_shown():
+    show = "pb.show_errata()"
+    assert faults("errata-shown", show, errata=[ERRATUM]) == []
+    assert faults("errata-shown", "") == []
+    (line,) = faults("errata-shown", "", errata=[ERRATUM])
+    assert line.startswith("the record's errata are not shown")
+    (line,) = faults("errata-shown", show)
+    assert line.startswith("shows errata, and the record has none")
+
+
+def test_public_source_is_shown():
+    code = "pb.show_source(wanda.score)\npb.show_source(wanda._norm)\nshow_source(_Hidden.prune)"
+    message = "has a private name; show a public one"
+    assert faults("public-source", code) == [
+        f"cell 10: wanda._norm {message}",
+        f"cell 10: _Hidden.prune {message}",
+    ]
+
+
+def test_a_page_is_short():
+    short = "\n\n".join(["x = 1"] * 124)  # five other cells have one line each
+    assert faults("short-page", short) == []
+    assert faults("short-page", short + "\ny = 1\nz = 1") == [
+        "131 lines of code; at most 130: shorten them, or fold a study with the tag 'hide-cell'"
+    ]
+
+
+def test_folded_cells_do_not_count():
+    paper = record()
+    content = notebook(paper)
+    content.cells[10].source = "x = 1\n" * 200
+    content.cells[10].metadata.tags.append("hide-cell")
+    assert list(rule_faults(content, parse_record(paper, "x"), ("short-page",))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "colours"),
+    [
+        ("axis.plot(x, color=palette.BLUE)\nlabel = 'black'", []),
+        ("axis.plot(x, color='black')", ["black"]),
+        ("axis.plot(x, c=colours['a'], edgecolor='none')", []),
+        ("look = {'color': '0.8'}", ["0.8"]),
+        ("for colour in ('#0072B2', '#fff'):\n    pass", ["#0072B2", "#fff"]),
+        ("bar(x, color=['red' if a else 'C1' for a in b])", ["C1", "red"]),
+        ("bar(x, color=('navy', 'white')[index])", ["navy", "white"]),
+        ("print('issue #46')", []),
+    ],
+)
+def test_colours_are_of_the_palette(code, colours):
+    found = faults("palette", code)
+    assert [line.split("'")[1] for line in found] == colours
+    assert all(line.startswith("cell 10, line 1: the colour ") for line in found)
+
+
+def test_lines_are_short():
+    code = "x = 1\n" + "y" * 101 + "\n" + "z" * 100
+    start = "y" * 30
+    assert faults("short-lines", code) == [
+        f"cell 10, line 2: 101 characters, at most 100: {start}..."
+    ]
+
+
+def later(content):
+    """Put the challenges after the claims."""
+    content.cells.insert(10, content.cells.pop(2))
+    return content
+
+
+def test_challenges_may_stand_before_the_method_until_the_rule_is_on(monkeypatch):
+    before = notebook(record())
+    after = later(notebook(record()))
+    assert anatomy_faults(before, runs=True) == anatomy_faults(after, runs=True) == []
+    monkeypatch.setattr(page_rules, "RULES_ON", (page_rules.LATER_CHALLENGES,))
+    assert anatomy_faults(after, runs=True) == []
+    assert anatomy_faults(before, runs=True) == [
+        "cell 3: 'method' comes after 'challenge'; the order is record, method, parameters, "
+        "source, run, figure, claims, challenge, errata, see-also"
+    ]
+    del after.cells[10]
+    assert anatomy_faults(after, runs=True) == [
+        "no cell tagged 'challenge'; add a markdown cell with this tag after the one tagged "
+        "'claims'"
+    ]
+
+
+def test_errata_stand_after_the_challenges(monkeypatch):
+    monkeypatch.setattr(page_rules, "RULES_ON", (page_rules.LATER_CHALLENGES,))
+    content = later(notebook(record()))
+    content.cells.insert(11, cell("errata", "pb.show_errata()"))
+    assert anatomy_faults(content, runs=True) == []
+    content.cells[11] = cell("errata", "text", new_markdown_cell)
+    assert anatomy_faults(content, runs=True) == [
+        "cell 11: a cell tagged 'errata' must be code, not markdown"
+    ]
+
+
+def test_check_holds_the_rules_that_are_on(tmp_path, monkeypatch):
+    book = make_book(tmp_path / "book")
+    write(book, record(claims=STATED))
+    assert [str(problem) for problem in check(book)] == []
+    monkeypatch.setattr(page_rules, "RULES_ON", ("claims-checked",))
+    found = [str(problem) for problem in check(book, ["wanda"])]
+    assert len(found) == len(STATED)
+    assert found[0].startswith("papers/wanda.ipynb: claim 'better' is not checked; ")
+
+
+def test_the_rules_that_are_on_exist():
+    assert {*page_rules.RULES_ON} <= {*RULES, page_rules.LATER_CHALLENGES}
+
+
+def test_the_rules_can_read_every_paper_of_this_book():
+    from prunebook.catalog import find_root
+
+    for path in notebook_paths(find_root()):
+        list(rule_faults(read_notebook(path), read_paper(path).record, tuple(RULES)))

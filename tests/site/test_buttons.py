@@ -1,0 +1,79 @@
+"""The links that open notebooks elsewhere, and the copies that Colab opens."""
+
+from importlib.metadata import version
+
+import nbformat
+from tests.small_book import notebook, record
+
+from prunebook.catalog import Address, parse_record
+from prunebook.site.buttons import buttons, colab_notebook
+
+ADDRESS = Address("https://x.org/book/", "https://github.com/a/b", "trunk")
+
+
+def copied(slug="alpha", source=None, **fields) -> nbformat.NotebookNode:
+    """The copy for Colab of a made-up paper's notebook."""
+    made = parse_record(record(slug, **fields), f"papers/{slug}.ipynb")
+    return colab_notebook(source or notebook(slug, "1"), made, ADDRESS)
+
+
+def test_buttons_lead_to_the_repository():
+    assert buttons("wanda", ADDRESS) == (
+        "[Open in Colab](<https://colab.research.google.com/github/a/b/blob/colab/wanda.ipynb>) · "
+        "[Open on "
+        "Binder](<https://mybinder.org/v2/gh/a/b/trunk?urlpath=lab%2Ftree%2Fpapers%2Fwanda.ipynb>)"
+    )
+
+
+def test_the_copy_for_colab_installs_first_and_its_links_lead_to_the_site():
+    source = notebook("alpha", "1")
+    source.cells[2].source = (
+        "[a](../concepts/types.md#t) [b](later.ipynb) [c](https://y.org/x.md) [d](#here) "
+        "[e](<../index.md>) [f](/concepts/x.md) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
+    )
+    before = nbformat.writes(source)
+    made = copied(source=source)
+    nbformat.validate(made)
+    assert nbformat.writes(source) == before
+    title, install, challenge, *_ = made.cells
+    assert title.source == "# Alpha"
+    assert install.cell_type == "code"
+    assert install.source.splitlines() == [
+        "# Record, results and the latest version: https://x.org/book/papers/alpha.html",
+        "from importlib.metadata import version",
+        "from pathlib import Path",
+        "",
+        'Path("kept.txt").write_text("".join(f"{name}=={version(name)}\\n" for name in '
+        '("numpy", "torch")))',
+        '%pip install --quiet -c kept.txt "prunebook @ git+https://github.com/a/b@trunk" '
+        "matplotlib",
+        "%pip install --quiet --no-deps -r "
+        "https://github.com/a/b/raw/trunk/requirements/embedded.txt",
+    ]
+    assert challenge.source == (
+        "[a](https://x.org/book/concepts/types.html#t) [b](https://x.org/book/papers/later.html) "
+        "[c](https://y.org/x.md) [d](#here) [e](<https://x.org/book/index.html>) "
+        "[f](https://x.org/book/concepts/x.html) [g](//y.org/x.md) $w[i](t.x)$ ![h](../h.png)"
+    )
+    assert not any(cell.cell_type == "raw" for cell in made.cells)
+
+
+def test_the_installation_keeps_what_colab_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    install = copied().cells[1]
+    python = [line for line in install.source.splitlines() if not line.startswith("%")]
+    exec(compile("\n".join(python), "install", "exec"), {})
+    assert (
+        tmp_path / "kept.txt"
+    ).read_text() == f"numpy=={version('numpy')}\ntorch=={version('torch')}\n"
+
+
+def test_the_copy_of_a_paper_without_implementation_says_so():
+    first = copied().cells[1].source
+    second = copied(method=None).cells[1].source
+    assert "no implementation" not in first
+    assert second.splitlines()[1] == (
+        "# This paper has no implementation here yet: the library is for trying the methods of "
+        "the others."
+    )
+    assert second.splitlines()[2:] == first.splitlines()[1:]
