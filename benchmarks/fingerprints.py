@@ -50,49 +50,46 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
             "penalty": [1.0],
             "epochs": [1],
             "reference": ["pruned"],
-            "smooth": [False],
-            "exact": [False],
+            "sigmoid": [False],
+            "exact_count": [False],
             **FAST,
         },
     ),
     "bitnet-b158": ({}, {"norm": [False]}),
     "compresso": (
-        {"sparsity": 0.3, "steps": 4},
+        {"sparsity": 0.3},
         {
             "learning_rate": [1e-3],
             "mask_rate": [0.5],
             "multiplier_rate": [0.5],
-            "alone": [0.5],
-            "ramp": [0.25],
+            "lora_only": [0.5],
             "rank": [2],
             "hidden": [False],
-            "batch": [2],
+            "batch_size": [2],
             "seed": [1],
             **FAST,
         },
     ),
-    "deeper-layers": ({"blocks": 2}, {"sparsity": [0.4], **FAST}),
+    "deeper-layers": ({"remove_blocks": 2}, {"sparsity": [0.4], **FAST}),
     "dsnot": (
         HALF,
         {
             "pattern": ["2:4"],
-            "start": ["magnitude", "ria", "sparsegpt"],
+            "criterion": ["magnitude", "ria", "sparsegpt"],
             "cycles": [3],
             "threshold": [0.01],
-            "power": [0.0],
-            "variance": ["within"],
+            "variance_power": [0.0],
             "overshoot": [False],
-            "go_on": [True],
-            "skip": ["mlp"],
+            "as_released": [("variance",), ("queues",), ("skip-mlp",)],
             **FAST,
         },
     ),
     "gradual-magnitude": (
-        {"sparsity": 0.5, "updates": 4, "batch": 1},
+        {"sparsity": 0.5, "mask_updates": 4, "batch_size": 1},
         {
             "pattern": ["2:4"],
-            "start": [0.0],
-            "end": [1.0],
+            "ramp_start": [0.0],
+            "ramp_end": [1.0],
             "embeddings": [True],
             "learning_rate": [1e-2],
             "seed": [1],
@@ -129,21 +126,21 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
             "structure": ["rows+columns"],
             "damping": [0.1],
             "max_correlate": [8],
-            "variant": ["k-obd", "l-obd"],
+            "criterion": ["k-obd", "l-obd"],
             "scope": ["layer"],
             **FAST,
         },
     ),
     "magnitude": (HALF, {"pattern": ["2:4"], "scope": ["row", "model"]}),
     "minitron": (
-        {"neurons": 24, "heads": 2, "hidden": 24},
+        {"keep_neurons": 24, "keep_heads": 2, "keep_hidden": 24},
         {
-            "blocks": [3],
+            "keep_blocks": [3],
             "sparsity": [0.3],
-            "batch": ["mean"],
-            "sequence": ["l2"],
+            "sample_aggregation": ["mean"],
+            "token_aggregation": ["l2"],
             "head_norm": ["channel"],
-            "depth": ["perplexity"],
+            "depth_criterion": ["perplexity"],
             **FAST,
         },
     ),
@@ -154,8 +151,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
             "base": ["magnitude", "sparsegpt"],
             "multiplier": [3.0],
             "spread": [0.1],
-            "by": ["linear"],
-            "exact": [False],
+            "granularity": ["layer"],
+            "exact_count": [False],
             **FAST,
         },
     ),
@@ -171,22 +168,20 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
         },
     ),
     "sheared-llama": (
-        {"neurons": 24, "heads": 2, "steps": 4},
+        {"keep_neurons": 24, "keep_heads": 2},
         {
-            "blocks": [3],
-            "hidden": [24],
-            "learning_rate": [1e-3],
+            "keep_blocks": [3],
+            "keep_hidden": [24],
+            "learning_rate": [1e-3, 0],
             "mask_rate": [0.1],
             "multiplier_rate": [0.1],
-            "ramp": [0.5],
-            "train_weights": [False],
-            "batch": [2],
+            "batch_size": [2],
             "seed": [1],
             **FAST,
         },
     ),
     "shortened-llama": (
-        {"blocks": 1},
+        {"remove_blocks": 1},
         {
             "sparsity": [0.4],
             "criterion": ["taylor", "magnitude"],
@@ -204,7 +199,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
 # options that stand for each other: where one is given, the other goes
 INSTEAD = {
     "pattern": ["sparsity"],
-    "sparsity": ["blocks", "neurons", "heads", "hidden"],
+    "sparsity": ["remove_blocks", "keep_neurons", "keep_heads", "keep_hidden"],
     "ratio": ["sparsity"],
 }
 # options that need another one beside them
@@ -212,8 +207,11 @@ BESIDE = {
     ("ria", "permute"): {"pattern": "2:4", "sparsity": None},
     ("owl", "pattern"): {"pattern": "4:8"},
     ("llm-pruner", "seed"): {"criterion": "random"},
-    ("minitron", "depth"): {"blocks": 3},
+    ("minitron", "depth_criterion"): {"keep_blocks": 3},
 }
+# method that is trained -> the steps of its runs; others read or train on `WINDOWS` windows
+STEPS = {"compresso": 4, "sheared-llama": 4}
+WINDOWS = 8
 CACHES = {
     "H2OCache": [{}, {"budget": 8}, {"recent": 0.25}, {"average": True}],
     "KeyformerCache": [
@@ -287,6 +285,17 @@ def digest(tensors: Iterable[torch.Tensor]) -> str:
     return hashed.hexdigest()[:16]
 
 
+def texts_of(slug: str, options: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The text of one run of a method, under the name of its argument."""
+    argument = load_class(slug).text_argument()
+    if argument is None:
+        return {}
+    windows = WINDOWS
+    if slug in STEPS:
+        windows = STEPS[slug] * options.get("batch_size", 1)
+    return {argument: text(WINDOWS, seed=1)[:windows]}
+
+
 def of_methods() -> Iterator[tuple[str, dict[str, Any]]]:
     """Label -> fingerprint of each run of each method.
 
@@ -295,16 +304,13 @@ def of_methods() -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if missing := REGISTRY.keys() - METHODS.keys():
         raise UserError(f"no run of {', '.join(sorted(missing))}; add it to METHODS")
-    read = text(8, seed=1)
     held_out = text(2, seed=2)
     for slug in METHODS:
-        argument = load_class(slug).text_argument()
-        texts = {argument: read} if argument else {}
         for label, options in runs_of(slug):
             model = small_model()
             torch.manual_seed(0)
             try:
-                pb.prune(model, slug, **texts, **options)
+                pb.prune(model, slug, **texts_of(slug, options), **options)
             except UserError as error:
                 raise UserError(f"{label}: {error}") from error
             loss = measure_quality(model, held_out, precision="exact").nll.mean().item()

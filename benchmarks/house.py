@@ -18,6 +18,8 @@ from pathlib import Path
 
 import nbformat
 
+from prunebook.catalog.page_code import FOLDED
+
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "lib" / "prunebook"
 LONGEST_LINE = 100
@@ -133,7 +135,7 @@ def page_lengths() -> dict[str, int]:
         lengths[path.stem] = sum(
             sum(bool(line.strip()) for line in cell.source.splitlines())
             for cell in notebook.cells
-            if cell.cell_type == "code" and "hide-cell" not in cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and not FOLDED & set(cell.metadata.get("tags", []))
         )
     return lengths
 

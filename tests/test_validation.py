@@ -80,9 +80,9 @@ def test_the_size_of_a_cut_of_whole_blocks():
     check_blocks(6, None)
     check_blocks(None, 0.2)
     for blocks, sparsity, message in (
-        (None, None, r"give either blocks, e\.g\. 6, or sparsity, .*, e\.g\. 0\.2"),
-        (6, 0.2, r"give either blocks, e\.g\. 6, or sparsity, .*, e\.g\. 0\.2"),
-        (0, None, r"blocks 0 is not allowed; use a whole number >= 1, e\.g\. 6"),
+        (None, None, r"give either remove_blocks, e\.g\. 6, or sparsity, .*, e\.g\. 0\.2"),
+        (6, 0.2, r"give either remove_blocks, e\.g\. 6, or sparsity, .*, e\.g\. 0\.2"),
+        (0, None, r"remove_blocks 0 is not allowed; use a whole number >= 1, e\.g\. 6"),
         (None, 1.0, r"sparsity 1\.0 is not allowed for whole blocks; use a number in \(0, 1\), .*"),
     ):
         with pytest.raises(UserError, match=f"^{message}$"):

@@ -1,5 +1,4 @@
-"""A script of `recovery/test_finetune`: it trains in as many processes as it is started in, and saves what each
-of them found.
+"""A script of `recovery/test_finetune`: train in several processes, and save what each has found.
 
     python -m torch.distributed.run --standalone --nproc_per_node=2 two_processes.py FOLDER
 """

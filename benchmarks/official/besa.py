@@ -29,7 +29,7 @@ REPOSITORY = "https://github.com/OpenGVLab/LLMPrune-BESA"
 COMMIT = "4158d77"
 SPARSITY = 0.5
 OURS = {
-    "official variant": BESA(sparsity=SPARSITY, reference="pruned", exact=False),
+    "official variant": BESA(sparsity=SPARSITY, reference="pruned", exact_count=False),
     "exact": BESA(sparsity=SPARSITY),
     "fast": BESA(sparsity=SPARSITY, precision="fast"),
 }

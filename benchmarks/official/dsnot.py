@@ -21,24 +21,28 @@ REPOSITORY = "https://github.com/zyxxmu/DSnoT"
 COMMIT = "4c029df"
 SPARSITY = 0.6
 OURS = {
-    "official variant": DSnoT(sparsity=SPARSITY, variance="within", skip="mlp", go_on=True),
+    "official variant": DSnoT(sparsity=SPARSITY, as_released=("variance", "queues", "skip-mlp")),
     "exact": DSnoT(sparsity=SPARSITY),
     "fast": DSnoT(sparsity=SPARSITY, precision="fast"),
 }
 # What is compared on single linears: our options and those of the repository.
 _CASES = {
-    "stopping": ({"sparsity": SPARSITY}, {}),
-    "unstructured": ({"sparsity": SPARSITY, "go_on": True}, {}),
+    "stopping": ({"sparsity": SPARSITY, "as_released": ("variance",)}, {}),
+    "unstructured": ({"sparsity": SPARSITY, "as_released": ("variance", "queues")}, {}),
     "magnitude_start": (
-        {"sparsity": SPARSITY, "go_on": True, "start": "magnitude"},
+        {
+            "sparsity": SPARSITY,
+            "as_released": ("variance", "queues"),
+            "criterion": "magnitude",
+        },
         {"initial_method": "magnitude"},
     ),
     "without_overshoot": (
-        {"sparsity": SPARSITY, "go_on": True, "overshoot": False},
+        {"sparsity": SPARSITY, "as_released": ("variance", "queues"), "overshoot": False},
         {"without_same_sign": False},
     ),
-    "2:4": ({"pattern": "2:4"}, {"n_m": (2, 4)}),
-    "4:8": ({"pattern": "4:8"}, {"n_m": (4, 8)}),
+    "2:4": ({"pattern": "2:4", "as_released": ("variance",)}, {"n_m": (2, 4)}),
+    "4:8": ({"pattern": "4:8", "as_released": ("variance",)}, {"n_m": (4, 8)}),
 }
 
 
@@ -125,7 +129,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         live = weight != 0  # a weight that was zero before says nothing of the mask
         row = {"linear": name, "weights": weight.numel()}
         for case, (ours, theirs) in _CASES.items():
-            method = DSnoT(**ours, variance="within")
+            method = DSnoT(**ours)
             start, mask = (
                 method.mask(weight, statistic, refine=refine) for refine in (False, True)
             )

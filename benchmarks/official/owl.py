@@ -18,7 +18,7 @@ SPARSITY = 0.7
 MULTIPLIER = 5
 SPREAD = 0.08
 OURS = {
-    "official variant": OWL(sparsity=SPARSITY, exact=False),
+    "official variant": OWL(sparsity=SPARSITY, exact_count=False),
     "exact": OWL(sparsity=SPARSITY),
     "fast": OWL(sparsity=SPARSITY, precision="fast"),
 }

@@ -11,8 +11,8 @@ MOST_SHARED = 232_448  # bytes that a program may have on an H100
 CODE = """
 import json, torch
 from prunebook.bench.cases import attention_mass, matmul_2_4, matmul_unstructured, ternary
-from prunebook.kernels import attention_mass as mass, matmul_2_4 as two_four, matmul_unstructured as unstructured
-from prunebook.kernels import packed, ternary as codes
+from prunebook.kernels import attention_mass as mass, matmul_2_4 as two_four, packed
+from prunebook.kernels import matmul_unstructured as unstructured, ternary as codes
 from prunebook.kernels.noise import Perturbation, stream_of
 
 for module in (mass, two_four, unstructured, packed, codes):
@@ -21,27 +21,34 @@ dtype = torch.bfloat16
 
 
 def product_2_4(tokens, rows, columns):
-    values, words = torch.zeros(rows, columns // 2, dtype=dtype), torch.zeros(rows, columns // 16, dtype=torch.int16)
-    two_four.linear_2_4(torch.zeros(tokens, columns, dtype=dtype), packed.Packed(values, words, 2, 4))
+    values = torch.zeros(rows, columns // 2, dtype=dtype)
+    words = torch.zeros(rows, columns // 16, dtype=torch.int16)
+    weight = packed.Packed(values, words, 2, 4)
+    two_four.linear_2_4(torch.zeros(tokens, columns, dtype=dtype), weight)
 
 
 def product_unstructured(tokens, rows, columns):
-    bits, starts = torch.zeros(rows, columns // 8, dtype=torch.uint8), torch.zeros(rows, -(-columns // 512))
-    weight = unstructured.Bitmap(torch.zeros(8, dtype=dtype), bits, starts.int(), columns)
+    bits = torch.zeros(rows, columns // 8, dtype=torch.uint8)
+    starts = torch.zeros(rows, -(-columns // 512), dtype=torch.int32)
+    weight = unstructured.Bitmap(torch.zeros(8, dtype=dtype), bits, starts, columns)
     unstructured.linear_unstructured(torch.zeros(tokens, columns, dtype=dtype), weight)
 
 
 def product_ternary(tokens, rows, columns):
-    weight, scale = torch.zeros(rows, columns // 4, dtype=torch.uint8), torch.ones(rows)
-    launch = codes.ternary_linear if tokens <= codes.KERNEL_TOKENS else codes.launch_ternary  # as the case has it
+    weight = torch.zeros(rows, columns // 4, dtype=torch.uint8)
+    scale = torch.ones(rows)
+    launch = codes.launch_ternary
+    if tokens <= codes.KERNEL_TOKENS:  # dispatch takes the kernel
+        launch = codes.ternary_linear
+        launch(torch.zeros(tokens, columns, dtype=dtype), weight, scale)
     launch(torch.zeros(tokens, columns, dtype=torch.int8), weight, scale, torch.ones(tokens, 1))
-    if tokens <= codes.KERNEL_TOKENS:
-        codes.ternary_linear(torch.zeros(tokens, columns, dtype=dtype), weight, scale)
 
 
 def largest(family, most):
-    shapes = [tuple(case.shape[name] for name in ("tokens", "rows", "columns")) for case in family.cases()]
-    return max((shape for shape in shapes if shape[0] <= most), key=lambda shape: (shape[0], shape[1] * shape[2]))
+    names = ("tokens", "rows", "columns")
+    shapes = [[case.shape[name] for name in names] for case in family.cases()]
+    fitting = [shape for shape in shapes if shape[0] <= most]
+    return max(fitting, key=lambda shape: (shape[0], shape[1] * shape[2]))
 
 
 with compiled_for() as found:
@@ -49,8 +56,10 @@ with compiled_for() as found:
     product_unstructured(*largest(matmul_unstructured, unstructured.BITMAP_TOKENS))
     for most in (codes.KERNEL_TOKENS, 256):
         product_ternary(*largest(ternary, most))
-    tokens, heads, width = min(tuple(case.shape.values()) for case in attention_mass.cases())  # tiles are those of all
-    query, keys = (torch.empty(1, n, tokens, width, dtype=dtype) for n in (heads, 8))
+    # The smallest case has the tiles of all.
+    tokens, heads, width = min(tuple(case.shape.values()) for case in attention_mass.cases())
+    query = torch.empty(1, heads, tokens, width, dtype=dtype)
+    keys = torch.empty(1, 8, tokens, width, dtype=dtype)
     positions = torch.arange(tokens)[None]
     for perturbation in (None, Perturbation(torch.ones(1), positions, stream_of(0, 1))):
         mass.attention_mass(query, keys, positions, 0.1, perturbation=perturbation)

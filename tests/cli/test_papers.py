@@ -145,7 +145,8 @@ def answers(monkeypatch):
 
 
 def test_new_asks_nothing_if_all_is_given(book, answers):
-    lines = call("new", "2403.03853", "--slug", "shortgpt", *GIVEN).stdout.splitlines()
+    arguments = ["2403.03853", "--slug", "shortgpt", "--kind", "score", *GIVEN]
+    lines = call("new", *arguments).stdout.splitlines()
     assert lines == [
         "papers/shortgpt.ipynb",
         "_toc.yml",
@@ -205,12 +206,12 @@ def test_new_asks_where_there_is_no_network(book, answers):
 
 
 def test_new_refuses_before_it_asks(book, answers):
-    new = ["new", "2403.03853", "--slug"]
+    new = ["new", "2403.03853", "--kind", "score", "--slug"]
     assert error(*new, "wanda") == (
         "prunebook: papers/wanda.ipynb exists already; choose another --slug, or correct that "
         "notebook"
     )
-    assert error("new", "2306.11695", "--slug", "a") == (
+    assert error("new", "2306.11695", "--slug", "a", "--record-only") == (
         "prunebook: 2306.11695 is in the book already: papers/wanda.ipynb"
     )
     assert error(*new, "a", "--tag", "type=Flat").startswith(
@@ -222,9 +223,19 @@ def test_new_refuses_before_it_asks(book, answers):
     assert not (book / "papers" / "a.ipynb").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--kind", "cache", "--record-only"]])
+def test_new_needs_a_kind_or_the_record_alone(book, answers, arguments):
+    assert error("new", "2403.03853", "--slug", "a", *arguments) == (
+        "prunebook: give either --kind, one of score, structured, training, cache, or --record-only"
+    )
+    assert answers.asked == []
+
+
 def test_add_method(book):
-    lines = call("add-method", "scaling").stdout.splitlines()
+    add = ["add-method", "--kind", "structured"]
+    lines = call(*add, "scaling").stdout.splitlines()
     assert lines[0] == "papers/scaling.ipynb"
     assert lines[-1] == "now fill in what `prunebook check scaling` lists"
     assert record_of(book, "scaling")["method"] == "scaling"
-    assert error("add-method", "wanda") == "prunebook: wanda has a method already: wanda"
+    assert error(*add, "wanda") == "prunebook: wanda has a method already: wanda"
+    call("add-method", "scaling", code=2)

@@ -94,7 +94,8 @@ def test_the_taylor_score_is_of_the_gradient_of_the_whole_text(
         for block in find_blocks(model)
     ]
     model.zero_grad()
-    monkeypatch.setattr("prunebook.passes.backward.TOKENS_PER_PASS", {"cpu": 32})  # two windows a pass
+    # two windows a pass
+    monkeypatch.setattr("prunebook.passes.backward.TOKENS_PER_PASS", {"cpu": 32})
     frozen = next(model.parameters()).requires_grad_(False)
     assert taylor_scores(model, tokens).tolist() == pytest.approx(expected, rel=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -5,16 +5,8 @@ import torch
 
 from prunebook.criteria.obs import inverse_factor, obs_score
 from prunebook.errors import UserError
-from prunebook.passes.statistics import Hessian, symmetric
 
 CPU = torch.device("cpu")
-
-
-def hessian_of(*batches: torch.Tensor) -> torch.Tensor:
-    statistic = Hessian(batches[0].shape[-1], CPU)
-    for batch in batches:
-        statistic.update(batch)
-    return statistic.matrix()
 
 
 def random_inputs(*shape, seed=0):
@@ -27,50 +19,6 @@ def random_inputs(*shape, seed=0):
 def positive_definite(width, seed=0):
     x = random_inputs(4 * width, width, seed=seed).double()
     return x.T @ x
-
-
-def test_by_hand():
-    # X^T X = [[10, 2], [2, 5]], two sequences
-    x = torch.tensor([[[1.0, 2], [0, 1]], [[3, 0], [0, 0]]])
-    assert hessian_of(x).tolist() == [[10, 2], [2, 5]]
-    assert hessian_of(x[0]).tolist() == [[2, 4], [4, 10]]  # one sequence: 2/1 X^T X
-
-
-@pytest.mark.parametrize("width", [5, 288, 300, 577])  # below, at and beyond a panel of rows
-def test_streaming_equals_the_product_in_float64(width):
-    inputs = torch.randn(5, 7, width, generator=torch.Generator().manual_seed(width))
-    flat = inputs.double().reshape(-1, width)
-    expected = 2 / 5 * flat.T @ flat
-    for batches in ([inputs], inputs.split(2), inputs.split(1)):
-        matrix = hessian_of(*batches)
-        assert torch.equal(matrix, matrix.T)
-        torch.testing.assert_close(matrix.double(), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_half_precision_inputs_are_multiplied_in_float32():
-    assert hessian_of(torch.full((1, 4, 2), 1000.0, dtype=torch.float16)).tolist() == [
-        [8e6, 8e6],
-        [8e6, 8e6],
-    ]
-
-
-@pytest.mark.parametrize("width", [5, 300])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fast_multiplies_inputs_rounded_to_bfloat16_and_sums_in_float32(width, dtype):
-    inputs = torch.randn(4, 40, width, generator=torch.Generator().manual_seed(0)).to(dtype)
-    hessian = Hessian(width, inputs.device, "fast")
-    for batch in inputs.split(3):
-        hessian.update(batch)
-    x = inputs.bfloat16().double().flatten(0, 1)
-    torch.testing.assert_close(hessian.matrix().double(), 2 / 4 * x.T @ x, rtol=1e-5, atol=1e-4)
-
-
-def test_activations_that_are_not_finite_are_seen():
-    statistic = Hessian(3, CPU)
-    statistic.update(torch.ones(2, 4, 3))
-    assert statistic.is_finite()
-    statistic.update(torch.full((1, 4, 3), float("nan")))
-    assert not statistic.is_finite()
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.01, 1.0])
@@ -129,11 +77,3 @@ def test_score_by_hand():
     # H = [[2, 1], [1, 2]]: inverse [[2, -1], [-1, 2]] / 3, so U_00^2 = 2/3 and U_11^2 = 1/2.
     U = inverse_factor(torch.tensor([[2.0, 1], [1, 2]]), 0)
     assert obs_score(torch.tensor([[1.0, 3]]), U.diagonal())[0].tolist() == pytest.approx([1.5, 18])
-
-
-@pytest.mark.parametrize("width", [1, 288, 289, 700])  # of one panel, and of several
-def test_the_lower_triangle_alone_makes_the_symmetric_matrix(width):
-    whole = positive_definite(width)
-    lower = whole.tril() + torch.full_like(whole, torch.nan).triu(1)
-    assert torch.equal(symmetric(lower), whole.tril() + whole.tril(-1).T)
-    assert lower.triu(1).isnan().sum() == width * (width - 1) // 2  # it is not written to

@@ -1,6 +1,5 @@
 """Wanda's score and its running norm."""
 
-import pytest
 import torch
 
 from prunebook.criteria.magnitude import magnitude_score
@@ -45,36 +44,6 @@ def test_score_is_float32_whatever_the_weights_are():
     assert magnitude_score(WEIGHT).dense().tolist() == [[1, 2, 3, 4]]
 
 
-def test_norm_by_hand():
-    # Two sequences of two tokens: sums of squares 9+16+0+0 = 25 and 0+1+4+4 = 9, over two
-    # sequences.
-    inputs = torch.tensor([[[3.0, 0], [4, 1]], [[0, 2], [0, -2]]])
-    assert norm_of(inputs).tolist() == pytest.approx([12.5**0.5, 4.5**0.5])
-    assert norm_of(inputs[0]).tolist() == pytest.approx([5, 1])
-
-
-def test_streaming_equals_one_batch_and_the_formula():
-    inputs = torch.randn(7, 11, 13, generator=torch.Generator().manual_seed(0)) * 30
-    expected = (inputs.double().square().sum((0, 1)) / 7).sqrt()
-    for batches in ([inputs], inputs.split(2), inputs.split(1), [inputs[:1], inputs[1:]]):
-        torch.testing.assert_close(norm_of(*batches).double(), expected, rtol=1e-6, atol=0)
-
-
-def test_half_precision_inputs_are_squared_in_float32():
-    assert norm_of(torch.full((1, 4, 2), 1000.0, dtype=torch.float16)).tolist() == [2000, 2000]
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_activations_that_are_not_finite_are_seen(bad):
-    inputs = torch.ones(2, 3, 4)
-    statistic = InputNorm(4, CPU)
-    statistic.update(inputs)
-    assert statistic.is_finite()
-    inputs[1, 2, 3] = bad
-    statistic.update(inputs)
-    assert not statistic.is_finite()
-
-
 def test_mask_ignores_the_scale_of_the_inputs_and_the_signs_of_the_weights():
     weight, inputs = random_case()
     expected = mask(weight, inputs)
@@ -100,13 +69,3 @@ def test_norms_matter():
     assert not torch.equal(
         mask(weight, inputs), keep_mask(magnitude_score(weight), Unstructured(0.5))
     )
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fast_norms_are_those_of_float32(dtype):
-    inputs = torch.randn(5, 16, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
-    statistic = InputNorm(7, inputs.device, "fast")
-    for batch in inputs.split(2):
-        statistic.update(batch)
-    expected = (inputs.double().square().sum((0, 1)) / 5).sqrt()
-    torch.testing.assert_close(statistic.norm().double(), expected, rtol=1e-6, atol=1e-6)

@@ -3,38 +3,9 @@
 import json
 
 import pytest
-import torch
 
 from prunebook.data.corpora import SPLITS, clean, embedded_articles, split_of, text_of
-from prunebook.data.tasks import article_task
-from prunebook.data.windows import calibration_tokens, evaluation_tokens, training_tokens
 from prunebook.errors import UserError
-from prunebook.models.loading import load_model
-
-
-@pytest.fixture(scope="session")
-def numbers():
-    """A tokenizer that reads its text as numbers, one id a word: every token tells where it
-    stood."""
-
-    class Numbers:
-        def __call__(self, text, add_special_tokens, verbose):
-            assert add_special_tokens is False
-            return {"input_ids": [int(word) for word in text.split()]}
-
-    return Numbers()
-
-
-@pytest.fixture
-def counting(tmp_path):
-    """A file of the numbers 0..999, ten a line: calibration 0..349, evaluation 350..599, training
-    600..999."""
-    path = tmp_path / "counting.txt"
-    path.write_text(
-        "\n".join(" ".join(map(str, range(n, n + 10))) for n in range(0, 1000, 10)),
-        encoding="utf-8",
-    )
-    return path
 
 
 def words(text):
@@ -68,84 +39,6 @@ def test_embedded_splits_share_no_article_and_leave_none_out():
 def test_the_split_of_a_title_never_moves():
     splits = [split_of(title) for title in ("Anarchism", "Autism", "Albedo", "Aristotle")]
     assert splits == ["training", "calibration", "evaluation", "training"]
-
-
-def test_calibration_windows_are_whole_distinct_and_in_the_calibration_text(numbers, counting):
-    windows = calibration_tokens(numbers, samples=30, length=10, seed=0, text=counting)
-    assert windows.shape == (30, 10)
-    assert windows.dtype == torch.int64
-    for window in windows:
-        assert torch.equal(window, torch.arange(window[0], window[0] + 10))
-    assert windows.unique().numel() == 300  # no overlap
-    assert windows.max() < 350
-
-
-def test_calibration_follows_its_seed(numbers, counting):
-    draws = [calibration_tokens(numbers, 5, 10, seed, counting) for seed in (0, 0, 1, 2)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-    assert not torch.equal(draws[2], draws[3])
-    offsets = {
-        int(calibration_tokens(numbers, 1, 10, seed, counting)[0, 0]) % 10 for seed in range(40)
-    }
-    assert len(offsets) > 5  # the grid moves as well
-
-
-def test_training_windows_are_of_the_training_text(numbers, counting):
-    windows = training_tokens(numbers, 30, 10, 1, counting)
-    assert windows.min() >= 600
-    assert windows.unique().numel() == 300
-    assert torch.equal(windows, training_tokens(numbers, 30, 10, 1, counting))
-    assert not torch.equal(windows, training_tokens(numbers, 30, 10, 2, counting))
-
-
-def test_evaluation_windows_are_evenly_spaced_over_all_of_the_text(numbers, counting):
-    assert evaluation_tokens(numbers, 5, 10, counting)[:, 0].tolist() == [350, 400, 450, 500, 550]
-    assert evaluation_tokens(numbers, 3, 10, counting)[:, 0].tolist() == [350, 430, 510]
-    every = evaluation_tokens(numbers, None, 10, counting)
-    assert torch.equal(every, torch.arange(350, 600).view(25, 10))
-    assert evaluation_tokens(numbers, None, 60, counting).shape == (4, 60)  # the rest is dropped
-
-
-@pytest.mark.parametrize(
-    ("function", "arguments", "message"),
-    [
-        (
-            calibration_tokens,
-            (35, 10, 0),
-            "calibration text .* has 350 tokens, too few for 35 windows of 10; .* most 34",
-        ),
-        (
-            evaluation_tokens,
-            (26, 10),
-            "evaluation text .* has 250 tokens, too few for 26 windows of 10; .* at most 25",
-        ),
-        (evaluation_tokens, (None, 251), "too few for 1 windows of 251; ask for at most 0"),
-        (calibration_tokens, (1, 400), "at most 0"),
-        (calibration_tokens, (0, 10), "number of windows must be at least 1, not 0"),
-        (evaluation_tokens, (0, 10), "number of windows must be at least 1, not 0"),
-        (evaluation_tokens, (3, 0), "length must be at least 1, not 0"),
-        (calibration_tokens, (-1, 10), "not -1"),
-    ],
-)
-def test_too_little_text_says_how_much_there_is(numbers, counting, function, arguments, message):
-    with pytest.raises(UserError, match=message):
-        function(numbers, *arguments, text=counting)
-
-
-def test_the_most_that_is_offered_can_be_had(numbers, counting):
-    for seed in range(10):
-        assert len(calibration_tokens(numbers, 34, 10, seed, counting)) == 34
-    assert len(evaluation_tokens(numbers, 25, 10, counting)) == 25
-
-
-def test_the_embedded_text_is_enough_for_the_defaults(embedded):
-    _, tokenizer = embedded
-    calibration = calibration_tokens(tokenizer, 64, 512)
-    evaluation = evaluation_tokens(tokenizer, 64, 512)
-    assert calibration.shape == evaluation.shape == (64, 512)
-    assert calibration.max() < 49152
-    assert torch.equal(evaluation, evaluation_tokens(tokenizer, 64, 512))
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
@@ -236,36 +129,3 @@ def test_the_embedded_text_holds_no_markup():
             assert not any(
                 mark in line for mark in ("[[", "]]", "{{", "}}", "'''", "&nbsp;", "<ref")
             )
-
-
-def test_the_task_of_articles():
-    _, tokenizer = load_model("minilm-l6", device="cpu")
-    task = article_task(tokenizer, 4, 32)
-    longest = sorted(embedded_articles(), key=lambda article: -len(article[1]))
-    for label, (_, text) in enumerate(longest[:4]):
-        words = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        passages = [words[i : i + 30] for i in range(0, len(words) - 29, 30)]
-        for split, rest in {"training": (0, 1, 2), "calibration": (3,), "evaluation": (4,)}.items():
-            tokens, labels = task[split]
-            expected = [passage for number, passage in enumerate(passages) if number % 5 in rest]
-            mine = tokens[labels == label]
-            assert mine[:, 1:-1].tolist() == expected
-            assert (mine[:, 0] == tokenizer.cls_token_id).all()
-            assert (mine[:, -1] == tokenizer.sep_token_id).all()
-    assert {len(tokens) == len(labels) for tokens, labels in task.values()} == {True}
-    for articles, length in ((1, 32), (10_000, 32), (4, 2)):
-        with pytest.raises(
-            UserError, match=rf"^{articles} articles in passages of {length} tokens make no task"
-        ):
-            article_task(tokenizer, articles, length)
-
-
-def test_articles_too_short_for_the_task_are_refused():
-    _, tokenizer = load_model("minilm-l6", device="cpu")
-    with pytest.raises(
-        UserError, match=r"^article \d+ by length has \d+ tokens, too few for five passages of"
-    ) as e:
-        article_task(tokenizer, len(embedded_articles()), 500)
-    most = int(str(e.value).split()[1]) - 1
-    task = article_task(tokenizer, most, 500)
-    assert {len(labels.unique()) for _, labels in task.values()} == {most}

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from prunebook.errors import UserError
+from prunebook.experiments.compare import compare, sweep
 from prunebook.measure.baseline import dense_baseline
 from prunebook.measure.footprint import footprint
 from prunebook.measure.quality import measure_quality
-from prunebook.methods import Magnitude, Wanda, compare, prune, sweep
+from prunebook.methods import Magnitude, Wanda, prune
 
 VOCABULARY = 100
 
@@ -173,3 +174,9 @@ def test_a_sweep_measures_what_a_comparison_measures(compared):
     assert list(swept) == ["by size", "Wanda"]
     for label, nll in swept.items():
         np.testing.assert_array_equal(nll, comparison.nll(label)[:1])
+
+
+def test_a_label_that_was_not_measured_is_refused(compared):
+    comparison = compared[-1]
+    with pytest.raises(UserError, match="'RIA' was not measured; there are dense, by size, Wanda"):
+        comparison.nll("RIA")

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from prunebook.experiments import compare
+from prunebook.experiments import trial_cache, trials
+from prunebook.experiments.compare import compare, sweep
 from prunebook.experiments.trial_cache import model_identity, trial_identity
 from prunebook.measure.baseline import dense_baseline
 from prunebook.measure.footprint import Footprint
-from prunebook.methods import OWL, Magnitude, SparseGPT, Wanda, compare, sweep
+from prunebook.methods import OWL, Magnitude, SparseGPT, Wanda
 
 TOKENS = torch.arange(64).view(4, 16)
 ASKED = {"precision": "exact"}
@@ -19,13 +20,13 @@ ASKED = {"precision": "exact"}
 def pruned(monkeypatch):
     """The methods that were really run, one entry a time."""
     calls = []
-    original = compare.prune
+    original = trials.prune
 
     def prune(model, method, **options):
         calls.append(type(method).__name__)
         return original(model, method, **options)
 
-    monkeypatch.setattr(compare, "prune", prune)
+    monkeypatch.setattr(trials, "prune", prune)
     return calls
 
 
@@ -123,7 +124,7 @@ def test_what_a_trial_depends_on_is_in_its_identity(make_model):
 
 
 def test_code_that_a_method_reaches_is_in_its_identity(make_model, monkeypatch):
-    graph = compare.trial_identity.__globals__["source_graph"]()
+    graph = trial_cache.source_graph()
     of_model = model_identity(make_model("llama"))
 
     def identity(method):
@@ -139,7 +140,7 @@ def test_code_that_a_method_reaches_is_in_its_identity(make_model, monkeypatch):
 
 
 def test_code_of_a_method_that_is_named_is_in_the_identity(make_model, monkeypatch):
-    graph = compare.trial_identity.__globals__["source_graph"]()
+    graph = trial_cache.source_graph()
     of_model = model_identity(make_model("llama"))
 
     def identities():

@@ -295,7 +295,8 @@ with compiled_for() as found:
         query = torch.ones(1, 2 * group, width, dtype=dtype)
         launch_decode(query, held, held, held[..., 0].long(), 0.1, perturbation)
 for one in found:
-    tensor_cores, wide = "mma.sync" in one.ptx or "wgmma" in one.ptx, "cp.async.cg.shared.global" in one.ptx
+    tensor_cores = "mma.sync" in one.ptx or "wgmma" in one.ptx
+    wide = "cp.async.cg.shared.global" in one.ptx
     print(json.dumps([one.name, one.stack, one.shared <= 227 * 1024 // 2, tensor_cores, wide]))
 """
     )

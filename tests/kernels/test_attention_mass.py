@@ -302,17 +302,21 @@ from prunebook.kernels.attention_mass import launch_attention_mass
 from prunebook.kernels.noise import Perturbation, stream_of
 with compiled_for() as found:
     at = torch.arange(512)[None]
-    noise, tempered = (Perturbation(torch.ones(1), at, stream) for stream in (stream_of(0, 3), None))
+    noise = Perturbation(torch.ones(1), at, stream_of(0, 3))
+    tempered = Perturbation(torch.ones(1), at, None)
     for width, dtype, options in (
         (128, torch.bfloat16, ((None,), (100,), (None, noise), (None, tempered))),
         (256, torch.bfloat16, ((None,),)),
         (128, torch.float32, ((None,), (100,), (None, noise))),
     ):
-        query, keys = torch.ones(1, 4, 512, width, dtype=dtype), torch.ones(1, 2, 512, width, dtype=dtype)
+        query = torch.ones(1, 4, 512, width, dtype=dtype)
+        keys = torch.ones(1, 2, 512, width, dtype=dtype)
         for option in options:
             launch_attention_mass(query, keys, at, 0.1, *option)
 wide = lambda ptx: "ld.global.v4" in ptx or "cp.async.cg.shared.global" in ptx
-print(json.dumps([(one.stack, "wgmma" in one.ptx, wide(one.ptx), one.shared <= 227 * 1024) for one in found]))
+print(json.dumps([
+    (one.stack, "wgmma" in one.ptx, wide(one.ptx), one.shared <= 227 * 1024) for one in found
+]))
 """
     )
     assert json.loads(printed.splitlines()[-1]) == [[0, True, True, True]] * 16

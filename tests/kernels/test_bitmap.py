@@ -205,7 +205,8 @@ import torch
 from prunebook.kernels.bitmap import Bitmap, launch_unpack_bitmap
 with compiled_for() as found:
     for dtype in (torch.bfloat16, torch.float32):
-        bits, starts = torch.zeros(64, 512, dtype=torch.uint8), torch.zeros(64, 8, dtype=torch.int32)
+        bits = torch.zeros(64, 512, dtype=torch.uint8)
+        starts = torch.zeros(64, 8, dtype=torch.int32)
         launch_unpack_bitmap(Bitmap(torch.zeros(1024, dtype=dtype), bits, starts, 4096))
 for kernel in found:
     print(kernel.stack, kernel.registers, "st.global.v4.b32" in kernel.ptx)

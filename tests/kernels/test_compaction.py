@@ -219,7 +219,8 @@ rows = torch.ones(2, 32768, 8, 128, dtype=torch.bfloat16).transpose(1, 2)
 with compiled_for() as found:
     launch_fill_holes(keep, [rows])
     launch_take_kept(keep, 16384, [rows])
-print(json.dumps([(one.name, one.stack, all(f"{x}.global.v4" in one.ptx for x in ("ld", "st"))) for one in found]))
+wide = lambda ptx: all(f"{x}.global.v4" in ptx for x in ("ld", "st"))
+print(json.dumps([(one.name, one.stack, wide(one.ptx)) for one in found]))
 """
     )
     found = json.loads(printed.splitlines()[-1])

@@ -1,12 +1,18 @@
 """Kernels are launched on the device of their tensors, wherever they stand among the arguments."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from prunebook.kernels import launch
-from prunebook.kernels.launch import next_power_of_2, on_device, runs_natively, split_steps
+from prunebook.kernels.ell import Ell
+from prunebook.kernels.launch import (
+    next_power_of_2,
+    on_device,
+    or_unread,
+    runs_natively,
+    split_steps,
+)
+from prunebook.kernels.score import Score
 
 
 @pytest.fixture
@@ -42,7 +48,9 @@ def on_gpu():
     [
         lambda: (on_gpu(), 3),
         lambda: ([torch.zeros(1), on_gpu()], None),
-        lambda: (torch.zeros(1), SimpleNamespace(values=on_gpu())),
+        lambda: (torch.zeros(1), Ell(on_gpu(), on_gpu(), 2)),
+        lambda: (Score(on_gpu()), torch.zeros(1)),
+        lambda: ([Score(on_gpu())], None),
         lambda: ((1, [on_gpu()]),),
     ],
 )
@@ -64,7 +72,15 @@ def test_tiles_run_where_the_shared_memory_is(monkeypatch, capability, tiles):
     monkeypatch.setattr(launch.torch.cuda, "get_device_capability", lambda device: capability)
     assert runs_natively(on_gpu(), on_gpu())
     assert runs_natively(on_gpu(), on_gpu(), tiles=True) is tiles
+    assert runs_natively(on_gpu(), None)
     assert not runs_natively(on_gpu(), torch.zeros(1))
+
+
+def test_a_missing_tensor_is_stood_in_for():
+    tensor = torch.ones(1)
+    unread = torch.zeros(1)
+    assert or_unread(tensor, unread) is tensor
+    assert or_unread(None, unread) is unread
 
 
 def test_powers_of_two():

@@ -143,8 +143,11 @@ def test_compiled_for_hopper_without_spilling():
 import json, torch
 from prunebook.kernels.logits import launch_compare
 with compiled_for() as found:
-    for vocabulary, dtype in ((32000, torch.bfloat16), (49152, torch.float32), (128256, torch.bfloat16)):
-        logits, targets = torch.ones(2, vocabulary, dtype=dtype), torch.zeros(2, dtype=torch.int64)
+    for vocabulary, dtype in (
+        (32000, torch.bfloat16), (49152, torch.float32), (128256, torch.bfloat16)
+    ):
+        logits = torch.ones(2, vocabulary, dtype=dtype)
+        targets = torch.zeros(2, dtype=torch.int64)
         launch_compare(logits, targets, logits)
         launch_compare(logits, targets, None)
 print(json.dumps([(one.stack, "ld.global.v4" in one.ptx) for one in found]))

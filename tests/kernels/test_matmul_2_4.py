@@ -12,6 +12,7 @@ from prunebook.kernels import matmul_2_4
 from prunebook.kernels.matmul_2_4 import launch_linear_2_4, linear_2_4, linear_2_4_reference
 from prunebook.kernels.n_of_m import select_n_of_m
 from prunebook.kernels.packed import Packed
+from prunebook.kernels.score import Score
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -25,7 +26,7 @@ def draw(rows, width, tokens, dtype, seed=0):
     weight = random(rows, width, seed=seed, dtype=dtype)
     weight[:, 4:8] = 0
     weight[rows // 2] = -0.0
-    packed = select_n_of_m(weight, 2, 4, want="packed")
+    packed = select_n_of_m(Score(weight), 2, 4, want="packed")
     return (
         random(tokens, width, seed=seed + 1, dtype=dtype),
         weight,
@@ -102,7 +103,7 @@ def test_each_weight_meets_its_own_input(tokens):
     number."""
     width = 144
     rows = 6
-    packed = select_n_of_m(random(rows, width, seed=3), 2, 4, want="packed")
+    packed = select_n_of_m(Score(random(rows, width, seed=3)), 2, 4, want="packed")
     values = torch.arange(packed.values.numel(), device=DEVICE).view_as(packed.values).float()
     packed = Packed(values, packed.codes, 2, 4)
     x = torch.arange(tokens * width, device=DEVICE).view(tokens, width).float() % 64
@@ -216,13 +217,17 @@ import torch
 from prunebook.kernels.matmul_2_4 import launch_linear_2_4
 from prunebook.kernels.packed import Packed
 with compiled_for() as found:
-    for dtype, tokens in [(torch.bfloat16, 1), (torch.bfloat16, 4), (torch.float16, 16), (torch.bfloat16, 64)]:
-        packed = Packed(torch.zeros(4096, 2048, dtype=dtype), torch.zeros(4096, 256, dtype=torch.int16), 2, 4)
+    codes = torch.zeros(4096, 256, dtype=torch.int16)
+    for dtype, tokens in [
+        (torch.bfloat16, 1), (torch.bfloat16, 4), (torch.float16, 16), (torch.bfloat16, 64)
+    ]:
+        packed = Packed(torch.zeros(4096, 2048, dtype=dtype), codes, 2, 4)
         launch_linear_2_4(torch.zeros(tokens, 4096, dtype=dtype), packed)
-    packed = Packed(torch.zeros(4096, 2048), torch.zeros(4096, 256, dtype=torch.int16), 2, 4)
+    packed = Packed(torch.zeros(4096, 2048), codes, 2, 4)
     launch_linear_2_4(torch.zeros(64, 4096), packed)
+instructions = ("ld.global.v4", "fma.rn.f32", "cp.async.cg", "wgmma.mma_async")
 for kernel in found:
-    marks = [text for text in ("ld.global.v4", "fma.rn.f32", "cp.async.cg", "wgmma.mma_async") if text in kernel.ptx]
+    marks = [text for text in instructions if text in kernel.ptx]
     print(kernel.name, kernel.stack, kernel.registers, *marks)
 """
     )

@@ -7,9 +7,9 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 from tests.kernels.test_bitmap import DTYPES, sparse
 from tests.kernels.test_matmul_2_4 import assert_as_exact_as_dense, random
-from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels import matmul_unstructured
@@ -235,18 +235,25 @@ from prunebook.kernels.bitmap import Bitmap
 from prunebook.kernels.ell import Ell
 from prunebook.kernels.matmul_unstructured import launch_linear_unstructured
 def bitmap(dtype):
-    bits, starts = torch.zeros(4096, 512, dtype=torch.uint8), torch.zeros(4096, 8, dtype=torch.int32)
+    bits = torch.zeros(4096, 512, dtype=torch.uint8)
+    starts = torch.zeros(4096, 8, dtype=torch.int32)
     return Bitmap(torch.zeros(4096 * 2048, dtype=dtype), bits, starts, 4096)
 with compiled_for() as found:
-    for dtype, tokens in [(torch.bfloat16, 1), (torch.bfloat16, 4), (torch.float16, 16), (torch.bfloat16, 64)]:
+    for dtype, tokens in [
+        (torch.bfloat16, 1), (torch.bfloat16, 4), (torch.float16, 16), (torch.bfloat16, 64)
+    ]:
         launch_linear_unstructured(torch.zeros(tokens, 4096, dtype=dtype), bitmap(dtype))
     launch_linear_unstructured(torch.zeros(64, 4096), bitmap(torch.float32))
     ell = torch.zeros(4096, 824, dtype=torch.bfloat16), torch.zeros(4096, 824, dtype=torch.uint8)
     for tokens in (1, 4):
         launch_linear_unstructured(torch.zeros(tokens, 4096, dtype=torch.bfloat16), Ell(*ell, 4096))
+instructions = (
+    "ld.global.v4.b32", "ld.global.v2.b32", "fma.rn.f32", "bar.sync", "cp.async.cg",
+    "wgmma.mma_async",
+)
 for kernel in found:
-    asked = "ld.global.v4.b32", "ld.global.v2.b32", "fma.rn.f32", "bar.sync", "cp.async.cg", "wgmma.mma_async"
-    print(kernel.name, kernel.stack, kernel.registers, *[text for text in asked if text in kernel.ptx])
+    marks = [text for text in instructions if text in kernel.ptx]
+    print(kernel.name, kernel.stack, kernel.registers, *marks)
 """
     )
     kernels = [line.split() for line in printed.splitlines()]

@@ -1,5 +1,4 @@
-"""n:m selection: the kernel and its reference beside a stable sort, on ties, zeros, subnormals and
-strides."""
+"""n:m selection: the kernel and its reference beside a stable sort, on hard weights and strides."""
 
 import re
 
@@ -62,6 +61,7 @@ def hard_weight(rows, groups, m, dtype, seed=0):
 
 
 def make_factors(form, rows, width, seed=5):
+    """The factors of a `Score` of the form, by name."""
     if form == "magnitude":
         return {}
     columns, column_sums = random(2, width, seed=seed).abs().to(DEVICE)
@@ -116,7 +116,8 @@ def test_the_rule_is_that_of_a_stable_sort_and_of_patterns(m, data, seed):
     ],
 )
 def test_the_kernel_is_equal_bit_by_bit(pattern, dtype, form):
-    (n, m), rows = pattern, 2
+    n, m = pattern
+    rows = 2
     weight = hard_weight(rows, 7, m, dtype)
     factors = make_factors(form, rows, 7 * m)
     before = weight.clone()
@@ -131,7 +132,9 @@ def test_the_kernel_is_equal_bit_by_bit(pattern, dtype, form):
     assert packed.codes.dtype == expected.codes.dtype
 
     assert torch.equal(launch_n_of_m(Score(weight, **factors), n, m, False, "mask"), keep)
-    assert torch.equal(launch_n_of_m(Score(weight, **factors), n, m, False, "bits"), pack_bits(keep))
+    assert torch.equal(
+        launch_n_of_m(Score(weight, **factors), n, m, False, "bits"), pack_bits(keep)
+    )
     assert same_bits(weight, before)
 
     assert torch.equal(select_n_of_m_reference(Score(weight, **factors), n, m, False, "mask"), keep)
@@ -184,15 +187,11 @@ def test_scores_that_are_not_finite_are_refused(select, bad):
         select(Score(weight), 2, 4, True, None)
     assert "\n" not in str(caught.value)
     assert same_bits(weight[1:2], row[None])
+    overflowing = Score(
+        torch.full((1, 4), 3e38, device=DEVICE), torch.full((4,), 2.0, device=DEVICE)
+    )
     with pytest.raises(UserError, match="scores of row 0 hold NaN or infinity"):
-        select(
-            torch.full((1, 4), 3e38, device=DEVICE),
-            2,
-            4,
-            Factors(torch.full((4,), 2.0, device=DEVICE)),
-            True,
-            None,
-        )
+        select(overflowing, 2, 4, True, None)
 
 
 @needs_triton
@@ -208,9 +207,9 @@ def test_nothing_is_selected_from_nothing():
 def test_the_weight_is_written_unless_it_is_not_to_be():
     weight = random(2, 16).to(DEVICE)
     before = weight.clone()
-    mask = select_n_of_m(weight, 4, 8, write=False, want="mask")
+    mask = select_n_of_m(Score(weight), 4, 8, write=False, want="mask")
     assert torch.equal(weight, before)
-    assert select_n_of_m(weight, 4, 8) is None
+    assert select_n_of_m(Score(weight), 4, 8) is None
     assert torch.equal(weight, before * mask)
 
 
@@ -222,23 +221,23 @@ def test_the_weight_is_written_unless_it_is_not_to_be():
         ({"n": 0}, "pattern '0:4' is not allowed"),
         ({"m": 5}, "pattern '2:5' is not allowed"),
         (
-            {"weight": torch.zeros(4)},
+            {"score": Score(torch.zeros(4))},
             "weight is torch.float32 [4]; use a matrix [out, in] of a float dtype",
         ),
-        ({"weight": torch.zeros(2, 4).int()}, "weight is torch.int32 [2, 4]; use a matrix"),
+        ({"score": Score(torch.zeros(2, 4).int())}, "weight is torch.int32 [2, 4]; use a matrix"),
         (
-            {"weight": torch.zeros(2, 6)},
+            {"score": Score(torch.zeros(2, 6))},
             "weight has 6 inputs, which pattern 2:4 does not divide; use another one",
         ),
         (
-            {"factors": Factors(torch.ones(3))},
+            {"score": Score(torch.ones(2, 8), torch.ones(3))},
             "columns is torch.float32 [3]; a weight [2, 8] needs torch.float32 [8]",
         ),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        select_n_of_m(**{"weight": torch.ones(2, 8), "n": 2, "m": 4} | arguments)
+        select_n_of_m(**{"score": Score(torch.ones(2, 8)), "n": 2, "m": 4} | arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -257,7 +256,8 @@ with compiled_for() as found:
     n_of_m.launch_n_of_m(Score(weight), 8, 16, True, "bits")
     n_of_m.launch_n_of_m(Score(weight.float(), one), 2, 4, False, "mask")
 for kernel in found:
-    print(kernel.stack, kernel.registers, "ld.global.v2.b32" in kernel.ptx, "ld.global.v4.b32" in kernel.ptx)
+    loads = ["ld.global.v2.b32" in kernel.ptx, "ld.global.v4.b32" in kernel.ptx]
+    print(kernel.stack, kernel.registers, *loads)
 """
     )
     kernels = [line.split() for line in printed.splitlines()]

@@ -18,6 +18,7 @@ from prunebook.kernels.packed import (
     unpack_2_4_reference,
     unpack_n_of_m,
 )
+from prunebook.kernels.score import Score
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -69,7 +70,7 @@ def test_the_round_trip_is_exact(pattern, rows, groups, dtype, zeros, seed):
         random(rows, groups * m, seed=seed + 1).sigmoid() < zeros, weight.sign() * 0.0, weight
     )
     weight = weight.to(dtype).to(DEVICE)
-    packed = select_n_of_m(weight, n, m, want="packed")
+    packed = select_n_of_m(Score(weight), n, m, want="packed")
     assert packed.values.shape == (rows, groups * n)
     assert same_bits(unpack_n_of_m(packed), weight)
     again = pack_n_of_m(weight, n, m)
@@ -90,7 +91,7 @@ def test_negative_zeros_that_are_kept_stay_and_others_turn_positive():
 def test_the_kernel_unpacks_bit_by_bit(dtype, shape):
     weight = random(*shape).to(dtype).to(DEVICE)
     weight[0, :4] = torch.tensor([-0.0, 0, -0.0, 0])
-    packed = select_n_of_m(weight, 2, 4, want="packed")
+    packed = select_n_of_m(Score(weight), 2, 4, want="packed")
     torch.use_deterministic_algorithms(True, warn_only=True)  # memory that was never written is NaN
     try:
         found = launch_unpack_2_4(packed)
@@ -103,7 +104,7 @@ def test_the_kernel_unpacks_bit_by_bit(dtype, shape):
 @needs_triton
 def test_any_strides_are_packed_and_unpacked():
     weight = random(16, 12).to(DEVICE)
-    select_n_of_m(weight.T, 2, 4)
+    select_n_of_m(Score(weight.T), 2, 4)
     packed = pack_n_of_m(weight.T, 2, 4)
     assert torch.equal(unpack_n_of_m(packed), weight.T)
     apart = [one.repeat_interleave(2, dim=1)[:, ::2] for one in (packed.values, packed.codes)]
@@ -116,7 +117,7 @@ def test_any_strides_are_packed_and_unpacked():
     ("pattern", "bits"), [((2, 4), 9), ((1, 4), 5), ((4, 8), 9), ((8, 16), 9), ((3, 4), 13)]
 )
 def test_bits_a_weight(pattern, bits):
-    packed = select_n_of_m(random(4, 576).bfloat16(), *pattern, want="packed")
+    packed = select_n_of_m(Score(random(4, 576).bfloat16()), *pattern, want="packed")
     assert 8 * (packed.values.nbytes + packed.codes.nbytes) == bits * 4 * 576
 
 
@@ -186,7 +187,7 @@ def test_bad_input_is_one_line(call, message):
 def test_torch_multiplies_the_same_on_sparse_tensor_cores():
     weight = random(128, 256).half().cuda()
     x = random(64, 256, seed=1).half().cuda()
-    select_n_of_m(weight, 2, 4)
+    select_n_of_m(Score(weight), 2, 4)
     found = torch.nn.functional.linear(
         x, to_semi_structured(unpack_n_of_m(pack_n_of_m(weight, 2, 4)))
     )
@@ -203,7 +204,8 @@ import torch
 from prunebook.kernels.packed import Packed, launch_unpack_2_4
 with compiled_for() as found:
     for dtype in (torch.bfloat16, torch.float32):
-        launch_unpack_2_4(Packed(torch.zeros(64, 2048, dtype=dtype), torch.zeros(64, 256, dtype=torch.int16), 2, 4))
+        codes = torch.zeros(64, 256, dtype=torch.int16)
+        launch_unpack_2_4(Packed(torch.zeros(64, 2048, dtype=dtype), codes, 2, 4))
 for kernel in found:
     print(kernel.stack, kernel.registers, "st.global.v4.b32" in kernel.ptx)
 """

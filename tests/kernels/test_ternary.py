@@ -161,9 +161,12 @@ with compiled_for() as found:
     for rows, width in ((4096, 4096), (22016, 4096)):
         packed = torch.zeros(rows, width // 4, dtype=torch.uint8)
         for tokens in (1, 32):
-            launch_ternary(torch.zeros(tokens, width, dtype=torch.int8), packed, torch.ones(()), torch.ones(tokens, 1))
-            launch_ternary(torch.zeros(tokens, width, dtype=torch.bfloat16), packed, torch.ones(()))
-print(json.dumps([(one.name, one.stack, "s32.s8.s8" in one.ptx, "f32.bf16.bf16" in one.ptx) for one in found]))
+            x = torch.zeros(tokens, width)
+            launch_ternary(x.to(torch.int8), packed, torch.ones(()), torch.ones(tokens, 1))
+            launch_ternary(x.bfloat16(), packed, torch.ones(()))
+print(json.dumps([
+    (one.name, one.stack, "s32.s8.s8" in one.ptx, "f32.bf16.bf16" in one.ptx) for one in found
+]))
 """
     )
     found = json.loads(printed.splitlines()[-1])

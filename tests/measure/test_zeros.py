@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from prunebook.errors import UserError
 from prunebook.measure.zeros import count_zeros, verify
 from prunebook.models.anatomy import find_blocks, weight_of
-from prunebook.sparsity.patterns import Unstructured
+from prunebook.sparsity.patterns import NofM, Unstructured
 
 
 @pytest.fixture
@@ -51,3 +52,49 @@ def test_one_weight_alone_is_not_a_pattern(make_model):
     found = verify(model, "2:4")
     assert len(found.violations) == len(found.layers)
     assert torch.tensor(list(found.layers.values())).sum() == pytest.approx(1 / (32 * 128))
+
+
+def zero_fraction(model, fraction_of_columns):
+    for block in find_blocks(model):
+        for linear in block.linears.values():
+            weight = weight_of(linear)
+            weight[:, : int(weight.shape[1] * fraction_of_columns)] = 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_verify_counts_real_zeros(make_model, family):
+    model = make_model(family)
+    assert verify(model, 0).sparsity == 0
+    zero_fraction(model, 0.5)
+    result = verify(model, 0.5)
+    assert result.holds
+    assert result.sparsity == 0.5
+    assert set(result.layers.values()) == {0.5}
+    assert not verify(model, 0.53).holds
+    # The first half of a row is zero: its second half breaks 2:4 in every group.
+    width = {name: weight_of(x).shape for b in find_blocks(model) for name, x in b.linears.items()}
+    assert verify(model, "2:4").violations == {
+        n: rows * columns // 8 for n, (rows, columns) in width.items()
+    }
+
+
+def test_verify_names_the_layer_that_breaks_the_pattern(make_model):
+    model = make_model("llama")
+    for block in find_blocks(model):
+        for linear in block.linears.values():
+            weight_of(linear).view(-1, 4)[:, 1:3] = 0
+    assert verify(model, "2:4").holds
+    assert verify(model, NofM(4, 8)).holds
+    model.model.layers[1].mlp.up_proj.weight.data[3, 4:8] = 1
+    result = verify(model, "2:4")
+    assert result.violations == {"model.layers.1.mlp.up_proj": 1}
+    assert verify(model, Unstructured(0.5, "row")).violations == {"model.layers.1.mlp.up_proj": 1}
+    assert verify(model, Unstructured(0.5, "layer")).violations == {"model.layers.1.mlp.up_proj": 1}
+    assert verify(model, Unstructured(0.5, "model")).violations == {"model": 1}
+    assert verify(model, Unstructured(0.49, "model")).holds
+
+
+@pytest.mark.parametrize("pattern", ["5:4", "0.5", 1.0, True])
+def test_verify_refuses_what_is_no_pattern(make_model, pattern):
+    with pytest.raises(UserError, match="not allowed"):
+        verify(make_model("llama"), pattern)

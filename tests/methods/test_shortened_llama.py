@@ -21,7 +21,9 @@ def test_the_lowest_scores_go_from_anywhere(make_model, tokens, criterion, seed)
     model = make_model("llama", seed=seed, num_hidden_layers=6)
     blocks = list(model.model.layers)
     scores = OF[criterion](model, tokens)
-    report = prune(model, "shortened-llama", blocks=3, criterion=criterion, calibration=tokens)
+    report = prune(
+        model, "shortened-llama", remove_blocks=3, criterion=criterion, calibration=tokens
+    )
     left = sorted(scores.argsort()[3:].tolist())
     assert list(model.model.layers) == [blocks[index] for index in left]
     assert report.sparsity == pytest.approx(0.5)
@@ -35,7 +37,11 @@ def test_blocks_at_the_ends_can_be_kept(make_model, tokens):
             parameter.data.fill_(size)
     blocks = list(model.model.layers)
     named = {"criterion": "magnitude"}
-    prune(model, ShortenedLLaMA(blocks=2, keep_first=2, keep_last=1, **named), calibration=tokens)
+    prune(
+        model,
+        ShortenedLLaMA(remove_blocks=2, keep_first=2, keep_last=1, **named),
+        calibration=tokens,
+    )
     assert list(model.model.layers) == [blocks[index] for index in (0, 1, 4, 5)]
     prune(model, ShortenedLLaMA(sparsity=0.5, **named), calibration=tokens)
     assert list(model.model.layers) == [blocks[1], blocks[4]]
@@ -47,23 +53,26 @@ def test_ties_go_lowest_index_first(make_model, tokens):
         for parameter in block.parameters():
             parameter.data.fill_(0.01)
     blocks = list(model.model.layers)
-    prune(model, ShortenedLLaMA(blocks=2, criterion="magnitude"), calibration=tokens)
+    prune(model, ShortenedLLaMA(remove_blocks=2, criterion="magnitude"), calibration=tokens)
     assert list(model.model.layers) == blocks[2:]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either blocks"),
-        ({"blocks": 2, "criterion": "ppl"}, "criterion 'ppl' is not allowed for shortened-ll"),
-        ({"blocks": 1, "keep_first": -1}, "keep_first -1 is not allowed"),
-        ({"blocks": 1, "keep_last": 0.5}, "keep_last"),
+        ({}, "give either remove_blocks"),
         (
-            {"blocks": 2, "keep_first": 1, "keep_last": 1},
+            {"remove_blocks": 2, "criterion": "ppl"},
+            "criterion 'ppl' is not allowed for shortened-ll",
+        ),
+        ({"remove_blocks": 1, "keep_first": -1}, "keep_first -1 is not allowed"),
+        ({"remove_blocks": 1, "keep_last": 0.5}, "keep_last"),
+        (
+            {"remove_blocks": 2, "keep_first": 1, "keep_last": 1},
             "2 of 3 blocks cannot go; the nearest is remove_blocks=1",
         ),
-        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is remove_blocks=2"),
-        ({"blocks": 1, "precision": "half"}, "precision 'half' is not allowed"),
+        ({"remove_blocks": 3}, "3 of 3 blocks cannot go; the nearest is remove_blocks=2"),
+        ({"remove_blocks": 1, "precision": "half"}, "precision 'half' is not allowed"),
     ],
 )
 def test_impossible_options_are_refused(make_model, tokens, options, message):

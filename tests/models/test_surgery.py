@@ -1,13 +1,15 @@
-"""Heads and neurons cut out: against the model with outgoing weights zeroed, in every family, and
-after saving."""
+"""Blocks, heads and neurons cut out: against the model with outgoing weights zeroed, in every
+family, and after saving."""
 
 import copy
 
 import pytest
 import torch
 import transformers
+from tests.models.tiny_models import tiny
 
 from prunebook.errors import UserError
+from prunebook.measure.footprint import footprint
 from prunebook.models.anatomy import find_stack, sublayers
 from prunebook.models.config import WIDTHS
 from prunebook.models.loading import load_model, save_model
@@ -99,20 +101,6 @@ def test_heads_cut_out_are_heads_unheard(build, tokens, family, gone):
     torch.testing.assert_close(outputs(cut, tokens), outputs(masked, tokens), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "bert"])
-def test_group_sizes_are_what_goes(build, family):
-    model = build(family)
-    parts = parts_of(model)[1]
-    of_head, of_neuron = parts.group_sizes()
-    sizes = [block_parameters(model)]
-    per_group = parts.heads // parts.kv_heads
-    keep_heads(parts, range(per_group, parts.heads))
-    sizes.append(block_parameters(model))
-    keep_neurons(parts, range(1, parts.neurons))
-    sizes.append(block_parameters(model))
-    assert (sizes[0] - sizes[1], sizes[1] - sizes[2]) == (of_head, of_neuron)
-
-
 def test_order_and_repeats_do_not_matter_and_flags_stay(make_model, tokens):
     one = make_model("llama")
     other = make_model("llama")
@@ -175,14 +163,6 @@ def test_weights_over_all_heads_are_refused_unless_all_stay():
     ):
         keep_heads(parts, [0, 1])
     assert parts.heads == 4
-
-
-def test_fused_projections_are_refused(make_model):
-    with pytest.raises(
-        UserError,
-        match="GPT2Block has no heads and neurons that can be told apart: linears such as",
-    ):
-        parts_of(make_model("gpt2"))
 
 
 def generated(model, tokens, cached):
@@ -340,3 +320,78 @@ def test_the_configuration_stays_the_object_that_blocks_hold(make_model):
     assert model.config is config is model.model.layers[0].self_attn.config
     assert config.num_attention_heads == 4
     assert copy.deepcopy(config).to_dict() == config.to_dict()
+
+
+def silence_block(block):
+    """Let a block add nothing to the residual stream."""
+    for name, parameter in block.named_parameters():
+        if any(part in name for part in ("o_proj", "down_proj", "out_proj", "fc2", "c_proj")):
+            parameter.data.zero_()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_block_that_adds_nothing_can_go_without_a_trace(make_model, tokens, family, index):
+    model = make_model(family)
+    stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
+    silence_block(stack[index])
+    before = outputs(model, tokens)
+    other = [block for i, block in enumerate(stack) if i != index]
+    size = block_parameters(model)
+    remove_blocks(model, [index])
+    assert torch.equal(outputs(model, tokens), before)
+    assert list(stack) == other
+    assert block_parameters(model) == size * 2 // 3
+    assert model.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_left_saves_reloads_and_generates_with_a_cache(
+    make_model, tokens, word_tokenizer, tmp_path, family
+):
+    model = make_model(family, **({"n_layer": 5} if family == "gpt2" else {"num_hidden_layers": 5}))
+    remove_blocks(model, [3, 1, 3])
+    save_model(model, word_tokenizer, tmp_path / "cut")
+    reloaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "cut").eval()
+    assert footprint(reloaded, 16, speed=False) == footprint(model, 16, speed=False)
+    assert reloaded.config.num_hidden_layers == 3
+    assert torch.equal(outputs(reloaded, tokens), outputs(model, tokens))
+    named = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    with_cache, without = (
+        reloaded.generate(tokens[:2], use_cache=cached, **named) for cached in (True, False)
+    )
+    assert torch.equal(with_cache, without)
+    assert torch.equal(with_cache, model.generate(tokens[:2], **named))
+
+
+def test_kinds_of_blocks_go_with_them(make_model):
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    model = make_model("qwen2", layer_types=kinds, use_sliding_window=True, sliding_window=4)
+    remove_blocks(model, [0])
+    assert model.config.layer_types == kinds[1:]
+    assert [block.self_attn.layer_idx for block in model.model.layers] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([3], "block 3 does not exist; the model has blocks 0 to 2"),
+        ([-1, 0], "block -1 does not exist"),
+        ([0, 1, 2], "removing all 3 blocks leaves no model; leave at least one"),
+    ],
+)
+def test_impossible_blocks_are_refused_and_nothing_changes(make_model, indices, message):
+    model = make_model("llama")
+    with pytest.raises(UserError, match=message):
+        remove_blocks(model, indices)
+    assert len(model.model.layers) == model.config.num_hidden_layers == 3
+
+
+def test_blocks_without_rotation_go_with_them(tokens, word_tokenizer, tmp_path):
+    model = tiny("SmolLM3", no_rope_layers=[1, 0, 1, 0])
+    remove_blocks(model, [0, 3])
+    assert model.config.no_rope_layers == [0, 1]
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        save_model(model, word_tokenizer, tmp_path / "m")
+    ).eval()
+    assert torch.equal(outputs(plain, tokens), outputs(model, tokens))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prunebook.data import corpora
-from prunebook.data.corpora import split_of, text_of
+from prunebook.data.corpora import split_of
 from prunebook.data.windows import pretraining_tokens
 from prunebook.errors import UserError
 from prunebook.models.tiny import small_llama, train_tokenizer
@@ -58,26 +58,6 @@ def test_any_text_comes_back(tokenizer):
         tokenizer("Line 3 of 4")["input_ids"]
         == train_tokenizer(VOCABULARY)("Line 3 of 4")["input_ids"]
     )
-
-
-def test_windows_are_pieces_of_the_training_text_in_new_order_every_pass(tokenizer):
-    stream = tokenizer(text_of("training"))["input_ids"]
-    length = 20
-    a_pass = len(stream) // length
-    found = pretraining_tokens(tokenizer, 2 * a_pass, length, seed=1)
-    assert found.shape == (2 * a_pass, length)
-    assert found.dtype == torch.int64
-    places = {tuple(stream[i : i + length]): i for i in range(len(stream) - length + 1)}
-    starts = [places[tuple(window)] for window in found.tolist()]
-    first = starts[: a_pass - 1]
-    second = starts[a_pass:]
-    assert len({start % length for start in first}) == 1  # on one grid
-    assert len(set(first)) == len(first)  # none twice
-    assert first != sorted(first)
-    assert first[0] % length != second[0] % length
-    assert torch.equal(pretraining_tokens(tokenizer, 2 * a_pass, length, seed=1), found)
-    assert torch.equal(pretraining_tokens(tokenizer, 5, length, seed=1), found[:5])
-    assert not torch.equal(pretraining_tokens(tokenizer, 5, length, seed=2), found[:5])
 
 
 def test_the_model_depends_on_its_seed_alone():
@@ -179,14 +159,6 @@ def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(
         (
             lambda _: small_llama(100, hidden=20, heads=4),
             "hidden 20 is not 4 heads of even size; use a multiple of 8",
-        ),
-        (
-            lambda t: pretraining_tokens(t, 0),
-            "windows 0 is not allowed; use a whole number >= 1",
-        ),
-        (
-            lambda t: pretraining_tokens(t, 1, 10**6),
-            "tokens, too few for windows of 1000000; use less",
         ),
     ],
 )

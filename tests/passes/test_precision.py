@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prunebook.errors import UserError
 from prunebook.passes import precision
 from prunebook.passes.precision import chosen_ways, matmul_precision, rounded_linear
 
@@ -129,3 +130,88 @@ def test_what_was_chosen_has_a_name_for_caches(monkeypatch):
     monkeypatch.setattr(precision, "_fused_attention_is_faster", lambda: False)
     assert chosen_ways(CPU, "fast") == "mkl products"
     assert chosen_ways(torch.device("cuda"), "fast") == "default"
+
+
+def contiguous(x):
+    return x
+
+
+def transposed(x):
+    return x.mT.contiguous().mT
+
+
+def every_second(x):
+    return torch.stack([x, x], -1).flatten(-2)[..., ::2]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [contiguous, transposed, every_second])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 33), (2, 7, 33), (1, 33), (2, 0, 33)])
+def test_exact_linear_layers_are_those_of_torch(layout, with_bias, shape):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(17, 33, generator=generator)
+    bias = torch.randn(17, generator=generator) if with_bias else None
+    expected = F.linear(x.double(), weight.double(), bias.double() if with_bias else None)
+    with matmul_precision(CPU, "exact"):
+        ours = F.linear(layout(x), layout(weight), bias)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize("length", [1, 9])
+def test_fast_attention_is_that_of_torch(key_heads, length):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 4, length, 8, generator=generator)
+    key, value = torch.randn(2, 3, key_heads, length, 8, generator=generator)
+    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    with matmul_precision(CPU, "fast"):
+        ours = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    torch.testing.assert_close(ours.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_gradients_and_other_dtypes_go_to_torch():
+    x = torch.randn(3, 4, requires_grad=True)
+    weight = torch.randn(2, 4)
+    with matmul_precision(CPU, "exact"):
+        F.linear(x, weight).sum().backward()
+        assert torch.equal(F.linear(x.double(), weight.double()), x.double() @ weight.double().T)
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(3, 4))
+
+
+def test_an_unknown_precision_is_refused():
+    with (
+        pytest.raises(UserError, match="precision 'half' is unknown"),
+        matmul_precision(CPU, "half"),
+    ):
+        pass
+
+
+def test_matrices_without_columns_give_their_bias():
+    bias = torch.tensor([1.0, -2.0])
+    with matmul_precision(torch.device("cpu"), "exact"):
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                found = torch.nn.functional.linear(torch.zeros(2, 3, 0), torch.zeros(2, 0), bias)
+                assert torch.equal(found, bias.expand(2, 3, 2))
+
+
+@pytest.mark.parametrize("frozen", [(), (1,), (1, 2), (0,), (0, 2)])
+def test_linears_have_the_gradients_of_ordinary_ones(frozen):
+    x = torch.randn(2, 5, 7)
+    weight = torch.randn(3, 7)
+    bias = torch.randn(3)
+    for i, tensor in enumerate((x, weight, bias)):
+        tensor.requires_grad_(i not in frozen)
+    for arguments in ((x, weight), (x, weight, bias)):
+        wanted = [tensor for tensor in arguments if tensor.requires_grad]
+        expected = torch.nn.functional.linear(*arguments)
+        want = torch.autograd.grad(expected.square().sum(), wanted)
+        with matmul_precision(x.device, "exact"):
+            output = torch.nn.functional.linear(*arguments)
+        got = torch.autograd.grad(output.square().sum(), wanted)
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(got, want)

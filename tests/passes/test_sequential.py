@@ -1,74 +1,14 @@
-"""The walk over decoder blocks: what is found, what reaches each block, what is left behind."""
+"""The walk over decoder blocks: what reaches each block, what is gathered, what is left behind."""
 
 import pytest
 import torch
-import transformers
+from tests.passes.families import GATED, GROUPS, LIKE_LLAMA, LINEARS, Inputs, every_family, hooks
 from torch import nn
 
-from prunebook.data.windows import check_tokens
 from prunebook.errors import UserError
-from prunebook.methods.llm_surgeon.fisher import SecondMoment
 from prunebook.models.anatomy import find_blocks, weight_of
-from prunebook.passes.backward import backpropagate
-from prunebook.passes.precision import matmul_precision
 from prunebook.passes.sequential import walk
 from prunebook.passes.statistics import Hessian, InputNorm
-
-LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
-FAMILIES = (*LIKE_LLAMA, "opt", "gpt2")
-GATED = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-]
-LINEARS = {
-    **{name: ("model.layers", GATED) for name in LIKE_LLAMA},
-    "opt": (
-        "model.decoder.layers",
-        [
-            "self_attn.k_proj",
-            "self_attn.v_proj",
-            "self_attn.q_proj",
-            "self_attn.out_proj",
-            "fc1",
-            "fc2",
-        ],
-    ),
-    "gpt2": ("transformer.h", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
-}
-GROUPS = {
-    **{name: [GATED[:3], GATED[3:4], GATED[4:6], GATED[6:]] for name in LIKE_LLAMA},
-    "opt": [
-        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-        ["self_attn.out_proj"],
-        ["fc1"],
-        ["fc2"],
-    ],
-    "gpt2": [["attn.c_attn"], ["attn.c_proj"], ["mlp.c_fc"], ["mlp.c_proj"]],
-}
-every_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-class Inputs:
-    """A statistic that keeps what it sees."""
-
-    def __init__(self, width, device):
-        self.width = width
-        self.seen = []
-
-    def update(self, inputs):
-        self.seen.append(inputs.clone())
-
-    def is_finite(self):
-        return True
-
-    @property
-    def all(self):
-        return torch.cat(self.seen)
 
 
 def true_inputs(model, tokens):
@@ -89,47 +29,6 @@ def true_inputs(model, tokens):
 
 def walked_inputs(model, tokens, **options):
     return [step.hidden.clone() for step in walk(model, tokens, **options)]
-
-
-def hooks(model):
-    return [name for name, m in model.named_modules() if m._forward_pre_hooks or m._forward_hooks]
-
-
-@every_family
-def test_blocks_and_their_linears_are_found(make_model, family):
-    model = make_model(family)
-    stack, names = LINEARS[family]
-    blocks = find_blocks(model)
-    assert [block.index for block in blocks] == [0, 1, 2]
-    for block in blocks:
-        assert sorted(block.linears) == sorted(f"{stack}.{block.index}.{name}" for name in names)
-        for name, linear in block.linears.items():
-            assert model.get_submodule(name) is linear
-        assert block.module is model.get_submodule(f"{stack}.{block.index}")
-
-
-@pytest.mark.parametrize("model", [nn.Linear(3, 3), nn.ModuleList([nn.Linear(2, 2)])])
-def test_a_model_without_blocks_is_refused(model):
-    with pytest.raises(UserError, match="has no recognisable decoder blocks"):
-        find_blocks(model)
-
-
-def test_a_stack_of_another_length_is_no_stack_of_blocks(make_model):
-    model = make_model("llama")
-    model.config.num_hidden_layers = 4
-    with pytest.raises(UserError, match="num_hidden_layers=4"):
-        find_blocks(model)
-
-
-def test_weight_of_is_out_by_in_and_written_in_place(make_model):
-    linear = find_blocks(make_model("gpt2"))[0].linears["transformer.h.0.mlp.c_fc"]
-    weight = weight_of(linear)
-    assert weight.shape == (128, 32)
-    weight[5, 7] = 42
-    assert linear.weight[7, 5].item() == 42
-    llama = find_blocks(make_model("llama"))[0].linears["model.layers.0.mlp.up_proj"]
-    weight_of(llama)[1, 2] = 42
-    assert llama.weight[1, 2].item() == 42
 
 
 @every_family
@@ -291,27 +190,6 @@ def test_activations_that_are_not_finite_name_the_linear(make_model, tokens):
     assert hooks(model) == []
 
 
-@pytest.mark.parametrize(
-    ("tokens", "message"),
-    [
-        (torch.full((2, 4), 100), "token id 100, outside the vocabulary 0..99"),
-        (torch.full((2, 4), -1), "token id -1, outside the vocabulary"),
-        (torch.zeros(2, 4), r"int64 tensor \[n, length\], not empty, not torch.float32 \[2, 4\]"),
-        (torch.zeros(4, dtype=torch.int64), r"not torch.int64 \[4\]"),
-        (torch.zeros(0, 4, dtype=torch.int64), r"not torch.int64 \[0, 4\]"),
-        ([[1, 2]], "not list"),
-    ],
-)
-def test_bad_tokens_are_refused(make_model, tokens, message):
-    with pytest.raises(UserError, match=message):
-        next(iter(walk(make_model("llama"), tokens)))
-
-
-def test_tokens_without_length_are_refused(make_model):
-    with pytest.raises(UserError, match="int64 tensor"):
-        check_tokens(make_model("llama"), torch.zeros(2, 0, dtype=torch.int64))
-
-
 def test_fast_precision_stays_close_and_keeps_the_residual_stream_in_float32(make_model, tokens):
     model = make_model("llama")
     exact = walked_inputs(model, tokens)
@@ -333,110 +211,6 @@ def test_fast_statistics_are_gathered_in_float32(make_model, tokens):
     torch.testing.assert_close(
         hessians[name].matrix().double(), 2 / 7 * x.T @ x, rtol=1e-5, atol=1e-4
     )
-
-
-def test_fused_experts_are_refused_and_not_left_dense():
-    config = transformers.MixtralConfig(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-    )
-    with pytest.raises(
-        UserError, match=r"model\.layers\.0\.mlp\.experts\.\w+ \[4, \d+, \d+\] holds the experts"
-    ):
-        find_blocks(transformers.AutoModelForCausalLM.from_config(config))
-
-
-@every_family
-@pytest.mark.parametrize("batch_size", [1, 3, None])
-def test_gradients_are_those_of_the_summed_loss(make_model, tokens, family, batch_size):
-    model = make_model(family)
-    inputs, gradients = backpropagate(model, tokens, Inputs, batch_size=batch_size)
-    stack, names = LINEARS[family]
-    assert (
-        sorted(gradients)
-        == sorted(inputs)
-        == sorted(f"{stack}.{i}.{name}" for i in range(3) for name in names)
-    )
-    for group in GROUPS[family]:
-        assert len({id(inputs[f"{stack}.1.{name}"]) for name in group}) == 1
-    # dL/dW = sum over tokens of g a^T, from autograd on the weights
-    loss = torch.nn.functional.cross_entropy(
-        model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1),
-        tokens[:, 1:].flatten(),
-        reduction="sum",
-    )
-    loss.backward()
-    for block in find_blocks(model):
-        for name, linear in block.linears.items():
-            expected = linear.weight.grad.T if family == "gpt2" else linear.weight.grad
-            g = gradients[name].all.flatten(0, 1)
-            a = inputs[name].all.flatten(0, 1)
-            torch.testing.assert_close(
-                g.T @ a, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()
-            )
-
-
-def test_nothing_is_left_after_gradients(make_model, tokens):
-    model = make_model("llama")
-    model.model.norm.weight.requires_grad_(False)
-    flags = [parameter.requires_grad for parameter in model.parameters()]
-    backpropagate(model, tokens, Inputs)
-    assert hooks(model) == []
-    assert [parameter.requires_grad for parameter in model.parameters()] == flags
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-    class Broken(Inputs):
-        def update(self, inputs):
-            raise RuntimeError("broken statistic")
-
-    with pytest.raises(RuntimeError, match="broken statistic"):
-        backpropagate(model, tokens, Broken)
-    assert hooks(model) == []
-    assert [parameter.requires_grad for parameter in model.parameters()] == flags
-
-
-def test_fast_gradients_stay_close(make_model, tokens):
-    model = make_model("llama")
-    exact, fast = (backpropagate(model, tokens, Inputs, precision=p)[1] for p in ("exact", "fast"))
-    for name, statistic in exact.items():
-        error = (fast[name].all.float() - statistic.all).norm() / statistic.all.norm()
-        assert 1e-5 < error < 0.2, name
-
-
-def test_bad_tokens_and_gradients_are_named(make_model, tokens):
-    with pytest.raises(
-        UserError, match=r"windows of at least 2 tokens to predict one, not \[7, 1\]"
-    ):
-        backpropagate(make_model("llama"), tokens[:, :1], Inputs)
-    model = make_model("llama")
-    model.lm_head.weight.data[5] = float("inf")
-    with pytest.raises(
-        UserError, match=r"calibration gradients of model\.layers\.\d\..* hold NaN or infinity"
-    ):
-        backpropagate(model, tokens, SecondMoment)
-
-
-@pytest.mark.parametrize("frozen", [(), (1,), (1, 2), (0,), (0, 2)])
-def test_linears_have_the_gradients_of_ordinary_ones(frozen):
-    x = torch.randn(2, 5, 7)
-    weight = torch.randn(3, 7)
-    bias = torch.randn(3)
-    for i, tensor in enumerate((x, weight, bias)):
-        tensor.requires_grad_(i not in frozen)
-    for arguments in ((x, weight), (x, weight, bias)):
-        wanted = [tensor for tensor in arguments if tensor.requires_grad]
-        expected = torch.nn.functional.linear(*arguments)
-        want = torch.autograd.grad(expected.square().sum(), wanted)
-        with matmul_precision(x.device, "exact"):
-            output = torch.nn.functional.linear(*arguments)
-        got = torch.autograd.grad(output.square().sum(), wanted)
-        torch.testing.assert_close(output, expected)
-        torch.testing.assert_close(got, want)
 
 
 @every_family

@@ -47,5 +47,5 @@ def test_a_record_of_another_form_is_refused(book):
 
 def test_a_quick_run_is_not_recorded():
     check_recordable("book")
-    with pytest.raises(UserError, match="^a run of profile 'quick' judges nothing"):
+    with pytest.raises(UserError, match=r"^a run of profile 'quick' judges nothing"):
         check_recordable("quick")

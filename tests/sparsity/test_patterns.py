@@ -14,9 +14,6 @@ from prunebook.criteria.ria import ria_score
 from prunebook.criteria.wanda import wanda_score
 from prunebook.errors import UserError
 from prunebook.kernels.score import Score
-from prunebook.measure.zeros import verify
-from prunebook.methods.llm_surgeon.cheapest import cheapest_rows_columns
-from prunebook.models.anatomy import find_blocks, weight_of
 from prunebook.sparsity.patterns import (
     ExactCount,
     NofM,
@@ -203,89 +200,6 @@ def test_nan_scores_are_refused_over_the_whole_model():
 def test_one_layer_has_no_model_scope():
     with pytest.raises(UserError, match="scope 'model' compares all layers"):
         keep_mask(torch.rand(2, 2), Unstructured(0.5, "model"))
-
-
-def zero_fraction(model, fraction_of_columns):
-    for block in find_blocks(model):
-        for linear in block.linears.values():
-            weight = weight_of(linear)
-            weight[:, : int(weight.shape[1] * fraction_of_columns)] = 0
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_verify_counts_real_zeros(make_model, family):
-    model = make_model(family)
-    assert verify(model, 0).sparsity == 0
-    zero_fraction(model, 0.5)
-    result = verify(model, 0.5)
-    assert result.holds
-    assert result.sparsity == 0.5
-    assert set(result.layers.values()) == {0.5}
-    assert not verify(model, 0.53).holds
-    # The first half of a row is zero: its second half breaks 2:4 in every group.
-    width = {name: weight_of(x).shape for b in find_blocks(model) for name, x in b.linears.items()}
-    assert verify(model, "2:4").violations == {
-        n: rows * columns // 8 for n, (rows, columns) in width.items()
-    }
-
-
-def test_verify_names_the_layer_that_breaks_the_pattern(make_model):
-    model = make_model("llama")
-    for block in find_blocks(model):
-        for linear in block.linears.values():
-            weight_of(linear).view(-1, 4)[:, 1:3] = 0
-    assert verify(model, "2:4").holds
-    assert verify(model, NofM(4, 8)).holds
-    model.model.layers[1].mlp.up_proj.weight.data[3, 4:8] = 1
-    result = verify(model, "2:4")
-    assert result.violations == {"model.layers.1.mlp.up_proj": 1}
-    assert verify(model, Unstructured(0.5, "row")).violations == {"model.layers.1.mlp.up_proj": 1}
-    assert verify(model, Unstructured(0.5, "layer")).violations == {"model.layers.1.mlp.up_proj": 1}
-    assert verify(model, Unstructured(0.5, "model")).violations == {"model": 1}
-    assert verify(model, Unstructured(0.49, "model")).holds
-
-
-@pytest.mark.parametrize("pattern", ["5:4", "0.5", 1.0, True])
-def test_verify_refuses_what_is_no_pattern(make_model, pattern):
-    with pytest.raises(UserError, match="not allowed"):
-        verify(make_model("llama"), pattern)
-
-
-def brute_rows_columns(costs, budget):
-    """One structure after the other, counting zeros of real masks."""
-    masks = [torch.zeros(len(r), len(c), dtype=torch.bool) for r, c in costs]
-    queue = sorted(
-        (value, layer, kind, index)
-        for layer, pair in enumerate(costs)
-        for kind, values in enumerate(pair)
-        for index, value in enumerate(values.tolist())
-    )
-    for _, layer, kind, index in queue:
-        before = masks[layer].clone()
-        masks[layer].select(kind, index).fill_(True)
-        if sum(int(mask.sum()) for mask in masks) > budget:
-            masks[layer] = before
-            break
-    return masks
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("budget", [0, 1, 4, 17, 30, 50, 62])
-def test_rows_and_columns_are_counted_as_their_zeros(seed, budget):
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(4, 8), (5, 6)]
-    costs = [
-        tuple(torch.randint(12, (n,), generator=generator).float() for n in shape)
-        for shape in shapes
-    ]  # with many ties
-    expected = brute_rows_columns(costs, budget)
-    for (rows, columns), mask in zip(cheapest_rows_columns(costs, budget), expected, strict=True):
-        assert torch.equal(rows[:, None] | columns, mask)
-
-
-def test_costs_that_are_nan_are_refused():
-    with pytest.raises(UserError, match="NaN"):
-        cheapest_rows_columns([(torch.tensor([1.0]), torch.tensor([float("nan")]))], 1)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """One layer of a pruned cache: slots, their scores, and which token leaves."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import UserError
 from ..kernels.attention_decode import decode_with_mass
@@ -12,12 +9,12 @@ from ..kernels.attention_mass import attention_mass
 from ..kernels.compaction import take_kept
 from ..kernels.noise import Perturbation
 from .attention import ALLOWED, OWNER
-from .policy import EvictionPolicy
+from .slots import SlotLayer
 
 SLOTS_ADDED = 64  # slots that are added at once while the budget is not reached
 
 
-class PrunedLayer(CacheLayerMixin):
+class PrunedLayer(SlotLayer):
     """Slots of keys and values `[batch, kv heads, slots, width]`: the budget and one more.
 
     The first forward pass is the prompt: of its tokens the newest `k_r` stay and the best `k - k_r`
@@ -25,23 +22,7 @@ class PrunedLayer(CacheLayerMixin):
     row then holds more than k tokens, the one with the lowest score outside the newest `k_r`
     leaves; of equal scores, the earliest. Rotary positions are the original ones. The order of
     slots means nothing to the softmax, so a slot is overwritten in place.
-
-    policy: the rule of the cache, shared with its other layers.
-    positions: int64 `[batch, kv heads, slots]`, positions among a row's own tokens without padding;
-        -1 is an empty slot.
-    scores: scores of the tokens in the slots, of the same shape.
-    length, prompt, total, recent: int64 `[batch]`, tokens read, tokens of the prompt, k and k_r;
-        each row has its own budget.
-    seen, filled, most: tokens read with padding, slots taken in the fullest row, the largest k.
     """
-
-    supports_early_init = False
-    _STATE = ("keys", "values", "positions", "scores", "length", "prompt", "total", "recent")
-
-    def __init__(self, policy: EvictionPolicy):
-        super().__init__()
-        self.policy = policy
-        self._forget()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
         """The new keys and values as they are; the keys carry this layer to `attention.install`.
@@ -225,54 +206,3 @@ class PrunedLayer(CacheLayerMixin):
         self.keys, self.values = (pad(x, (0, 0, 0, count)) for x in (self.keys, self.values))
         self.positions = pad(self.positions, (0, count), value=-1)
         self.scores = pad(self.scores, (0, count))
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing: slots are made when the prompt is read, as the budget depends on it."""
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Sizes of a mask over all tokens seen; only its columns of new tokens are read."""
-        return self.seen + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Tokens seen, padding included, so that positions go on."""
-        return self.seen
-
-    def get_max_length(self) -> int:
-        """-1: there is no maximum."""
-        return -1
-
-    def reset(self) -> None:
-        """Forget everything; the next forward pass is a prompt."""
-        self._forget()
-        self.policy.waiting = False
-
-    def _forget(self) -> None:
-        """Drop keys, values and all that is known about them."""
-        for name in self._STATE:
-            setattr(self, name, None)
-        self.is_initialized = False
-        self.seen = 0
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Raise a `UserError`: evicted tokens cannot come back, as assisted decoding would need."""
-        raise UserError(
-            "a pruned cache cannot be cropped; generate without an assistant model or prompt lookup"
-        )
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Take the rows of a beam search, by index."""
-        self._select(lambda x: x.index_select(0, beam_idx.to(x.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row so many times."""
-        self._select(lambda x: x.repeat_interleave(repeats, 0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some of the rows, by index."""
-        self._select(lambda x: x[indices])
-
-    def _select(self, rows: Callable[[Tensor], Tensor]) -> None:
-        """Replace keys, values and all that is known about them by a selection of their rows."""
-        if self.is_initialized:
-            for name in self._STATE:
-                setattr(self, name, rows(getattr(self, name)))

@@ -13,7 +13,7 @@ import nbformat
 from .reader import tags_of
 from .source_graph import parse
 
-FOLDED = "hide-cell"  # tag of a cell that the site folds
+FOLDED = {"hide-cell", "hide-input"}  # tags of cells whose code the site folds
 # keywords of matplotlib whose value is a colour
 _COLOUR_KEYWORDS = (
     "c",
@@ -77,7 +77,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[CodeCell]:
     cells = []
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
-            folded = FOLDED in tags_of(cell)
+            folded = bool(FOLDED & set(tags_of(cell)))
             cells.append(CodeCell(index, cell.source, folded, _parsed(cell.source)))
     return cells
 

@@ -57,19 +57,31 @@ def read_registry(root: Path) -> dict[str, Entry]:
                 raise UserError(
                     f"{library / room / FILE}: {name!r} is registered in another room already"
                 )
-            entries[name] = Entry(class_name, *_places(room, module))
+            entries[name] = Entry(class_name, *places(room, module))
     return entries
 
 
-def _places(room: str, module: str) -> tuple[Path, Path]:
+def registry_file(room: str) -> Path:
+    """The file with the `REGISTRY` of a room, `methods` or `caches`, relative to the book."""
+    return _LIBRARY / room / FILE
+
+
+def places(room: str, module: str) -> tuple[Path, Path]:
     """The source of a module of a room, e.g. `wanda` or `owl.method`, and its test."""
     *folders, file = module.split(".")
     inside = Path(room, *folders)
     return _LIBRARY / inside / f"{file}.py", _ALL_TESTS / inside / f"test_{file}.py"
 
 
-def with_method(text: str, name: str, module: str, class_name: str) -> str:
-    """The source of the registry with one more method, in its alphabetical place.
+def with_entry(text: str, name: str, module: str, class_name: str, room: str) -> str:
+    """The source of a room's registry with one more entry, in its alphabetical place.
+
+    Args:
+        text: the source as it is.
+        name: name of the method or cache.
+        module: the module in the room's package that defines it.
+        class_name: its class.
+        room: `methods` or `caches`, for the messages.
 
     Raises:
         UserError: the registry is not written as one entry a line, or the class's name is taken.
@@ -78,19 +90,19 @@ def with_method(text: str, name: str, module: str, class_name: str) -> str:
     known = ast.literal_eval(table)
     if class_name in [taken for _, taken in known.values()]:
         raise UserError(
-            f"class name {class_name!r} is taken in {METHODS}; choose another with --short"
+            f"class name {class_name!r} is taken in {_LIBRARY / room}; choose another with --short"
         )
     lines = text.splitlines(keepends=True)
     later = [key.lineno - 1 for key in table.keys if key.value > name]
-    place = later[0] if later else table.end_lineno - 1
-    lines.insert(place, f'    "{name}": ("{module}", "{class_name}"),\n')
+    later.append(table.end_lineno - 1)  # the line that ends the table
+    lines.insert(later[0], f'    "{name}": ("{module}", "{class_name}"),\n')
     result = "".join(lines)
     try:
         written = ast.literal_eval(_assigned(ast.parse(result), "REGISTRY"))
     except (SyntaxError, ValueError):
         written = None
     if written != known | {name: (module, class_name)}:
-        raise UserError(f"{METHODS / FILE}: REGISTRY must hold one entry a line")
+        raise UserError(f"{registry_file(room)}: REGISTRY must hold one entry a line")
     return result
 
 

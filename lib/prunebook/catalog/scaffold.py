@@ -1,85 +1,81 @@
-"""A new paper from the template: notebook, contents, and for a method its source, test and registry
-entry.
+"""A new paper from the templates: notebook and contents, and for a method its files and registry.
 
 What only a reader of the paper can write is left as `FILL-IN`, which `prunebook check` refuses. All
 files are written or none.
 """
 
-import contextlib
-import datetime
 import keyword
-import math
-import os
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import nbformat
-import yaml
 
 from ..errors import UserError
-from ..files import write_atomic
 from . import contents
+from .draft import Draft, class_name_of, code_values, read_draft, record_values
 from .fields import SLUG
 from .metadata import ARXIV_ID, OPENREVIEW_ID
-from .placeholders import MARK
-from .reader import (
-    Paper,
-    find_paper,
-    in_order,
-    read_notebook,
-    read_papers,
-    record_data,
-    record_of,
-    tags_of,
-)
-from .registry import FILE, METHODS, TESTS, read_registry, with_method
-from .schema import Record, parse_record
-from .tables import as_markdown
-from .vocabulary import VOCABULARY
-
-_TEMPLATE = Path(__file__).parent / "template"
-_LONGEST_CLASS = 24
-_RECORD_CELLS = ("record", "title", "challenge", "method", "see-also")
+from .reader import Paper, find_paper, in_order, read_notebook, read_papers, record_of, tags_of
+from .registry import places, read_registry, registry_file, with_entry
+from .schema import Record
+from .templates import claims_yaml, code_cells, file_text, notebook_cells, record_cells, render
+from .writing import write_together
 
 
-@dataclass(frozen=True)
-class Draft:
-    """What is known of a paper before its notebook is written.
+class _Home(NamedTuple):
+    """Where a method or cache goes.
 
-    `identifier` is an arXiv or OpenReview id; `short` None stands for the title up to its colon;
-    `tags` holds the values by facet, as far as they are known.
+    Attributes:
+        kind: which of `templates.KINDS` it is.
+        room: its room of the library, `methods` or `caches`.
+        module: its module there.
     """
 
-    identifier: str
-    slug: str
-    title: str
-    authors: Sequence[str]
-    year: int
-    venue: str
     kind: str
-    short: str | None
-    tags: Mapping[str, Sequence[str]]
+    room: str
+    module: str
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Its source and its test, relative to the book."""
+        return places(self.room, self.module)
+
+    def class_name(self, record: Record) -> str:
+        """The name of its class."""
+        name = class_name_of(record)
+        if self.room == "caches":
+            name += "Cache"
+        return name
 
 
-def check_new(root: Path, identifier: str, slug: str, record_only: bool) -> list[Paper]:
-    """Refuse what cannot become a new paper of the book at `root`; its papers, if it can.
+def check_new(root: Path, identifier: str, slug: str, kind: str | None) -> list[Paper]:
+    """Refuse what cannot become a new paper of the book.
+
+    Args:
+        root: folder of the book.
+        identifier: arXiv or OpenReview id of the paper.
+        slug: name of its notebook and its method.
+        kind: which of `templates.KINDS` its method is; None for the record alone.
+
+    Returns:
+        The papers of the book as it is.
 
     Raises:
         UserError: a malformed id or slug, one that the book has already, or a method that cannot be
             added.
     """
     if not (ARXIV_ID.fullmatch(identifier) or OPENREVIEW_ID.fullmatch(identifier)):
-        allowed = (
-            "an arXiv id without version, as 2306.11695, or an OpenReview forum id, as PxoFut3dWW"
+        raise UserError(
+            f"{identifier!r} is no id of a paper; allowed: an arXiv id without version, e.g. "
+            "2306.11695, or an OpenReview forum id, e.g. PxoFut3dWW"
         )
-        raise UserError(f"{identifier!r} is no id of a paper; allowed: {allowed}")
     if not re.fullmatch(SLUG, slug):
         raise UserError(
-            f"slug {slug!r} must be lower-case letters, digits and single dashes, as deeper-layers"
+            f"slug {slug!r} must be lower-case letters, digits and single dashes, e.g. "
+            "deeper-layers"
         )
     if (root / "papers" / f"{slug}.ipynb").exists():
         raise UserError(
@@ -89,14 +85,18 @@ def check_new(root: Path, identifier: str, slug: str, record_only: bool) -> list
     for paper in papers:
         if identifier in (paper.record.arxiv, paper.record.openreview):
             raise UserError(f"{identifier} is in the book already: papers/{paper.path.name}")
-    if not record_only:
-        _check_method(root, slug)
+    if kind is not None:
+        _find_home(root, slug, kind)
     return papers
 
 
-def new_paper(root: Path, draft: Draft, record_only: bool) -> list[Path]:
-    """Write the notebook of a new paper, its line in the contents and, if asked, the files of its
-    method.
+def new_paper(root: Path, draft: Draft, kind: str | None) -> list[Path]:
+    """Write the notebook of a new paper and its line in the contents, and the files of its method.
+
+    Args:
+        root: folder of the book.
+        draft: what is known of the paper.
+        kind: which of `templates.KINDS` its method is; None for the record alone.
 
     Returns:
         What was written, relative to `root`.
@@ -105,30 +105,37 @@ def new_paper(root: Path, draft: Draft, record_only: bool) -> list[Path]:
         UserError: as `check_new`, a record that breaks the schema, a contents file that cannot be
             extended, or a file that cannot be written; then nothing has changed.
     """
-    papers = check_new(root, draft.identifier, draft.slug, record_only)
+    papers = check_new(root, draft.identifier, draft.slug, kind)
+    if kind is None:
+        home = None
+        cells = record_cells()
+        filled = record_values(draft, None, "")
+    else:
+        home = _find_home(root, draft.slug, kind)
+        cells = notebook_cells(kind)
+        filled = record_values(draft, draft.slug, claims_yaml())
     path = root / "papers" / f"{draft.slug}.ipynb"
-    values = _record_values(draft, None if record_only else draft.slug)
-    record = _read_draft(_render(_cells()["record"].source, values), path)
-    cells = _filled(record, _cells(record_only), values)
-    metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+    # The record is filled in first: what it says goes into the other cells.
+    first = cells.pop("record")
+    first.source = render(first.source, filled)
+    record = read_draft(first.source, path)
+    notebook = _notebook([first, *_filled(cells, _values(record, home))])
+    files = {
+        path: nbformat.writes(notebook) + "\n",
+        root / contents.FILE: _listed(root, papers, Paper(path, record)),
     }
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
-    order = in_order([*papers, Paper(path, record)])
-    later = [paper.slug for paper in order[[paper.slug for paper in order].index(draft.slug) + 1 :]]
-    listed = contents.with_paper(
-        (root / contents.FILE).read_text(encoding="utf-8"), draft.slug, later
-    )
-    files = {path: nbformat.writes(notebook) + "\n", root / contents.FILE: listed}
-    if not record_only:
-        files |= _method_files(root, record, draft.tags)
-    return _write_together(root, files)
+    if home is not None:
+        files |= _method_files(root, record, home)
+    return write_together(root, files)
 
 
-def add_method(root: Path, slug: str) -> list[Path]:
-    """Write the files of a method for a paper of the book that has none, and the code cells of its
-    notebook.
+def add_method(root: Path, slug: str, kind: str) -> list[Path]:
+    """Write the files of a method for a paper that has none, and its notebook's claims and code.
+
+    Args:
+        root: folder of the book.
+        slug: the paper.
+        kind: which of `templates.KINDS` the method is.
 
     Returns:
         What was written, relative to `root`.
@@ -140,204 +147,128 @@ def add_method(root: Path, slug: str) -> list[Path]:
     paper = find_paper(root, slug)
     if paper.record.method is not None:
         raise UserError(f"{slug} has a method already: {paper.record.method}")
-    _check_method(root, slug)
+    home = _find_home(root, slug, kind)
     notebook = read_notebook(paper.path)
     first = notebook.cells[0]
-    last = notebook.cells[-1]
-    first.source = re.sub(r"(?m)^(\s+method:).*$", rf"\1 {slug}", first.source)
+    first.source = _with_method(first.source, paper.record)
     record = record_of(notebook, paper.path)
-    if record.method != slug or "see-also" not in tags_of(last):
+    if record.method != slug or "see-also" not in tags_of(notebook.cells[-1]):
         raise UserError(
             f"papers/{slug}.ipynb: needs the line `method: null` and 'see-also' as its last cell"
         )
-    code = {name: cell for name, cell in _cells().items() if name not in _RECORD_CELLS}
-    notebook.cells[-1:] = [*_filled(record, code, {}), last]
-    tags = {name: facet.values for name, facet in record.facets().items()}
-    files = {paper.path: nbformat.writes(notebook) + "\n", **_method_files(root, record, tags)}
-    return _write_together(root, files)
+    _insert(notebook, _filled(code_cells(kind), _values(record, home)))
+    files = {paper.path: nbformat.writes(notebook) + "\n", **_method_files(root, record, home)}
+    return write_together(root, files)
 
 
-def _check_method(root: Path, slug: str) -> None:
-    """Refuse a method that has no place in the library."""
-    if not (root / METHODS / FILE).is_file():
+def _find_home(root: Path, slug: str, kind: str) -> _Home:
+    """The place of a new method or cache.
+
+    Raises:
+        UserError: it has no place in the library.
+    """
+    room = {"cache": "caches"}.get(kind, "methods")
+    registry = root / registry_file(room)
+    if not registry.is_file():
         raise UserError(
-            f"no library at {root / METHODS}: a method needs a clone of the repository; try "
+            f"no library at {registry.parent}: a method needs a clone of the repository; try "
             "--record-only"
         )
-    module = _module(slug)
+    module = slug.replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):
         raise UserError(
             f"slug {slug!r} cannot name a Python module; begin it with a letter, and use no keyword"
         )
     if slug in read_registry(root):
         raise UserError(f"method {slug!r} exists already; choose another --slug")
-    for file in (METHODS / f"{module}.py", TESTS / f"test_{module}.py"):
+    home = _Home(kind, room, module)
+    for file in home.files:
         if (root / file).exists():
             raise UserError(f"{file} exists already; choose another --slug")
+    return home
 
 
-def _module(slug: str) -> str:
-    return slug.replace("-", "_")
-
-
-def _class_name(record: Record) -> str:
-    """The short name as a class's name, or the slug where that is none."""
-    name = re.sub("[^0-9A-Za-z]+", "", record.short)
-    if not name[:1].isalpha() or len(record.short) > _LONGEST_CLASS:
-        name = "".join(part[:1].upper() + part[1:] for part in record.slug.split("-"))
-    return name[0].upper() + name[1:]
-
-
-def _cells(record_only: bool = False) -> dict[str, nbformat.NotebookNode]:
-    """The cells of the template by id, not filled in."""
-    make = {
-        "raw": nbformat.v4.new_raw_cell,
-        "markdown": nbformat.v4.new_markdown_cell,
-        "code": nbformat.v4.new_code_cell,
-    }
-    text = (_TEMPLATE / "notebook.txt").read_text(encoding="utf-8")
-    parts = re.split(r"(?m)^=== (raw|markdown|code) (\S+) (\S+)\n", text)[1:]
-    cells = {}
-    for kind, tag, name, source in zip(*(iter(parts),) * 4, strict=True):
-        if not record_only or name in _RECORD_CELLS:
-            metadata = {} if tag == "-" else {"tags": [tag]}
-            cells[name] = make[kind](source.strip("\n"), metadata=metadata, id=name)
-    return cells
-
-
-def _render(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
-
-
-def _record_values(draft: Draft, method: str | None) -> dict[str, str]:
-    """What the template's record is filled with, as YAML."""
-    on_arxiv = ARXIV_ID.fullmatch(draft.identifier) is not None
-    title, short, venue, *authors = (
-        " ".join(text.split())
-        for text in (draft.title, draft.short or "", draft.venue, *draft.authors)
-    )
-    fields = {
-        "slug": draft.slug,
-        "title": title,
-        "short": short or title.partition(":")[0],
-        "authors": authors,
-        "year": draft.year,
-        "venue": {"name": venue, "year": draft.year, "kind": draft.kind},
-        "arxiv": draft.identifier if on_arxiv else None,
-        "openreview": None if on_arxiv else draft.identifier,
-        "added": datetime.date.today(),
-        "method": method,
-    }
-    return {
-        **{name: _yaml(value) for name, value in fields.items()},
-        "tags": "\n".join(_tag_lines(draft.tags)),
-    }
-
-
-def _tag_lines(tags: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for facet, allowed in VOCABULARY.items():
-        values = list(tags.get(facet, ())) or [f"{MARK}: one or more of {', '.join(allowed)}"]
-        yield f"    {facet}: {{values: {_yaml(values)}}}"
-
-
-def _yaml(value: Any) -> str:
-    """The value on one line, for a place inside a document."""
-    text = yaml.safe_dump(
-        [value], default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf
-    )
-    return text.strip()[1:-1]
-
-
-def _read_draft(source: str, path: Path) -> Record:
-    """The record in a cell; what is to be filled in stands for any allowed value."""
-    cell = nbformat.v4.new_raw_cell(source, metadata={"tags": ["record"]})
-    data = record_data(nbformat.v4.new_notebook(cells=[cell]), path)
-    tags = {facet: {"values": [VOCABULARY[facet][0]]} for facet in VOCABULARY}
-    return parse_record({**data, "code": None, "tags": tags}, "the record")
+def _values(record: Record, home: _Home | None) -> dict[str, str]:
+    """What the templates are filled with after the record."""
+    if home is None:
+        return code_values(record, "", "")
+    return code_values(record, home.module, home.class_name(record))
 
 
 def _filled(
-    record: Record, cells: Mapping[str, nbformat.NotebookNode], values: Mapping[str, str]
+    cells: Mapping[str, nbformat.NotebookNode], values: Mapping[str, str]
 ) -> list[nbformat.NotebookNode]:
-    """The cells of the template, filled in with the record and with `values`."""
-    values = {**values, "class": _class_name(record), "url": record.url}
-    for name, cell in cells.items():
-        cell.source = _render(cell.source, {**values, "heading": as_markdown(record.heading)})
-        if name == "record":
-            cell.source = cell.source.strip()
+    """The cells of a template, filled in."""
+    for cell in cells.values():
+        cell.source = render(cell.source, values)
     return list(cells.values())
 
 
-def _method_files(root: Path, record: Record, tags: Mapping[str, Sequence[str]]) -> dict[Path, str]:
-    """Path -> text of the method's source, its test and the registry with it."""
-    module = _module(record.slug)
-    class_name = _class_name(record)
-    registry = root / METHODS / FILE
-    facets = {
-        name: list(tags.get(name, ())) or [f"{MARK}: as in the record"]
-        for name in ("type", "criteria", "weight")
+def _notebook(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
+    """A notebook with these cells."""
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
     }
-    quoted = {name: ", ".join(f'"{value}"' for value in values) for name, values in facets.items()}
-    values = {
-        "slug": record.slug,
-        "module": module,
-        "class": class_name,
-        "reference": _reference(record),
-        "facets": "\n".join(f'        "{name}": [{values}],' for name, values in quoted.items()),
-    }
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+def _listed(root: Path, papers: list[Paper], paper: Paper) -> str:
+    """The table of contents with a new paper."""
+    order = [each.slug for each in in_order([*papers, paper])]
+    later = order[order.index(paper.slug) + 1 :]
+    text = (root / contents.FILE).read_text(encoding="utf-8")
+    return contents.with_paper(text, paper.slug, later)
+
+
+def _method_files(root: Path, record: Record, home: _Home) -> dict[Path, str]:
+    """Path -> text of the method's source, its test, and the registry with it."""
+    values = _values(record, home)
+    source, test = home.files
+    registry = root / registry_file(home.room)
     return {
-        root / METHODS / f"{module}.py": _render(
-            (_TEMPLATE / "method.txt").read_text(encoding="utf-8"), values
-        ),
-        root / TESTS / f"test_{module}.py": _render(
-            (_TEMPLATE / "test.txt").read_text(encoding="utf-8"), values
-        ),
-        registry: with_method(
-            registry.read_text(encoding="utf-8"), record.slug, module, class_name
+        root / source: render(file_text(home.kind, "method"), values),
+        root / test: render(file_text(home.kind, "test"), values),
+        registry: with_entry(
+            registry.read_text(encoding="utf-8"),
+            record.slug,
+            home.module,
+            values["class"],
+            home.room,
         ),
     }
 
 
-def _reference(record: Record) -> str:
-    """The paper as a docstring cites it: `Sun et al., A Simple and ... (arXiv 2306.11695)`."""
-    names = [author.split()[-1] for author in record.authors]
-    people = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
-    place = f"arXiv {record.arxiv}" if record.arxiv else f"OpenReview {record.openreview}"
-    text = f"{people}, {record.title} ({place})".replace("\\", r"\\").replace('"""', "'''")
-    return textwrap.fill(text, width=115, break_long_words=False)
+def _with_method(source: str, record: Record) -> str:
+    """The text of a record with its method, and with claims and errata to fill in if it has none.
 
-
-def _write_together(root: Path, files: Mapping[Path, str]) -> list[Path]:
-    """Write all files or none: each under a temporary name, then renamed; on failure what was
-    renamed is put back.
-
-    Raises:
-        UserError: a file cannot be written.
+    Args:
+        source: text of the record's cell, with a line `method: null`.
+        record: what it says.
     """
-    staged = {}
-    kept = {}
-    done = []
-    try:
-        for path, text in files.items():
-            staged[path] = write_atomic(path.with_name(f".{path.name}.new"), text)
-            if path.exists():
-                kept[path] = write_atomic(path.with_name(f".{path.name}.old"), path.read_bytes())
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-            done.append(path)
-    except BaseException as error:
-        for path in done:
-            if path in kept:
-                os.replace(kept[path], path)
-            else:
-                path.unlink()
-        if isinstance(error, OSError):
-            raise UserError(
-                f"cannot write {error.filename2 or error.filename}: {error.strerror}"
-            ) from error
-        raise
-    finally:
-        for temporary in (*staged.values(), *kept.values()):
-            with contextlib.suppress(FileNotFoundError):  # renamed already
-                temporary.unlink()
-    return [path.relative_to(root) for path in files]
+    lists = claims_yaml()
+    if record.claims or record.errata:
+        lists = ""
+    else:
+        source = re.sub(r"(?m)^\s+(claims|errata): *\[\].*\n", "", source)
+
+    def line(match: re.Match) -> str:
+        indent = match[1]
+        written = f"{indent}method: {record.slug}"
+        if lists:
+            written += "\n" + textwrap.indent(lists, indent)
+        return written
+
+    return re.sub(r"(?m)^([ \t]+)method:.*$", line, source)
+
+
+def _insert(notebook: nbformat.NotebookNode, code: list[nbformat.NotebookNode]) -> None:
+    """Put the cells of a method between the method section and the challenges.
+
+    The cells of the errata follow the challenges.
+    """
+    errata = [cell for cell in code if cell.id.startswith("errata")]
+    others = [cell for cell in code if cell not in errata]
+    challenge = [cell for cell in notebook.cells if "challenge" in tags_of(cell)]
+    *before, last = [cell for cell in notebook.cells if cell not in challenge]
+    notebook.cells = [*before, *others, *challenge, *errata, last]

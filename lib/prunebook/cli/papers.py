@@ -7,13 +7,16 @@ from typing import Any, get_args
 import click
 
 from .. import catalog
+from ..catalog.draft import Draft
 from ..catalog.metadata import Metadata, NoAnswerError, fetch_metadata
-from ..catalog.scaffold import Draft, add_method, check_new, new_paper
+from ..catalog.scaffold import add_method, check_new, new_paper
 from ..catalog.schema import Code, Venue
+from ..catalog.templates import KINDS
+from ..errors import UserError
 from ..notebook.tables import results_text
 from .options import json_option, print_json
 
-_KINDS = get_args(Venue.model_fields["kind"].annotation)
+_VENUE_KINDS = get_args(Venue.model_fields["kind"].annotation)
 
 
 def parse_tags(tags: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -114,14 +117,13 @@ def show(slug: str, as_json: bool):
 @click.command()
 @click.argument("identifier", metavar="ARXIV_ID|OPENREVIEW_ID")
 @click.option("--slug", required=True, help="Name of notebook and method, e.g. deeper-layers.")
-@click.option(
-    "--record-only", is_flag=True, help="Record and text alone; the paper is marked 'not run yet'."
-)
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of the method; see below.")
+@click.option("--record-only", is_flag=True, help="No method: the paper is marked 'not run yet'.")
 @click.option("--title", help="Title of the paper; looked up by default, like what follows.")
 @click.option("--author", "authors", multiple=True, help="Repeatable, in the paper's order.")
 @click.option("--year", type=int, help="Year of the publication.")
 @click.option("--venue", help="E.g. ICLR, or arXiv for a preprint.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Kind of the venue.")
+@click.option("--venue-kind", type=click.Choice(_VENUE_KINDS), help="Kind of the venue.")
 @click.option("--short", help="Short name; by default the title up to its colon.")
 @click.option(
     "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="E.g. type=Structured; repeatable."
@@ -129,23 +131,29 @@ def show(slug: str, as_json: bool):
 def new(
     identifier: str,
     slug: str,
+    kind: str | None,
     record_only: bool,
     title: str | None,
     authors: tuple[str, ...],
     year: int | None,
     venue: str | None,
-    kind: str | None,
+    venue_kind: str | None,
     short: str | None,
     tags: tuple[str, ...],
 ):
-    """Begin a paper: notebook, method, test, registry and contents from one template.
+    """Begin a paper: its notebook and contents, and a method with its test and registry entry.
+
+    Kinds: `score` ranks the single weights of each linear; `structured` cuts blocks, heads or
+    neurons out; `training` trains weights; `cache` drops entries of the key-value cache.
 
     Title, authors, year and venue are looked up, or asked for where there is no network.
     """
+    if (kind is None) != record_only:
+        raise UserError(f"give either --kind, one of {', '.join(KINDS)}, or --record-only")
     root = catalog.find_root()
-    check_new(root, identifier, slug, record_only)
+    check_new(root, identifier, slug, kind)
     values_by_facet = _by_facet(parse_tags(tags))
-    metadata = Metadata(title, authors, year, venue, kind)
+    metadata = Metadata(title, authors, year, venue, venue_kind)
     if not (title and authors and year and venue):
         metadata = _completed(metadata, _looked_up(identifier))
     draft = Draft(
@@ -159,7 +167,7 @@ def new(
         short,
         values_by_facet,
     )
-    _print_next_steps(new_paper(root, draft, record_only), slug)
+    _print_next_steps(new_paper(root, draft, kind), slug)
 
 
 def _by_facet(tags: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -179,9 +187,12 @@ def _usual_kind(venue: str) -> str:
 
 @click.command("add-method")
 @click.argument("slug")
-def add(slug: str):
+@click.option(
+    "--kind", type=click.Choice(KINDS), required=True, help="As for `prunebook new --help`."
+)
+def add(slug: str, kind: str):
     """Begin the method of a paper that is 'not run yet': source, test, registry, code cells."""
-    _print_next_steps(add_method(catalog.find_root(), slug), slug)
+    _print_next_steps(add_method(catalog.find_root(), slug, kind), slug)
 
 
 @click.command()
@@ -219,25 +230,27 @@ def _looked_up(identifier: str) -> Metadata:
         return Metadata()
 
 
-def _completed(typed: Metadata, found: Metadata) -> Metadata:
+def _completed(typed: Metadata, looked_up: Metadata) -> Metadata:
     """The metadata of a paper, complete: the user is asked for what is in neither of the two.
 
     Args:
         typed: what the options say; it goes first.
-        found: what the paper's service says.
+        looked_up: what the paper's service says.
     """
-    title = typed.title or found.title or click.prompt("Title")
+    title = typed.title or looked_up.title or click.prompt("Title")
     authors = (
-        typed.authors or found.authors or _people(click.prompt("Authors, separated by commas"))
+        typed.authors or looked_up.authors or _people(click.prompt("Authors, separated by commas"))
     )
-    year = typed.year or found.year or click.prompt("Year", type=int)
-    venue = typed.venue or found.venue or click.prompt("Venue, e.g. ICLR, or arXiv for a preprint")
+    year = typed.year or looked_up.year or click.prompt("Year", type=int)
+    venue = (
+        typed.venue or looked_up.venue or click.prompt("Venue, e.g. ICLR, or arXiv for a preprint")
+    )
     kind = typed.kind
     # The kind that was found belongs to the venue that was found, not to one of the options.
     if kind is None and not typed.venue:
-        kind = found.kind
-    if found.note:
-        click.echo(f"remark of the authors, perhaps on the venue: {found.note}")
+        kind = looked_up.kind
+    if looked_up.note:
+        click.echo(f"remark of the authors, perhaps on the venue: {looked_up.note}")
     return Metadata(title, authors, year, venue, kind)
 
 

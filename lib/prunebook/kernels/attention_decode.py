@@ -125,7 +125,7 @@ def _check(query, keys, values, positions) -> None:
 def launch_decode(
     query, keys, values, positions, scaling: float, perturbation: Perturbation | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`decode_with_mass` by the kernels, for checked arguments that they take, none of them empty."""
+    """`decode_with_mass` by the kernels, for checked arguments that are not empty."""
     batch, heads, width = query.shape
     _, kv_heads, slots, v_width = values.shape
     size = query.element_size()
@@ -141,9 +141,7 @@ def launch_decode(
     logits = torch.empty(batch * heads, steps * block, **new)
     parts = torch.empty(batch * heads, splits * v_columns, **new)
     levels = torch.empty(2, batch * heads, splits, **new)
-    of_mass = levels
-    if perturbation is not None:
-        of_mass = torch.empty_like(levels)
+    of_mass = levels if perturbation is None else torch.empty_like(levels)
     form, temperatures, places, stream = as_arguments(perturbation, batch, positions)
     output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
     mass = torch.empty(batch, kv_heads, slots, **new)
@@ -345,10 +343,7 @@ def _combine_kernel(
     V_COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program for the mass of `BLOCK` slots of one KV head.
-
-    The first programs also sum the output of a query head each.
-    """
+    """One program for the mass of `BLOCK` slots; the first ones also sum a query head's output."""
     tile = tl.program_id(0).to(tl.int64)
     slot = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     sums = tl.zeros((BLOCK,), tl.float32)

@@ -2,8 +2,7 @@
 
     mass[j] = sum over queries i and heads of the group: softmax_j(scaling q_i k_j)
 
-The softmax is over the keys that query i sees. For Keyformer logits are perturbed first, see
-`noise`.
+The softmax is over the keys that query i sees. Keyformer perturbs logits first, see `noise`.
 
 A GPU takes two passes. The first is the forward of flash attention without values: the log-sum-exp
 of each query, which torch's attention does not return. The second keeps a block of keys and reads
@@ -37,9 +36,7 @@ def attention_mass(
     window: int | None = None,
     perturbation: Perturbation | None = None,
 ) -> torch.Tensor:
-    """Softmax weights summed over the queries of a prompt and the query heads of each KV head.
-
-    There are no gradients.
+    """Softmax weights summed over a prompt's queries and a KV head's query heads; no gradients.
 
     Args:
         query: `[batch, heads, n, width]` for a prompt of n tokens.
@@ -124,8 +121,7 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
     """
     batch, heads, count, width = query.shape
     kv_heads = keys.shape[1]
-    # Products of float16 may overflow.
-    wide = torch.promote_types(query.dtype, torch.float32)
+    wide = torch.promote_types(query.dtype, torch.float32)  # products of float16 may overflow
     logits = (query.to(wide) * scaling).reshape(batch, kv_heads, -1, width) @ keys.to(wide).mT
     return logits.view(batch, kv_heads, heads // kv_heads, count, -1)
 
@@ -146,9 +142,7 @@ def launch_attention_mass(
     lse = torch.empty(batch, heads, n, **new)
     mass = torch.empty(batch, kv_heads, n, **new)
     at = positions.to(torch.int32).contiguous().expand(batch, n)
-    oldest = end = at
-    if window is not None:
-        oldest, end = _spans(positions, window)
+    oldest, end = (at, at) if window is None else _spans(positions, window)
     form, temperatures, places, stream = as_arguments(perturbation, batch, at)
     stays, moves = _tiles(query, form)
     options = {
@@ -200,25 +194,18 @@ def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Te
 def _tiles(query: torch.Tensor, form: int) -> tuple[int, int]:
     """Rows that a program keeps, and rows that it reads at a time.
 
-    They were chosen by compiling: four warps hold them without spilling. No run on a GPU is
-    recorded yet.
+    Chosen by compiling: four warps hold them without spilling. No run on a GPU is recorded yet.
     """
     # Float32 takes three products and twice the bytes, noise takes hashes of 64 bits.
     if query.dtype == torch.float32 or form == NOISY:
         return 64, 32
-    if query.shape[-1] <= 128:
-        return 128, 64
-    return 64, 64
+    return (128, 64) if query.shape[-1] <= 128 else (64, 64)
 
 
 def _loop(low, high, step):
     """`range` in Triton's interpreter, whose scalars NumPy takes for no integers."""
-    return range(_as_int(low), _as_int(high), step)
-
-
-def _as_int(scalar) -> int:
-    """The value of an integer or of a scalar of Triton's interpreter."""
-    return scalar if isinstance(scalar, int) else scalar.handle.data.item()
+    low, high = (x if isinstance(x, int) else x.handle.data.item() for x in (low, high))
+    return range(low, high, step)
 
 
 loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
@@ -226,7 +213,7 @@ loop = _loop if triton is None or triton.knobs.runtime.interpret else tl.range
 
 @jit
 def _logits(a, b, WIDE: tl.constexpr):
-    """Products of rows, `[rows of a, rows of b]`. Three products of tf32 make up for one of float32."""
+    """Products of rows, `[rows of a, rows of b]`; three of tf32 make up for one of float32."""
     if WIDE:
         a = a.to(tl.float32)
         b = b.to(tl.float32)

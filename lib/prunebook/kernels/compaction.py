@@ -185,7 +185,7 @@ def _list(keep: torch.Tensor, most: int, in_place: bool) -> tuple[torch.Tensor, 
 def _move(
     x: torch.Tensor, into: torch.Tensor, moves: Sequence[torch.Tensor], most: int, in_place: bool
 ) -> None:
-    """Do the moves, from `_list`, from `x` to `into`; without `in_place` also write 0 behind them."""
+    """Do the moves of `_list` from `x` to `into`; without `in_place` also write 0 behind them."""
     x = _as_integers(x)
     into = _as_integers(into)
     batch, heads, _, width = x.shape

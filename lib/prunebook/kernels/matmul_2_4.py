@@ -1,10 +1,10 @@
-"""`y = x W^T + b` from a 2:4 weight in its packed form (see `packed`), for the few tokens of
-decoding.
+"""`y = x W^T + b` from a packed 2:4 weight (see `packed`), for the few tokens of decoding.
 
 At such sizes a product costs what its weight costs to read, and that is 9 bits a weight instead of
 16. Both kernels read values and codes once. Up to four tokens, threads pick the two inputs that
-each group meets and sum in float32. Beyond, tiles are expanded in registers and go through the
-tensor cores, padded to 16 tokens: the operations of a dense product, hidden behind the reading.
+each group meets and sum in float32. With more tokens, tiles are expanded in registers and go
+through the tensor cores, padded to 16 tokens: the operations of a dense product are hidden behind
+the reading.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .launch import (
     multiplies_wide,
     next_power_of_2,
     on_device,
+    or_unread,
     runs_natively,
     split_steps,
     tl,
@@ -33,24 +34,24 @@ from .packed import (
     unpack_n_of_m,
 )
 
-# Up to how many tokens each way is taken. The numbers come from what others published about cuBLAS
+# Each way is taken up to so many tokens. The numbers come from what others published about cuBLAS
 # and cuSPARSELt on H100, and from counting bytes: no run of this file on a GPU is recorded yet.
 # Replace them by measured ones.
-FMA_TOKENS = 4  # threads, no tensor cores
-# the packed kernels; the reading of the weight hides the products up to about 150 tokens
+FMA_TOKENS = 4  # threads alone, no tensor cores
+# The packed kernels. Reading the weight hides the products up to about 150 tokens.
 KERNEL_TOKENS = 64
-# a dense product on the unpacked weight; beyond, sparse tensor cores pay for converting to them
+# A dense product on the unpacked weight. With more, converting for sparse tensor cores pays.
 DENSE_TOKENS = 4095
 
-_OUT_TILE = 64  # rows of W that a tensor core program takes
-_GROUP_TILE = {16: 32, 32: 8}  # groups of four inputs at a time, by the bits of the dtype
+_OUT_TILE = 64  # a tensor core program takes so many rows of W
+_GROUP_TILE = {16: 32, 32: 8}  # groups of four inputs in a tile, by the bits of the dtype
 
 
 def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
     """`x W^T + bias`; on a CPU it is `F.linear` with the unpacked weight.
 
     Args:
-        x: `[..., in]`, of the dtype of the values; under autocast of any.
+        x: `[..., in]`, of the dtype of the values; under autocast of any dtype.
         packed: W `[out, in]`, 2:4. Gradients go to x alone.
         bias: `[out]`, of the dtype of the values.
 
@@ -60,11 +61,10 @@ def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
     Raises:
         UserError: another pattern than 2:4, or widths or dtypes that do not fit.
     """
-    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(
-        x.device.type
-    )
+    device = x.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     _check(x, packed, bias, casts)
-    tensors = [x, packed.values, packed.codes, *([] if bias is None else [bias])]
+    tensors = [x, packed.values, packed.codes, bias]
     tokens = x.numel() // max(x.shape[-1], 1)
     if casts or x.requires_grad or not tokens or not runs_natively(*tensors, tiles=True):
         return linear_2_4_reference(x, packed, bias)
@@ -76,8 +76,7 @@ def linear_2_4(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
 def linear_2_4_reference(
     x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`linear_2_4` in torch, for checked arguments; it defines what the kernels compute, but for
-    the order of sums."""
+    """`linear_2_4` in torch, for checked arguments; kernels may sum in another order."""
     return F.linear(x, unpack_n_of_m(packed), bias)
 
 
@@ -89,32 +88,31 @@ def _check(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None, casts: bo
 
 
 def check_operands(
-    x: torch.Tensor, shape: tuple[int, int], dtype, bias: torch.Tensor | None, casts: bool
+    x: torch.Tensor,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    bias: torch.Tensor | None,
+    casts: bool,
 ) -> None:
-    """Raise a `UserError` unless x `[..., in]` and the bias `[out]` fit a packed weight of that
-    shape and dtype; where autocast `casts`, x is of any."""
+    """Raise a `UserError` unless x `[..., in]` and the bias `[out]` fit a packed weight.
+
+    `shape` and `dtype` are those of the weight; where autocast `casts`, x has any dtype.
+    """
     rows, width = shape
+    weight = f"a packed weight [{rows}, {width}] needs {dtype}"
     if x.ndim == 0 or x.shape[-1] != width or not (casts or x.dtype == dtype):
-        given = f"{x.dtype} {list(x.shape)}"
-        raise UserError(
-            f"x is {given}; a packed weight [{rows}, {width}] needs {dtype} [..., {width}]"
-        )
+        raise UserError(f"x is {x.dtype} {list(x.shape)}; {weight} [..., {width}]")
     if bias is not None and (bias.shape != (rows,) or bias.dtype != dtype):
-        given = f"{bias.dtype} {list(bias.shape)}"
-        raise UserError(
-            f"bias is {given}; a packed weight [{rows}, {width}] needs {dtype} [{rows}]"
-        )
+        raise UserError(f"bias is {bias.dtype} {list(bias.shape)}; {weight} [{rows}]")
 
 
 def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) -> torch.Tensor:
-    """Products that are bound by arithmetic, on a weight that is unpacked, or converted, for this
-    call alone."""
+    """A product bound by arithmetic, whose weight is unpacked or converted for this call alone."""
     weight = unpack_n_of_m(packed)
     rows, width = weight.shape
-    # what torch's sparse tensors take
+    # torch's sparse tensors take these sizes; the weight is 2:4 because its values were packed.
     fits = weight.element_size() == 2 and rows % 32 == 0 and width % 64 == 0
     if x.numel() // width > DENSE_TOKENS and fits and torch.backends.cusparselt.is_available():
-        # 2:4 as it comes from packed values
         weight = torch.sparse.to_sparse_semi_structured(weight)
     return F.linear(x, weight, bias)
 
@@ -123,8 +121,7 @@ def _linear_of_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None) 
 def launch_linear_2_4(
     x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`linear_2_4` by the kernels, for checked arguments and from 1 to 128 tokens, of which a
-    program takes all."""
+    """`linear_2_4` by the kernels, for checked arguments and 1 to 128 tokens."""
     rows, width = packed.shape
     flat = x.reshape(-1, width).contiguous()
     tokens = len(flat)
@@ -139,7 +136,7 @@ def launch_linear_2_4(
             flat,
             pairs,
             codes,
-            y if bias is None else bias,
+            or_unread(bias, y),
             y,
             rows,
             width,
@@ -155,15 +152,15 @@ def launch_linear_2_4(
     tiles = -(-rows // _OUT_TILE)
     steps = -(-(width // 4) // _GROUP_TILE[bits])
     splits, steps_each = split_steps(steps, PROGRAMS // tiles, least=2)
-    parts = (
-        torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
-    )
+    parts = y
+    if splits > 1:
+        parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device)
     block = max(next_power_of_2(tokens), 16)
     _tile_kernel[(tiles, splits)](
         flat,
         pairs,
         codes,
-        y if bias is None else bias,
+        or_unread(bias, y),
         parts,
         rows,
         tokens,
@@ -185,13 +182,12 @@ def launch_linear_2_4(
 
 
 def add_parts(parts: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
-    """Into y `[tokens, out]`: the sum of `parts [splits, tokens, out]`, float32, in their order,
-    and the bias."""
+    """Write to y `[tokens, out]` the sum of float32 parts `[splits, tokens, out]` and the bias."""
     size = y.numel()
     splits = len(parts)
     _add_kernel[(-(-size // 1024),)](
         parts,
-        y if bias is None else bias,
+        or_unread(bias, y),
         y,
         size,
         y.shape[1],
@@ -203,8 +199,10 @@ def add_parts(parts: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -
 
 @jit
 def _four_inputs(x, word, width, THREADS: tl.constexpr):
-    """The 16 inputs of each word as four float32 `[THREADS, 4]`, by their place in the groups of
-    four. Loads of eight, so that a thread has just what its codes ask for."""
+    """The 16 inputs of each word as four float32 `[THREADS, 4]`, by their place in groups of four.
+
+    They are loaded by eights, so that a thread has just the inputs of its codes.
+    """
     place = word[:, None] * 16 + tl.arange(0, 8)[None, :]
     low = tl.load(x + place, mask=place < width, other=0.0).to(tl.float32)
     high = tl.load(x + place + 8, mask=place + 8 < width, other=0.0).to(tl.float32)
@@ -231,8 +229,10 @@ def _fma_kernel(
     ROWS: tl.constexpr,
     THREADS: tl.constexpr,
 ):
-    """One program for `ROWS` outputs of all tokens. A thread takes one word of codes at a time:
-    four groups, the eight values of which are one vector."""
+    """One program for `ROWS` outputs of all tokens.
+
+    A thread takes one word of codes at a time: four groups, whose eight values are one vector.
+    """
     first = tl.program_id(0) * ROWS
     thread = tl.arange(0, THREADS)
     four = tl.arange(0, 4)
@@ -292,9 +292,11 @@ def _tile_kernel(
     TOKENS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` tiles of it; part p is
-    written to `out[p]`. The tile of W is expanded to dense order within each thread, and is the
-    operand on the 64-row side."""
+    """One program for `OUT` outputs of all tokens and one part of K, which is `STEPS` tiles.
+
+    Part p is written to `out[p]`. The tile of W is expanded to dense order within each thread, and
+    is the operand on the 64-row side.
+    """
     row = tl.program_id(0) * OUT + tl.arange(0, OUT)
     part = tl.program_id(1)
     token = tl.arange(0, TOKENS)
@@ -331,8 +333,7 @@ def _tile_kernel(
 def _add_kernel(
     parts, bias, y, size, rows, SPLITS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The parts `[splits, tokens, rows]` added in their order, so that the result is the same in
-    every run."""
+    """Add parts `[splits, tokens, rows]` in their order: the result is the same in every run."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = at < size
     total = tl.zeros((BLOCK,), tl.float32)

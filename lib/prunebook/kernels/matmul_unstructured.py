@@ -1,10 +1,10 @@
-"""`y = x W^T + b` from a weight stored without its zeros, as a `Bitmap` or an `Ell`, for the few
-tokens of decoding.
+"""`y = x W^T + b` from a `Bitmap` or an `Ell`, for the few tokens of decoding.
 
 At such sizes a product costs what its weight costs to read, and zeros are not read: weights are
 loaded as sparse ones and computed with as dense ones (Flash-LLM, arXiv 2309.10285). Up to four
-tokens, threads sum in float32, over the places of a bitmap or the entries of an `Ell`. Beyond,
-tiles of a bitmap are expanded in registers and go through the tensor cores, padded to 16 tokens.
+tokens, threads sum in float32, over the places of a bitmap or the entries of an `Ell`. With more
+tokens, tiles of a bitmap are expanded in registers and go through the tensor cores, padded to 16
+tokens.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from .launch import jit, multiplies_wide, next_power_of_2, on_device, runs_nativ
 from .matmul_2_4 import add_parts, check_operands
 from .selection import PER_BYTE
 
-# Up to how many tokens each way is taken; beyond, a dense product on the unpacked weight. The
+# Each way is taken up to so many tokens; with more, a dense product on the unpacked weight. The
 # numbers come from counting bytes and instructions: no run of this file on a GPU is recorded yet,
 # and no way is known to be faster than a dense product there. Replace them by measured ones, 0
 # where a way does not pay.
-FMA_TOKENS = 4  # threads, no tensor cores
+FMA_TOKENS = 4  # threads alone, no tensor cores
 BITMAP_TOKENS = 64
 ELL_TOKENS = 4
 
-_WARPS = 1056  # eight for each multiprocessor of an H100: what splitting K aims at
-_FMA_ROWS = 2  # of W, that a program of one warp takes
-_ENTRIES = 128  # of a row of an `Ell` at a time: four for each thread
-_OUT_TILE = 64  # rows of W that a tensor core program takes
-_PAIR_TILE = {16: 8, 32: 2}  # of 16 inputs each, by the bits of the dtype
+_WARPS = 1056  # K is split for about so many warps, eight for each multiprocessor of an H100
+_FMA_ROWS = 2  # a program of one warp takes so many rows of W
+_ENTRIES = 128  # entries of a row of an `Ell` at a time: four for each thread
+_OUT_TILE = 64  # a tensor core program takes so many rows of W
+_PAIR_TILE = {16: 8, 32: 2}  # pairs of bytes, 16 inputs each, in a tile, by the bits of the dtype
 
 
 def linear_unstructured(
@@ -39,8 +39,8 @@ def linear_unstructured(
     """`x W^T + bias`; on a CPU it is `F.linear` with the unpacked weight.
 
     Args:
-        x: `[..., in]`, of the dtype of the values; under autocast of any. Where it is infinite or
-            NaN, an `Ell` skips the zeros that it meets.
+        x: `[..., in]`, of the dtype of the values; under autocast of any dtype. Where x is infinite
+            or NaN, an `Ell` skips the zeros of the weight.
         packed: W `[out, in]`. Gradients go to x alone.
         bias: `[out]`, of the dtype of the values.
 
@@ -51,20 +51,14 @@ def linear_unstructured(
         UserError: widths or dtypes that do not fit, or parts of `packed` that do not fit each
             other.
     """
-    casts = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(
-        x.device.type
-    )
+    device = x.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     packed.check()
     check_operands(x, packed.shape, packed.values.dtype, bias, casts)
-    tensors = [x, packed.values, *([] if bias is None else [bias])]
     tokens = x.numel() // max(x.shape[-1], 1)
     most = BITMAP_TOKENS if isinstance(packed, Bitmap) else ELL_TOKENS
-    if (
-        casts
-        or x.requires_grad
-        or not 0 < tokens <= most
-        or not runs_natively(*tensors, tiles=True)
-    ):
+    fits = 0 < tokens <= most and not casts and not x.requires_grad
+    if not fits or not runs_natively(x, packed.values, bias, tiles=True):
         return linear_unstructured_reference(x, packed, bias)
     return launch_linear_unstructured(x, packed, bias)
 
@@ -72,19 +66,19 @@ def linear_unstructured(
 def linear_unstructured_reference(
     x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`linear_unstructured` by a dense product; it defines what the kernels compute, but for the
-    order of sums."""
-    return F.linear(
-        x, unpack_bitmap(packed) if isinstance(packed, Bitmap) else unpack_ell(packed), bias
-    )
+    """`linear_unstructured` in torch; it defines the kernels, except their order of sums."""
+    unpack = unpack_bitmap if isinstance(packed, Bitmap) else unpack_ell
+    return F.linear(x, unpack(packed), bias)
 
 
 @on_device
 def launch_linear_unstructured(
     x: torch.Tensor, packed: Bitmap | Ell, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`linear_unstructured` by the kernels, for checked arguments: from 1 token to any number with
-    a bitmap, to `FMA_TOKENS` with an `Ell`."""
+    """`linear_unstructured` by the kernels, for checked arguments.
+
+    A bitmap takes any number of tokens from 1, an `Ell` takes 1 to `FMA_TOKENS`.
+    """
     rows, width = packed.shape
     flat = x.reshape(-1, width).contiguous()
     tokens = len(flat)
@@ -113,20 +107,19 @@ def launch_linear_unstructured(
 def _launch_bitmap(
     x: torch.Tensor, packed: Bitmap, bias: torch.Tensor | None, y: torch.Tensor
 ) -> None:
-    """Into y `[tokens, out]` from x `[tokens, in]`; segments of K are shared out where rows alone
-    are few programs."""
+    """Write y `[tokens, out]` from x `[tokens, in]`; K is split where rows give few programs."""
     rows, width = packed.shape
     tokens = len(x)
     segments = packed.starts.shape[1]
     tile, warps = (_FMA_ROWS, 1) if tokens <= FMA_TOKENS else (_OUT_TILE, 4)
     tiles = -(-rows // tile)
     splits, steps = split_steps(segments, _WARPS // (tiles * warps))
-    parts = (
-        torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device) if splits > 1 else y
-    )
-    stored = [one.contiguous() for one in (packed.values, packed.bits, packed.starts)]
-    sizes = rows, tokens, width, packed.bits.shape[1], segments
-    arguments = x, *stored, y if bias is None else bias, parts, *sizes
+    parts = y
+    if splits > 1:
+        parts = torch.empty(splits, tokens, rows, dtype=torch.float32, device=x.device)
+    stored = [part.contiguous() for part in (packed.values, packed.bits, packed.starts)]
+    sizes = (rows, tokens, width, packed.bits.shape[1], segments)
+    arguments = (x, *stored, y if bias is None else bias, parts, *sizes)
     last = bias is not None and splits == 1
     if tokens <= FMA_TOKENS:
         _bitmap_fma_kernel[(tiles, splits)](
@@ -157,7 +150,7 @@ def _launch_bitmap(
 
 @jit
 def _eight_inputs(x, first, width, LANES: tl.constexpr):
-    """The eight inputs from each of `first [LANES]` on, as float32 `[LANES]`; loaded as vectors."""
+    """The eight inputs from each of `first [LANES]` on, as float32 `[LANES]`, loaded at once."""
     at = first[:, None] + tl.arange(0, 8)[None, :]
     eight = tl.load(x + at, mask=at < width, other=0.0).to(tl.float32)
     even, odd = tl.split(tl.reshape(eight, (LANES, 2, 2, 2)))  # places 0 2 4 6, 1 3 5 7
@@ -189,9 +182,11 @@ def _bitmap_fma_kernel(
     PAIRS: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """One program, of one warp, for `ROWS` outputs of all tokens and one part of K, `STEPS`
-    segments of it; part p is written to `out[p]`. A thread has 16 places of a segment, and one scan
-    tells where its values begin."""
+    """One program of one warp for `ROWS` outputs of all tokens and one part of K.
+
+    A part is `STEPS` segments; part p is written to `out[p]`. A thread has 16 places of a segment,
+    and one scan tells where its values begin.
+    """
     first = tl.program_id(0).to(tl.int64) * ROWS
     part = tl.program_id(1)
     sums = ()
@@ -251,9 +246,11 @@ def _bitmap_tile_kernel(
     TOKENS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One program for `OUT` outputs of all tokens and one part of K, `STEPS` segments of `TILES`
-    tiles; part p is written to `out[p]`. A tile of W is expanded to dense order, and is the operand
-    on the 64-row side."""
+    """One program for `OUT` outputs of all tokens and one part of K.
+
+    A part is `STEPS` segments of `TILES` tiles; part p is written to `out[p]`. A tile of W is
+    expanded to dense order, and is the operand on the 64-row side.
+    """
     row = tl.program_id(0) * OUT + tl.arange(0, OUT)
     part = tl.program_id(1)
     token = tl.arange(0, TOKENS)
@@ -306,8 +303,11 @@ def _ell_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program, of one warp, for `ROWS` outputs of all tokens: a loop over entries, eights of
-    which a row has, that gathers their inputs. Where they lie is one scan over `BLOCK` steps."""
+    """One program of one warp for `ROWS` outputs of all tokens.
+
+    It loops over entries, of which a row has `eights` times eight, and gathers their inputs. One
+    scan over `BLOCK` steps tells where they are.
+    """
     first = tl.program_id(0).to(tl.int64) * ROWS
     entries = eights * 8  # as a product, which tells Triton that vectors of eight are aligned
     passed = ()

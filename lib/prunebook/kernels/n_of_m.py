@@ -1,7 +1,6 @@
 """n:m sparsity: score, selection and packing in one pass over a weight.
 
-n of every m consecutive inputs are kept; equal scores go lowest index first. `packed` has the
-packed forms.
+n of every m consecutive inputs are kept; ties go lowest index first. `packed` has the formats.
 """
 
 from __future__ import annotations
@@ -198,10 +197,9 @@ def _n_of_m_kernel(
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program for `BLOCK` groups of a row.
+    """One program for `BLOCK` groups of a row, whose weights are M tensors `[BLOCK]`.
 
-    The weights of a group are M tensors `[BLOCK]`, and a thread has all of them. Score i is kept if
-    at least M - N of the others are lower, or equal and to the left.
+    Score i is kept if at least M - N of the others are lower, or equal and to the left.
     """
     program = tl.program_id(0)
     row = (program // blocks).to(tl.int64)

@@ -1,8 +1,7 @@
-"""Ternary weights in two bits each, and their product with activations of 8 bits or of floating
-point.
+"""Ternary weights in two bits each, and their product with 8-bit or floating-point activations.
 
 Layout: code t in {-1, 0, 1} is stored as t + 1. Byte j of a row holds the inputs 4j to 4j + 3, the
-first of them in the lowest two bits; what fills up a last byte is 0. (bitnet.cpp's formats hold the
+first of them in the lowest two bits; code 0 fills a last byte up. (bitnet.cpp's formats hold the
 same codes in orders of their own.)
 """
 
@@ -20,27 +19,27 @@ from .launch import (
     multiplies_wide,
     next_power_of_2,
     on_device,
+    or_unread,
     runs_natively,
     split_steps,
     tl,
 )
 
 PER_BYTE = 4
-# Up to how many tokens the kernel is taken: where two bits a weight still cost less to read than to
-# multiply, by counting (33 tokens), with a margin. No run on a GPU is recorded yet; replace it by a
-# measured number.
+# The kernel is taken up to so many tokens. By counting, reading two bits a weight costs more than
+# multiplying up to 33 tokens; the rest is a margin. No run on a GPU is recorded yet; replace it by
+# a measured number.
 KERNEL_TOKENS = 64
-_FLOAT32_TOKENS = 16  # of float32 activations, more of which spill registers
+_FLOAT32_TOKENS = 16  # the same for float32 activations, more of which spill registers
 
-_OUT = 64  # rows of the weight and bytes of a row that a program takes at a time
-_BYTES = 64
-_LARGEST = 128  # of an int8 activation, so a sum over K inputs is a whole number of at most 128 K
-_EXACT = 2**24  # up to which float32 holds every whole number
+_OUT = 64  # a program takes so many rows of the weight
+_BYTES = 64  # a program takes so many bytes of a row at a time
+_LARGEST = 128  # largest int8 activation: a sum over K inputs is a whole number of at most 128 K
+_EXACT = 2**24  # float32 holds every whole number up to this one
 
 
 def pack_ternary(codes: torch.Tensor) -> torch.Tensor:
-    """`codes [out, in]` of -1, 0 and 1, of any dtype, in two bits each: uint8 `[out, ceil(in /
-    4)]`.
+    """Pack codes `[out, in]` of -1, 0 and 1, of any dtype, into uint8 `[out, ceil(in / 4)]`.
 
     Raises:
         UserError: another shape, or another value.
@@ -74,16 +73,15 @@ def ternary_linear(
     x_scale: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`y = (x W^T) scale / x_scale + bias`; with whole numbers x the sums are exact, whatever their
-    order.
+    """`y = (x W^T) scale / x_scale + bias`.
 
-    Weights that read the same input multiply as one: `packed` of one below the other, `scale` an
-    entry for each row.
+    With whole numbers x the sums are exact, whatever their order. Weights that read the same input
+    multiply as one: stack their `packed`, and give `scale` an entry for each row.
 
     Args:
-        x: int8 `[..., in]` with an `x_scale`, or of a float dtype without.
+        x: int8 `[..., in]` with an `x_scale`, or of a float dtype without one.
         packed: W, uint8 `[out, ceil(in / 4)]`, as from `pack_ternary`.
-        scale: of the weights, float32: what a code counts, one number or `[out]`.
+        scale: float32, the value of a code 1: one number or `[out]`.
         x_scale: float32 `[..., 1]`, codes per unit of activation.
         bias: `[out]`.
 
@@ -95,22 +93,16 @@ def ternary_linear(
         UserError: x of another dtype, or arguments that do not fit each other.
     """
     _check(x, packed, scale, x_scale, bias)
-    tensors = [t for t in (x, packed, scale, x_scale, bias) if t is not None]
-    few = 0 < x[..., 0].numel() <= (
-        _FLOAT32_TOKENS if x.dtype == torch.float32 else KERNEL_TOKENS
-    ) and len(packed)
-    if (
-        few
-        and runs_natively(*tensors, tiles=True)
-        and not x.requires_grad
-        and x.dtype != torch.float64
-    ):
+    most = {torch.float32: _FLOAT32_TOKENS, torch.float64: 0}.get(x.dtype, KERNEL_TOKENS)
+    fits = 0 < x[..., 0].numel() <= most and len(packed) and not x.requires_grad
+    if fits and runs_natively(x, packed, scale, x_scale, bias, tiles=True):
         return launch_ternary(x, packed, scale, x_scale, bias)
     return ternary_linear_reference(x, packed, scale, x_scale, bias)
 
 
 def _check(x, packed, scale, x_scale, bias) -> None:
-    if not (x.dtype == torch.int8 if x_scale is not None else x.is_floating_point()):
+    whole = x_scale is not None
+    if (whole and x.dtype != torch.int8) or not (whole or x.is_floating_point()):
         raise UserError(
             f"x is {x.dtype}; use torch.int8 with an x_scale, as from absmax_int8, or floats "
             "without one"
@@ -133,8 +125,10 @@ def _check(x, packed, scale, x_scale, bias) -> None:
 def _check_packed(packed: torch.Tensor, columns: int) -> None:
     width = -(-columns // PER_BYTE)
     if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != width:
-        given = f"{packed.dtype} {list(packed.shape)}"
-        raise UserError(f"packed is {given}; {columns} columns need torch.uint8 [out, {width}]")
+        raise UserError(
+            f"packed is {packed.dtype} {list(packed.shape)}; {columns} columns need torch.uint8 "
+            f"[out, {width}]"
+        )
 
 
 def ternary_linear_reference(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
@@ -144,22 +138,31 @@ def ternary_linear_reference(x, packed, scale, x_scale=None, bias=None) -> torch
     in float64; integer products are slow on CPUs and missing on GPUs.
     """
     codes = unpack_ternary(packed, x.shape[-1])
-    dtype = torch.float32 if x_scale is None or _LARGEST * x.shape[-1] <= _EXACT else torch.float64
-    kind = x.device.type
-    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False) if rounds else contextlib.nullcontext():
+    dtype = torch.float32
+    if x_scale is not None:
+        scale = scale / x_scale
+        if _LARGEST * x.shape[-1] > _EXACT:
+            dtype = torch.float64
+    with _without_autocast(x.device.type):
         sums = F.linear(x.to(dtype), codes.to(dtype)).float()
-    y = sums * (scale if x_scale is None else scale / x_scale)
+    y = sums * scale
     return y if bias is None else y + bias
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager:
+    """A context in which autocast, where the device has it, does not round products."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 @on_device
 def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
-    """`ternary_linear` by the kernel, for checked arguments, a row and a token at least."""
+    """`ternary_linear` by the kernel, for checked arguments with a row and a token at least."""
     rows, width = packed.shape
     flat = F.pad(x.reshape(-1, x.shape[-1]), (0, width * PER_BYTE - x.shape[-1]))
     tokens = len(flat)
-    # place k: the inputs 4 j + k
+    # Plane k holds the inputs 4 j + k.
     planes = flat.view(tokens, width, PER_BYTE).permute(2, 0, 1).contiguous()
     tiles = -(-rows // _OUT)
     steps = -(-width // _BYTES)
@@ -168,17 +171,10 @@ def launch_ternary(x, packed, scale, x_scale=None, bias=None) -> torch.Tensor:
     y = torch.empty(tokens, rows, dtype=torch.float32, device=x.device)
     parts = y
     if splits > 1:
-        parts = torch.empty(
-            splits, tokens, rows, dtype=torch.int32 if whole else torch.float32, device=x.device
-        )
-    scale, *others = (
-        one if one is None else one.detach().float().contiguous() for one in (scale, x_scale, bias)
-    )
-    last = (
-        scale,
-        *(y if one is None else one for one in others),
-        scale.stride(0) if scale.ndim else 0,
-    )
+        dtype = torch.int32 if whole else torch.float32
+        parts = torch.empty(splits, tokens, rows, dtype=dtype, device=x.device)
+    factors = [or_unread(one, y).detach().float().contiguous() for one in (scale, x_scale, bias)]
+    last = (*factors, scale.stride(0) if scale.ndim else 0)
     forms = {"WHOLE": whole, "BIAS": bias is not None}
     _ternary_kernel[(tiles, splits)](
         planes,
@@ -228,8 +224,7 @@ def _scaled(
     WHOLE: tl.constexpr,
     BIAS: tl.constexpr,
 ):
-    """The sums at `row` and `token`, two that broadcast, times the scales, and the bias, in
-    float32."""
+    """The sums at `row` and `token`, which broadcast, times the scales, plus the bias."""
     factor = tl.load(scale + row * scale_stride, mask=real, other=0.0)
     if WHOLE:
         factor = tl.div_rn(factor, tl.load(x_scale + token, mask=real, other=1.0))
@@ -260,9 +255,11 @@ def _ternary_kernel(
     TOKENS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One program for `OUT` rows of W, all tokens and one part of K. A byte holds one code of each
-    plane of x, so that nothing is interleaved. Codes multiply as 0, 1, 2; with whole numbers the
-    sum of x is taken off once a token."""
+    """One program for `OUT` rows of W, all tokens and one part of K.
+
+    A byte holds one code of each plane of x, so that nothing is interleaved. Codes multiply as 0,
+    1, 2; with whole numbers the sum of x is subtracted once a token.
+    """
     row = tl.program_id(0) * OUT + tl.arange(0, OUT)
     part = tl.program_id(1)
     token = tl.arange(0, TOKENS)
@@ -326,7 +323,7 @@ def _add_kernel(
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The parts of K `[splits, tokens, rows]` added in their order, then scaled."""
+    """Add the parts of K, `[splits, tokens, rows]`, in their order, then scale the sums."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = place < tokens * rows
     sums = tl.zeros((BLOCK,), tl.int32 if WHOLE else tl.float32)

@@ -35,6 +35,7 @@ class Method(abc.ABC):
         UserError: an impossible option, when the object is made.
     """
 
+    # The defaults are those of most methods: one pass of calibration, and zeros in place.
     paper: ClassVar[str | None]
     needs_calibration: ClassVar[bool] = True
     needs_data: ClassVar[bool] = False
@@ -56,7 +57,9 @@ class Method(abc.ABC):
         """The argument of `pb.prune` that takes the method's text: `calibration` or `data`."""
         if cls.needs_data:
             return "data"
-        return "calibration" if cls.needs_calibration else None
+        if cls.needs_calibration:
+            return "calibration"
+        return None
 
     @abc.abstractmethod
     def prune(
@@ -141,6 +144,7 @@ class ScoreMethod(Method):
             weight: `[out, in]`.
             inputs: `[tokens, in]`, what the weight multiplies.
         """
+        # The same three steps as in `prune`: norms of the inputs, the score, the mask.
         norms = InputNorm(weight.shape[1], weight.device)
         norms.update(inputs)
         return masked_copy(weight, self.mask(self.score(weight, norms), self.target))
@@ -161,14 +165,17 @@ class ScoreMethod(Method):
             model: as for `Method.prune`, like `text`, `progress` and `device`.
             targets: name of each linear -> its pattern; None for `target` everywhere.
         """
+        # Without an allocation every linear gets the same pattern.
         targets = targets or uniform(model, self.target)
+        # Blocks are pruned in order, so that each sees what the pruned blocks before it put out.
         norms_of = partial(InputNorm, precision=self.precision)
         for block in walk(model, text, precision=self.precision, progress=progress, device=device):
-            # The norm of each input feature over all tokens, as the pruned blocks hand them on.
+            # ||X_j||_2 of each input feature over all tokens; linears of one input share it.
             for name, inputs in block.collect(norms_of).items():
                 weight = weight_of(block.linears[name])
-                # The lowest scores of each comparison group go to zero.
+                # Of each comparison group the lowest scores go; the mask is True where kept.
                 keep = self.mask(self.score(weight, inputs), targets[name])
+                # The removed weights are set to zero in place.
                 apply_mask(weight, keep)
 
 
@@ -180,7 +187,9 @@ def check_scope(target: Pattern, name: str | None, scopes: tuple[str, ...]) -> N
         name: name of the method, for the message.
         scopes: what the method allows.
     """
+    # n:m is its own comparison group.
     if isinstance(target, NofM) or target.scope in scopes:
         return
+    # The message names the scope and what the method allows.
     allowed = " or ".join(map(repr, scopes))
     raise UserError(f"scope {target.scope!r} is not allowed for {name}; use {allowed}")

@@ -1,17 +1,21 @@
-"""BitNet b1.58: linear layers with weights in -1, 0, 1 and 8-bit activations, to be trained from
-the start.
+"""BitNet b1.58: linears with weights in -1, 0, 1 and 8-bit activations, to be trained.
 
 Ma et al., The Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits (arXiv 2402.17764);
 training code and schedule are printed in the authors' FAQ (microsoft/unilm, bitnet, commit
-768a3c8). The layer is `bitlinear.BitLinear`; the training is a step of its own, `finetune.full`,
-for which the model keeps its latent weights.
+768a3c8). The layer is `models.ternary.BitLinear`. Training is a step of its own
+(`recovery.finetune.full`), for which the model keeps its latent weights.
 
-Differences from the paper: a scale is bounded from below, as in the code, rather than increased by
-an epsilon. Where norms go, their gains are multiplied into the weights: in a new model they are 1.
+Differences from the paper:
+
+- A scale is bounded from below, as in the FAQ's code, rather than increased by an epsilon.
+- Where norms are taken out, their gains are multiplied into the weights; in a new model they are 1.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+import torch
+from transformers import PreTrainedModel
 
 from ..models.ternary import replace_linears
 from ..validation import check_flag
@@ -20,13 +24,14 @@ from .base import Method
 
 @dataclass(frozen=True)
 class BitNetB158(Method):
-    """Every linear inside the blocks becomes ternary; needs no data, but training: a model that was
-    trained dense is of no use afterwards.
+    """Every linear inside the blocks becomes ternary; the model must then be trained.
+
+    Needs no data itself. A model that was trained dense is of no use afterwards.
 
     Args:
         norm: as in the FAQ, every layer norms its own input and the norms before attention and MLP
-            go; False leaves the norms of the model as they are, so that nothing but rounding
-            changes it.
+            are taken out; False leaves the norms of the model as they are, so that nothing but
+            rounding changes it.
 
     Raises:
         UserError: an impossible option.
@@ -42,14 +47,26 @@ class BitNetB158(Method):
         check_flag("norm", self.norm)
 
     def describe(self) -> str:
-        """What a report calls the pattern: how many zeros there are follows from the weights."""
+        """What a report calls the pattern; how many zeros there are follows from the weights."""
         return "ternary weights, 8-bit activations"
 
-    def prune(self, model, calibration=None, progress: str | None = None, device=None) -> None:
-        """Replace the linears in place; the other arguments are not used.
+    def prune(
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor | None = None,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Replace the linears in place; text, progress and device are not used.
+
+        Args:
+            model: as for `Method.prune`.
 
         Raises:
             UserError: a model without recognisable blocks, ternary already, or whose norms cannot
                 be taken out.
         """
+        # Latent weights stay as they are: `BitLinear` rounds them to -1, 0, 1 at every pass, and
+        # its input to 8 bits.
         replace_linears(model, self.norm)

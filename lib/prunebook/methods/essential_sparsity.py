@@ -4,8 +4,10 @@ The one-shot rule of Jaiswal et al., The Emergence of Essential Sparsity in Larg
 (arXiv 2306.03805), with `scope="model"`: one global ranking over all linears of the blocks.
 `scope="layer"` is the baseline of Wanda's and SparseGPT's tables.
 
-Differences from the papers' code: counts are exact and ties go lowest index first. Wanda's baseline
-thresholds with `<=` and removes one weight more.
+Differences from the papers' code:
+
+- Counts are exact and ties go lowest index first.
+- Wanda's baseline thresholds with `<=` and removes one weight more.
 """
 
 from collections.abc import Mapping
@@ -55,7 +57,11 @@ class Magnitude(Method):
 
     @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor) -> torch.Tensor:
-        """The pruned copy of one weight `[out, in]`."""
+        """The pruned copy of one weight.
+
+        Args:
+            weight: `[out, in]`.
+        """
         return masked_copy(weight, keep_mask(magnitude_score(weight), self.target))
 
     @torch.no_grad()
@@ -77,13 +83,16 @@ class Magnitude(Method):
         weights = {}
         for block in find_blocks(model):
             weights |= {name: weight_of(linear) for name, linear in block.linears.items()}
+        # S_ij = |W_ij| of every linear, before any weight changes
         scores = {name: magnitude_score(weight) for name, weight in weights.items()}
         one_ranking = not isinstance(self.target, NofM) and self.target.scope == "model"
         if targets is None and one_ranking:
-            # The lowest of all linears together go, whatever each of them loses.
+            # One global ranking: the lowest of all linears go, whatever each of them loses.
             masks = keep_masks(list(scores.values()), self.target.sparsity)
         else:
+            # Each linear on its own: the lowest of each of its comparison groups go.
             targets = targets or uniform(model, self.target)
             masks = [keep_mask(score, targets[name]) for name, score in scores.items()]
+        # The removed weights are set to zero in place.
         for weight, keep in zip(weights.values(), masks, strict=True):
             apply_mask(weight, keep)

@@ -1,4 +1,4 @@
-"""The methods by name: which class implements which, and how one is made from a name and options.
+"""The methods by name: the class of each, and how one is made from a name and options.
 
 A module is imported when its method is first named.
 """
@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import UserError
 from .base import Method
 
-# name -> (module here, class); also read without running it, by what needs the names alone
+# name -> (module in this package, class). The table stays a literal: the catalogue and the rerun
+# key of the notebooks read it without importing a method.
 REGISTRY = {
     "besa": ("besa.method", "BESA"),
     "bitnet-b158": ("bitnet_b158", "BitNetB158"),
@@ -36,11 +37,16 @@ REGISTRY = {
 def make_method(method: Method | str, options: dict[str, Any]) -> Method:
     """The method object that a name and options, or an object, stand for.
 
+    Args:
+        method: a registered name, or a method object, which is returned as it is.
+        options: options of a method that is given by name.
+
     Raises:
         UserError: an unknown name or option, or options beside an object.
     """
     if isinstance(method, str):
         return _by_name(method, options)
+    # An object has its options already.
     if options:
         names = ", ".join(options)
         raise UserError(f"options {names} go into {type(method).__name__}(...), not beside it")
@@ -52,9 +58,18 @@ def make_method(method: Method | str, options: dict[str, Any]) -> Method:
 
 
 def _by_name(name: str, options: dict[str, Any]) -> Method:
-    """A method of the registry with options."""
+    """A registered method with options.
+
+    Args:
+        name: registered name.
+        options: values of some of the method's options.
+
+    Raises:
+        UserError: an unknown name or option, or a value that the method refuses.
+    """
     if name not in REGISTRY:
         raise UserError(f"method {name!r} is unknown; use {', '.join(sorted(REGISTRY))}")
+    # The fields of the dataclass are the options; their values are checked by the class itself.
     cls = load_class(name)
     allowed = [option.name for option in dataclasses.fields(cls)]
     if unknown := sorted(set(options) - set(allowed)):
@@ -65,7 +80,7 @@ def _by_name(name: str, options: dict[str, Any]) -> Method:
 
 
 def name_of(method: Method) -> str:
-    """The registered name of a method object, or its class's name."""
+    """The registered name of a method object, or the name of its class where it has none."""
     class_name = type(method).__name__
     for name, (_, registered) in REGISTRY.items():
         if registered == class_name:
@@ -76,12 +91,13 @@ def name_of(method: Method) -> str:
 def list_methods() -> list[dict[str, Any]]:
     """One entry for each method: what it is called, what it needs, and its options.
 
-    An entry has `name`, `class`, `paper` (slug of its notebook), `text` (`calibration`, `data` or
-    None), `makes_smaller`, `sparsity_of` (what its `sparsity` is a fraction of) and `options` with
-    their defaults. Tags are in the papers' records.
+    An entry has `name`, `class`, `paper` (slug of its notebook; None where no paper stands behind
+    the method), `text` (`calibration`, `data` or None), `makes_smaller`, `sparsity_of` (what its
+    `sparsity` is a fraction of) and `options` with their defaults. Tags are in the papers' records.
     """
     entries = []
     for name in sorted(REGISTRY):
+        # Everything but the name is declared by the class, see `base.Method`.
         cls = load_class(name)
         entries.append(
             {

@@ -39,4 +39,5 @@ class Wanda(ScoreMethod):
 
     def score(self, weight: torch.Tensor, inputs: InputNorm) -> Score:
         """`S_ij = |W_ij| * ||X_j||_2` (equation 1)."""
+        # Each row then loses its lowest scores: `ScoreMethod.prune`, algorithm 1.
         return wanda_score(weight, inputs.norm())

@@ -40,22 +40,16 @@ class MaskTrainingLog:
 
 @dataclass(frozen=True)
 class MaskSearchResult:
-    """The masks that `learn_masks` has found, with the course of their training by step.
+    """The masks that a method has learned, and the course of their training.
 
-    Sizes are in the units of those that were asked for.
-
-    masks: axis -> bool mask, as in `structured_masks`.
-    loss: next-token loss under random masks in nats, `[steps]`.
-    left: axis -> expected size that is left, averaged over blocks, `[steps]`.
-    wanted: axis -> target of that size, `[steps]`.
-    multipliers: axis -> lambda1 and lambda2, `[steps, 2]`.
+    masks: axis -> bool mask, as in `structured_masks`, True for what stays.
+    log_alpha: axis -> the trained `log_alpha` that the mask was chosen by, in the mask's shape.
+    course: the training, step by step.
     """
 
     masks: dict[str, torch.Tensor]
-    loss: torch.Tensor
-    left: dict[str, torch.Tensor]
-    wanted: dict[str, torch.Tensor]
-    multipliers: dict[str, torch.Tensor]
+    log_alpha: dict[str, torch.Tensor]
+    course: MaskTrainingLog
 
 
 class LearnedMasks(nn.Module):
@@ -71,9 +65,11 @@ class LearnedMasks(nn.Module):
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.log_alpha = nn.ParameterDict()
+        log_alpha = {}
         for axis, shape in shapes.items():
-            self.log_alpha[axis] = nn.Parameter(5 + 0.01 * torch.randn(shape, generator=generator))
+            log_alpha[axis] = nn.Parameter(5 + 0.01 * torch.randn(shape, generator=generator))
+        # Made of a dict, it sorts the axes, and in this order masks draw their noise.
+        self.log_alpha = nn.ParameterDict(log_alpha)
 
     @torch.no_grad()
     def limit(self) -> None:
@@ -98,11 +94,13 @@ class LearnedMasks(nn.Module):
             for axis, x in self.log_alpha.items()
         }
 
+    def trained(self) -> dict[str, torch.Tensor]:
+        """`log_alpha` by axis, without gradients."""
+        return {axis: x.detach() for axis, x in self.log_alpha.items()}
+
     def keep(self, counts: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Bool masks that keep exactly so many of each row, by axis."""
-        return {
-            axis: hard_concrete.keep(x.detach(), counts[axis]) for axis, x in self.log_alpha.items()
-        }
+        return {axis: hard_concrete.keep(x, counts[axis]) for axis, x in self.trained().items()}
 
 
 def learn_masks(
@@ -138,18 +136,12 @@ def learn_masks(
     constraint = Lagrangian({axis: 1 - size / full[axis] for axis, size in sizes.items()}, ramp)
     rates = {"mask_rate": mask_rate, "multiplier_rate": multiplier_rate}
     removed = LearnedMasks.removed
-    log = train_masks(
+    course = train_masks(
         model, tokens, masks, constraint, removed, training, **rates, progress=progress
     )
     # A mask may have several entries for each unit of its axis.
     counts = {axis: size * shapes[axis][-1] // full[axis] for axis, size in sizes.items()}
-    return MaskSearchResult(
-        masks=masks.keep(counts),
-        loss=log.loss,
-        left={axis: full[axis] * (1 - removed) for axis, removed in log.removed.items()},
-        wanted={axis: full[axis] * (1 - target) for axis, target in log.target.items()},
-        multipliers=log.multipliers,
-    )
+    return MaskSearchResult(masks.keep(counts), masks.trained(), course)
 
 
 def train_masks(

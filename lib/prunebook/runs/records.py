@@ -139,8 +139,8 @@ def best_runs(root: Path) -> dict[str, Run]:
     ranks = {profile: rank for rank, profile in enumerate(load_profiles(root))}
     best = {}
     for run in read_runs(root):
-        known = best.get(run.slug)
-        if known is None or _rank(run, ranks) > _rank(known, ranks):
+        shown = best.get(run.slug)
+        if shown is None or _rank(run, ranks) > _rank(shown, ranks):
             best[run.slug] = run
     return best
 

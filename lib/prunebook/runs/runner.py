@@ -90,8 +90,8 @@ class Runner:
         with self._locked(done.with_name(f".{done.stem}.lock")):
             source = runnable.read()
             key = rerun_key(source, parameters)
-            known = read_execution(self.root, self.profile, runnable.name)
-            if known and known.key == key and not self.force:
+            execution = read_execution(self.root, self.profile, runnable.name)
+            if execution and execution.key == key and not self.force:
                 return Outcome(runnable.name, "up to date")
             self.progress.start(runnable.name)
             return self._execute(runnable, source, parameters, key)

@@ -36,7 +36,8 @@ def _configure(app, config) -> None:
     """Set what follows from `_config.yml`: its public address is the address of the cards, too."""
     config.ogp_site_url = config.html_baseurl
     config.ogp_site_name = config.html_title
-    config.ogp_social_cards = {"image_mini": "_static/logo.png", "line_color": BLUE}
+    # The names of the cards' files depend on these texts.
+    config.ogp_social_cards = {"image_mini": "_static/logo.png", "line_color": BLUE.lower()}
     config.html_static_path.append("_scripts")
     config.templates_path.append(str(TEMPLATES))
 

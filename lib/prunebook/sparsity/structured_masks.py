@@ -74,7 +74,7 @@ def cut(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
 
     Raises:
         UserError: masks that are not bool, all of an axis masked, and see `check_masks` and
-            `surgery.keep_channels`.
+            `channels.keep_channels`.
     """
     if soft := [axis for axis, mask in masks.items() if mask.dtype is not torch.bool]:
         raise UserError(f"mask {soft[0]} is {masks[soft[0]].dtype}; only bool masks can be cut out")

@@ -1,20 +1,20 @@
-"""The mathematics of learned rates: masks by rank, their gradient against the explicit
-construction, its bounds."""
+"""Learned rates: their gradients, their bounds, and the counts that are made of them."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from prunebook.errors import UserError
 from prunebook.methods.besa.learned_sparsity import (
     LearnedRates,
-    MaskedWeight,
     block_loss,
     candidate_rates,
-    intervals,
-    ranks_of,
+    counts_from_rates,
     reachable,
 )
 from prunebook.sparsity.patterns import Unstructured, keep_mask
@@ -31,66 +31,15 @@ def explicit_probability(beta, ranks, candidates):
     return total
 
 
-def make(shapes=((6, 20), (4, 12)), by="row", smooth=True, seed=0):
+def make(shapes=((6, 20), (4, 12)), granularity="row", sigmoid=True, seed=0):
     generator = torch.Generator().manual_seed(seed)
     weights = {f"w{i}": torch.randn(shape, generator=generator) for i, shape in enumerate(shapes)}
     scores = {name: weight.abs() for name, weight in weights.items()}
-    return LearnedRates(scores, weights, by, smooth)
+    return LearnedRates(scores, weights, granularity, sigmoid)
 
 
 def test_candidates():
     assert candidate_rates().tolist() == pytest.approx([1 - i / 100 for i in range(101)], abs=1e-7)
-
-
-def test_ranks_by_hand_ties_by_column():
-    assert ranks_of(torch.tensor([[3.0, 1, 2], [5, 5, 1]])).tolist() == [[2, 0, 1], [1, 2, 0]]
-    assert ranks_of(torch.zeros(1, 5)).tolist() == [[0, 1, 2, 3, 4]]
-    assert ranks_of(torch.zeros(1, 2**15)).max() == 2**15 - 1
-
-
-def test_intervals_by_hand():
-    assert intervals(4, FIVE).tolist() == [4, 3, 2, 1]
-    assert intervals(3, FIVE).tolist() == [3, 2, 1]  # floor(3 p) = 3, 2, 1, 0, 0
-    # 0.29 of 100 is 29
-    assert intervals(100, candidate_rates()).tolist() == list(range(100, 0, -1))
-
-
-def test_one_matrix_by_hand():
-    ranks = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]], dtype=torch.int16)
-    beta = torch.tensor([[0.2] * 5, [0.1, 0.2, 0.3, 0.4, 0.0]], requires_grad=True)
-    weight = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])
-    k = torch.tensor([[2], [1]], dtype=torch.int16)
-    masked = MaskedWeight.apply(beta, weight, ranks, intervals(4, FIVE)[ranks.int()], k)
-    assert masked.tolist() == [[0, 0, 3, 4], [5, 6, 7, 0]]
-    masked.sum().backward()  # minus the sums of the 4, 3, 2, 1, 0 lowest ranks
-    assert beta.grad.tolist() == [[-10, -6, -3, -1, 0], [-26, -21, -15, -8, 0]]
-
-
-@settings(deadline=None)  # the first call of autograd is slow
-@given(
-    st.integers(1, 4),
-    st.integers(1, 130),
-    st.integers(0, 5),
-    st.sampled_from([FIVE, candidate_rates()]),
-)
-def test_the_gradient_is_that_of_the_explicit_construction(rows, width, seed, candidates):
-    generator = torch.Generator().manual_seed(seed)
-    weight, upstream = torch.randn(2, rows, width, generator=generator).double()
-    ranks = ranks_of(torch.rand(rows, width, generator=generator))
-    beta = (
-        torch.rand(rows, len(candidates), generator=generator).double().softmax(-1).requires_grad_()
-    )
-    k = (beta.detach() @ candidates.double() * width).floor().to(ranks.dtype)[:, None]
-    hard = (ranks >= k).double()
-    q = 1 - explicit_probability(beta, ranks, candidates)
-    straight_through = hard - q.detach() + q
-    (want,) = torch.autograd.grad((weight * straight_through * upstream).sum(), beta)
-    ours = MaskedWeight.apply(
-        beta, weight.float(), ranks, intervals(width, candidates)[ranks.int()], k
-    )
-    assert torch.equal(ours.double(), weight.float().double() * hard)
-    (got,) = torch.autograd.grad((ours * upstream).sum(), beta)
-    torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_by_finite_differences():
@@ -120,46 +69,22 @@ def test_the_gradient_by_finite_differences():
 def test_the_gradient_of_a_layer_is_the_sum_over_its_rows():
     upstream = torch.randn(6, 20, generator=torch.Generator().manual_seed(3))
     gradients = {}
-    for by in ("row", "layer"):
-        learned = make(by=by)
+    for granularity in ("row", "layer"):
+        learned = make(granularity=granularity)
         masked, _ = learned.masked()
-        (gradients[by],) = torch.autograd.grad((masked["w0"] * upstream).sum(), learned.theta)
+        (gradients[granularity],) = torch.autograd.grad(
+            (masked["w0"] * upstream).sum(), learned.theta
+        )
     assert gradients["layer"].shape == (2, 101)
     torch.testing.assert_close(gradients["layer"][0], gradients["row"][:6].sum(0))
     assert (gradients["layer"][1] == 0).all()
 
 
-@settings(deadline=None)
-@given(st.integers(0, 1000), st.integers(1, 150))
-def test_the_probability_falls_with_the_rank_and_ends_at_the_coefficient_of_one(seed, width):
-    beta = torch.rand(101, generator=torch.Generator().manual_seed(seed)).double().softmax(0)
-    cumulative = torch.cat([beta.new_zeros(1), beta.cumsum(0)])
-    # P by rank, as the intervals give it
-    probability = cumulative[intervals(width, candidate_rates()).int()]
-    ranks = torch.arange(width)[None]
-    torch.testing.assert_close(
-        probability, explicit_probability(beta[None], ranks, candidate_rates())[0]
-    )
-    assert (probability.diff() <= 1e-12).all()
-    assert probability[-1] == beta[0]
-    if width == 100:
-        assert probability.mean().item() == pytest.approx((beta * candidate_rates()).sum().item())
-
-
-def test_the_mean_probability_is_the_rate_where_counts_are_whole():
-    beta = torch.rand(101, generator=torch.Generator().manual_seed(0)).double().softmax(0)
-    for width in (100, 300):
-        probability = explicit_probability(beta[None], torch.arange(width)[None], candidate_rates())
-        assert probability.mean().item() == pytest.approx(
-            (beta * candidate_rates()).sum().item(), abs=1e-7
-        )
-
-
-@pytest.mark.parametrize("by", ["row", "layer"])
-@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("granularity", ["row", "layer"])
+@pytest.mark.parametrize("sigmoid", [True, False])
 @pytest.mark.parametrize("width", [8, 576, 1536, 11008])
-def test_at_the_start_half_of_every_row_goes_by_wandas_rule(by, smooth, width):
-    learned = make(((3, width), (2, width)), by, smooth)
+def test_at_the_start_half_of_every_row_goes_by_wandas_rule(granularity, sigmoid, width):
+    learned = make(((3, width), (2, width)), granularity, sigmoid)
     masked, mean = learned.masked()
     assert mean.item() == pytest.approx(0.5, abs=1e-6)
     for name, weight in learned.weights.items():
@@ -192,14 +117,14 @@ def test_the_sigmoid_bounds_the_rates():
 
 
 def test_without_the_sigmoid_every_rate_can_be_had():
-    learned = make(((3, 100),), smooth=False)
+    learned = make(((3, 100),), sigmoid=False)
     learned.theta.data[0, 0], learned.theta.data[1, 100], learned.theta.data[2, 30] = 50, 50, 50
     assert learned.rates()["w0"].tolist() == pytest.approx([1, 0, 0.7], abs=1e-6)
     assert learned.counts()["w0"].tolist() == [100, 0, 70]
 
 
 def test_nothing_removed_is_no_loss():
-    learned = make(((5, 30),), smooth=False)
+    learned = make(((5, 30),), sigmoid=False)
     learned.theta.data[:, 100] = 50
     masked, mean = learned.masked()
     x = torch.randn(2, 7, 30, generator=torch.Generator().manual_seed(0))
@@ -215,16 +140,18 @@ def test_the_loss_by_hand():
 
 
 def test_the_mean_rate_is_weighted_by_size():
-    for by in ("row", "layer"):
-        learned = make(((6, 20), (4, 12)), by, smooth=False)
-        learned.theta.data[: 6 if by == "row" else 1, 20] = 50  # 0.8 of 120 weights, 1/2 of 48
+    for granularity in ("row", "layer"):
+        learned = make(((6, 20), (4, 12)), granularity, sigmoid=False)
+        learned.theta.data[: 6 if granularity == "row" else 1, 20] = (
+            50  # 0.8 of 120 weights, 1/2 of 48
+        )
         _, mean = learned.masked()
         assert mean.item() == pytest.approx((120 * 0.8 + 48 * 0.5) / 168)
 
 
-@pytest.mark.parametrize("by", ["row", "layer"])
-def test_counts_meet_their_sum_and_the_baked_zeros_are_the_lowest_ranks(by):
-    learned = make(by=by, smooth=False)
+@pytest.mark.parametrize("granularity", ["row", "layer"])
+def test_counts_meet_their_sum_and_the_baked_zeros_are_the_lowest_ranks(granularity):
+    learned = make(granularity=granularity, sigmoid=False)
     learned.theta.data.normal_(0, 3, generator=torch.Generator().manual_seed(4))
     rates = learned.rates()
     before = {name: weight.clone() for name, weight in learned.weights.items()}
@@ -234,7 +161,7 @@ def test_counts_meet_their_sum_and_the_baked_zeros_are_the_lowest_ranks(by):
         exact = rates[name].double() * before[name].shape[1]
         shift = count - exact
         assert shift.max() - shift.min() < 2  # one shift of the rate for all, then rounding
-    learned.bake(counts)
+    learned.apply(counts)
     for name, count in counts.items():
         zeros = learned.weights[name] == 0
         assert torch.equal(zeros.sum(1), count)
@@ -250,3 +177,31 @@ def test_narrow_weights_keep_their_dtype_and_have_a_gradient():
     (gradient,) = torch.autograd.grad(masked["w"].float().sum(), learned.theta)
     assert gradient.dtype == torch.float32
     assert gradient.abs().max() > 0
+
+
+def test_counts_from_rates_by_hand():
+    # 0.25 of 8 and 0.75 of 4 are 2 and 3; two more of twelve shift both rates by a sixth.
+    assert counts_from_rates([0.25, 0.75], [8, 4], 5).tolist() == [2, 3]
+    assert counts_from_rates([0.25, 0.75], [8, 4], 7).tolist() == [3, 4]
+    assert counts_from_rates([0.25, 0.75], [8, 4], 0).tolist() == [0, 0]
+    assert counts_from_rates([0.25, 0.75], [8, 4], 12).tolist() == [8, 4]
+    # sixths add up to less than 1
+    assert counts_from_rates([0, 0, 0, 0], [1, 1, 3, 1], 6).tolist() == [1, 1, 3, 1]
+    with pytest.raises(UserError, match="removed 13 is not allowed for 12 weights"):
+        counts_from_rates([0.25, 0.75], [8, 4], 13)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=30),
+    st.floats(0, 1),
+)
+def test_counts_from_rates_meet_the_sum_in_the_order_of_the_rates(groups, fraction):
+    rates, sizes = zip(*groups, strict=True)
+    removed = int(fraction * sum(sizes))
+    counts = counts_from_rates(rates, sizes, removed)
+    assert counts.sum() == removed
+    assert all(0 <= count <= size for count, size in zip(counts, sizes, strict=True))
+    near = sorted(zip(rates, counts / np.array(sizes), 1 / np.array(sizes), strict=True))
+    assert all(
+        a <= b + step_a + step_b for (_, a, step_a), (_, b, step_b) in itertools.pairwise(near)
+    )

@@ -51,7 +51,7 @@ def many_tokens():
 
 @every_family
 @pytest.mark.parametrize(
-    "options", [{}, {"exact": False}, {"granularity": "layer"}, {"reference": "pruned"}]
+    "options", [{}, {"exact_count": False}, {"granularity": "layer"}, {"reference": "pruned"}]
 )
 def test_without_training_it_is_wanda_at_one_half(make_model, tokens, family, options):
     plain = make_model(family)
@@ -93,14 +93,14 @@ def test_the_global_count_is_met_exactly_and_block_by_block(
 def test_the_penalty_alone_comes_near_the_target(make_model, many_tokens):
     found = {}
     for penalty in (0, 5):
-        method = BESA(sparsity=0.57, exact=False, penalty=penalty, epochs=2)
+        method = BESA(sparsity=0.57, exact_count=False, penalty=penalty, epochs=2)
         found[penalty] = prune(make_model("llama"), method, calibration=many_tokens).sparsity
     assert found[5] == pytest.approx(0.57, abs=0.02)
     assert found[0] < 0.53
 
 
 def test_a_high_sparsity_is_learned_without_the_sigmoid(make_model, many_tokens):
-    method = BESA(sparsity=0.8, smooth=False, exact=False, epochs=2)
+    method = BESA(sparsity=0.8, sigmoid=False, exact_count=False, epochs=2)
     assert prune(make_model("llama"), method, calibration=many_tokens).sparsity == pytest.approx(
         0.8, abs=0.03
     )
@@ -258,7 +258,7 @@ def test_what_is_not_finite_is_named(make_model, tokens):
         (
             {"sparsity": 0.7},
             "sparsity 0.7 is out of reach: with the sigmoid every rate lies between 0.376 and "
-            "0.624; use smooth=False",
+            "0.624; use sigmoid=False",
         ),
         ({"sparsity": 0.3}, "sparsity 0.3 is out of reach"),
         (
@@ -274,12 +274,12 @@ def test_what_is_not_finite_is_named(make_model, tokens):
         ({"penalty": "5"}, "penalty '5' is not allowed"),
         ({"epochs": 0}, "epochs 0 is not allowed; use a whole number >= 1"),
         ({"epochs": 1.5}, "epochs 1.5"),
-        ({"smooth": 1}, "smooth 1 is not allowed; use True or False"),
-        ({"exact": None}, "exact None is not allowed"),
+        ({"sigmoid": 1}, "sigmoid 1 is not allowed; use True or False"),
+        ({"exact_count": None}, "exact_count None is not allowed"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message) as caught:
         BESA(**{"sparsity": 0.5, **options})
     assert "\n" not in str(caught.value)
-    BESA(sparsity=0.7, smooth=False)
+    BESA(sparsity=0.7, sigmoid=False)

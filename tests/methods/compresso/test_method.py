@@ -17,13 +17,12 @@ from prunebook.models.sizes import block_parameters
 from prunebook.passes.masked import masked
 from prunebook.sparsity.structured_masks import cut, mask_shapes
 
-QUICK = {
-    "sparsity": 0.3,
-    "steps": 24,
-    "learning_rate": 1e-2,
-    "mask_rate": 1.0,
-    "multiplier_rate": 10.0,
-}
+QUICK = {"sparsity": 0.3, "learning_rate": 1e-2, "mask_rate": 1.0, "multiplier_rate": 10.0}
+
+
+def repeated(windows, count=24):
+    """So many windows, the first after the last."""
+    return windows[torch.arange(count) % len(windows)]
 
 
 def logits(model, tokens):
@@ -45,7 +44,7 @@ def test_what_is_cut_computes_what_was_masked(make_model, tokens, family, hidden
     model = make_model(family)
     before = block_parameters(model)
     weights = copy.deepcopy(model.state_dict())
-    found = Compresso(hidden=hidden, **QUICK).learn(model, tokens)
+    result = Compresso(hidden=hidden, **QUICK).learn(model, repeated(tokens))
     changed = {
         name.split(".")[-2]
         for name, x in model.state_dict().items()
@@ -54,10 +53,10 @@ def test_what_is_cut_computes_what_was_masked(make_model, tokens, family, hidden
     assert changed == {"q_proj", "v_proj"}  # adapters are merged, all else is as it was
     assert set(model.state_dict()) == set(weights)
     assert all(parameter.requires_grad for parameter in model.parameters())
-    with masked(model, found.masks):
+    with masked(model, result.masks):
         expected = logits(model, tokens)
     assert not torch.equal(expected, logits(model, tokens))
-    cut(model, found.masks)
+    cut(model, result.masks)
     torch.testing.assert_close(logits(model, tokens), expected, rtol=1e-4, atol=1e-4)
     slack = SizeBudget(make_model(family), 0.3).groups["neurons"] / before / 2
     # biases of queries and norms of heads do not go with channels
@@ -69,7 +68,7 @@ def test_what_is_cut_computes_what_was_masked(make_model, tokens, family, hidden
 @pytest.mark.parametrize("hidden", [True, False])
 def test_what_is_saved_computes_the_same(make_model, tokens, word_tokenizer, tmp_path, hidden):
     model = make_model("llama")
-    report = prune(model, "compresso", data=tokens, hidden=hidden, **QUICK)
+    report = prune(model, "compresso", data=repeated(tokens), hidden=hidden, **QUICK)
     assert report.sparsity == pytest.approx(0.3, abs=0.003)
     assert report.pattern == f"heads, neurons{' and hidden channels' * hidden}, 0.3"
     assert all(parts.kv_heads and parts.neurons for parts in all_sublayers(model))
@@ -80,50 +79,59 @@ def test_what_is_saved_computes_the_same(make_model, tokens, word_tokenizer, tmp
 
 
 def test_adapters_alone_then_a_ramp_then_the_target(make_model, tokens):
-    found = Compresso(alone=0.25, ramp=0.5, **QUICK).learn(make_model("llama"), tokens)
-    target = found.course.target["size"]
-    assert target.shape == found.course.loss.shape == (18,)  # masks come after six steps of 24
+    method = Compresso(lora_only=0.25, **QUICK)
+    course = method.learn(make_model("llama"), repeated(tokens)).course
+    target = course.target["size"]
+    assert target.shape == course.loss.shape == (18,)  # masks come after six steps of 24
     torch.testing.assert_close(target[:13], 0.3 * torch.arange(13) / 12)
     assert (target[12:] == 0.3).all()
-    assert found.course.removed["size"][0] < 0.01
-    early = Compresso(alone=0.99, ramp=0, **QUICK | {"steps": 1}).learn(make_model("llama"), tokens)
-    assert early.course.loss.shape == (1,)
+    assert course.removed["size"][0] < 0.01
+
+
+def test_a_single_step_has_masks(make_model, tokens):
+    result = Compresso(lora_only=0.5, **QUICK).learn(make_model("llama"), tokens[:1])
+    assert result.course.loss.shape == (1,)
+
+
+def test_steps_are_one_pass_over_the_data(make_model, tokens):
+    course = Compresso(lora_only=0.0, batch_size=2, **QUICK).learn(make_model("llama"), tokens)
+    assert len(course.course.loss) == 3
 
 
 def test_multipliers_ascend(make_model, tokens):
-    found = Compresso(alone=0.0, ramp=0.5, **QUICK | {"steps": 40, "mask_rate": 2.0}).learn(
-        make_model("llama"), tokens
-    )
-    first, second = found.course.multipliers["size"].T
-    beyond = found.course.removed["size"] - found.course.target["size"]
+    method = Compresso(lora_only=0.0, **QUICK | {"mask_rate": 2.0})
+    course = method.learn(make_model("llama"), repeated(tokens, 40)).course
+    first, second = course.multipliers["size"].T
+    beyond = course.removed["size"] - course.target["size"]
     assert (second.diff() >= 0).all()
-    assert beyond[0] > 0  # nothing is wanted yet, and a little is removed
+    assert beyond[0] > 0  # the target is 0 yet, and a little is removed
     # the rate, as always in the first step of Adam
     assert first[1] == pytest.approx(10.0, rel=1e-3)
     assert (beyond[1:6] < 0).all()
     assert (first[2:8].diff() < 0).all()
-    assert found.course.removed["size"][-1] == pytest.approx(0.3, abs=0.15)
+    assert course.removed["size"][-1] == pytest.approx(0.3, abs=0.15)
 
 
 def test_labels_decide_what_is_learned(make_model, tokens, labelled):
-    whole = make_model("llama")
-    part = make_model("llama")
-    course = [Compresso(**QUICK).learn(m, x).course for m, x in ((whole, tokens), (part, labelled))]
-    assert course[0].loss[0] != course[1].loss[0]
-    everything = torch.stack([tokens, tokens], 2)
-    same = Compresso(**QUICK).learn(make_model("llama"), everything).course
-    torch.testing.assert_close(same.loss, course[0].loss)
+    def loss(data):
+        return Compresso(**QUICK).learn(make_model("llama"), repeated(data)).course.loss
+
+    of_all = loss(tokens)
+    assert of_all[0] != loss(labelled)[0]
+    torch.testing.assert_close(loss(torch.stack([tokens, tokens], 2)), of_all)
 
 
 def test_the_same_seed_finds_the_same(make_model, tokens):
-    runs = [Compresso(seed=seed, **QUICK).learn(make_model("llama"), tokens) for seed in (0, 0, 1)]
+    runs = []
+    for seed in (0, 0, 1):
+        method = Compresso(seed=seed, **QUICK)
+        runs.append(method.learn(make_model("llama"), repeated(tokens)))
     same, again, other = (run.log_alpha["neurons"] for run in runs)
     assert torch.equal(same, again)
     assert not torch.equal(same, other)
-    assert set(runs[0].masks) == {"heads", "neurons", "hidden"}
-    assert {axis: tuple(mask.shape) for axis, mask in runs[0].masks.items()} == {
-        axis: shape for axis, shape in mask_shapes(make_model("llama")).items() if axis != "blocks"
-    }
+    shapes = mask_shapes(make_model("llama"))
+    del shapes["blocks"]
+    assert {axis: tuple(mask.shape) for axis, mask in runs[0].masks.items()} == shapes
 
 
 @pytest.mark.parametrize(
@@ -135,28 +143,27 @@ def test_the_same_seed_finds_the_same(make_model, tokens):
             {"sparsity": 0.95},
             r"sparsity 0\.95 would take the last head or neuron of a block; use 0\.\d+ or less",
         ),
-        ({"steps": 0}, "steps 0 is not allowed; use a whole number >= 1"),
         ({"rank": 0}, "rank 0 is not allowed"),
         ({"seed": -1}, "seed -1 is not allowed"),
-        ({"batch": 1.5}, "batch 1.5 is not allowed"),
+        ({"batch_size": 1.5}, "batch_size 1.5 is not allowed"),
         ({"learning_rate": -1}, "learning_rate -1 is not allowed"),
         ({"mask_rate": None}, "mask_rate None is not allowed"),
         (
-            {"alone": 0.6, "ramp": 0.6},
-            "alone 0.6 and ramp 0.6 are shares of the steps; use 1 or less together",
+            {"lora_only": 0.6},
+            "lora_only 0.6 is not allowed; use a share of the steps from 0 to 0.5",
         ),
-        ({"alone": 1, "ramp": 0}, "alone 1 and ramp 0 are shares"),
+        ({"lora_only": "a"}, "lora_only 'a' is not allowed; use a share of the steps"),
         ({"hidden": 1}, "hidden 1 is not allowed; use True"),
         ({"precision": "half"}, "precision 'half' is not allowed for compresso"),
-        ({"batch": 8, "steps": None}, r"tokens \[0, 16\] make no step of 8 windows"),
-        ({"calibration": None}, "method 'compresso' needs calibration tokens"),
+        ({"batch_size": 8}, r"tokens \[2, 16\] make no step of 8 windows"),
+        ({"data": None}, "method 'compresso' needs data"),
     ],
 )
 def test_impossible_options_are_refused_and_nothing_changes(make_model, tokens, options, message):
     model = make_model("llama")
     before = logits(model, tokens)
     with pytest.raises(UserError, match=message) as caught:
-        prune(model, "compresso", **{"data": tokens, "steps": 2} | options)
+        prune(model, "compresso", **{"data": tokens[:2]} | options)
     assert "\n" not in str(caught.value)
     assert torch.equal(logits(model, tokens), before)
 
@@ -174,11 +181,11 @@ def test_architectures_without_such_groups_are_refused(
     model = make_model(family)
     before = logits(model, tokens)
     with pytest.raises(UserError, match=message):
-        prune(model, "compresso", data=tokens, steps=2, **options)
+        prune(model, "compresso", data=tokens[:2], **options)
     assert torch.equal(logits(model, tokens), before)
 
 
 def test_heads_and_neurons_go_without_hidden_channels_where_these_cannot(make_model, tokens):
     model = make_model("opt")
-    report = prune(model, "compresso", data=tokens, hidden=False, **QUICK)
+    report = prune(model, "compresso", data=repeated(tokens), hidden=False, **QUICK)
     assert report.sparsity == pytest.approx(0.3, abs=0.003)

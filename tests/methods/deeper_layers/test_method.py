@@ -1,11 +1,11 @@
-"""Deeper layers: the run that is chosen, what the report says, and bad input."""
+"""Deeper Layers: the run that is chosen, what the report says, and bad input."""
 
 import pytest
 import torch
 
 from prunebook import prune
 from prunebook.errors import UserError
-from prunebook.methods import DeeperLayers, RemoveBlocks
+from prunebook.methods import DeeperLayers
 from prunebook.methods.deeper_layers.angular import angular_distances, last_token_states
 from prunebook.models.sizes import block_parameters, count_blocks
 
@@ -21,7 +21,7 @@ def test_blocks_that_add_nothing_are_found(make_model, tokens):
     left = [block for i, block in enumerate(model.model.layers) if i not in (2, 3)]
     with torch.no_grad():
         before = model(input_ids=tokens).logits
-    report = prune(model, "deeper-layers", blocks=2, calibration=tokens)
+    report = prune(model, "deeper-layers", remove_blocks=2, calibration=tokens)
     assert list(model.model.layers) == left
     with torch.no_grad():
         assert torch.equal(model(input_ids=tokens).logits, before)
@@ -36,7 +36,7 @@ def test_every_run_is_scored_the_first_and_the_last_too(make_model, tokens):
         blocks = list(model.model.layers)
         d = angular_distances(last_token_states(model, tokens))
         start = min(range(4), key=lambda low, d=d: d[low, low + 2])
-        prune(model, DeeperLayers(blocks=2), calibration=tokens)
+        prune(model, DeeperLayers(remove_blocks=2), calibration=tokens)
         assert list(model.model.layers) == blocks[:start] + blocks[start + 2 :]
 
 
@@ -50,37 +50,23 @@ def test_a_sparsity_is_rounded_down_to_whole_blocks(make_model, tokens):
     assert count_blocks(10, None, 0.29, 9) == 2
 
 
-def test_named_blocks_go_without_data(make_model):
-    model = make_model("opt")
-    report = prune(model, "remove-blocks", indices=[1])
-    assert len(model.model.decoder.layers) == 2
-    assert report.calibration is None
-    assert report.sparsity == pytest.approx(1 / 3)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either blocks, e.g. 6, or sparsity"),
-        ({"blocks": 1, "sparsity": 0.5}, "give either blocks"),
-        ({"blocks": 0}, "blocks 0 is not allowed"),
-        ({"blocks": 1.5}, "blocks 1.5 is not allowed"),
+        ({}, "give either remove_blocks, e.g. 6, or sparsity"),
+        ({"remove_blocks": 1, "sparsity": 0.5}, "give either remove_blocks"),
+        ({"remove_blocks": 0}, "remove_blocks 0 is not allowed"),
+        ({"remove_blocks": 1.5}, "remove_blocks 1.5 is not allowed"),
         ({"sparsity": 1}, "sparsity 1 is not allowed"),
         ({"sparsity": 0}, "sparsity 0 is not allowed"),
-        ({"blocks": 3}, "3 of 3 blocks cannot go; the nearest is remove_blocks=2"),
+        ({"remove_blocks": 3}, "3 of 3 blocks cannot go; the nearest is remove_blocks=2"),
         (
             {"sparsity": 0.2},
             "sparsity 0.2 is less than one of 3 blocks; the nearest is remove_blocks=1",
         ),
-        ({"blocks": 1, "precision": "half"}, "precision 'half' is unknown"),
+        ({"remove_blocks": 1, "precision": "half"}, "precision 'half' is unknown"),
     ],
 )
 def test_impossible_options_are_refused(make_model, tokens, options, message):
     with pytest.raises(UserError, match=message):
         prune(make_model("llama"), "deeper-layers", calibration=tokens, **options)
-
-
-@pytest.mark.parametrize("indices", [[], "01", 3, [1.0], [True]])
-def test_indices_are_whole_numbers(indices):
-    with pytest.raises(UserError, match="is not allowed for remove-blocks; use whole numbers"):
-        RemoveBlocks(indices=indices)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prunebook.errors import UserError
-from prunebook.methods.k_prune.knowledge import knowledge, output_projections, predictions
+from prunebook.methods.k_prune.knowledge import knowledge, output_projections
+from prunebook.methods.k_prune.predictions import predictions
 from prunebook.passes.backward import TOKENS_PER_PASS
 
 
@@ -135,10 +135,3 @@ def test_a_student_that_is_the_teacher_has_no_derivative(make_classifier, tokens
     model = make_classifier()
     predictive, _ = knowledge(model, tokens, predictions(model, tokens))
     assert all(of.max() < 1e-9 for of in predictive)
-
-
-def test_a_model_without_predictions_is_refused(make_classifier, tokens):
-    with pytest.raises(
-        UserError, match="BertModel predicts nothing whose change could be measured; use a model"
-    ):
-        predictions(make_classifier().bert, tokens)

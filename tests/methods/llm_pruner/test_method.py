@@ -11,7 +11,8 @@ import transformers
 from prunebook import prune
 from prunebook.errors import UserError
 from prunebook.methods import LLMPruner
-from prunebook.methods.llm_pruner.taylor import channel_scores, saliences, unit_scores
+from prunebook.methods.llm_pruner.group_scores import channel_scores, unit_scores
+from prunebook.methods.llm_pruner.taylor import saliences
 from prunebook.models.anatomy import find_stack, sublayers
 from prunebook.models.channels import keep_channels
 from prunebook.models.config import WIDTHS

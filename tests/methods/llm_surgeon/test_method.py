@@ -191,7 +191,7 @@ def test_rows_and_columns_of_one_shot_are_the_joint_optimum(make_biased, tokens,
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "options", [{}, {"variant": "k-obd"}, {"variant": "l-obd"}, {"scope": "layer"}]
+    "options", [{}, {"criterion": "k-obd"}, {"criterion": "l-obd"}, {"scope": "layer"}]
 )
 def test_entries_meet_the_count_exactly(make_model, tokens, family, options):
     model = make_model(family)
@@ -302,13 +302,19 @@ def test_sparsity_zero_changes_nothing(make_model, tokens, options):
     assert all(torch.equal(weight, before[name]) for name, weight in weights(model).items())
 
 
-@pytest.mark.parametrize("variant", ["k-obd", "l-obd"])
+@pytest.mark.parametrize("criterion", ["k-obd", "l-obd"])
 @pytest.mark.parametrize("options", [{}, STRUCTURED])
-def test_the_baselines_update_nothing(make_model, tokens, variant, options):
+def test_the_baselines_update_nothing(make_model, tokens, criterion, options):
     model = make_model("llama")
     before = weights(model)
     prune(
-        model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=2, variant=variant, **options
+        model,
+        "llm-surgeon",
+        calibration=tokens,
+        sparsity=0.3,
+        shots=2,
+        criterion=criterion,
+        **options,
     )
     for name, weight in weights(model).items():
         assert torch.equal(weight, before[name] * (weight != 0))
@@ -317,7 +323,7 @@ def test_the_baselines_update_nothing(make_model, tokens, variant, options):
 def test_without_gradients_entries_are_ranked_by_input_norms(make_model, tokens):
     model = make_model("llama")
     before = factors(make_model("llama"), tokens)
-    prune(model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=1, variant="l-obd")
+    prune(model, "llm-surgeon", calibration=tokens, sparsity=0.3, shots=1, criterion="l-obd")
     scores = {n: obs_score(W, 1 / A.diagonal().sqrt()) for n, (W, _, A) in before.items()}
     kept = torch.cat([scores[n][w != 0] for n, w in weights(model).items()])
     gone = torch.cat([scores[n][w == 0] for n, w in weights(model).items()])
@@ -362,7 +368,7 @@ def test_a_saved_model_has_equal_logits_and_the_same_zeros(
         ({"damping": "1e-2"}, "damping '1e-2' is not allowed; use a fraction >= 0"),
         ({"damping": -1}, "damping -1 is not allowed"),
         ({"damping": None}, "damping None is not allowed"),
-        ({"variant": "obd"}, "variant 'obd' is not allowed"),
+        ({"criterion": "obd"}, "criterion 'obd' is not allowed"),
         ({"scope": "row"}, "scope 'row' is not allowed"),
         ({"precision": "slow"}, "precision 'slow' is not allowed"),
         ({"sparsity": 1.0}, "sparsity 1.0"),

@@ -1,52 +1,15 @@
-"""Activation scores of all axes: hand cases, agreement with plain hooks, permutations."""
+"""Activation scores of all axes: agreement with plain hooks, permutations."""
 
 import copy
-import math
 
 import pytest
 import torch
 
 from prunebook.errors import UserError
-from prunebook.methods.minitron.activations import (
-    BATCH,
-    SEQUENCE,
-    Aggregated,
-    activation_importance,
-)
+from prunebook.methods.minitron.activations import activation_importance
+from prunebook.methods.minitron.aggregation import SAMPLE_AGGREGATIONS, TOKEN_AGGREGATIONS
 from prunebook.models.anatomy import find_stack, sublayers
 from prunebook.passes import sequential
-
-HAND = torch.tensor([[3.0, -1.0], [-2.0, 2.0]])[..., None]  # two samples, two tokens, one channel
-
-
-@pytest.mark.parametrize(
-    ("batch", "sequence", "expected"),
-    [
-        ("l2", "mean", math.sqrt(8)),
-        ("l2", "l2", math.sqrt(18)),
-        ("mean", "mean", 2),
-        ("mean", "l2", (math.sqrt(10) + math.sqrt(8)) / 2),
-        ("mean", "var", 4),
-        ("var", "mean", 0),
-        ("var", "var", 0),
-        ("l2", "var", math.sqrt(32)),
-        ("var", "l2", ((math.sqrt(10) - math.sqrt(8)) / 2) ** 2),
-    ],
-)
-def test_two_samples_by_hand(batch, sequence, expected):
-    together, apart = (Aggregated(1, 1, batch, sequence) for _ in range(2))
-    together.update(HAND)
-    for sample in HAND:
-        apart.update(sample[None])
-    for found in (together, apart):
-        assert found.scores("channels").item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_heads_take_the_norm_of_each_token_first():
-    found = Aggregated(4, 2, "l2", "mean")
-    found.update(torch.tensor([[[3.0, 4.0, 0.0, 1.0], [0.0, 5.0, 0.0, -3.0]]]))
-    assert found.scores("heads").tolist() == pytest.approx([5, 2])
-    assert found.scores("channels").tolist() == pytest.approx([1.5, 4.5, 0, 2])
 
 
 def by_hooks(model, tokens):
@@ -63,7 +26,7 @@ def by_hooks(model, tokens):
     return seen
 
 
-def aggregate(values, batch, sequence):
+def aggregate(values, over_samples, over_tokens):
     """The paper's formulas, in float64, over tokens and then samples of `values [n, tokens,
     units]`."""
     formulas = {
@@ -71,30 +34,36 @@ def aggregate(values, batch, sequence):
         "l2": lambda x, dim: x.square().sum(dim).sqrt(),
         "var": lambda x, dim: (x - x.mean(dim, keepdim=True)).square().mean(dim),
     }
-    return formulas[batch](formulas[sequence](values.double(), 1), 0)
+    return formulas[over_samples](formulas[over_tokens](values.double(), 1), 0)
 
 
-@pytest.mark.parametrize("batch", BATCH)
-@pytest.mark.parametrize("sequence", SEQUENCE)
-def test_scores_equal_those_from_plain_hooks(make_model, tokens, batch, sequence):
+@pytest.mark.parametrize("over_samples", SAMPLE_AGGREGATIONS)
+@pytest.mark.parametrize("over_tokens", TOKEN_AGGREGATIONS)
+def test_scores_equal_those_from_plain_hooks(make_model, tokens, over_samples, over_tokens):
     model = make_model("llama")
     seen = by_hooks(model, tokens)
     token, channel = (
-        activation_importance(model, tokens, batch=batch, sequence=sequence, head_norm=norm)
+        activation_importance(
+            model,
+            tokens,
+            sample_aggregation=over_samples,
+            token_aggregation=over_tokens,
+            head_norm=norm,
+        )
         for norm in ("token", "channel")
     )
     hidden = 0
     for index in range(3):
         name = f"model.layers.{index}"
         out = seen[f"{name}.self_attn.o_proj"][0][0].unflatten(-1, (4, 8))
-        of_heads = aggregate(out.double().norm(dim=-1), batch, sequence)
-        of_channels = aggregate(out.flatten(-2), batch, sequence).view(4, 8).norm(dim=1)
-        of_neurons = aggregate(seen[f"{name}.mlp.down_proj"][0][0], batch, sequence)
+        of_heads = aggregate(out.double().norm(dim=-1), over_samples, over_tokens)
+        of_channels = aggregate(out.flatten(-2), over_samples, over_tokens).view(4, 8).norm(dim=1)
+        of_neurons = aggregate(seen[f"{name}.mlp.down_proj"][0][0], over_samples, over_tokens)
         torch.testing.assert_close(token.heads[index], of_heads, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(channel.heads[index], of_channels, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(token.neurons[index], of_neurons, rtol=1e-4, atol=1e-6)
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            hidden = hidden + aggregate(seen[f"{name}.{norm}"][1], batch, sequence)
+            hidden = hidden + aggregate(seen[f"{name}.{norm}"][1], over_samples, over_tokens)
         before = seen[name][0][0]
         after = seen[name][1]
         after = after[0] if isinstance(after, tuple) else after
@@ -172,14 +141,6 @@ def test_permuted_channels_have_permuted_scores(make_model, tokens):
     torch.testing.assert_close(
         activation_importance(model, tokens).hidden, before.hidden[order], rtol=1e-4, atol=1e-6
     )
-
-
-def test_nearly_equal_samples_have_no_variance_below_zero():
-    values = torch.rand(1, 1, 64, generator=torch.Generator().manual_seed(0)).repeat(300, 1, 1)
-    values[0] = torch.nextafter(values[0], torch.ones(64))
-    found = Aggregated(64, 8, "var", "mean")
-    found.update(values)
-    assert 0 <= found.scores("channels").min() <= found.scores("channels").max() < 1e-12
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ def highest(scores, left):
 
 
 OTHERS = (
-    {"batch": "mean"},
-    {"batch": "var"},
-    {"sequence": "l2"},
-    {"sequence": "var"},
+    {"sample_aggregation": "mean"},
+    {"sample_aggregation": "var"},
+    {"token_aggregation": "l2"},
+    {"token_aggregation": "var"},
     {"precision": "fast"},
 )
 
@@ -57,7 +57,7 @@ def test_the_neurons_of_highest_score_stay(make_model, tokens, family, options):
         assert chosen != [
             highest(of_block, 150) for of_block in activation_importance(model, tokens).neurons
         ]
-    prune(model, "minitron", neurons=150, calibration=tokens, **options)
+    prune(model, "minitron", keep_neurons=150, calibration=tokens, **options)
     for old, new, left in zip(parts_of(before), parts_of(model), chosen, strict=True):
         assert all(
             torch.equal(a.weight, b.weight[left]) for a, b in zip(new.first, old.first, strict=True)
@@ -75,7 +75,7 @@ def test_every_key_value_head_keeps_its_best_query_heads(make_model, tokens, hea
         for norm in (head_norm, "channel" if head_norm == "token" else "token")
     )
     assert any(highest(a[:4], 2) != highest(b[:4], 2) for a, b in zip(scores, others, strict=True))
-    prune(model, "minitron", heads=4, head_norm=head_norm, calibration=tokens)
+    prune(model, "minitron", keep_heads=4, head_norm=head_norm, calibration=tokens)
     for old, new, of_block in zip(parts_of(before), parts_of(model), scores, strict=True):
         best = highest(of_block[:4], 2) + [4 + head for head in highest(of_block[4:], 2)]
         channels = [head * 4 + i for head in best for i in range(4)]
@@ -89,7 +89,7 @@ def test_channels_of_highest_score_stay(make_model, tokens):
     model = make_model("llama")
     before = copy.deepcopy(model)
     scores = activation_importance(model, tokens).hidden
-    prune(model, "minitron", hidden=24, calibration=tokens)
+    prune(model, "minitron", keep_hidden=24, calibration=tokens)
     left = highest(scores, 24)
     embedding = before.get_input_embeddings().weight[:, left]
     assert torch.equal(model.get_input_embeddings().weight, embedding)
@@ -119,8 +119,8 @@ def test_the_passes_without_a_block_have_the_precision_asked(make_model, tokens,
     prune(
         make_model("llama"),
         "minitron",
-        blocks=2,
-        depth="perplexity",
+        keep_blocks=2,
+        depth_criterion="perplexity",
         precision="fast",
         calibration=tokens,
     )
@@ -135,7 +135,7 @@ def test_blocks_of_highest_score_stay(make_model, tokens, depth):
     scores = influence if depth == "influence" else of_loss
     assert highest(influence, 3) != highest(of_loss, 3)
     expected = [model.model.layers[index] for index in highest(scores, 3)]
-    prune(model, "minitron", blocks=3, depth=depth, calibration=tokens)
+    prune(model, "minitron", keep_blocks=3, depth_criterion=depth, calibration=tokens)
     assert all(a is b for a, b in zip(model.model.layers, expected, strict=True))
 
 
@@ -144,7 +144,7 @@ def test_of_equal_scores_the_lowest_index_goes(make_model, tokens):
     for parts in parts_of(model):
         parts.first[0].weight.data.zero_()  # all activations are 0
     before = copy.deepcopy(model)
-    prune(model, "minitron", neurons=20, calibration=tokens)
+    prune(model, "minitron", keep_neurons=20, calibration=tokens)
     for old, new in zip(parts_of(before), parts_of(model), strict=True):
         assert torch.equal(new.last.weight, old.last.weight[:, 28:])
 
@@ -163,7 +163,7 @@ def test_units_that_nobody_reads_go_without_a_trace(make_model, tokens):
         parts.last.weight[:, neurons] = 0
         gone.append((heads, neurons))
     wanted = logits(model, tokens)
-    prune(model, "minitron", neurons=38, heads=4, calibration=tokens)
+    prune(model, "minitron", keep_neurons=38, keep_heads=4, calibration=tokens)
     assert any(heads != [0, 3] for heads, _ in gone)
     assert [(parts.neurons, parts.heads, parts.kv_heads) for parts in parts_of(model)] == [
         (38, 4, 2)
@@ -180,7 +180,7 @@ def test_what_adds_nothing_goes_without_a_trace(make_model, tokens):
             # a block that adds nothing
             model.get_submodule(f"model.layers.1.{name}").weight.zero_()
     wanted = logits(model, tokens)
-    prune(model, "minitron", neurons=46, blocks=2, calibration=tokens)
+    prune(model, "minitron", keep_neurons=46, keep_blocks=2, calibration=tokens)
     torch.testing.assert_close(logits(model, tokens), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -194,7 +194,7 @@ def test_silent_channels_go_without_a_trace_but_for_the_norm(make_model, tokens)
         for parts in parts_of(model):
             parts.out.weight[silent] = parts.last.weight[silent] = 0
     wanted = logits(model, tokens)
-    prune(model, "minitron", hidden=24, calibration=tokens)
+    prune(model, "minitron", keep_hidden=24, calibration=tokens)
     for name, parameter in model.named_parameters():
         if "norm" in name:
             parameter.data *= (32 / 24) ** 0.5
@@ -207,7 +207,15 @@ def test_all_axes_at_once_make_an_ordinary_smaller_model(
 ):
     model = make_model(family, num_attention_heads=8, head_dim=4, num_hidden_layers=4)
     before = block_parameters(model)
-    report = prune(model, "minitron", neurons=20, heads=4, hidden=24, blocks=3, calibration=tokens)
+    report = prune(
+        model,
+        "minitron",
+        keep_neurons=20,
+        keep_heads=4,
+        keep_hidden=24,
+        keep_blocks=3,
+        calibration=tokens,
+    )
     inside = 24 * 4 * (2 * 4 + 2 * 2) + 3 * 24 * 20 + 2 * 24 + (2 * 4 if family == "qwen3" else 0)
     assert block_parameters(model) == 3 * inside
     assert report.sparsity == 1 - 3 * inside / before
@@ -233,7 +241,7 @@ def test_the_width_goes_by_the_heads_that_stay(make_model, word_tokenizer, token
     of the former 8."""
     model = make_model("llama", num_attention_heads=8, head_dim=4)
     assert (
-        prune(model, "minitron", heads=6, hidden=30, calibration=tokens).reloads_with
+        prune(model, "minitron", keep_heads=6, keep_hidden=30, calibration=tokens).reloads_with
         == "transformers"
     )
     save_model(model, word_tokenizer, tmp_path / "small")
@@ -244,17 +252,24 @@ def test_the_width_goes_by_the_heads_that_stay(make_model, word_tokenizer, token
 def test_blocks_that_differ_lose_only_what_all_share(make_model, word_tokenizer, tokens, tmp_path):
     model = make_model("llama", num_hidden_layers=4)
     prune(model, "llm-pruner", ratio=0.5, keep_first=1, keep_last=0, calibration=tokens)
-    for options in ({"neurons": 20}, {"heads": 2}, {"sparsity": 0.1}):
+    for options in ({"keep_neurons": 20}, {"keep_heads": 2}, {"sparsity": 0.1}):
         with pytest.raises(UserError, match="the blocks differ in heads or neurons"):
             prune(model, "minitron", calibration=tokens, **options)
-    report = prune(model, "minitron", hidden=24, blocks=3, calibration=tokens)
+    report = prune(model, "minitron", keep_hidden=24, keep_blocks=3, calibration=tokens)
     assert report.reloads_with == "prunebook"
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "small"), device="cpu")
     assert torch.equal(logits(again, tokens), logits(model, tokens))
 
 
 @pytest.mark.parametrize(
-    "options", [{"neurons": 20}, {"heads": 2}, {"hidden": 24}, {"blocks": 1}, {"sparsity": 0.2}]
+    "options",
+    [
+        {"keep_neurons": 20},
+        {"keep_heads": 2},
+        {"keep_hidden": 24},
+        {"keep_blocks": 1},
+        {"sparsity": 0.2},
+    ],
 )
 def test_one_axis_alone_makes_an_ordinary_model(
     make_model, word_tokenizer, tokens, tmp_path, options
@@ -278,14 +293,18 @@ def test_sparsity_is_met_to_the_nearest_neuron(make_model, tokens, sparsity):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give sizes that stay, as neurons=1024 or blocks=22, or else sparsity, as 0.2"),
-        ({"sparsity": 0.2, "blocks": 2}, "give sizes that stay"),
-        ({"neurons": 0}, "neurons 0 is not allowed; use a whole number >= 1"),
-        ({"heads": 2.0}, "heads 2.0 is not allowed; use a whole number >= 1"),
+        (
+            {},
+            "give sizes that stay, e.g. keep_neurons=1024 or keep_blocks=22, or else sparsity, "
+            "e.g. 0.2",
+        ),
+        ({"sparsity": 0.2, "keep_blocks": 2}, "give sizes that stay"),
+        ({"keep_neurons": 0}, "keep_neurons 0 is not allowed; use a whole number >= 1"),
+        ({"keep_heads": 2.0}, "keep_heads 2.0 is not allowed; use a whole number >= 1"),
         ({"sparsity": 1.0}, "sparsity 1.0 is not allowed; use a number in (0, 1), e.g. 0.2"),
         (
-            {"blocks": 2, "batch": "max"},
-            "batch 'max' is not allowed for minitron; use 'mean' or 'l2' or 'var'",
+            {"keep_blocks": 2, "sample_aggregation": "max"},
+            "sample_aggregation 'max' is not allowed for minitron; use 'mean' or 'l2' or 'var'",
         ),
     ],
 )
@@ -297,19 +316,19 @@ def test_impossible_options(options, message):
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        ("llama", {"neurons": 49}, "neurons 49 of 48 cannot stay; use 1 to 48"),
-        ("llama", {"blocks": 4}, "blocks 4 of 3 cannot stay; use 1 to 3"),
-        ("llama", {"heads": 3}, "heads 3 do not divide among 2 key-value heads; nearest: 4"),
-        ("llama", {"hidden": 30}, "30 hidden channels do not divide among 4 heads"),
-        ("llama", {"hidden": 36}, "hidden 36 of 32 cannot stay; use 1 to 32"),
-        ("llama", {"heads": 8}, "heads 8 of 4 cannot stay; use 1 to 4"),
+        ("llama", {"keep_neurons": 49}, "neurons 49 of 48 cannot stay; use 1 to 48"),
+        ("llama", {"keep_blocks": 4}, "blocks 4 of 3 cannot stay; use 1 to 3"),
+        ("llama", {"keep_heads": 3}, "heads 3 do not divide among 2 key-value heads; nearest: 4"),
+        ("llama", {"keep_hidden": 30}, "30 hidden channels do not divide among 4 heads"),
+        ("llama", {"keep_hidden": 36}, "hidden 36 of 32 cannot stay; use 1 to 32"),
+        ("llama", {"keep_heads": 8}, "heads 8 of 4 cannot stay; use 1 to 4"),
         ("llama", {"sparsity": 0.9}, "sparsity 0.9 cannot be met by neurons of 3 blocks"),
         (
             "opt",
-            {"hidden": 16},
+            {"keep_hidden": 16},
             "OPTForCausalLM cannot lose hidden channels: its configuration has no head_dim",
         ),
-        ("gpt2", {"neurons": 10}, "GPT2Block has no heads and neurons that can be told apart"),
+        ("gpt2", {"keep_neurons": 10}, "GPT2Block has no heads and neurons that can be told apart"),
     ],
 )
 def test_what_a_model_does_not_allow_leaves_it_as_it_was(
@@ -329,22 +348,22 @@ def test_heads_that_would_not_divide_the_width_are_refused(make_model, tokens):
         prune(
             make_model("llama", num_attention_heads=8, head_dim=4),
             "minitron",
-            heads=6,
+            keep_heads=6,
             calibration=tokens,
         )
 
 
 def test_bad_tokens_are_refused(make_model):
     with pytest.raises(UserError, match="outside the vocabulary"):
-        prune(make_model("llama"), "minitron", blocks=2, calibration=torch.full((2, 8), 100))
+        prune(make_model("llama"), "minitron", keep_blocks=2, calibration=torch.full((2, 8), 100))
     model = make_model("llama")
     with pytest.raises(UserError, match="at least 2 tokens to predict one"):
         prune(
             model,
             "minitron",
-            neurons=20,
-            blocks=2,
-            depth="perplexity",
+            keep_neurons=20,
+            keep_blocks=2,
+            depth_criterion="perplexity",
             calibration=torch.zeros(2, 1).long(),
         )
     assert [parts.neurons for parts in parts_of(model)] == [48] * 3
@@ -354,21 +373,21 @@ def test_blocks_go_where_an_attention_is_empty(make_classifier, tokens):
     model = make_classifier()
     remove_heads(sublayers(find_stack(model)[1][0]))
     sync_config(model)
-    prune(model, "minitron", blocks=2, calibration=tokens)
+    prune(model, "minitron", keep_blocks=2, calibration=tokens)
     assert len(find_stack(model)[1]) == 2
 
 
 def test_passes_of_the_whole_model_are_where_the_caller_says(make_model, tokens, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "prunebook.methods.minitron.method.placed",
+        "prunebook.methods.minitron.method.on_device",
         lambda _, device: asked.append(device) or contextlib.nullcontext(),
     )
     prune(
         make_model("llama"),
         "minitron",
-        blocks=2,
-        depth="perplexity",
+        keep_blocks=2,
+        depth_criterion="perplexity",
         calibration=tokens,
         device="cpu",
     )

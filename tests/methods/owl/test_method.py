@@ -21,12 +21,13 @@ def sizes_of(model):
     }
 
 
-@pytest.mark.parametrize("by", ["block", "linear"])
+@pytest.mark.parametrize("granularity", ["block", "layer"])
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_the_global_budget_is_met_to_the_weight(make_model, tokens, family, base, by):
+def test_the_global_budget_is_met_to_the_weight(make_model, tokens, family, base, granularity):
     model = make_model(family)
-    report = prune(model, "owl", sparsity=0.6, base=base, by=by, multiplier=2.0, calibration=tokens)
+    method = OWL(sparsity=0.6, base=base, granularity=granularity, multiplier=2.0)
+    report = prune(model, method, calibration=tokens)
     total = sum(sizes_of(model).values())
     assert round(report.sparsity * total) == int(total * 0.6 + 1e-6)
     assert verify(model, Unstructured(0.6, "model")).holds
@@ -55,7 +56,7 @@ def test_without_spread_it_is_the_plain_method(make_model, tokens, base):
 
 def test_rounding_down_in_every_row_is_the_official_way(make_model, tokens):
     model = make_model("llama")
-    method = OWL(sparsity=0.6, multiplier=2.0, exact=False)
+    method = OWL(sparsity=0.6, multiplier=2.0, exact_count=False)
     rates = method.rates(model, outliers(model, tokens, 2.0))
     prune(model, method, calibration=tokens)
     for block in find_blocks(model):
@@ -105,8 +106,8 @@ def test_a_spread_that_empties_groups_is_refused(make_model, tokens):
         ({}, "give either"),
         ({"sparsity": 0.5, "multiplier": -1}, "multiplier -1 is not allowed"),
         ({"sparsity": 0.5, "spread": "wide"}, "spread 'wide' is not allowed"),
-        ({"sparsity": 0.5, "by": "row"}, "by 'row' is unknown"),
-        ({"sparsity": 0.5, "exact": 1}, "exact 1 is not allowed"),
+        ({"sparsity": 0.5, "granularity": "row"}, "granularity 'row' is unknown"),
+        ({"sparsity": 0.5, "exact_count": 1}, "exact_count 1 is not allowed"),
         ({"sparsity": 0.5, "base": "owls"}, "method 'owls' is unknown"),
         (
             {"sparsity": 0.5, "base": "sparsegpt", "precision": "exact", "pattern": "2:4"},

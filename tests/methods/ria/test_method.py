@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 
+from prunebook.criteria.ria import ria_score
 from prunebook.errors import UserError
 from prunebook.measure.zeros import verify
 from prunebook.methods import RIA, prune
@@ -31,7 +32,7 @@ def test_one_matrix_by_hand():
 def test_each_keeps_more_of_the_score_at_the_same_count():
     weight = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
     inputs = torch.eye(32)
-    score = RIA(pattern="2:4").score(weight, torch.ones(32))
+    score = ria_score(weight, torch.ones(32)).dense()
     plain, each = (
         RIA(pattern="2:4", permute=p).prune_matrix(weight, inputs) != 0 for p in ("none", "each")
     )

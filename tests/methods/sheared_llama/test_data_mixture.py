@@ -1,34 +1,23 @@
-"""Domains and their shares: the rule, the update by hand, which windows are trained on, resumption,
-and bad input."""
+"""Shares of domains: the update by hand, which windows are trained on, resumption, bad input."""
 
 import math
-import re
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunebook.data.corpora import embedded_articles, split_of
 from prunebook.errors import UserError
 from prunebook.methods.sheared_llama import data_mixture
 from prunebook.methods.sheared_llama.data_mixture import (
     domain_losses,
-    domain_of,
-    domain_tokens,
     new_shares,
     train_mixture,
 )
+from prunebook.passes.backward import next_token_loss
 from prunebook.recovery.training import Training
 
 THIRDS = torch.full((3,), 1 / 3)
-
-
-def test_a_text_is_of_the_domain_of_its_words():
-    assert domain_of("He was born there and his father died.") == "people"
-    assert domain_of("The city is the capital of a region.") == "places"
-    assert domain_of("Atoms of the acid absorb energy.") == "science"
-    assert domain_of("") == "people"  # the first of equal ones
 
 
 def test_the_update_by_hand():
@@ -71,54 +60,6 @@ def test_domains_below_their_reference_shrink_only_without_the_clamp():
     torch.testing.assert_close(new_shares(THIRDS, losses, references), THIRDS)
 
 
-class Words:
-    """A tokenizer that numbers the articles: each word is the index of its article among the
-    training articles."""
-
-    def __init__(self, texts):
-        self._of = {text: index for index, text in enumerate(texts)}
-
-    def __call__(self, text, **_):
-        return {
-            "input_ids": [
-                self._of[article] for article in text.split("\n\n") for _ in article.split()
-            ]
-        }
-
-
-def test_windows_come_from_training_articles_of_their_domain_and_do_not_overlap():
-    texts = [text for title, text in embedded_articles() if split_of(title) == "training"]
-    windows, held_out = domain_tokens(Words(texts), samples=50, held_out=10, length=16)
-    assert list(windows) == list(held_out) == ["people", "places", "science"]
-    for domain in windows:
-        assert windows[domain].shape == (50, 16)
-        assert held_out[domain].shape == (10, 16)
-        assert {
-            domain_of(texts[i]) for found in (windows, held_out) for i in found[domain].unique()
-        } == {domain}
-
-
-def test_held_out_windows_are_no_training_windows():
-    """Each word has its own number here, so that a window tells where it stood."""
-    count = len(embedded_articles())
-    tokenizer = lambda text, **_: {"input_ids": list(range(len(text.split())))}
-    windows, held_out = domain_tokens(tokenizer, samples=200, held_out=40, length=16, seed=3)
-    for domain in windows:
-        starts, others = (set(found[domain][:, 0].tolist()) for found in (windows, held_out))
-        assert len(starts) == 200
-        assert len(others) == 40
-        assert not starts & others
-    assert count == len(embedded_articles())
-
-
-def test_too_little_text_is_one_line():
-    tokenizer = lambda text, **_: {"input_ids": list(range(1000))}
-    with pytest.raises(
-        UserError, match=re.escape("people has no 9 windows of 100 tokens; use 1 to 8 of them")
-    ):
-        domain_tokens(tokenizer, samples=9, held_out=1, length=100)
-
-
 @pytest.fixture
 def mixed(tokens):
     """Three domains of twelve windows: random text, and text that repeats, which is easy."""
@@ -129,7 +70,7 @@ def mixed(tokens):
         "random": torch.randint(100, (12, 16), generator=drawn),
         "also easy": easy,
     }
-    return windows, {domain: found[:3] for domain, found in windows.items()}
+    return windows, {domain: of_domain[:3] for domain, of_domain in windows.items()}
 
 
 def test_constant_shares_are_met_and_dynamic_ones_go_where_the_loss_is(make_model, mixed):
@@ -165,7 +106,7 @@ def test_a_broken_run_goes_on_with_the_same_mixture(make_model, mixed, tmp_path,
         calls.append(batch)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return training.next_token_loss(model, batch)
+        return next_token_loss(model, batch)
 
     monkeypatch.setattr(data_mixture, "next_token_loss", breaks)
     with pytest.raises(KeyboardInterrupt):

@@ -31,7 +31,7 @@ def text():
 
 
 def test_the_ramp_by_hand():
-    method = GradualMagnitude(sparsity=0.8, updates=5)
+    method = GradualMagnitude(sparsity=0.8, mask_updates=5)
     assert [method.ramp(step, 40) for step in (0, 10, 15, 20, 30, 40)] == [
         0,
         0,
@@ -45,7 +45,7 @@ def test_the_ramp_by_hand():
     assert sum(fine) / len(fine) == pytest.approx(0.75, abs=1e-4)
     assert (
         sum(
-            GradualMagnitude(sparsity=0.8, updates=50).chooses_at(step, 1000)
+            GradualMagnitude(sparsity=0.8, mask_updates=50).chooses_at(step, 1000)
             for step in range(1001)
         )
         == 50
@@ -56,7 +56,7 @@ def test_the_ramp_by_hand():
     ("start", "end", "at"), [(0.5, 0.5, [20]), (1.0, 1.0, [40]), (0.0, 0.0, [0])]
 )
 def test_without_a_ramp_masks_are_chosen_once(start, end, at):
-    method = GradualMagnitude(sparsity=0.5, start=start, end=end)
+    method = GradualMagnitude(sparsity=0.5, ramp_start=start, ramp_end=end)
     assert [step for step in range(41) if method.chooses_at(step, 40)] == at
 
 
@@ -77,11 +77,11 @@ def test_one_matrix_by_hand():
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("llama", {}), ("gpt2", {"embeddings": True}), ("opt", {"start": 0.9, "end": 1})],
+    [("llama", {}), ("gpt2", {"embeddings": True}), ("opt", {"ramp_start": 0.9, "ramp_end": 1})],
 )
 def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, options):
     model = make_model(family)
-    report = prune(model, "gradual-magnitude", sparsity=0.7, data=text, batch=2, **options)
+    report = prune(model, "gradual-magnitude", sparsity=0.7, data=text, batch_size=2, **options)
     for name, weight in linears(model).items():
         assert (weight == 0).sum() == count_removed(weight.numel(), 0.7), name
     assert report.sparsity == pytest.approx(0.7, abs=0.001)
@@ -105,14 +105,14 @@ def test_the_embedding_of_a_wider_parent_keeps_as_many_weights(make_model, text)
 @pytest.mark.parametrize("pattern", ["2:4", "1:4"])
 def test_a_pattern_holds_in_the_end(make_model, text, pattern):
     model = make_model("llama")
-    report = prune(model, "gradual-magnitude", pattern=pattern, data=text, batch=4)
+    report = prune(model, "gradual-magnitude", pattern=pattern, data=text, batch_size=4)
     assert verify(model, pattern).holds
     assert report.sparsity == verify(model, pattern).sparsity == (0.5 if pattern == "2:4" else 0.75)
 
 
 def test_it_is_a_loop_that_masks_after_every_step(make_model, text):
     """The same, written out: one optimiser, masks chosen and applied behind it."""
-    method = GradualMagnitude(sparsity=0.6, updates=4, batch=2, learning_rate=1e-2)
+    method = GradualMagnitude(sparsity=0.6, mask_updates=4, batch_size=2, learning_rate=1e-2)
     ours = make_model("llama")
     other = make_model("llama")
     method.prune(ours, text)
@@ -154,8 +154,8 @@ def test_a_weight_can_return(make_model, text, monkeypatch):
         "gradual-magnitude",
         sparsity=0.2,
         data=text,
-        batch=1,
-        updates=10,
+        batch_size=1,
+        mask_updates=10,
         learning_rate=0.1,
     )
     weights = list(linears(model).values())
@@ -186,11 +186,11 @@ def test_sparsity_0_is_plain_training_and_narrow_weights_keep_their_dtype(make_m
     [
         ({}, "give either"),
         ({"sparsity": 1}, "sparsity 1 is not allowed"),
-        ({"sparsity": 0.5, "start": -0.1}, "start -0.1 is not allowed"),
-        ({"sparsity": 0.5, "start": 0.8}, "start 0.8, end 0.75 are not allowed"),
-        ({"sparsity": 0.5, "end": 1.5}, "start 0.25, end 1.5 are not allowed"),
-        ({"sparsity": 0.5, "updates": 0}, "updates 0 is not allowed"),
-        ({"sparsity": 0.5, "batch": 1.5}, "batch 1.5 is not allowed"),
+        ({"sparsity": 0.5, "ramp_start": -0.1}, "ramp_start -0.1 is not allowed"),
+        ({"sparsity": 0.5, "ramp_start": 0.8}, "ramp_start 0.8, ramp_end 0.75 are not allowed"),
+        ({"sparsity": 0.5, "ramp_end": 1.5}, "ramp_start 0.25, ramp_end 1.5 are not allowed"),
+        ({"sparsity": 0.5, "mask_updates": 0}, "mask_updates 0 is not allowed"),
+        ({"sparsity": 0.5, "batch_size": 1.5}, "batch_size 1.5 is not allowed"),
         ({"sparsity": 0.5, "embeddings": 1}, "embeddings 1 is not allowed"),
         ({"sparsity": 0.5, "learning_rate": -1}, "learning_rate -1 is not allowed"),
         ({"sparsity": 0.5, "precision": "half"}, "precision 'half' is not allowed"),

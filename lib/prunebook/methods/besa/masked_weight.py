@@ -89,5 +89,6 @@ class MaskedWeight(torch.autograd.Function):
         # S_b: the sum of W dL/dW over the weights of a row whose interval has the number b.
         sums = torch.zeros(len(weight), ctx.candidates + 1, device=weight.device)
         sums.scatter_add_(1, numbers.long(), gradient.float() * weight)
-        # The candidates descend, so that rank < floor(C p_d) means b > d (d from 0): sum_{b > d} S_b.
+        # Candidates descend, so that rank < floor(C p_d) means b > d, counted from 0: the gradient
+        # of beta_d is minus the sum of S_b over b > d.
         return -sums.flip(1).cumsum(1).flip(1)[:, 1:], None, None, None, None

@@ -1,1 +1,1 @@
-"""Compresso."""
+"""Compresso: masks and adapters trained together under one budget for the whole model."""

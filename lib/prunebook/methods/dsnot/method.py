@@ -75,6 +75,7 @@ class DSnoT(Method):
     sparsity_of: ClassVar[str | None] = "the weights of each row"
 
     def __post_init__(self):
+        # The first mask is compared within rows, or within layers where a pattern object says so.
         check_scope(self.target, "dsnot", ("row", "layer"))
         check_choices(self, "dsnot", {"criterion": _CRITERIA})
         check_whole("cycles", self.cycles, 0, example=50)
@@ -88,6 +89,7 @@ class DSnoT(Method):
         if not isinstance(words, tuple) or any(word not in _AS_RELEASED for word in words):
             allowed = ", ".join(map(repr, _AS_RELEASED))
             raise UserError(f"as_released {words!r} is not allowed; use a tuple of {allowed}")
+        # The released n:m loop has no queue of weights that go.
         if "queues" in words and isinstance(self.target, NofM):
             raise UserError(
                 f"as_released 'queues' is not allowed with pattern {self.target}; leave it out, or "

@@ -58,6 +58,7 @@ def make_queues(
         released: fill queues that are too short as the released code does; not with `group`.
     """
     regrown, available = regrowing_queues(D / spread, D, keep, cycles)
+    # A swap needs a weight that comes back and one that goes: the shorter queue ends the row.
     if group is None:
         pruned, candidates = pruning_queues(scores, D, keep, cycles)
     else:

@@ -1,19 +1,23 @@
-"""Weights with zeros anywhere as Flash-LLM's Tiled-CSL, 32 bits for each that is not zero (arXiv
-2309.10285, and `csrc/SpMM_API.cu` of AlibabaResearch/flash-llm at commit 1d2828a).
+"""Tiled-CSL, the format of Flash-LLM: 32 bits for each weight that is not zero.
 
-The weight is cut into tiles of 128 rows and 64 columns, one row of tiles after the other; zeros
-make up whole tiles.
+Xia et al., Flash-LLM (VLDB 2024, arXiv 2309.10285); official packer `csrc/SpMM_API.cu` of
+AlibabaResearch/flash-llm at 1d2828a. The weight is cut into tiles of 128 rows and 64 columns, one
+row of tiles after the other, and filled up with zeros to whole tiles.
 
-* `words`, int32 `[n]`, one for each weight that is not 0: its 16 bits in the lower half, in the
-  upper the location `64 r + (c ^ 8 (r % 8))` of row r and column c of the tile. Places that are
-  zero anyway, the tile's first, fill it to a multiple of four words: 16 bytes, which a thread loads
-  at a time.
-* `offsets`, int32 `[tiles + 2]`: how many times four words come before each tile, then all of them,
-  twice.
+- `words`, int32 `[n]`, has one word for each weight that is not 0: its 16 bits in the lower half,
+  and in the upper half the location `64 r + (c ^ 8 (r % 8))` of row r and column c of the tile. A
+  tile is filled up to a multiple of four words, the 16 bytes that a thread loads at a time, by the
+  first of its places that are zero anyway.
+- `offsets`, int32 `[tiles + 2]`, counts the groups of four words before each tile; then follows the
+  number of all groups, twice.
 
-Unpacking is exact bit by bit for what is not 0. Zeros are not stored: -0.0 comes back as 0.0, as
-with the official packer, which loses NaN, too. That one takes whole tiles only, and its kernel
-pairs of them for up to 32 tokens.
+Differences from the official packer:
+
+- A weight of any shape is packed; there rows and columns must fill whole tiles, and the kernel
+  takes pairs of them for up to 32 tokens.
+- NaN is kept; there it is lost. -0.0 comes back as 0.0 in both, and all else bit by bit.
+- The zeros that fill up a tile stand at other places.
+- Words are put in order by counting; there the fullest of 32 banks is searched for at each word.
 """
 
 from dataclasses import dataclass
@@ -23,19 +27,24 @@ import torch.nn.functional as F
 
 from ...errors import UserError
 
-ROWS = 128  # of a tile
-COLUMNS = 64
-VECTOR = 4  # words that a thread loads at a time, threads that store at a time, banks
-LANES = 32
-BANKS = 32
+ROWS = 128  # rows of a tile
+COLUMNS = 64  # columns of a tile
 PLACES = ROWS * COLUMNS
-TURN = VECTOR * LANES
+VECTOR = 4  # words that a thread loads at a time
+LANES = 32  # threads that store at a time
+BANKS = 32  # banks of shared memory, each two columns wide
+TURN = VECTOR * LANES  # words that the threads load together
 
 
 @dataclass(frozen=True)
 class TiledCSL:
-    """A weight `[out, in]` of `shape` and 16-bit `dtype` without its zeros, as the top of the file
-    says."""
+    """A weight without its zeros.
+
+    words: values and locations, int32 `[n]`; the module says how they are packed.
+    offsets: groups of four words before each tile, int32 `[tiles + 2]`.
+    shape: shape of the weight, `[out, in]`.
+    dtype: dtype of the weight, of 16 bits.
+    """
 
     words: torch.Tensor
     offsets: torch.Tensor
@@ -44,21 +53,25 @@ class TiledCSL:
 
     @property
     def tiles(self) -> tuple[int, int]:
-        """How many there are one below the other, and side by side."""
+        """The number of tiles one below the other, and side by side."""
         return -(-self.shape[0] // ROWS), -(-self.shape[1] // COLUMNS)
 
     @property
     def lengths(self) -> torch.Tensor:
-        """Words of each tile, int64 `[tiles]`."""
+        """The number of words of each tile, int64 `[tiles]`."""
         return VECTOR * self.offsets[:-1].long().diff()
 
     @property
     def nbytes(self) -> int:
-        """All that is stored: `4 words + 4 (tiles + 2)`."""
+        """Bytes of all that is stored: `4 words + 4 (tiles + 2)`."""
         return self.words.nbytes + self.offsets.nbytes
 
     def check(self) -> None:
-        """Raise a `UserError` unless the parts fit each other."""
+        """Check that the parts fit each other.
+
+        Raises:
+            UserError: they do not.
+        """
         words = self.words
         offsets = self.offsets
         size = self.tiles[0] * self.tiles[1] + 2
@@ -68,81 +81,112 @@ class TiledCSL:
             and not (self.lengths < 0).any()
         )
         if not fits or words.shape != (VECTOR * int(offsets[-1]),):
-            given = f"{words.dtype} {list(words.shape)} and {offsets.dtype} {list(offsets.shape)}"
+            parts = f"{words.dtype} {list(words.shape)} and {offsets.dtype} {list(offsets.shape)}"
             raise UserError(
-                f"words and offsets are {given}; {list(self.shape)} needs int32 and {size} offsets"
+                f"words and offsets are {parts}; {list(self.shape)} needs int32 and {size} offsets"
             )
 
 
 def locations(place: torch.Tensor) -> torch.Tensor:
-    """The location of place `64 r + c`, or the other way round: chunks of eight columns change
-    places by row, so that those below each other lie in different banks."""
+    """The location of a place `64 r + c`, or the place of a location.
+
+    Chunks of eight columns change places by row, so that those below each other lie in different
+    banks of shared memory.
+
+    Args:
+        place: int, any shape.
+    """
     return place ^ place // COLUMNS % 8 * 8
 
 
 def pack_tiled_csl(weight: torch.Tensor, reorder: bool = True) -> TiledCSL:
-    """Pack `weight [out, in]`, float16 or bfloat16 of any strides, on its device.
+    """Pack a weight, on its device.
 
     Args:
+        weight: `[out, in]`, float16 or bfloat16, of any strides.
         reorder: order the words of a tile so that those stored at a time go to different banks as
             far as possible, the official default; else they stand in the order of their places.
 
     Raises:
         UserError: no matrix, an empty one, or another dtype.
     """
-    if (
-        weight.ndim != 2
-        or not weight.numel()
-        or weight.dtype not in (torch.float16, torch.bfloat16)
-    ):
-        given = f"{weight.dtype} {list(weight.shape)}"
+    is_matrix = weight.ndim == 2 and weight.numel()
+    if not is_matrix or weight.dtype not in (torch.float16, torch.bfloat16):
         raise UserError(
-            f"weight is {given}; Tiled-CSL holds a matrix [out, in] of float16 or bfloat16"
+            f"weight is {weight.dtype} {list(weight.shape)}; Tiled-CSL holds a matrix [out, in] of "
+            "float16 or bfloat16"
         )
-    whole = F.pad(
-        weight.contiguous().view(torch.int16),
-        (0, -weight.shape[1] % COLUMNS, 0, -weight.shape[0] % ROWS),
-    )
-    bits = (
-        whole.unflatten(0, (-1, ROWS))
-        .unflatten(2, (-1, COLUMNS))
-        .transpose(1, 2)
-        .reshape(-1, PLACES)
-    )
+    bits = _tile_bits(weight)
     zero = bits & 0x7FFF == 0  # of either sign
+    # A tile stores what is not zero, and its first zeros up to a multiple of four words.
     stored = ~zero | (zero.cumsum(1, dtype=torch.int16) <= zero.sum(1, keepdim=True) % VECTOR)
+    # A word: the value in the lower half, the location in the upper.
     location = locations(torch.arange(PLACES, device=weight.device)).to(torch.int16).expand_as(bits)
     words = torch.stack([bits.masked_fill(zero, 0), location], 2).view(torch.int32).squeeze(2)
     lengths = stored.sum(1)
-    words = _reordered(words, stored, lengths) if reorder else words[stored]
+    words = order_by_bank(words, stored, lengths) if reorder else words[stored]
     return TiledCSL(words, offsets_of(lengths), tuple(weight.shape), weight.dtype)
 
 
-def _reordered(words: torch.Tensor, stored: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """The official order: 32 at a time, each the last of the bank that is then fullest. So words
-    leave by how many of their bank come before, most first, then by bank; that is counted, not
-    searched for."""
+def _tile_bits(weight: torch.Tensor) -> torch.Tensor:
+    """The bits of the weight, tile by tile, with zeros around it: int16 `[tiles, 8192]`."""
+    missing_rows = -weight.shape[0] % ROWS
+    missing_columns = -weight.shape[1] % COLUMNS
+    bits = weight.contiguous().view(torch.int16)
+    whole = F.pad(bits, (0, missing_columns, 0, missing_rows))
+    tiles = whole.unflatten(0, (-1, ROWS)).unflatten(2, (-1, COLUMNS)).transpose(1, 2)
+    return tiles.reshape(-1, PLACES)
+
+
+def order_by_bank(words: torch.Tensor, stored: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The words in the official order, in which 32 that are stored at a time differ in their bank.
+
+    The official packer takes the last word of the bank that is then fullest, one after the other.
+    So words leave by how many of their bank come before them, most first, then by bank. That is
+    counted here instead of searched for.
+
+    Args:
+        words: a word for each place, int32 `[tiles, 8192]`.
+        stored: which of them are stored, bool `[tiles, 8192]`.
+        lengths: number of those of each tile, `[tiles]`.
+
+    Returns:
+        int32 `[n]`, the stored words of all tiles.
+    """
+    # [tiles, banks, places of a bank]; a bank is two columns wide
     places = locations(torch.arange(PLACES, device=words.device))
-    by_bank = places.view(ROWS, BANKS, 2).transpose(0, 1).flatten()  # a bank is two columns wide
-    words, stored = (each[:, by_bank].unflatten(1, (BANKS, -1)) for each in (words, stored))
+    by_bank = places.view(ROWS, BANKS, 2).transpose(0, 1).flatten()
+    words = words[:, by_bank].unflatten(1, (BANKS, -1))
+    stored = stored[:, by_bank].unflatten(1, (BANKS, -1))
+    # Each bank is a stack with its first word at the bottom; layers leave from the top.
     tile, bank, _ = stored.nonzero(as_tuple=True)
     before = stored.cumsum(2, dtype=torch.int16)[stored].long() - 1
     stacks = words.new_empty(len(words), PLACES // BANKS, BANKS)
     stacks[tile, -1 - before, bank] = words[stored]
     height = torch.arange(PLACES // BANKS, 0, -1, device=words.device)[:, None]
-    taken = stacks[height <= stored.sum(2)[:, None]]
-    # The vectors after the last whole turn of the lanes are filled first, and all groups of lanes
-    # from behind.
+    ordered = stacks[height <= stored.sum(2)[:, None]]
+    return ordered[_lane_order(lengths)]
+
+
+def _lane_order(lengths: torch.Tensor) -> torch.Tensor:
+    """Which word, in the order of the banks, stands at each place of the words of all tiles.
+
+    The words after the last whole turn of the lanes are filled first, and all groups of lanes from
+    behind.
+    """
     length = lengths.repeat_interleave(lengths)
     at = within(lengths)
     rest = length % TURN
+    part = at % VECTOR  # which of the four words of a thread
     turn = at // TURN
-    part = at % VECTOR
-    later = (length - rest) // LANES - 1 - turn * VECTOR - part  # groups of 32 after this one
-    source = torch.where(
+    # groups of 32 lanes after this one
+    later = (length - rest) // LANES - 1 - turn * VECTOR - part
+    group = torch.where(
         at < length - rest, rest + LANES * later, (VECTOR - 1 - part) * (rest // VECTOR)
     )
-    return taken[torch.arange(len(taken), device=words.device) - at + source + at % TURN // VECTOR]
+    lane = at % TURN // VECTOR
+    first_of_tile = torch.arange(len(at), device=at.device) - at
+    return first_of_tile + group + lane
 
 
 def within(lengths: torch.Tensor) -> torch.Tensor:
@@ -152,41 +196,58 @@ def within(lengths: torch.Tensor) -> torch.Tensor:
 
 
 def offsets_of(lengths: torch.Tensor) -> torch.Tensor:
-    """The `offsets` of a `TiledCSL` with so many words in each tile."""
+    """The `offsets` of a `TiledCSL` with this number of words in each tile."""
     return (F.pad(lengths, (1, 1)).cumsum(0) // VECTOR).to(torch.int32)
 
 
 def unpack_tiled_csl(packed: TiledCSL) -> torch.Tensor:
-    """The weight `[out, in]`, zeros included; errors as `TiledCSL.check`."""
+    """The weight `[out, in]`, zeros included.
+
+    Raises:
+        UserError: what `TiledCSL.check` raises.
+    """
     packed.check()
-    return _rebuilt(packed, 0, packed.tiles[0])
+    return dense_rows(packed, 0, packed.tiles[0])
 
 
 def tiled_csl_linear(x: torch.Tensor, packed: TiledCSL) -> torch.Tensor:
-    """`F.linear(x [..., in], weight)`, read as sparse and multiplied as dense: each row of tiles is
-    rebuilt with its zeros, then multiplied in the dtype of x. Errors as `TiledCSL.check`."""
+    """`F.linear(x, weight)`, read as sparse and multiplied as dense.
+
+    Each row of tiles is rebuilt with its zeros, then multiplied in the dtype of x.
+
+    Args:
+        x: `[..., in]`.
+        packed: the weight.
+
+    Raises:
+        UserError: what `TiledCSL.check` raises.
+    """
     packed.check()
-    return torch.cat(
-        [F.linear(x, _rebuilt(packed, i, i + 1).to(x.dtype)) for i in range(packed.tiles[0])], -1
-    )
+    rows = range(packed.tiles[0])
+    return torch.cat([F.linear(x, dense_rows(packed, i, i + 1).to(x.dtype)) for i in rows], -1)
 
 
-def _rebuilt(packed: TiledCSL, first: int, end: int) -> torch.Tensor:
-    """Rows of tiles from `first` up to `end`, dense: `[up to 128 (end - first), in]`."""
+def dense_rows(packed: TiledCSL, first: int, end: int) -> torch.Tensor:
+    """Rows of tiles as a dense matrix, `[up to 128 (end - first), in]`.
+
+    Args:
+        packed: the weight.
+        first: the first row of tiles.
+        end: the row of tiles after the last.
+    """
     across = packed.tiles[1]
-    begin, stop = (VECTOR * int(packed.offsets[row * across]) for row in (first, end))
+    begin = VECTOR * int(packed.offsets[first * across])
+    stop = VECTOR * int(packed.offsets[end * across])
+    # A word is a value and a location in its tile.
     value, location = packed.words[begin:stop].view(torch.int16).view(-1, 2).unbind(1)
     lengths = packed.lengths[first * across : end * across]
-    tile = torch.arange(0, len(lengths) * PLACES, PLACES, device=lengths.device).repeat_interleave(
-        lengths
-    )
-    dense = (
-        value.new_zeros(len(lengths) * PLACES)
-        .index_put_((tile + location,), value)
-        .view(-1, PLACES)
-    )
-    dense = dense[:, locations(torch.arange(PLACES, device=dense.device))]
-    dense = dense.view(-1, across, ROWS, COLUMNS).transpose(1, 2).reshape(-1, across * COLUMNS)
-    return (
-        dense[: packed.shape[0] - first * ROWS, : packed.shape[1]].contiguous().view(packed.dtype)
-    )
+    starts = torch.arange(0, len(lengths) * PLACES, PLACES, device=lengths.device)
+    tile = starts.repeat_interleave(lengths)
+    # Scatter into tiles of zeros, then put chunks of columns back from locations to places.
+    tiles = value.new_zeros(len(lengths) * PLACES)
+    tiles = tiles.index_put_((tile + location,), value).view(-1, PLACES)
+    tiles = tiles[:, locations(torch.arange(PLACES, device=tiles.device))]
+    # Tiles side by side make rows; what filled up the last tiles is cut off.
+    rows = tiles.view(-1, across, ROWS, COLUMNS).transpose(1, 2).reshape(-1, across * COLUMNS)
+    inside = rows[: packed.shape[0] - first * ROWS, : packed.shape[1]]
+    return inside.contiguous().view(packed.dtype)

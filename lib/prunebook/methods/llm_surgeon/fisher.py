@@ -2,8 +2,8 @@
 
 van der Ouderaa et al., The LLM Surgeon (arXiv 2312.17244); official code
 Qualcomm-AI-research/llm-surgeon at 7267344. For `y = W a` and `g` the gradient of the loss with
-respect to `y`, `F = G (x) A` with `G = E[g g^T]` and `A = E[a a^T]`. Then `F^-1 = G^-1 (x) A^-1`, so
-that no matrix larger than a factor is needed for a row, a column or an entry.
+respect to `y`, `F = G (x) A` with `G = E[g g^T]` and `A = E[a a^T]`. Then `F^-1 = G^-1 (x) A^-1`,
+so that no matrix larger than a factor is needed for a row, a column or an entry.
 """
 
 import torch
@@ -13,7 +13,7 @@ from ...passes.statistics import add_gram, symmetric
 
 
 class SecondMoment:
-    """A factor: the mean over tokens of `x x^T`, and of `x`, which borders it where there is a bias.
+    """A factor: the mean over tokens of `x x^T`, and of `x`, which borders it for a bias.
 
     Args:
         width: entries of x.
@@ -66,6 +66,7 @@ class SecondMoment:
         """
         if alive is None:
             alive = torch.ones(len(self._sum) + bias, dtype=torch.bool, device=self._sum.device)
+        # The key holds all that the result depends on beside the sums.
         key = damping, bias, alive.cpu().numpy().tobytes()
         if self._inverse is None or self._inverse[0] != key:
             index = alive.nonzero().flatten()

@@ -19,7 +19,7 @@ def remove_rows_columns(
     columns: torch.Tensor,
     max_correlate: int | None = None,
 ) -> torch.Tensor:
-    """The weight without some rows and columns, the rest moved to where the model is lowest.
+    """The weight without some rows and columns, the rest moved to where the loss is lowest.
 
     The optimum for rows rho and columns kappa together is `W' = P_G W P_A` with (our derivation)
     `P_G = I - G^-1_:rho (G^-1_rho,rho)^-1 E_rho` and `P_A = I - E_kappa^T (A^-1_kappa,kappa)^-1
@@ -111,6 +111,7 @@ def remove_elements(
     Returns:
         A new weight with exact zeros where `removed`.
     """
+    # Each group starts from the weight as the groups before it left it.
     new = weight.clone()
     for first, last in _row_groups(removed.sum(1).tolist(), max_correlate):
         rows, columns = removed[first:last].nonzero(as_tuple=True)

@@ -1,9 +1,9 @@
 """What removing one entry, row or column of a linear costs: the predicted rise of the loss.
 
 van der Ouderaa et al., The LLM Surgeon (arXiv 2312.17244): `theta_q^T ([F^-1]_qq)^-1 theta_q / 2`
-for the entries q that go, with `F = G (x) A`. The vectors g and a say what the other entries do: for
-entries that make up for the loss they are `1 / [G^-1]_rr` and `1 / [A^-1]_cc`, for entries that stay
-as they are `G_rr` and `A_cc`.
+for the entries q that go, with `F = G (x) A`. The vectors g and a say what the other entries do:
+where they make up for the loss, g is `1 / [G^-1]_rr` and a is `1 / [A^-1]_cc`; where they stay as
+they are, `G_rr` and `A_cc`.
 """
 
 import torch
@@ -52,4 +52,5 @@ def group_costs(costs: torch.Tensor, n: int, m: int) -> torch.Tensor:
         n: entries kept of a group.
         m: entries of a group, consecutive in a row.
     """
+    # [out, in / m, m]: the cheapest of each group would go
     return costs.unflatten(1, (-1, m)).topk(m - n, dim=2, largest=False).values.sum(2)

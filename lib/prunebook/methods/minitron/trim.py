@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ...models.anatomy import all_sublayers
+from ...models.channels import keep_channels
 from ...models.sizes import top_k
-from ...models.surgery import keep_channels, keep_heads, keep_neurons, remove_blocks, sync_config
+from ...models.surgery import keep_heads, keep_neurons, remove_blocks, sync_config
 from .activations import Importance
 
 

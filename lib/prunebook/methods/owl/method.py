@@ -1,48 +1,56 @@
 """OWL: blocks with more outliers lose less; another method prunes them to their rates.
 
 Yin et al., Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to
-High Sparsity (arXiv 2310.05175), section 3; official code luuyin/OWL at dddb7a4. See `allocation`
-for the rates.
+High Sparsity (arXiv 2310.05175), section 3; official code luuyin/OWL at dddb7a4. `outliers` makes
+the rates, `mixed_patterns` makes n:m of them.
 
-Differences from the official code: one dense pass measures the outliers (two there, of which the
-second repeats the first); counts are exact, so that the model loses floor(weights * sparsity),
-where the code rounds down in every row; mixed n:m meets its average by largest remainders, where
-the code rounds each block. `exact=False` rounds as it does.
+Differences from the official code:
+
+- One dense pass measures the outliers; there are two there, of which the second repeats the first.
+- Counts are exact, so that the model loses floor(weights * sparsity), where the code rounds down in
+  every row; `exact_count=False` rounds as it does.
+- Mixed n:m meets its average by largest remainders, where the code rounds each block.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from ...errors import UserError
 from ...models.anatomy import find_blocks
-from ...sparsity.allocation import from_rates
+from ...sparsity.allocation import from_rates, linear_sizes
 from ...sparsity.patterns import NofM, Pattern, Unstructured, make_pattern
 from ...validation import check_flag, check_number
 from ..base import Method
 from ..registry import make_method
-from .outliers import outliers, owl_rates
+from .mixed_patterns import mixed_n_of_m
+from .outliers import check_granularity, outliers, owl_rates
+
+# lambda where none is given; for n:m it is in weights of a group
+_SPREAD = 0.08
+_SPREAD_OF_GROUP = 1.0
+# The official code prunes a layer whose rate is 0 to this sparsity.
+_IN_PLACE_OF_ZERO = 0.01
 
 
 @dataclass(frozen=True)
 class OWL(Method):
-    """Sparsity allocated to blocks by their outliers, on top of a method that prunes to given
-    rates.
+    """Sparsity allocated to blocks by their outliers, for a method that prunes to given rates.
 
     Args:
-        sparsity: fraction of the weights removed from all blocks together, in [0, 1).
+        sparsity: S, fraction of the weights removed from all blocks together, in [0, 1).
         pattern: n:m instead, the average: blocks get patterns from n - 1 to n + 1 of m, or wider
             with `spread`.
-        base: what prunes, by name: `wanda`, `sparsegpt`, `magnitude`, `ria` or `dsnot`.
+        base: name of the method that prunes; it takes an allocation, e.g. `wanda`.
         multiplier: M; a score is an outlier above M times the mean.
-        spread: lambda; rates span 2 lambda. By default 0.08, or one weight of a group for n:m.
-        by: one rate for each `block` (the paper's) or each `linear`.
-        exact: meet the global count exactly; False rounds down in each row as the official code
-            does.
-        precision: of the forward passes, `exact` (the model's dtype) or `fast` (bfloat16 products).
+        spread: lambda; rates span 2 lambda. None for 0.08, or for one weight of a group of n:m.
+        granularity: one rate for each `block` (the paper's) or each `layer` (linear).
+        exact_count: meet the global count exactly; False rounds down in each row as the official
+            code does.
+        precision: `exact` (forward passes in the model's dtype) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option, or a base that takes no allocation.
@@ -53,8 +61,8 @@ class OWL(Method):
     base: str = "wanda"
     multiplier: float = 5.0
     spread: float | None = None
-    by: str = "block"
-    exact: bool = True
+    granularity: str = "block"
+    exact_count: bool = True
     precision: str = "exact"
 
     paper: ClassVar[str | None] = "owl"
@@ -64,9 +72,8 @@ class OWL(Method):
         check_number("multiplier", self.multiplier)
         if self.spread is not None:
             check_number("spread", self.spread)
-        if self.by not in ("block", "linear"):
-            raise UserError(f"by {self.by!r} is unknown; use 'block' or 'linear'")
-        check_flag("exact", self.exact)
+        check_granularity(self.granularity)
+        check_flag("exact_count", self.exact_count)
         if not self.pruner.takes_allocation:
             raise UserError(
                 f"base {self.base!r} takes no allocation; use a method that declares "
@@ -75,94 +82,89 @@ class OWL(Method):
 
     @property
     def target(self) -> Pattern:
+        """The pattern of the whole model; for n:m the average."""
         return make_pattern(self.sparsity, self.pattern, "model")
 
     def describe(self) -> str:
-        """The pattern as a report states it."""
-        return f"{self.target} on average" if isinstance(self.target, NofM) else str(self.target)
+        """What a report calls the pattern."""
+        if isinstance(self.target, NofM):
+            return f"{self.target} on average"
+        return str(self.target)
 
     @property
-    def pruner(self):
+    def pruner(self) -> Method:
         """The method object that prunes; its own sparsity is the average."""
-        precision = {} if self.base == "magnitude" else {"precision": self.precision}
-        return make_method(
-            self.base, {"sparsity": self.sparsity, "pattern": self.pattern, **precision}
-        )
+        options = {"sparsity": self.sparsity, "pattern": self.pattern}
+        # Magnitude reads no text, so that it has no precision.
+        if self.base != "magnitude":
+            options["precision"] = self.precision
+        return make_method(self.base, options)
 
     @torch.no_grad()
     def prune(
-        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        """Measure the outliers of the dense model, then prune all linears of the decoder blocks in
-        place.
+        """Measure the outliers of the dense model, then prune its decoder blocks in place.
 
         Args:
-            calibration: int64 `[n, length]`.
-            progress: label of a progress bar, None for none.
-            device: where blocks compute, one at a time; None for where the model is.
+            model: as for `Method.prune`, like `text`, `progress` and `device`.
         """
-        named = {"progress": progress, "device": device}
+        # D of each block, from one pass through the dense model
         distribution = outliers(
-            model, calibration, self.multiplier, by=self.by, precision=self.precision, **named
+            model,
+            text,
+            self.multiplier,
+            granularity=self.granularity,
+            precision=self.precision,
+            progress=progress,
+            device=device,
         )
-        self.pruner.prune(model, calibration, targets=self.targets(model, distribution), **named)
+        # S_l of each block, as the pattern of each linear
+        targets = self.targets(model, distribution)
+        # A second pass, through pruned blocks, by the base method
+        self.pruner.prune(model, text, targets=targets, progress=progress, device=device)
 
-    def rates(self, model, distribution: Mapping[str, float]) -> dict[str, float]:
-        """Name of linear -> sparsity, from the outlier distribution `allocation.outliers`
-        measured."""
-        sizes = _sizes(model)
-        n_of_m = isinstance(self.target, NofM)
-        spread = self.spread if self.spread is not None else 1.0 if n_of_m else 0.08
-        if n_of_m:
-            spread /= self.target.m  # of weights of a group, so far
-        values = [distribution[name] for name in sizes]
-        return dict(
-            zip(
-                sizes,
-                owl_rates(values, self.target.sparsity, spread, list(sizes.values())),
-                strict=True,
-            )
-        )
+    def rates(self, model: PreTrainedModel, distribution: Mapping[str, float]) -> dict[str, float]:
+        """The sparsity of each linear.
 
-    def targets(self, model, distribution: Mapping[str, float]) -> dict[str, Pattern]:
-        """Name of linear -> its pattern, see `rates`."""
-        rates = self.rates(model, distribution)
+        Args:
+            model: the dense model.
+            distribution: name of linear -> D, as `outliers` measures it.
+        """
+        sizes = linear_sizes(model)
+        spread = self.spread
         if isinstance(self.target, NofM):
-            blocks = [list(block.linears) for block in find_blocks(model)]
-            units = blocks if self.by == "block" else [[name] for block in blocks for name in block]
-            return _mixed(rates, units, _sizes(model), self.target)
+            if spread is None:
+                spread = _SPREAD_OF_GROUP
+            # from weights of a group to a fraction
+            spread /= self.target.m
+        elif spread is None:
+            spread = _SPREAD
+        values = [distribution[name] for name in sizes]
+        rates = owl_rates(values, self.target.sparsity, spread, list(sizes.values()))
+        return dict(zip(sizes, rates, strict=True))
+
+    def targets(
+        self, model: PreTrainedModel, distribution: Mapping[str, float]
+    ) -> dict[str, Pattern]:
+        """The pattern of each linear, for the same arguments as `rates`."""
+        rates = self.rates(model, distribution)
+        # n:m: the rate of a block or layer becomes the n of its pattern.
+        if isinstance(self.target, NofM):
+            units = [list(block.linears) for block in find_blocks(model)]
+            if self.granularity == "layer":
+                units = [[name] for name in rates]
+            return mixed_n_of_m(rates, units, linear_sizes(model), self.target)
+        # Unstructured: counts that sum to floor(weights * S), in the scope of the base method.
         scope = self.pruner.target.scope
-        if self.exact:
+        if self.exact_count:
             return from_rates(model, rates, scope)
-        return {name: Unstructured(rate or 0.01, scope) for name, rate in rates.items()}
-
-
-def _sizes(model) -> dict[str, int]:
-    return {
-        name: x.weight.numel() for block in find_blocks(model) for name, x in block.linears.items()
-    }
-
-
-def _mixed(
-    rates: Mapping[str, float],
-    units: Sequence[Sequence[str]],
-    sizes: Mapping[str, int],
-    average: NofM,
-):
-    """Name of linear -> n:m: what a unit keeps of a group, rounded down, then one more for the
-    largest remainders for as long as the mean over all weights does not exceed the average's n."""
-    kept = np.array([average.m * (1 - rates[unit[0]]) for unit in units])
-    share = np.array([sum(sizes[name] for name in unit) for unit in units]) / sum(sizes.values())
-    n = np.floor(kept + 1e-9)
-    for i in np.argsort(n - kept, kind="stable"):
-        n[i] += share @ n + share[i] <= average.n + 1e-9
-    if n.min() < 1 or n.max() >= average.m:
-        raise UserError(
-            f"spread leaves no weight of a group, or all {average.m}; use a smaller spread for "
-            f"{average}"
-        )
-    return {
-        name: NofM(int(count), average.m)
-        for unit, count in zip(units, n, strict=True)
-        for name in unit
-    }
+        # As the official code: every row or layer rounds its own count down.
+        return {
+            name: Unstructured(rate or _IN_PLACE_OF_ZERO, scope) for name, rate in rates.items()
+        }

@@ -1,5 +1,7 @@
-"""RIA: relative importance and activations, compared over the whole matrix; channel permutation for
-n:m.
+"""RIA: relative importance and activations, compared over the whole matrix.
+
+For n:m, channel permutation spreads important inputs over the groups (`permutation`,
+`fold_permutation`).
 
 Zhang et al., Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models
 (ICLR 2024); official code biomedical-cybernetics/Relative-importance-and-activation-pruning at
@@ -13,7 +15,7 @@ Differences from the official code:
 - The assignment's costs are computed in closed form.
 - `permute="each"` is the official simulation, an order for each linear. `permute="fold"` moves the
   weights of a Llama-like model, so that the saved model holds the pattern.
-- The official SparseGPT sweep on the mask is left out.
+- The official SparseGPT update on the mask is left out.
 """
 
 from collections.abc import Mapping
@@ -64,6 +66,7 @@ class RIA(ScoreMethod):
     scopes: ClassVar[tuple[str, ...]] = ("layer", "row")
 
     def __post_init__(self):
+        # Scope and pattern are checked as for every score method.
         super().__post_init__()
         check_number("exponent", self.exponent, "a number >= 0, e.g. 0.5")
         if self.permute not in _PERMUTE:
@@ -82,10 +85,12 @@ class RIA(ScoreMethod):
 
     def score(self, weight: torch.Tensor, inputs: InputNorm) -> Score:
         """`S_ij = (|W_ij| / sum_i' |W_i'j| + |W_ij| / sum_j' |W_ij'|) * ||X_j||_2^a`."""
+        # the share of the column, plus the share of the row, times a power of the input norm
         return ria_score(weight, inputs.norm(), self.exponent)
 
     def mask(self, score: Score, pattern: Pattern) -> torch.Tensor:
         """What one linear keeps, bool `[out, in]`; for `permute="each"` in its own order."""
+        # An order for each linear: the mask alone is permuted, and the weights stay.
         if self.permute == "each":
             return keep_mask_permuted(score.dense(), pattern)
         return keep_mask(score, pattern)
@@ -108,6 +113,7 @@ class RIA(ScoreMethod):
         Raises:
             UserError: `permute="fold"` for an architecture that it does not know.
         """
+        # The dense model is reordered once; its masks are then those of any score method.
         if self.permute == "fold":
             fold_permutations(
                 model,

@@ -1,1 +1,1 @@
-"""Sheared LLaMA."""
+"""Sheared LLaMA: a model of a given shape, learned with masks, then trained on a data mixture."""

@@ -1,91 +1,29 @@
-"""Domains of text whose shares in training adapt: those whose loss is furthest above a reference
-get more.
+"""Training on domains whose shares adapt: those whose loss is furthest above a reference get more.
 
 Dynamic batch loading of Sheared LLaMA (ICLR 2024, arXiv 2310.06694, section 2.2;
 princeton-nlp/LLM-Shearing at b87218b, `callbacks/dynamic_loading_callback.py`).
+
+Differences from the paper and from the official code:
+
+- `new_shares` has both updates: the paper's, and the code's without a maximum and with smoothing.
+- The domain that is furthest behind its share is next, and none is drawn at random: with few steps,
+  chance would hide what the shares do.
 """
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from ...data.corpora import embedded_articles, split_of
 from ...data.windows import check_tokens
 from ...errors import UserError
 from ...measure.baseline import add_tensors
 from ...measure.quality import measure_quality
 from ...passes.backward import next_token_loss
 from ...recovery.training import Training, train, training_all
-
-# An article is of the domain whose words are the largest share of its words.
-WORDS = {
-    "people": ("he", "his", "born", "died", "father", "wife"),
-    "places": ("city", "population", "river", "state", "island", "capital", "region", "country"),
-    "science": (
-        "theory",
-        "energy",
-        "species",
-        "cells",
-        "chemical",
-        "surface",
-        "water",
-        "atoms",
-        "acid",
-        "light",
-        "function",
-        "number",
-    ),
-}
-_HELD_OUT = 5  # of every so many windows of a domain the last is held out
-
-
-def domain_of(text: str) -> str:
-    """The domain of a text by its words; the first of equal ones."""
-    counts = Counter(re.findall("[a-z]+", text.lower()))
-    return max(WORDS, key=lambda domain: sum(counts[word] for word in WORDS[domain]))
-
-
-def domain_tokens(
-    tokenizer, samples: int, held_out: int, length: int, seed: int = 0
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Windows of the embedded training articles by domain, for training and held out; they do not
-    overlap, and none is of the calibration or evaluation text.
-
-    Args:
-        samples, held_out: windows of each domain.
-        length: tokens a window.
-        seed: of their order.
-
-    Returns:
-        Domain -> int64 `[samples, length]`, and -> int64 `[held_out, length]`.
-
-    Raises:
-        UserError: a domain has too little text.
-    """
-    articles = [text for title, text in embedded_articles() if split_of(title) == "training"]
-    drawn = torch.Generator().manual_seed(seed)
-    found = ({}, {})
-    for domain in WORDS:
-        text = "\n\n".join(article for article in articles if domain_of(article) == domain)
-        stream = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        whole = len(stream) // length
-        windows = torch.tensor(stream[: whole * length]).view(whole, length)
-        last = torch.arange(whole) % _HELD_OUT == _HELD_OUT - 1
-        for into, some, wanted in zip(
-            found, (windows[~last], windows[last]), (samples, held_out), strict=True
-        ):
-            if not 1 <= wanted <= len(some):
-                raise UserError(
-                    f"{domain} has no {wanted} windows of {length} tokens; use 1 to {len(some)} of "
-                    "them"
-                )
-            into[domain] = some[torch.randperm(len(some), generator=drawn)[:wanted]]
-    return found
 
 
 def new_shares(
@@ -96,28 +34,38 @@ def new_shares(
     clamp: bool = True,
     smoothing: float = 1e-4,
 ) -> torch.Tensor:
-    """Shares in proportion to `w exp(max(loss - reference, 0))`, then `(1 - c) w + c / k`.
+    """Shares w in proportion to `w exp(max(loss - reference, 0))`, then `(1 - c) w + c / k`.
 
     Args:
-        shares: w `[k]`, above 0, of sum 1.
-        losses, references: `[k]`, in nats a token.
-        clamp: the `max`, as in the paper; without it, as in the code, domains below their reference
-            shrink.
-        smoothing: c, the code's; 0 for the paper's algorithm.
+        shares: w of each domain, `[k]`, above 0, of sum 1.
+        losses: losses in nats a token, `[k]`.
+        references: losses that they are compared with, `[k]`.
+        clamp: take the maximum, as in the paper; without it, as in the code, domains below their
+            reference shrink.
+        smoothing: c, as in the code; 0 for the paper's algorithm.
 
     Returns:
         float32 `[k]`, of sum 1.
     """
+    # Delta: how far each domain is above its reference.
     excess = losses - references
-    weights = torch.softmax(shares.log() + (excess.clamp(min=0) if clamp else excess), 0)
+    if clamp:
+        excess = excess.clamp(min=0)
+    # w exp(Delta) in proportion, which is the softmax of log w + Delta.
+    weights = torch.softmax(shares.log() + excess, 0)
+    # The smoothing leaves every domain a share of c / k at least.
     return (1 - smoothing) * weights + smoothing / len(weights)
 
 
 @dataclass(frozen=True)
 class MixtureCourse:
-    """`loss [steps]` of training; of every update, the start included, held-out `losses` and the
-    `shares` that follow from them, both `[updates, domains]`; and which domain each step's windows
-    were of, `drawn [steps, batch]`."""
+    """The course of a training on domains, which are measured at the start and at every update.
+
+    loss: training loss in nats a token, `[steps]`.
+    losses: held-out losses at the start and at each update, `[updates, domains]`.
+    shares: shares that follow from them, `[updates, domains]`.
+    drawn: which domain the windows of each step were of, `[steps, batch]`.
+    """
 
     loss: torch.Tensor
     losses: torch.Tensor
@@ -125,8 +73,12 @@ class MixtureCourse:
     drawn: torch.Tensor
 
 
-def domain_losses(model, windows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Mean next-token loss of each domain, float32 `[k]`, in nats.
+def domain_losses(model: PreTrainedModel, windows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Mean next-token loss of each domain in nats, float32 `[k]`.
+
+    Args:
+        model: a causal language model.
+        windows: domain -> int64 `[n, length]`.
 
     Raises:
         UserError: bad tokens.
@@ -135,7 +87,7 @@ def domain_losses(model, windows: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def train_mixture(
-    model,
+    model: PreTrainedModel,
     windows: Mapping[str, torch.Tensor],
     held_out: Mapping[str, torch.Tensor],
     training: Training,
@@ -146,20 +98,46 @@ def train_mixture(
 ) -> MixtureCourse:
     """Train all parameters on several domains, in place, from equal shares.
 
-    The domain that is furthest behind its share is next, rather than one drawn at random: with few
-    steps, chance would hide what the shares do.
-
     Args:
-        windows: domain -> int64 `[n, length]`, n windows for as many steps times `training.batch`.
-        held_out: domain -> int64 `[m, length]`, measured at the start and after every `every`
-            steps.
+        model: a causal language model.
+        windows: domain -> int64 `[n, length]`, as many windows of each as the steps take together.
+        held_out: domain -> int64 `[m, length]`.
+        training: see `Training`.
         references: losses that domains are compared with, `[k]`; None leaves shares as they are.
-        progress: label of a progress bar, None for none.
+        every: steps between two measurements of the held-out losses.
+        progress: label of a progress bar; None for no bar.
 
     Raises:
-        UserError: domains that differ, windows of different shapes, and what `finetune.train`
-            raises.
+        UserError: domains that differ, windows of different shapes, and what
+            `recovery.training.train` raises.
     """
+    _check_domains(model, windows, held_out)
+    # [n, domains, length]: a window of each domain, of which one is used
+    candidates = torch.stack([*windows.values()], 1)
+    steps = len(candidates) // training.batch
+    mixture = _Mixture(model, held_out, references, every, steps, training.batch)
+    with training_all(model, training):
+        loss = train(
+            mixture,
+            candidates,
+            training,
+            lambda step, batch: step(batch),
+            progress,
+            settings=_settings(held_out, references, every),
+        )
+    # The last measurement, if the number of steps is a multiple of `every`.
+    mixture.update()
+    return MixtureCourse(
+        torch.tensor(loss), mixture.losses.cpu(), mixture.shares.cpu(), mixture.drawn.cpu()
+    )
+
+
+def _check_domains(
+    model: PreTrainedModel,
+    windows: Mapping[str, torch.Tensor],
+    held_out: Mapping[str, torch.Tensor],
+) -> None:
+    """Raise a `UserError` unless both have the same domains, and windows of one shape."""
     shapes = {tuple(tokens.shape) for tokens in windows.values()}
     if len(shapes) != 1 or list(windows) != list(held_out):
         raise UserError(
@@ -168,43 +146,37 @@ def train_mixture(
         )
     for tokens in (*windows.values(), *held_out.values()):
         check_tokens(model, tokens, "windows")
-    # [n, domains, length]: a window of each, of which one is used
-    candidates = torch.stack([*windows.values()], 1)
-    mixture = _Mixture(
-        model, held_out, references, every, len(candidates) // training.batch, training.batch
-    )
-    digest = hashlib.sha256(
-        repr((every, None if references is None else references.tolist())).encode()
-    )
+
+
+def _settings(
+    held_out: Mapping[str, torch.Tensor], references: torch.Tensor | None, every: int
+) -> str:
+    """What a checkpoint must agree in, beside the training itself, as a digest."""
+    goal = None
+    if references is not None:
+        goal = references.tolist()
+    digest = hashlib.sha256(repr((every, goal)).encode())
     add_tensors(digest, held_out.values())
-    settings = digest.hexdigest()
-    with training_all(model, training):
-        loss = train(
-            mixture,
-            candidates,
-            training,
-            lambda step, batch: step(batch),
-            progress,
-            settings=settings,
-        )
-    mixture.update()
-    return MixtureCourse(
-        torch.tensor(loss), mixture.losses.cpu(), mixture.shares.cpu(), mixture.drawn.cpu()
-    )
+    return digest.hexdigest()
 
 
 class _Mixture(nn.Module):
-    """The model with the state of its mixture in buffers, so that a checkpoint has it; called on
-    candidates, the loss.
+    """The model with the state of its mixture in buffers, so that a checkpoint holds it.
 
-    `owed [k]` is how far each domain is behind its share, in windows.
+    Called on candidates, it returns the loss. The buffer `owed` `[k]` is how far each domain is
+    behind its share, in windows; the others are as in `MixtureCourse`.
+
+    Args:
+        model: as for `train_mixture`, like `held_out`, `references` and `every`.
+        steps: number of steps.
+        batch: windows in a step.
     """
 
     def __init__(
         self,
-        model,
+        model: PreTrainedModel,
         held_out: Mapping[str, torch.Tensor],
-        references,
+        references: torch.Tensor | None,
         every: int,
         steps: int,
         batch: int,
@@ -214,6 +186,7 @@ class _Mixture(nn.Module):
         self._held_out = held_out
         self._references = references
         self._every = every
+        # One row for the start, and one for every update.
         count = len(held_out)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("owed", torch.zeros(count))
@@ -226,9 +199,11 @@ class _Mixture(nn.Module):
         number, late = divmod(int(self.step), self._every)
         if late:
             return
+        # Dropout is off while losses are measured.
         mode = self.model.training
         self.losses[number] = domain_losses(self.model.eval(), self._held_out)
         self.model.train(mode)
+        # The start has equal shares; without references they stay as they are.
         if number:
             self.shares[number] = self.shares[number - 1]
         if number and self._references is not None:
@@ -241,11 +216,12 @@ class _Mixture(nn.Module):
         self.update()
         step = int(self.step)
         for row in range(len(batch)):
+            # Every domain is owed its share of a window; the one that is owed most is next.
             self.owed += self.shares[step // self._every]
             self.drawn[step, row] = self.owed.argmax()
             self.owed[self.drawn[step, row]] -= 1
         self.step += 1
+        # Of each row of candidates, the window of the domain that is next.
         chosen = self.drawn[step].to(batch.device)
-        return next_token_loss(
-            self.model, batch[torch.arange(len(batch), device=batch.device), chosen]
-        )
+        rows = torch.arange(len(batch), device=batch.device)
+        return next_token_loss(self.model, batch[rows, chosen])

@@ -1,21 +1,27 @@
-"""Sheared LLaMA: learn which layers, heads, neurons and hidden channels make up a model of a given
-shape.
+"""Sheared LLaMA: learn which blocks, heads, neurons and channels make up a model of a given shape.
 
 Xia et al., Sheared LLaMA: Accelerating Language Model Pre-training via Structured Pruning (ICLR
 2024, arXiv 2310.06694), section 2.1; official code princeton-nlp/LLM-Shearing at b87218b. What
-follows it, continued training on domains whose shares adapt, is `domains.train_mixture`.
+follows it, training on domains whose shares adapt (section 2.2), is `data_mixture.train_mixture`.
 
-Differences from the paper: heads go by whole key-value heads; its source model has no grouped
-queries. The constraint is on fractions, averaged over layers, and beta is 2/3, both as in the code.
-Masks that stay are 1 after the cut instead of being folded in at up to 0.996, so that tied
-embeddings stay tied. The mixture of text does not change while masks are learned. Learning rates
-end at 0, not at a tenth.
+Differences from the paper:
+
+- Heads are removed by whole key-value heads; the paper's source model has no grouped queries.
+- The constraint is on fractions, averaged over layers, as in the official code.
+- beta is 2/3, as in the official code; the paper prints 0.83.
+- Masks of what stays are 1 after the cut, so that tied embeddings stay tied; there they are folded
+  in at up to 0.996.
+- The mixture of text does not change while masks are learned.
+- Learning rates end at 0, not at a tenth of their peak.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from ...data.windows import check_tokens
 from ...errors import UserError
@@ -27,46 +33,44 @@ from ...passes.precision import PRECISIONS
 from ...recovery.learned_masks import MaskSearchResult, learn_masks
 from ...recovery.training import Training, training_all
 from ...sparsity.structured_masks import check_shape, cut
-from ...validation import check_choices, check_flag, check_number, check_share, check_whole
+from ...validation import check_choices, check_number, check_whole
 from ..base import Method
+
+RAMP = 0.2  # share of the steps in which the targets grow from nothing: 640 of the paper's 3,200
 
 
 @dataclass(frozen=True)
 class ShearedLLaMA(Method):
-    """Masks and weights trained together until the expected sizes are those asked for; then exactly
-    these are cut out.
+    """Masks and weights trained together until the expected sizes are those asked for, then cut.
+
+    Training is one pass over the data. The rates of the paper are for 3,200 steps; a few hundred
+    need a lower one of the masks, e.g. 0.2.
 
     Args:
-        blocks, heads, neurons, hidden: how many of each stay in the end, all blocks alike (query
-            heads: those of whole key-value heads); None leaves an axis as it is.
-        steps: of the optimiser; None for one pass over the calibration windows, else they are
-            repeated as needed.
-        learning_rate: of the weights.
-        mask_rate: of log alpha;
-        multiplier_rate: of lambda and phi. The paper's are for
-            3,200 steps.
-        ramp: share of the steps in which targets grow from nothing.
-        train_weights: False trains masks alone.
-        batch: windows a step.
-        seed: of the masks' start and noise.
-        precision: of the passes, `exact` (the weights' dtype, float32 at least where they are
-            trained) or `fast`.
+        keep_blocks: blocks that stay; None for all, like the next three.
+        keep_heads: query heads of each block that stay, those of whole key-value heads.
+        keep_neurons: MLP neurons of each block that stay.
+        keep_hidden: hidden channels that stay.
+        learning_rate: learning rate of the weights; 0 freezes them and trains the masks alone.
+        mask_rate: learning rate of log alpha.
+        multiplier_rate: learning rate of the multipliers lambda and phi.
+        batch_size: windows in a step.
+        seed: seed of the masks' start and of their noise.
+        precision: `exact` (passes in the weights' dtype, in float32 at least where weights are
+            trained) or `fast` (products in bfloat16).
 
     Raises:
         UserError: an impossible option.
     """
 
-    blocks: int | None = None
-    heads: int | None = None
-    neurons: int | None = None
-    hidden: int | None = None
-    steps: int | None = None
+    keep_blocks: int | None = None
+    keep_heads: int | None = None
+    keep_neurons: int | None = None
+    keep_hidden: int | None = None
     learning_rate: float = 1e-4
     mask_rate: float = 1.0
     multiplier_rate: float = 1.0
-    ramp: float = 0.2
-    train_weights: bool = True
-    batch: int = 1
+    batch_size: int = 1
     seed: int = 0
     precision: str = "exact"
 
@@ -78,74 +82,105 @@ class ShearedLLaMA(Method):
 
     def __post_init__(self):
         check_choices(self, "sheared-llama", {"precision": PRECISIONS})
-        if not self._given:
-            raise UserError("give sizes that stay, as blocks=24 or neurons=1024")
-        for name in (*self._given, *(["steps"] if self.steps is not None else []), "batch"):
-            check_whole(name, getattr(self, name), 1)
+        if not self._asked_sizes:
+            raise UserError("give sizes that stay, e.g. keep_blocks=24 or keep_neurons=1024")
+        for axis, size in self._asked_sizes.items():
+            check_whole(f"keep_{axis}", size, 1)
+        check_whole("batch_size", self.batch_size, 1)
         for name in ("learning_rate", "mask_rate", "multiplier_rate"):
             check_number(name, getattr(self, name))
-        check_share("ramp", self.ramp, "a share of the steps from 0 to 1, as 0.2")
-        check_flag("train_weights", self.train_weights)
 
     @property
-    def _given(self) -> dict[str, int]:
-        """What shall stay, by axis."""
-        return {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
+    def _asked_sizes(self) -> dict[str, int]:
+        """Axis -> what the options say that stays of it."""
+        sizes = {axis: getattr(self, f"keep_{axis}") for axis in AXES}
+        return {axis: size for axis, size in sizes.items() if size is not None}
 
     def describe(self) -> str:
-        """What the report calls the pattern."""
-        return ", ".join(f"{size} {axis}" for axis, size in self._given.items())
+        """What a report calls the pattern."""
+        return ", ".join(f"{size} {axis}" for axis, size in self._asked_sizes.items())
 
     def prune(
-        self, model, calibration: torch.Tensor, progress: str | None = None, device=None
-    ) -> None:
-        """Learn and cut, in place.
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
+    ) -> MaskSearchResult:
+        """Train and cut, in place.
 
         Args:
-            calibration: int64 `[n, length]`, the text to learn from.
-            progress: label of a progress bar, None for none.
-            device: where the whole model computes; None for where it is.
+            model: as for `Method.prune`, like `progress`; the whole model computes on `device`.
+            text: the data, int64 `[n, length]`.
+            device: as for `Method.prune`.
 
         Raises:
-            UserError: as `learn`.
+            UserError: what `learn` raises.
         """
+        # The whole model is trained at once, on one device.
         with on_device(model, device):
-            learned = self.learn(model, calibration, progress)
-            cut(model, learned.masks)
-        return learned
+            result = self.learn(model, text, progress)
+            # Masks are 0 or 1 here, so that the cut computes what the masked model did.
+            cut(model, result.masks)
+        return result
 
-    def learn(self, model, tokens: torch.Tensor, progress: str | None = None) -> MaskSearchResult:
+    def learn(
+        self, model: PreTrainedModel, data: torch.Tensor, progress: str | None = None
+    ) -> MaskSearchResult:
         """Train masks, and weights in place; nothing is cut yet.
 
+        Args:
+            model: a causal language model.
+            data: int64 `[n, length]`.
+            progress: label of a progress bar; None for no bar.
+
+        Returns:
+            The masks; there is a constraint of their course for each axis.
+
         Raises:
-            UserError: sizes that the model does not have or cannot be expressed, an architecture
-                without the axes, bad tokens, and what `finetune.train` raises.
+            UserError: sizes that the model does not have or cannot have, an architecture without
+                the axes, bad tokens, and what `recovery.training.train` raises.
         """
+        # Everything is checked before anything is trained.
         check_head(model)
-        check_tokens(model, tokens)
-        full = check_shape(model, self._given)
-        steps = self.steps or len(tokens) // self.batch
-        windows = tokens[torch.arange(steps * self.batch) % len(tokens)]
+        check_tokens(model, data, "data")
+        full = check_shape(model, self._asked_sizes)
+        steps = len(data) // self.batch_size
+        # One optimiser, AdamW: the paper's betas, no weight decay, gradients of theta clipped at 1.
         training = Training(
             self.learning_rate,
             steps // 10,
-            batch=self.batch,
+            batch=self.batch_size,
             seed=self.seed,
             precision=self.precision,
             clip=1.0,
             weight_decay=0.0,
             betas=(0.9, 0.95),
         )
-        with training_all(model, training) if self.train_weights else restore_requires_grad(model):
-            model.requires_grad_(self.train_weights)
+        # min over theta and log alpha, max over lambda and phi of the loss plus, for each kind g of
+        # structure, lambda_g (s - t) + phi_g (s - t)^2. At the end the lowest log alpha go, exactly
+        # as many as the shape says: in every block for heads and neurons.
+        with self._trainable(model, training):
             return learn_masks(
                 model,
-                windows,
-                self._given,
+                data,
+                self._asked_sizes,
                 full,
                 training,
-                ramp=round(self.ramp * steps),
+                ramp=round(RAMP * steps),
                 mask_rate=self.mask_rate,
                 multiplier_rate=self.multiplier_rate,
                 progress=progress,
             )
+
+    @contextlib.contextmanager
+    def _trainable(self, model: PreTrainedModel, training: Training) -> Iterator[None]:
+        """While open, the weights theta are trained, or frozen for a learning rate of 0."""
+        if self.learning_rate:
+            with training_all(model, training):
+                yield
+            return
+        with restore_requires_grad(model):
+            model.requires_grad_(False)
+            yield

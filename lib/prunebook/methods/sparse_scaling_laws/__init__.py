@@ -1,1 +1,1 @@
-"""Scaling Laws for Sparsely-Connected Foundation Models."""
+"""Scaling Laws for Sparsely-Connected Foundation Models: the training recipe, the law, its fit."""

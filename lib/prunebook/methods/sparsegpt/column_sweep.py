@@ -80,7 +80,7 @@ def sparsegpt_sweep(
     W = torch.cat([weight.float() for weight in weights]).T.contiguous()
     M = torch.ones_like(W, dtype=torch.bool)
     # U: upper Cholesky factor of the inverse Hessian, (H + lambda I)^-1 = U^T U.
-    U = inverse_factor(_without_dead_inputs(hessian, W), damping)
+    U = inverse_factor(_remove_dead_inputs(W, hessian), damping)
     _check_finite(W, U)
     n_of_m = None
     if isinstance(patterns[0], NofM):
@@ -88,7 +88,8 @@ def sparsegpt_sweep(
     for start in range(0, len(W), block_size):
         end = min(start + block_size, len(W))
         block = slice(start, end)
-        # M <- the mask of the lowest W_ij^2 / U_jj^2, of weights as updated so far.
+        # M <- the mask of the lowest W_ij^2 / U_jj^2, of weights as updated so far; n:m is chosen
+        # inside the block, when the first of m columns is reached.
         if n_of_m is None:
             M[block] = block_mask(W[block], U.diagonal()[block], rows, patterns, (start, end))
         # Column by column: E_j <- (1 - M_j) W_j / U_jj, then W_k <- W_k - U_jk E_j up to `end`.
@@ -117,6 +118,7 @@ def block_mask(
     Returns:
         bool `[columns, rows of all weights]`, True where kept.
     """
+    # W_ij^2 / U_jj^2, the error of removing a weight when later columns make up for it
     scores = obs_score(W.T, factor_diagonal).split(list(rows))
     masks = []
     for score, pattern in zip(scores, patterns, strict=True):
@@ -136,8 +138,12 @@ def _share_of_block(
     return ExactCount(removed, rows * (end - start), "layer")
 
 
-def _without_dead_inputs(hessian: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
-    """A copy of H with 1 on its diagonal for inputs that are always 0; their weights become 0."""
+def _remove_dead_inputs(W: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
+    """Zero the weights of inputs that are always 0, in place.
+
+    Returns:
+        A copy of H with 1 on its diagonal for these inputs, so that it has an inverse.
+    """
     H = hessian.clone()
     dead = H.diagonal() == 0
     H.diagonal()[dead] = 1

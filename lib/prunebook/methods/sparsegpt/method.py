@@ -129,7 +129,8 @@ class SparseGPT(Method):
         swept = sparsegpt_sweep(
             weights, statistic.matrix(), patterns, self.damping, self.block_size
         )
+        # Rounding to a narrower dtype keeps zeros zero: the mask survives the cast.
         if self.update:
-            # Rounding to a narrower dtype keeps zeros zero: the mask survives the cast.
             return [new.to(weight.dtype) for weight, (new, _) in zip(weights, swept, strict=True)]
+        # The ablation takes the mask and leaves the remaining weights as they were.
         return [masked_copy(weight, keep) for weight, (_, keep) in zip(weights, swept, strict=True)]

@@ -1,0 +1,183 @@
+"""One linear during a shot: what its parts cost, and how some of them are removed.
+
+van der Ouderaa et al., The LLM Surgeon (arXiv 2312.17244); official code
+Qualcomm-AI-research/llm-surgeon at 7267344, whose `pruner.WGA` also cuts out first what is dead: a
+row or column of zeros, or without any gradient or input.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ...kernels.masking import apply_mask
+from ...models.anatomy import weight_of
+from .fisher import SecondMoment, part_of
+from .removal import remove_elements, remove_rows_columns
+from .removal_costs import column_costs, element_costs, row_costs
+
+CRITERIA = ("surgeon", "k-obd", "l-obd")
+_BY_ROWS_COLUMNS = "rows+columns"
+STRUCTURES = ("elements", _BY_ROWS_COLUMNS)
+
+
+@dataclass
+class Layer:
+    """A linear with the costs of its parts and the inverse factors of what is alive in it.
+
+    linear: the module.
+    W: its weight, float32 `[R, C]`; where there is a bias, with it as one more column.
+    rows: int64 indices of the rows that are alive.
+    columns: int64 indices of the columns of W that are alive.
+    inverses: `G^-1` and `A^-1` of the living part; None where nothing makes up for what goes.
+    costs: those of rows `[R]` and columns `[C]`, or of entries `[R, C]`; the lowest go first.
+    """
+
+    linear: torch.nn.Module
+    W: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    inverses: tuple[torch.Tensor, torch.Tensor] | None = None
+    costs: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def living(self) -> torch.Tensor:
+        """The living part of W."""
+        return part_of(self.W, self.rows, self.columns)
+
+    def remove_rows_columns(
+        self, rows: torch.Tensor, columns: torch.Tensor, max_correlate: int | None
+    ) -> None:
+        """Remove rows and columns of the linear for good.
+
+        Args:
+            rows: bool `[R]`; a row takes its bias along.
+            columns: bool `[C]`.
+            max_correlate: as for `removal.remove_rows_columns`.
+        """
+        # No bias is a candidate: as a column it stays.
+        all_columns = self.W.new_zeros(self.W.shape[1], dtype=torch.bool)
+        all_columns[: len(columns)] = columns
+        removed = rows[:, None] | all_columns
+        if not removed.any():
+            return
+        # W' = P_G W P_A of the living part
+        if self.inverses is not None:
+            updated = remove_rows_columns(
+                self.living,
+                *self.inverses,
+                rows[self.rows].nonzero().flatten(),
+                all_columns[self.columns].nonzero().flatten(),
+                max_correlate,
+            )
+            self.W[self.rows[:, None], self.columns] = updated
+        self._write(removed)
+
+    def remove_entries(self, entries: torch.Tensor, max_correlate: int) -> None:
+        """Remove entries of the linear for good.
+
+        Args:
+            entries: bool `[R, C]`.
+            max_correlate: as for `removal.remove_elements`.
+        """
+        removed = torch.zeros_like(self.W, dtype=torch.bool)
+        removed[:, : entries.shape[1]] = entries
+        if not removed.any():
+            return
+        # W' = W - G^-1 V A^-1 of the living part, group by group
+        if self.inverses is not None:
+            of_living = removed[self.rows][:, self.columns]
+            updated = remove_elements(self.living, *self.inverses, of_living, max_correlate)
+            self.W[self.rows[:, None], self.columns] = updated
+        self._write(removed)
+
+    def _write(self, removed: torch.Tensor) -> None:
+        """Set what is removed to zero, and write W back into the linear."""
+        apply_mask(self.W, ~removed)
+        weight = weight_of(self.linear)
+        weight.copy_(self.W[:, : weight.shape[1]])
+        if self.linear.bias is not None:
+            self.linear.bias.data.copy_(self.W[:, -1])
+
+
+def study(
+    linear: torch.nn.Module,
+    inputs: SecondMoment,
+    gradients: SecondMoment,
+    *,
+    structure: str,
+    criterion: str,
+    damping: float,
+) -> Layer:
+    """Inverse factors and costs of one linear.
+
+    Args:
+        linear: the module.
+        inputs: second moment of its inputs.
+        gradients: second moment of the gradients of its outputs.
+        structure: one of `STRUCTURES`.
+        criterion: one of `CRITERIA`.
+        damping: as for `SecondMoment.inverse`.
+    """
+    has_bias = linear.bias is not None
+    W = weight_of(linear).float()
+    if has_bias:
+        W = torch.cat([W, linear.bias.data.float()[:, None]], dim=1)
+    # F = G (x) A; L-OBD takes G = I.
+    A = inputs.matrix(has_bias)
+    G = gradients.matrix()
+    if criterion == "l-obd":
+        G = torch.eye(len(G), device=G.device)
+    # What is dead is left out of all that follows.
+    alive_rows = (W != 0).any(1) & (G.diagonal() > 0)
+    alive_columns = (W != 0).any(0) & (A.diagonal() > 0)
+    layer = Layer(linear, W, alive_rows.nonzero().flatten(), alive_columns.nonzero().flatten())
+    A = part_of(A, layer.columns, layer.columns)
+    G = part_of(G, layer.rows, layer.rows)
+    if criterion == "surgeon":
+        # The others make up for what goes: g = 1 / [G^-1]_rr and a = 1 / [A^-1]_cc.
+        G_inverse = gradients.inverse(damping, alive_rows)
+        A_inverse = inputs.inverse(damping, alive_columns, has_bias)
+        layer.inverses = (G_inverse, A_inverse)
+        g = 1 / G_inverse.diagonal()
+        a = 1 / A_inverse.diagonal()
+    else:
+        # The others stay: g = G_rr and a = A_cc.
+        g = G.diagonal()
+        a = A.diagonal()
+    if structure == _BY_ROWS_COLUMNS:
+        layer.costs = _costs_of_rows_columns(layer, A, G, g, a)
+    else:
+        layer.costs = _costs_of_entries(layer, g, a)
+    return layer
+
+
+def _costs_of_rows_columns(
+    layer: Layer, A: torch.Tensor, G: torch.Tensor, g: torch.Tensor, a: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Costs of rows `[R]` and columns `[C]`; factors and vectors are of the living part.
+
+    Dead rows and columns cost 0. Those that are already zero cost -1, so that they go first. A bias
+    is never a candidate.
+    """
+    out_features, in_features = weight_of(layer.linear).shape
+    rows = layer.W.new_zeros(out_features)
+    columns = layer.W.new_zeros(layer.W.shape[1])
+    living = layer.living
+    rows[layer.rows] = row_costs(living, A, g)
+    columns[layer.columns] = column_costs(living, G, a)
+    # What an earlier shot has removed goes again before anything else.
+    rows[(layer.W == 0).all(1)] = -1
+    columns[(layer.W == 0).all(0)] = -1
+    return rows, columns[:in_features]
+
+
+def _costs_of_entries(layer: Layer, g: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """Costs of entries `[R, C]`; the vectors are of the living part.
+
+    Dead entries cost 0. Those that are already zero cost -1, so that they go first. A bias is never
+    a candidate.
+    """
+    in_features = weight_of(layer.linear).shape[1]
+    costs = torch.zeros_like(layer.W)
+    costs[layer.rows[:, None], layer.columns] = element_costs(layer.living, g, a)
+    return costs.masked_fill_(layer.W == 0, -1)[:, :in_features]

@@ -1,0 +1,28 @@
+"""Text whose tokens tell where they stood."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def numbers():
+    """A tokenizer that reads its text as numbers, one id a word: every token tells where it
+    stood."""
+
+    class Numbers:
+        def __call__(self, text, add_special_tokens, verbose):
+            assert add_special_tokens is False
+            return {"input_ids": [int(word) for word in text.split()]}
+
+    return Numbers()
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """A file of the numbers 0..999, ten a line: calibration 0..349, evaluation 350..599, training
+    600..999."""
+    path = tmp_path / "counting.txt"
+    path.write_text(
+        "\n".join(" ".join(map(str, range(n, n + 10))) for n in range(0, 1000, 10)),
+        encoding="utf-8",
+    )
+    return path
