@@ -83,7 +83,7 @@ STEPS = {
         "prunebook.data.windows:pretraining_tokens",
     ),
     "dense": ("prunebook.measure.baseline:dense_baseline", "prunebook.measure.baseline:_run_dense"),
-    "pruning": ("prunebook.methods.prune:prune", "prunebook.methods.scored:prune_by_score"),
+    "pruning": ("prunebook.methods.prune:prune",),
     "footprint": (
         "prunebook.measure.footprint:*",
         "prunebook.experiments.caches:time_steps",

@@ -185,7 +185,8 @@ def embedded():
 
 # A library of the real one's shape, for what reads sources: file -> text.
 LIBRARY_FILES = {
-    "__init__.py": 'EXPORTS = {"prune": "methods.prune", "claim": "notebook.claims", "lazy": "lazy"}\n'
+    "__init__.py": "EXPORTS = {'prune': 'methods.prune', 'claim': 'notebook.claims', "
+    "'lazy': 'lazy'}\n"
     'MOVED = {"patterns": ("sparsity.patterns",)}\n',
     "errors.py": "class UserError(ValueError): ...\n",
     "sparsity/__init__.py": "",

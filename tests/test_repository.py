@@ -428,9 +428,9 @@ def test_hooks_are_pinned_and_have_the_version_of_ruff_that_make_installs():
     for repo in load(HOOKS)["repos"]:
         assert repo["repo"] == "local" or re.fullmatch("[0-9a-f]{40}", repo["rev"]), repo["repo"]
         ruff += [pin for hook in repo["hooks"] for pin in hook.get("additional_dependencies", [])]
-    assert ruff == [
-        line for line in lines(ROOT / "requirements/constraints.txt") if line.startswith("ruff==")
-    ]
+    constraints = lines(ROOT / "requirements/constraints.txt")
+    (pinned,) = [line for line in constraints if line.startswith("ruff==")]
+    assert ruff == [pinned, pinned]  # the linter and the formatter
 
 
 def test_binder_installs_what_make_installs():

@@ -81,7 +81,7 @@ def cell(tag: str, source: str, make=new_code_cell):
 
 
 def notebook(paper: dict) -> nbformat.NotebookNode:
-    """A sound notebook of `paper`: with code if it has a method."""
+    """A sound notebook of `paper`: with code if it has a method or an implementation."""
     front = yaml.safe_dump({"paper": paper}, sort_keys=False)
     cells = [
         cell("record", front, new_raw_cell),
@@ -89,7 +89,7 @@ def notebook(paper: dict) -> nbformat.NotebookNode:
         cell("challenge", f"## Challenge\n\nLimits of {paper['short']}.", new_markdown_cell),
         cell("method", "$S = |W|$", new_markdown_cell),
     ]
-    if paper["method"]:
+    if paper["method"] or paper.get("implementation"):
         cells += [cell(tag, f"# {tag}") for tag in ("parameters", "source", "run")]
         cells += [
             new_markdown_cell("## Why"),

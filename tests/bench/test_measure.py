@@ -133,7 +133,7 @@ def test_what_a_graph_could_not_hold_is_freed_before_it_is_staged_again(monkeypa
             seen.append([stage().mode for stage in alive if stage()])
             alive.append(weakref.ref(self))
 
-    monkeypatch.setattr("fakes.FakeStage", Watched)
+    monkeypatch.setattr("tests.bench.fakes.FakeStage", Watched)
     timer = FakeTimer(uncapturable=("ours",))
     measure(case(providers=[Provider("ours", doubled)]), timer, 0, RUN)
     assert seen == [[], []]

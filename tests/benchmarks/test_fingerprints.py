@@ -34,7 +34,7 @@ def test_an_option_without_a_run_is_refused(monkeypatch):
         sparsity: float = 0.5
         novelty: int = 0
 
-    monkeypatch.setattr(fingerprints.pb.methods, "Wanda", Wanda)
+    monkeypatch.setattr(fingerprints, "load_class", lambda slug: Wanda)
     with pytest.raises(UserError, match=r"^no run sets novelty of wanda; add it to METHODS$"):
         list(fingerprints.runs_of("wanda"))
 

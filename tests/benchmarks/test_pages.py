@@ -42,7 +42,7 @@ for call in (lambda: load_model(classes=1), lambda: next(blocks.walk(None, None)
         call()
     except (pb.UserError, AttributeError):
         pass
-pb.show_source(measure)
+pb.show_source(measure_quality)
 """
 MEMORY = """\
 from prunebook.measure.memory import peak_memory
@@ -130,7 +130,8 @@ def test_of_a_generator_its_steps_are_timed_and_it_is_closed(now):
 
 PROFILE_AND_CACHE = """\
 assert os.environ["PRUNEBOOK_PROFILE"] == "small"
-assert sorted(os.listdir(os.environ["PRUNEBOOK_CACHE"])) == ["articles", "baselines", "models", "tokens"]
+kept = sorted(os.listdir(os.environ["PRUNEBOOK_CACHE"]))
+assert kept == ["articles", "baselines", "models", "tokens"]
 """
 
 
@@ -208,7 +209,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line(book, tmp_path, monkeypa
 def test_the_tables_name_what_the_library_has(monkeypatch):
     pages.check_tables()
     monkeypatch.setattr(pages, "STEPS", {"dense": ("prunebook.measure.quality:measured",)})
-    with pytest.raises(UserError, match=r"^the library has no prunebook.measure.quality:measured; mend"):
+    message = r"^the library has no prunebook.measure.quality:measured; mend"
+    with pytest.raises(UserError, match=message):
         pages.check_tables()
 
 

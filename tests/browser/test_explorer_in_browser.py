@@ -80,8 +80,8 @@ def test_year_venue_and_whether_it_runs(html, open_page, records):
         ("year=2023", lambda record: record.year == 2023),
         ("venue=ICLR", lambda record: record.venue.name == "ICLR"),
         ("kind=conference", lambda record: record.venue.kind == "conference"),
-        ("runs=runs", lambda record: record.method is not None),
-        ("runs=not+run+yet", lambda record: record.method is None),
+        ("runs=runs", lambda record: record.is_implemented),
+        ("runs=not+run+yet", lambda record: not record.is_implemented),
     ):
         expected = [record.short for record in records if wanted(record)]
         name, value = query.replace("+", " ").split("=")

@@ -451,6 +451,20 @@ def test_source_and_test_of_a_method(book):
     assert broken.startswith("tests/methods/test_wanda.py: cannot be read: ")
 
 
+def test_a_module_implements_a_paper(book):
+    module = "prunebook.methods.formats.tiles"
+    write(book, record(method=None, implementation=module))
+    words = f"is missing: implementation {module} needs its source and its test"
+    assert lines(book, "wanda") == [
+        f"lib/prunebook/methods/formats/tiles.py: {words}",
+        f"tests/methods/formats/test_tiles.py: {words}",
+    ]
+    for file in ("lib/prunebook/methods/formats/tiles.py", "tests/methods/formats/test_tiles.py"):
+        (book / file).parent.mkdir(parents=True)
+        (book / file).write_text("")
+    assert lines(book, "wanda") == []
+
+
 def test_a_cache_implements_a_paper(book):
     write(book, record(method="h2o"))
     allowed = "allowed: magnitude, wanda, null"

@@ -35,6 +35,30 @@ def test_heading_does_not_repeat_the_short_name():
     assert parse_record(other_record(), "x").heading == "Scaling: Laws"
 
 
+def test_a_paper_runs_by_its_method_or_by_a_module():
+    module = "prunebook.methods.flash_llm.tiled_csl"
+    by_method = parse_record(record(), "x")
+    by_module = parse_record(record(method=None, implementation=module), "x")
+    neither = parse_record(record(method=None), "x")
+    assert [paper.implemented_by for paper in (by_method, by_module, neither)] == [
+        "wanda",
+        module,
+        None,
+    ]
+    assert [paper.is_implemented for paper in (by_method, by_module, neither)] == [
+        True,
+        True,
+        False,
+    ]
+    with pytest.raises(
+        RecordError, match=r"implementation: .* stands beside the method 'wanda'; leave one of"
+    ):
+        parse_record(record(implementation=module), "x")
+    for other in ("tiled_csl", "prunebook.kernels", "prunebook.methods.flash-llm"):
+        with pytest.raises(RecordError, match="must be a module of the library like prunebook"):
+            parse_record(record(method=None, implementation=other), "x")
+
+
 CLAIM = {
     "key": "beats-magnitude",
     "origin": "paper",

@@ -34,6 +34,11 @@ def row(**changes) -> str:
     return table_row(parse_record(record(**changes), "x"))
 
 
+def test_a_paper_runs_by_a_module_too():
+    module = "prunebook.methods.flash_llm.tiled_csl"
+    assert row(method=None, implementation=module) == row()
+
+
 def test_the_table_is_grouped_by_year_and_keeps_the_text_around_it(book):
     text = "Before\n<!-- papers:begin -->\nold\n<!-- papers:end -->\nAfter\n"
     expected = (

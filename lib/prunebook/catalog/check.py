@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import write_atomic
 from . import anatomy, contents, links, page_rules, placeholders
 from .reader import Paper, in_order, notebook_paths, read_notebook, record_data, record_of, shown
-from .registry import METHODS, Entry, read_registry
+from .registry import METHODS, Entry, places, read_registry
 from .schema import Record, RecordError
 from .tables import challenge_notes, papers_table
 
@@ -38,12 +38,14 @@ class _Read:
     Attributes:
         record: the record; None if it is not valid.
         method: the method that the record names, valid or not.
+        runs: whether it names a method or an implementation, valid or not.
         open_places: a line for each place that is still to be filled in.
         faults: a line for each other fault.
     """
 
     record: Record | None = None
     method: str | None = None
+    runs: bool = False
     open_places: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -82,6 +84,7 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
         if not names or path.stem in names:
             problems += [Problem(shown(path), fault) for fault in [*read.faults, *read.open_places]]
             problems += _method(root, read.method, registry)
+            problems += _implementation(root, read.record)
     problems += _contents(root, slugs, names)
     problems += [
         problem for problem in _taken(papers) if not names or Path(problem.file).stem in names
@@ -116,7 +119,7 @@ def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
         read.faults.append(f"paper.method: {read.method!r} is no method; allowed: {allowed}")
     if read.record is not None:
         read.faults += links.record_link_faults(read.record)
-    read.faults += page_rules.anatomy_faults(notebook, runs=read.method is not None)
+    read.faults += page_rules.anatomy_faults(notebook, read.runs)
     if read.record is not None:
         read.faults += page_rules.rule_faults(notebook, read.record)
     read.faults += links.cell_link_faults(notebook, path)
@@ -125,7 +128,7 @@ def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
 
 
 def _read_record(notebook: nbformat.NotebookNode, path: Path) -> _Read:
-    """The notebook's record with its faults; one that is not valid yet can name a method."""
+    """The notebook's record with its faults; one that is not valid yet can name what it runs."""
     read = _Read()
     open_fields = {}
     try:
@@ -134,6 +137,8 @@ def _read_record(notebook: nbformat.NotebookNode, path: Path) -> _Read:
         read.open_places = list(open_fields.values())
         if isinstance(data, dict) and isinstance(data.get("method"), str):
             read.method = data["method"]
+        if isinstance(data, dict):
+            read.runs = read.method is not None or isinstance(data.get("implementation"), str)
         read.record = record_of(notebook, path)
     except RecordError as error:
         # What is still to be filled in is told once, as an open place.
@@ -180,6 +185,17 @@ def _method(root: Path, name: str | None, registry: Mapping[str, Entry]) -> Iter
             )
         for fault in placeholders.line_faults(text):
             yield Problem(str(file), fault)
+
+
+def _implementation(root: Path, record: Record | None) -> Iterator[Problem]:
+    """Faults of the files of the module that a record names: one is missing."""
+    if record is None or record.implementation is None or not (root / METHODS).is_dir():
+        return
+    _, room, module = record.implementation.split(".", 2)
+    for file in places(room, module):
+        if not (root / file).is_file():
+            words = f"implementation {record.implementation} needs its source and its test"
+            yield Problem(str(file), f"is missing: {words}")
 
 
 def _contents(root: Path, slugs: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:

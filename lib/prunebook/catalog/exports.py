@@ -61,9 +61,9 @@ Verdicts = Annotated[
 class Entry(Record):
     """A paper's record, and what the book has made of it.
 
-    `state` is `not run yet` without an implementation, `not executed` without outputs in this
-    build, `outdated` with outputs from before the last change to notebook, library or profile, and
-    else `executed`.
+    `state` is `not run yet` without a method or an implementation, `not executed` without outputs
+    in this build, `outdated` with outputs from before the last change to notebook, library or
+    profile, and else `executed`.
     """
 
     page: Annotated[str, Field(description="The paper's page in the book.")]

@@ -11,6 +11,7 @@ SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _ARXIV = r"^\d{4}\.\d{4,5}$"
 _OPENREVIEW = r"^[A-Za-z0-9_-]+$"
 _URL = r"""^https?://[^\s<>"'`\\{}^]+$"""
+_MODULE = r"^prunebook(\.[a-z_][a-z0-9_]*){2,}$"
 _LISTED_FIELD = rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$"
 # pattern of a text field -> the same in words
 PATTERNS = {
@@ -18,6 +19,7 @@ PATTERNS = {
     _ARXIV: "an arXiv id like 2306.11695",
     _OPENREVIEW: "an OpenReview forum id like PxoFut3dWW",
     _URL: "an address that starts with http:// or https://, without quotes or brackets",
+    _MODULE: "a module of the library like prunebook.methods.flash_llm.tiled_csl",
     _LISTED_FIELD: "title, venue, code, links or a tag field as tags.type",
 }
 _HIDDEN = re.compile(
@@ -28,6 +30,7 @@ Slug = Annotated[str, Field(pattern=SLUG)]
 ArxivId = Annotated[str, Field(pattern=_ARXIV)]
 OpenReviewId = Annotated[str, Field(pattern=_OPENREVIEW)]
 Url = Annotated[str, Field(pattern=_URL)]
+Module = Annotated[str, Field(pattern=_MODULE)]
 ListedField = Annotated[str, Field(pattern=_LISTED_FIELD)]
 Text = Annotated[str, Field(min_length=1)]
 Year = Annotated[int, Field(ge=1980, le=2100)]

@@ -21,7 +21,7 @@ Rule = Callable[[nbformat.NotebookNode, Record], Iterator[str]]
 
 def claims_are_checked(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
     """Every claim of the record is checked on the page, or shown as not testable."""
-    if record.method is None:  # the page has no code yet
+    if not record.is_implemented:  # the page has no code yet
         return
     checked = checked_keys(code_cells(notebook))
     for claim in record.claims:
@@ -51,7 +51,7 @@ def checked_keys_are_claims(notebook: nbformat.NotebookNode, record: Record) -> 
 def errata_are_shown(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
     """Errata of the record are shown, and only where there are some."""
     shown = shows_errata(code_cells(notebook))
-    if record.errata and record.method and not shown:
+    if record.errata and record.is_implemented and not shown:
         yield "the record's errata are not shown; add a cell tagged 'errata': pb.show_errata()"
     if shown and not record.errata:
         yield "shows errata, and the record has none; fill them in, or remove pb.show_errata()"

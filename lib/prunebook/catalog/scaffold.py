@@ -145,8 +145,8 @@ def add_method(root: Path, slug: str, kind: str) -> list[Path]:
             changed.
     """
     paper = find_paper(root, slug)
-    if paper.record.method is not None:
-        raise UserError(f"{slug} has a method already: {paper.record.method}")
+    if paper.record.is_implemented:
+        raise UserError(f"{slug} has a method already: {paper.record.implemented_by}")
     home = _find_home(root, slug, kind)
     notebook = read_notebook(paper.path)
     first = notebook.cells[0]

@@ -8,12 +8,12 @@ import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, create_model, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..errors import UserError
 from ..notebook.stated import ORIGINS
-from .fields import ArxivId, ListedField, OpenReviewId, Slug, Strict, Text, Url, Year
+from .fields import ArxivId, ListedField, Module, OpenReviewId, Slug, Strict, Text, Url, Year
 from .record_faults import TWICE, describe
 from .vocabulary import VOCABULARY
 
@@ -116,7 +116,9 @@ class Record(Strict):
         errata: what the released code does otherwise than the paper.
         added: the day the paper came into the book.
         corrections: differences from the list's row, if the paper had one.
-        method: name of the method or cache; None while the notebook does not run.
+        method: name of the method or cache; None where there is none.
+        implementation: module of the library that the notebook runs, for a paper that proposes
+            neither method nor cache, e.g. a format of weights.
     """
 
     slug: Slug
@@ -138,6 +140,16 @@ class Record(Strict):
     claims: list[StatedClaim] = Field([])
     errata: list[Erratum] = Field([])
     method: Text | None
+    implementation: Module | None = None
+
+    @field_validator("implementation")
+    @classmethod
+    def _without_method(cls, module: str | None, info: ValidationInfo) -> str | None:
+        """Refuse a module beside a method, whose registry names its module already."""
+        method = info.data.get("method")
+        if module is not None and method is not None:
+            raise ValueError(f"stands beside the method {method!r}; leave one of them out")
+        return module
 
     @field_validator("claims")
     @classmethod
@@ -151,6 +163,16 @@ class Record(Strict):
                 # The text is not a template: what looks like a field in it is none.
                 raise PydanticCustomError(TWICE, "{words}", {"words": words})
         return claims
+
+    @property
+    def implemented_by(self) -> str | None:
+        """The method, the cache or the module that the notebook runs; None where it runs none."""
+        return self.method or self.implementation
+
+    @property
+    def is_implemented(self) -> bool:
+        """Whether the notebook runs."""
+        return self.implemented_by is not None
 
     @property
     def url(self) -> str | None:

@@ -56,7 +56,7 @@ def table_row(record: Record) -> str:
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
     state = "not run yet"
-    if record.method:
+    if record.is_implemented:
         state = "runs"
     notebook = f"[notebook](papers/{record.slug}.ipynb): {state}"
     cells = (

@@ -42,8 +42,8 @@ def _tags(record: catalog.Record) -> list[str]:
 
 
 def _state(record: catalog.Record) -> str:
-    """Whether the paper's method runs, in words."""
-    if record.method:
+    """Whether the paper's notebook runs, in words."""
+    if record.is_implemented:
         return "runs"
     return "not run yet"
 
@@ -103,7 +103,7 @@ def show(slug: str, as_json: bool):
         "paper": record.url,
         "code": _code_text(record.code),
         "tags": "  ".join(_tags(record)),
-        "method": record.method or _state(record),
+        "method": record.implemented_by or _state(record),
         "notebook": f"papers/{paper.path.name}",
     }
     click.echo(f"{record.heading}\n\n{record.takeaway}\n")

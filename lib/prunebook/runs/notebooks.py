@@ -21,7 +21,7 @@ class Runnable:
         name: slug of a paper, or path of a page in the book without its ending, e.g.
             `concepts/evaluation`.
         path: source of the notebook, `.ipynb` or `.md`.
-        implemented: False for a paper whose method the library lacks; it is not run.
+        implemented: False for a paper that the library does not implement; it is not run.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Runnable:
 
 def of_paper(paper: Paper) -> Runnable:
     """The notebook of a paper."""
-    return Runnable(paper.slug, paper.path, paper.record.method is not None)
+    return Runnable(paper.slug, paper.path, paper.record.is_implemented)
 
 
 def read_pages(root: Path) -> list[Runnable]:

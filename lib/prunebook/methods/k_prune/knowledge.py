@@ -60,7 +60,7 @@ def knowledge(
     """
     # Weights are frozen: only what enters the output matrices needs a gradient.
     differentiate = teacher_predictions is not None
-    measured = _Knowledge(output_projections(model)[first:], len(tokens), differentiate)
+    measured = UnitKnowledge(output_projections(model)[first:], len(tokens), differentiate)
     with forward_pre_hooks(measured.hooks()), restore_requires_grad(model):
         model.requires_grad_(False)
         for number, batch in enumerate(windows_by_batch(model, tokens)):
@@ -76,7 +76,7 @@ def knowledge(
     return measured.predictive, measured.representational(tokens.numel())
 
 
-class _Knowledge:
+class UnitKnowledge:
     """Gathers both kinds of knowledge while passes run, by hooks on output matrices.
 
     Args:

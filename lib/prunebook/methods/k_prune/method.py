@@ -17,33 +17,24 @@ Differences from the official code:
 - Least squares is damped, where theirs falls back to the old weights.
 """
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ...errors import UserError
-from ...models.anatomy import Block, find_blocks, sublayers
 from ...models.loading import on_device
-from ...models.surgery import (
-    keep_kv_heads,
-    keep_neurons,
-    remove_heads,
-    remove_neurons,
-    sync_config,
-)
+from ...models.surgery import sync_config
 from ...passes.precision import PRECISIONS
-from ...passes.sequential import BlockStep, walk
 from ...validation import check_choices, check_flag, check_fraction, check_number
 from ..base import Method
 from .knowledge import knowledge
 from .predictions import predictions
 from .refit import check_length, check_sums, examples, output_matrix, refit
 from .search import flops_budget, flops_of_units, scores_per_flop, survivors
+from .sublayer_steps import beside_teacher, blocks_alone, cut_sublayer
 
 
 @dataclass(frozen=True)
@@ -132,7 +123,10 @@ class KPrune(Method):
             teacher_predictions = None
             if self.refresh and self.predictive:
                 teacher_predictions = predictions(model, text, self.precision)
-            for step, teacher_step in self._steps(model, text, progress):
+            walked = blocks_alone(model, progress)
+            if self.tune:
+                walked = beside_teacher(model, text, self.precision, progress)
+            for step, teacher_step in walked:
                 if self.tune and step.index == 0:
                     # before anything is cut
                     check_sums(step)
@@ -145,28 +139,12 @@ class KPrune(Method):
                     # (b) the mask search, of which only the target's part is carried out
                     kept = survivors(scores[target - first_scored :], flops[target:], budget)
                     budget -= flops[target] * len(kept)
-                    _cut(step, kept, of_mlp)
+                    cut_sublayer(step, kept, of_mlp)
                     # (c) the weight tuning of what is left
                     if self.tune and kept:
                         pairs = examples(step, teacher_step, of_mlp)
                         refit(output_matrix(step, of_mlp), pairs, self.damping)
             sync_config(model)
-
-    def _steps(
-        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
-    ) -> Iterable[tuple[BlockStep | Block, BlockStep | None]]:
-        """The blocks of the model, each with the teacher's block of the same number.
-
-        Only the refit needs the states that enter them, and the teacher: without `tune`, blocks
-        come without states, and None in place of the teacher's.
-        """
-        if not self.tune:
-            bar = tqdm(find_blocks(model), desc=progress, unit="block", disable=progress is None)
-            return ((block, None) for block in bar)
-        teacher = copy.deepcopy(model)
-        student_steps = walk(model, text, precision=self.precision, progress=progress)
-        teacher_steps = walk(teacher, text, precision=self.precision)
-        return zip(student_steps, teacher_steps, strict=True)
 
     def _scores(
         self,
@@ -201,16 +179,3 @@ class KPrune(Method):
         for of_predictions, of_states in zip(predictive, representational, strict=True):
             weighted.append(self.predictive * of_predictions + self.representational * of_states)
         return scores_per_flop(model, weighted, target, flops, self.head_weight)
-
-
-def _cut(step: Block, kept: list[int], of_mlp: bool) -> None:
-    """Leave the units `kept` of one sublayer of a block, in place; none where it is empty."""
-    parts = sublayers(step.module)
-    if of_mlp and kept:
-        keep_neurons(parts, kept)
-    elif of_mlp:
-        remove_neurons(parts)
-    elif kept:
-        keep_kv_heads(parts, kept)
-    else:
-        remove_heads(parts)

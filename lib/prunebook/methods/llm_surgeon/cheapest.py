@@ -8,8 +8,33 @@ from collections.abc import Sequence
 
 import torch
 
-from ...sparsity.patterns import NofM, keep_mask, keep_masks, refuse_nan
+from ...sparsity.patterns import NofM, Pattern, count_removed, keep_mask, keep_masks, refuse_nan
 from .removal_costs import group_costs
+
+
+def cheapest_parts(
+    costs: Sequence[torch.Tensor | tuple[torch.Tensor, torch.Tensor]],
+    target: Pattern,
+    share: float,
+) -> list[torch.Tensor] | list[tuple[torch.Tensor, torch.Tensor]]:
+    """What goes of layers that share one threshold, to meet a share of the target.
+
+    Args:
+        costs: for each layer those of its entries `[R, C]`, or of its rows `[R]` and columns `[C]`.
+        target: pattern of the zeros in the end; n:m for entries alone.
+        share: fraction of the target, in (0, 1].
+
+    Returns:
+        For each layer bool `[R, C]`, or `[R]` and `[C]`, True where something goes.
+    """
+    if isinstance(target, NofM):
+        return cheapest_n_of_m(costs, target, share)
+    sparsity = target.sparsity * share
+    if isinstance(costs[0], torch.Tensor):
+        return [~keep for keep in keep_masks(costs, sparsity)]
+    # Rows and columns are counted by the weights that they take along.
+    size = sum(len(rows) * len(columns) for rows, columns in costs)
+    return cheapest_rows_columns(costs, count_removed(size, sparsity))
 
 
 def cheapest_rows_columns(

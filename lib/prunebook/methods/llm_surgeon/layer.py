@@ -5,12 +5,14 @@ Qualcomm-AI-research/llm-surgeon at 7267344, whose `pruner.WGA` also cuts out fi
 row or column of zeros, or without any gradient or input.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
 from ...kernels.masking import apply_mask
-from ...models.anatomy import weight_of
+from ...models.anatomy import find_blocks, weight_of
 from .fisher import SecondMoment, part_of
 from .removal import remove_elements, remove_rows_columns
 from .removal_costs import column_costs, element_costs, row_costs
@@ -149,6 +151,41 @@ def study(
     else:
         layer.costs = _costs_of_entries(layer, g, a)
     return layer
+
+
+def study_model(
+    model: PreTrainedModel,
+    inputs: Mapping[str, SecondMoment],
+    gradients: dict[str, SecondMoment],
+    *,
+    structure: str,
+    criterion: str,
+    damping: float,
+) -> list[Layer]:
+    """Inverse factors and costs of every linear that has run.
+
+    Args:
+        model: the model.
+        inputs: name of a linear -> second moment of its inputs.
+        gradients: name of a linear -> second moment of the gradients of its outputs; empty
+            afterwards, so that its memory is freed.
+        structure: as for `study`, like `criterion` and `damping`.
+    """
+    layers = []
+    for block in find_blocks(model):
+        for name, linear in block.linears.items():
+            if name in inputs:
+                layers.append(
+                    study(
+                        linear,
+                        inputs[name],
+                        gradients.pop(name),
+                        structure=structure,
+                        criterion=criterion,
+                        damping=damping,
+                    )
+                )
+    return layers
 
 
 def _costs_of_rows_columns(

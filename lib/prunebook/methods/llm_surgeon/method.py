@@ -29,16 +29,15 @@ import torch
 from transformers import PreTrainedModel
 
 from ...errors import UserError
-from ...models.anatomy import find_blocks
 from ...models.loading import on_device
 from ...passes.backward import backpropagate
 from ...passes.precision import PRECISIONS, matmul_precision
-from ...sparsity.patterns import NofM, Pattern, count_removed, keep_masks, make_pattern
+from ...sparsity.patterns import NofM, Pattern, make_pattern
 from ...validation import check_choices, check_number, check_whole
 from ..base import Method
-from .cheapest import cheapest_n_of_m, cheapest_rows_columns
+from .cheapest import cheapest_parts
 from .fisher import SecondMoment
-from .layer import CRITERIA, STRUCTURES, Layer, study
+from .layer import CRITERIA, STRUCTURES, Layer, study_model
 
 # Entries that are correlated with each other, as in the official scripts for entries and 2:4.
 _CORRELATED_ENTRIES = 2000
@@ -151,7 +150,13 @@ class LLMSurgeon(Method):
                     )
                 # (2) inverse factors and costs
                 with matmul_precision(model.device, "exact"):
-                    layers = self._study(model, *moments)
+                    layers = study_model(
+                        model,
+                        *moments,
+                        structure=self.structure,
+                        criterion=self.criterion,
+                        damping=self.damping,
+                    )
                 # The factors of the old weights are freed before the next pass.
                 moments = None
                 # (3) one threshold for the target up to this shot; what is below it goes, and
@@ -160,36 +165,6 @@ class LLMSurgeon(Method):
                     layers, self._choose(layers, shot / self.shots), strict=True
                 ):
                     self._remove(layer, removed)
-
-    def _study(
-        self,
-        model: PreTrainedModel,
-        inputs: dict[str, SecondMoment],
-        gradients: dict[str, SecondMoment],
-    ) -> list[Layer]:
-        """Inverse factors and costs of every linear that has run.
-
-        Args:
-            model: the model.
-            inputs: name of a linear -> second moment of its inputs.
-            gradients: name of a linear -> second moment of the gradients of its outputs; empty
-                afterwards.
-        """
-        layers = []
-        for block in find_blocks(model):
-            for name, linear in block.linears.items():
-                if name in inputs:
-                    layers.append(
-                        study(
-                            linear,
-                            inputs[name],
-                            gradients.pop(name),
-                            structure=self.structure,
-                            criterion=self.criterion,
-                            damping=self.damping,
-                        )
-                    )
-        return layers
 
     def _choose(self, layers: Sequence[Layer], share: float) -> list:
         """What goes of each layer to meet a share of the target: `[R]` and `[C]`, or `[R, C]`.
@@ -200,21 +175,11 @@ class LLMSurgeon(Method):
         """
         # All layers compete, or each one meets the share alone.
         if self.scope == "model":
-            return self._cheapest([layer.costs for layer in layers], share)
+            return cheapest_parts([layer.costs for layer in layers], self.target, share)
         chosen = []
         for layer in layers:
-            chosen += self._cheapest([layer.costs], share)
+            chosen += cheapest_parts([layer.costs], self.target, share)
         return chosen
-
-    def _cheapest(self, costs: Sequence, share: float) -> list:
-        """What goes of layers that share one threshold, from their costs."""
-        if isinstance(self.target, NofM):
-            return cheapest_n_of_m(costs, self.target, share)
-        if self.structure == "elements":
-            return [~keep for keep in keep_masks(costs, self.sparsity * share)]
-        # Rows and columns are counted by the weights that they take along.
-        size = sum(len(rows) * len(columns) for rows, columns in costs)
-        return cheapest_rows_columns(costs, count_removed(size, self.sparsity * share))
 
     def _remove(self, layer: Layer, removed: torch.Tensor | tuple) -> None:
         """Remove what was chosen of one layer."""
