@@ -129,7 +129,7 @@ TYPES = (
             {"stars": 5},
             "stars: unknown field; allowed: slug, title, short, authors, year, venue, arxiv, "
             "openreview, code, links, takeaway, tags, runs_in, challenge, added, corrections, "
-            "claims, errata, method",
+            "claims, errata, method, implementation",
         ),
         (
             {"tags.kind": {}},
