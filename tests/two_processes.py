@@ -1,6 +1,6 @@
 """A script of `recovery/test_finetune`: train in several processes, and save what each has found.
 
-    python -m torch.distributed.run --standalone --nproc_per_node=2 two_processes.py FOLDER
+python -m torch.distributed.run --standalone --nproc_per_node=2 two_processes.py FOLDER
 """
 
 import sys

@@ -25,7 +25,7 @@ from prunebook.bench.cases import (
 )
 from prunebook.bench.measure import measure
 from prunebook.bench.record import CONTROL, OWN
-from prunebook.kernels.bitmap import pack_bitmap
+from prunebook.kernels.formats.bitmap import pack_bitmap
 
 ON_CUDA = {
     "torch 2:4, cuSPARSELt",

@@ -11,9 +11,11 @@ MOST_SHARED = 232_448  # bytes that a program may have on an H100
 CODE = """
 import json, torch
 from prunebook.bench.cases import attention_mass, matmul_2_4, matmul_unstructured, ternary
-from prunebook.kernels import attention_mass as mass, matmul_2_4 as two_four, packed
-from prunebook.kernels import matmul_unstructured as unstructured, ternary as codes
-from prunebook.kernels.noise import Perturbation, stream_of
+from prunebook.kernels.attention import mass
+from prunebook.kernels.matmul import two_four
+from prunebook.kernels.formats import n_of_m as packed
+from prunebook.kernels.matmul import unstructured, ternary as codes
+from prunebook.kernels.attention.noise import Perturbation, stream_of
 
 for module in (mass, two_four, unstructured, packed, codes):
     module.runs_natively = lambda *_, **__: True  # dispatch as on a GPU
@@ -71,10 +73,10 @@ print(json.dumps([(one.name, one.shared) for one in found]))
 def test_compiled_for_hopper_every_tile_fits_the_shared_memory():
     found = json.loads(compile_apart(CODE).splitlines()[-1])
     assert {name for name, shared in found if shared} >= {
-        "_tile_kernel",
-        "_bitmap_tile_kernel",
-        "_ternary_kernel",
-        "_lse_kernel",
-        "_mass_kernel",
+        "tile_kernel",
+        "bitmap_tile_kernel",
+        "ternary_kernel",
+        "lse_kernel",
+        "mass_kernel",
     }
     assert max(shared for _, shared in found) <= MOST_SHARED, found

@@ -7,7 +7,7 @@ import torch
 
 from prunebook.caches import H2OCache
 from prunebook.errors import UserError
-from prunebook.kernels.attention_mass import attention_mass
+from prunebook.kernels.attention.mass import attention_mass
 
 
 def drive(cache, logits, n):

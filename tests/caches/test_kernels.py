@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prunebook.caches import H2OCache, KeyformerCache, WindowCache
-from prunebook.kernels import attention_decode, attention_mass, compaction
+from prunebook.kernels.attention import compaction, decode, mass
 from prunebook.kernels.launch import triton
 
 pytestmark = pytest.mark.skipif(triton is None, reason="Triton is not installed on this platform")
@@ -31,14 +31,14 @@ def with_kernels(monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     def choose(kernels):
-        for module in (attention_decode, attention_mass, compaction):
+        for module in (decode, mass, compaction):
             monkeypatch.setattr(module, "runs_natively", lambda *_, **__: kernels)
         launched.clear()
         return launched
 
-    watch(attention_mass, "launch_attention_mass")
+    watch(mass, "launch_attention_mass")
     watch(compaction, "launch_take_kept")
-    watch(attention_decode, "launch_decode")
+    watch(decode, "launch_decode")
     return choose
 
 

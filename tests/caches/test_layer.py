@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache
 from prunebook.caches.policy import CacheBudget, EvictionPolicy
 from prunebook.errors import UserError
-from prunebook.kernels.noise import gumbel, stream_of
+from prunebook.kernels.attention.noise import gumbel, stream_of
 
 SCALING = 0.7
 

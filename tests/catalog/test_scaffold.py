@@ -16,9 +16,10 @@ from tests.tiny_book import REGISTRY, other_record, write
 
 from prunebook.catalog import VOCABULARY, check, read_paper
 from prunebook.catalog.contents import listed_papers, with_paper
+from prunebook.catalog.draft import Draft
 from prunebook.catalog.placeholders import MARK
 from prunebook.catalog.registry import method_names, with_method
-from prunebook.catalog.scaffold import Draft, add_method, check_new, new_paper
+from prunebook.catalog.scaffold import add_method, check_new, new_paper
 from prunebook.errors import UserError
 
 PROJECT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prunebook.kernels import launch
-from prunebook.kernels.ell import Ell
+from prunebook.kernels.formats.ell import Ell
 from prunebook.kernels.launch import (
     next_power_of_2,
     on_device,

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from transformers import Cache
 
-from ..kernels.noise import stream_of, uniform
+from ..kernels.attention.noise import stream_of, uniform
 from ..validation import check_whole
 from .layer import PrunedLayer
 from .policy import CacheBudget, EvictionPolicy

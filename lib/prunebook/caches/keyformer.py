@@ -20,7 +20,7 @@ import torch
 from transformers import Cache
 
 from ..errors import UserError
-from ..kernels.noise import Perturbation, stream_of
+from ..kernels.attention.noise import Perturbation, stream_of
 from ..validation import check_flag, check_whole
 from .layer import PrunedLayer
 from .policy import CacheBudget, EvictionPolicy

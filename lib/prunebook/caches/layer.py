@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..kernels.attention_decode import decode_with_mass
-from ..kernels.attention_mass import attention_mass
-from ..kernels.compaction import take_kept
-from ..kernels.noise import Perturbation
+from ..kernels.attention.compaction import take_kept
+from ..kernels.attention.decode import decode_with_mass
+from ..kernels.attention.mass import attention_mass
+from ..kernels.attention.noise import Perturbation
 from .attention import ALLOWED, OWNER
 from .slots import SlotLayer
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from ..kernels.noise import Perturbation
+from ..kernels.attention.noise import Perturbation
 from ..validation import check_whole, is_whole
 from .attention import install
 

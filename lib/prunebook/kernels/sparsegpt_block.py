@@ -13,7 +13,7 @@ import torch
 from ..errors import UserError
 from .launch import jit, on_device, runs_natively, tl
 from .masking import apply_mask
-from .n_of_m import keep_n_of_m
+from .topk.n_of_m import keep_n_of_m
 
 # Columns that are updated one by one before a product carries their errors to the others.
 _REFERENCE_STRIP = 32

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from ..data.windows import check_tokens
 from ..errors import UserError
 from ..passes.precision import matmul_precision
-from .quality import resolve_precision, windows_per_batch
+from .baseline import resolve_precision, windows_per_batch
 
 
 @torch.no_grad()

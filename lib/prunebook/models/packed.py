@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
-from ..kernels.packed import is_n_of_m
+from ..kernels.formats.n_of_m import is_n_of_m
 from .anatomy import find_stack, linears_of
 from .config import COMPRESSED
 from .packed_linears import SparseLinear, UnstructuredLinear, unpacked_weight

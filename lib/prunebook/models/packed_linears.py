@@ -4,12 +4,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..kernels.bitmap import SEGMENT, Bitmap, pack_bitmap
-from ..kernels.ell import Ell, pack_ell
-from ..kernels.matmul_2_4 import linear_2_4
-from ..kernels.matmul_unstructured import linear_unstructured
-from ..kernels.n_of_m import pack_n_of_m
-from ..kernels.packed import Packed
+from ..kernels.formats.bitmap import SEGMENT, Bitmap, pack_bitmap
+from ..kernels.formats.ell import Ell, pack_ell
+from ..kernels.formats.n_of_m import Packed
+from ..kernels.matmul.two_four import linear_2_4
+from ..kernels.matmul.unstructured import linear_unstructured
+from ..kernels.topk.n_of_m import pack_n_of_m
 
 # Name of each form -> the tensors of its packed weight, by their names in `kernels`.
 _PARTS = {"bitmap": ("values", "bits", "starts"), "ell": ("values", "deltas")}

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
-from ..kernels.ternary import PER_BYTE, pack_ternary, ternary_linear
+from ..kernels.matmul.ternary import PER_BYTE, pack_ternary, ternary_linear
 from .anatomy import find_stack, linears_of, sublayers
 from .config import TERNARY
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from ..kernels.n_of_m import SIZES, keep_n_of_m, select_n_of_m
 from ..kernels.score import Score
-from ..kernels.select import keep_largest, select_global, select_rows
+from ..kernels.topk.n_of_m import SIZES, keep_n_of_m, select_n_of_m
+from ..kernels.topk.rows import keep_largest, select_global, select_rows
 
 SCOPES = ("row", "layer", "model")
 

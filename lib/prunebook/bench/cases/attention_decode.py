@@ -7,8 +7,8 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from ...kernels.attention_decode import decode_reference, decode_with_mass
-from ...kernels.noise import Perturbation, stream_of
+from ...kernels.attention.decode import decode_reference, decode_with_mass
+from ...kernels.attention.noise import Perturbation, stream_of
 from .. import work
 from ..case import Case, Operands, Provider, relative_error
 from ..record import CONTROL

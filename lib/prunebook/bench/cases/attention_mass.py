@@ -7,8 +7,8 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from ...kernels.attention_mass import attention_mass, attention_mass_reference
-from ...kernels.noise import Perturbation, stream_of
+from ...kernels.attention.mass import attention_mass, attention_mass_reference
+from ...kernels.attention.noise import Perturbation, stream_of
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
 from ..record import CONTROL

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from ...kernels.compaction import fill_holes, fill_holes_reference, take_kept
+from ...kernels.attention.compaction import fill_holes, fill_holes_reference, take_kept
 from .. import work
 from ..case import Case, Operands, Provider, share_different
 from ..record import OWN

@@ -5,10 +5,10 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from ...kernels.matmul_2_4 import DENSE_TOKENS, linear_2_4
-from ...kernels.n_of_m import select_n_of_m
-from ...kernels.packed import Packed
+from ...kernels.formats.n_of_m import Packed
+from ...kernels.matmul.two_four import DENSE_TOKENS, linear_2_4
 from ...kernels.score import Score
+from ...kernels.topk.n_of_m import select_n_of_m
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
 from . import products

@@ -4,11 +4,11 @@ from itertools import product
 
 import torch
 
-from ...kernels.bitmap import Bitmap, pack_bitmap
-from ...kernels.ell import Ell, pack_ell
-from ...kernels.matmul_unstructured import ELL_TOKENS, linear_unstructured
+from ...kernels.formats.bitmap import Bitmap, pack_bitmap
+from ...kernels.formats.ell import Ell, pack_ell
+from ...kernels.matmul.unstructured import ELL_TOKENS, linear_unstructured
 from ...kernels.score import Score
-from ...kernels.select import select_rows
+from ...kernels.topk.rows import select_rows
 from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider

@@ -4,8 +4,8 @@ from functools import partial
 
 import torch
 
-from ...kernels.n_of_m import launch_n_of_m, select_n_of_m, select_n_of_m_reference
-from ...kernels.packed import Packed, unpack_n_of_m
+from ...kernels.formats.n_of_m import Packed, unpack_n_of_m
+from ...kernels.topk.n_of_m import launch_n_of_m, select_n_of_m, select_n_of_m_reference
 from .. import work
 from ..case import Case, MissingError, Operands, Provider, share_different
 from ..record import CONTROL

@@ -5,8 +5,8 @@ from itertools import product
 
 import torch
 
-from ...kernels.select import select_global, select_global_reference
-from ...kernels.select_long import launch_long
+from ...kernels.topk.long import launch_long
+from ...kernels.topk.rows import select_global, select_global_reference
 from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different

@@ -5,8 +5,8 @@ from itertools import product
 
 import torch
 
-from ...kernels.select import select_rows, select_rows_reference
-from ...kernels.select_short import launch_short
+from ...kernels.topk.rows import select_rows, select_rows_reference
+from ...kernels.topk.short import launch_short
 from ...sparsity.patterns import count_removed
 from .. import work
 from ..case import Case, Operands, Provider, share_different

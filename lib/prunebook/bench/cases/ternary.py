@@ -9,7 +9,7 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from ...kernels.ternary import KERNEL_TOKENS, launch_ternary, pack_ternary, ternary_linear
+from ...kernels.matmul.ternary import KERNEL_TOKENS, launch_ternary, pack_ternary, ternary_linear
 from .. import work
 from ..case import Case, MissingError, Operands, Provider
 from ..record import OWN

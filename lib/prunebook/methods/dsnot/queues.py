@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from ...kernels.masking import count_rows, mask_where, masked_copy, places_of
-from ...kernels.select import keep_largest
+from ...kernels.topk.rows import keep_largest
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Attention over a pruned key-value cache: masses, decoding, compaction, noise."""

@@ -1,0 +1,1 @@
+"""Products with sparse and ternary weights."""
