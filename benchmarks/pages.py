@@ -151,6 +151,7 @@ PARTS = {
     "figures": ("prunebook.site.drawings",),
     "other": (
         "prunebook.models.ternary",
+        "prunebook.models.ternary_linears",
         "prunebook.site.pages.kernels",
         "prunebook.notebook.claims",
         "prunebook.models.packed",

@@ -42,7 +42,7 @@ EXPORTS = {
 # running it
 MOVED = {
     "allocation": ("sparsity.allocation", "methods.owl.outliers", "methods.besa.learned_sparsity"),
-    "bitlinear": ("models.ternary",),
+    "bitlinear": ("models.ternary_linears", "models.ternary"),
     "blocks": (
         "passes.sequential",
         "passes.capture",

@@ -12,7 +12,8 @@ from prunebook.measure import zeros
 from prunebook.measure.footprint import footprint
 from prunebook.methods import BitNetB158
 from prunebook.models.loading import load_model, save_model
-from prunebook.models.ternary import BitLinear, absmean_ternary, pack
+from prunebook.models.ternary import pack
+from prunebook.models.ternary_linears import BitLinear, absmean_ternary
 from prunebook.recovery.finetune import full
 from prunebook.recovery.training import Training
 

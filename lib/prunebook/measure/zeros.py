@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..kernels.masking import mask_where
 from ..models.anatomy import find_blocks, weight_of
-from ..models.ternary import BitLinear, absmean_ternary
+from ..models.ternary_linears import BitLinear, absmean_ternary
 from ..sparsity.patterns import (
     NofM,
     Pattern,

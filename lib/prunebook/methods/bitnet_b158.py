@@ -2,8 +2,14 @@
 
 Ma et al., The Era of 1-bit LLMs: All Large Language Models are in 1.58 Bits (arXiv 2402.17764);
 training code and schedule are printed in the authors' FAQ (microsoft/unilm, bitnet, commit
-768a3c8). The layer is `models.ternary.BitLinear`. Training is a step of its own
-(`recovery.finetune.full`), for which the model keeps its latent weights.
+768a3c8). In place of `y = W x + b` a layer computes, after the norm of its input,
+
+    y = gamma / s * (W_codes x_codes) + b
+    W_codes = RoundClip(W / gamma, -1, 1)        gamma: mean magnitude of W (equations 1 to 3)
+    x_codes = RoundClip(s x, -128, 127)          s: 127 / largest magnitude of the token's input
+
+`models.ternary_linears.BitLinear` is that layer. Training is a step of its own
+(`recovery.finetune.full`), for which the model keeps its latent weights W.
 
 Differences from the paper:
 
@@ -29,9 +35,9 @@ class BitNetB158(Method):
     Needs no data itself. A model that was trained dense is of no use afterwards.
 
     Args:
-        norm: as in the FAQ, every layer norms its own input and the norms before attention and MLP
-            are taken out; False leaves the norms of the model as they are, so that nothing but
-            rounding changes it.
+        norm: True is the form of the FAQ: every layer norms its own input, and the norms before
+            attention and MLP are taken out. False leaves the norms of the model as they are, so
+            that nothing but rounding changes it.
 
     Raises:
         UserError: an impossible option.
@@ -47,7 +53,7 @@ class BitNetB158(Method):
         check_flag("norm", self.norm)
 
     def describe(self) -> str:
-        """What a report calls the pattern; how many zeros there are follows from the weights."""
+        """The pattern as a report names it; how many zeros there are follows from the weights."""
         return "ternary weights, 8-bit activations"
 
     def prune(
@@ -67,6 +73,6 @@ class BitNetB158(Method):
             UserError: a model without recognisable blocks, ternary already, or whose norms cannot
                 be taken out.
         """
-        # Latent weights stay as they are: `BitLinear` rounds them to -1, 0, 1 at every pass, and
-        # its input to 8 bits.
+        # Latent weights stay as they are: a `BitLinear` rounds them to -1, 0, 1 at every pass
+        # (equations 1 to 3), and its input to 8 bits. Embeddings and head keep full precision.
         replace_linears(model, self.norm)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 from tests.kernels.formats.test_bitmap import DTYPES, sparse
-from tests.kernels.test_matmul_2_4 import assert_as_exact_as_dense, random
+from tests.kernels.matmul.test_two_four import assert_as_exact_as_dense, random
 
 from prunebook.errors import UserError
 from prunebook.kernels.formats.bitmap import Bitmap, pack_bitmap
