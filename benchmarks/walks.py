@@ -3,9 +3,11 @@
     python -m benchmarks.walks
 
 A small model is pruned by Wanda, and another generates with H2O's cache, while each function of the
-library that runs is noted. What a reader follows are the functions that run in the rooms of the
-algorithm; engine, checks, measuring and the kernels' dispatch are not among them. Printed are the
-files, and the lines of the functions and of the classes' heads.
+library that runs is noted. What a reader follows are the functions that run in the parts of the
+library that hold the algorithm: score, norms, mask and the order of the blocks; tokens that stay,
+and the attention that says so. The engine, checks, the capture of the first block's inputs,
+precision, what transformers asks of any cache, and the kernels' dispatch are not among them. Printed are the files with the lines of the
+functions that ran.
 """
 
 import inspect
@@ -39,10 +41,13 @@ WALKS = {
     ),
     "h2o": (
         (
-            "caches",
-            "kernels/attention_mass.py",
-            "kernels/attention_decode.py",
-            "kernels/compaction.py",
+            "caches/h2o.py",
+            "caches/policy.py",
+            "caches/layer.py",
+            "caches/attention.py",
+            "kernels/attention/mass.py",
+            "kernels/attention/decode.py",
+            "kernels/attention/compaction.py",
         ),
         7,
         900,

@@ -204,10 +204,10 @@ def test_challenge_anchors_are_unique(book):
 
 
 def test_stale_tables_are_found_and_written(book):
-    write(book, record(takeaway="New words.", title="New title"))
+    write(book, record(title="New title", **{"venue.name": "New venue"}))
     assert lines(book) == [f"README.md: {STALE}", f"challenge/challenge.md: {STALE}"]
     assert lines(book, write=True) == []
-    assert "New words." in (book / "README.md").read_text()
+    assert "New venue" in (book / "README.md").read_text()
     assert "### Wanda: New title" in (book / "challenge" / "challenge.md").read_text()
     assert lines(book) == []
 
@@ -257,7 +257,7 @@ def test_method_names_without_a_registry(tmp_path):
 
 def test_one_paper_is_checked_alone(book):
     write(book, other_record(year=24))
-    write(book, record(takeaway="New words."))
+    write(book, record(**{"venue.name": "New venue"}))
     assert lines(book, "wanda") == []
     assert lines(book, "scaling") == [
         "papers/scaling.ipynb: paper.year: 24 must be greater than or equal to 1980",
@@ -267,10 +267,10 @@ def test_one_paper_is_checked_alone(book):
         "is missing"
     )
     assert lines(book, "wanda", write=True) == [waits]
-    assert "New words." not in (book / "README.md").read_text()
+    assert "New venue" not in (book / "README.md").read_text()
     write(book, other_record())
     assert lines(book, "wanda", write=True) == []
-    assert "New words." in (book / "README.md").read_text()
+    assert "New venue" in (book / "README.md").read_text()
 
 
 def test_one_paper_of_the_contents(book):

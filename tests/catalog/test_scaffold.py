@@ -63,8 +63,10 @@ def cells(book, slug="short-gpt") -> dict:
 
 def tags_in_order(book, slug="short-gpt") -> list[str]:
     """The tags of the cells, each once."""
-    tags = [cell.metadata.get("tags", []) for cell in cells(book, slug).values()]
-    return list(dict.fromkeys(sum(tags, [])))
+    tags = {}
+    for cell in cells(book, slug).values():
+        tags |= dict.fromkeys(cell.metadata.get("tags", []))
+    return list(tags)
 
 
 def fill_in(book, slug="short-gpt") -> None:

@@ -1,33 +1,24 @@
+"""The README's table and the challenge page, generated from the records."""
+
+from pathlib import Path
+
 import pytest
 from tests.tiny_book import notebook, other_record, record, write
 
 from prunebook.catalog import challenge_notes, papers_table, parse_record, read_papers
-from prunebook.catalog.tables import table_row
+from prunebook.catalog.tables import LONGEST_ROW, table_row
 from prunebook.errors import UserError
 
-TAGS = (
-    "Type: [Unstructured](concepts/types.md#type-unstructured), "
-    "[Semi-structured](concepts/types.md#type-semi-structured) <br> "
-    "Criteria: [Wanda](concepts/criteria.md#criteria-wanda) <br> "
-    "Budget: [Sparsity](concepts/budget.md#budget-sparsity) (layer) <br> "
-    "Data: [Calibration](concepts/data.md#data-calibration) <br> "
-    "Retrain: [Without](concepts/finetune.md#retrain-without) <br> "
-    "Weight: [Frozen](concepts/weight_update.md#weight-frozen)"
-)
 WANDA = (
-    "| [A Simple and Effective Pruning Approach](https://arxiv.org/abs/2306.11695) <br> *ICLR "
-    f"2024* <br> Scores a weight by its size times the norm of its input. | {TAGS} | "
-    "[Challenge](challenge/challenge.md#wanda-simple-2024) <br> "
-    "[Reviews](https://openreview.net/forum?id=PxoFut3dWW) <br> [Blog](https://example.org/blog) "
-    "| [official](https://github.com/locuslab/wanda) (MIT) <br> [notebook](papers/wanda.ipynb): "
-    "runs |"
+    "| [A Simple and Effective Pruning Approach](https://arxiv.org/abs/2306.11695) | ICLR 2024 | "
+    "Unstructured, Semi-structured; Wanda | [page](papers/wanda.ipynb) | "
+    "[official](https://github.com/locuslab/wanda) |"
 )
 SCALING = (
-    "| Scaling: Laws <br> *ICLR 2024* <br> Scores a weight by its size times the norm of its "
-    f"input. | {TAGS} | [Challenge](challenge/challenge.md#scaling-2023) | no code <br> "
-    "[notebook](papers/scaling.ipynb): not run yet |"
+    "| Scaling: Laws | ICLR 2024 | Unstructured, Semi-structured; Wanda | "
+    "[page](papers/scaling.ipynb), not run yet | none |"
 )
-HEADER = "| Title & Take-away | Tags | Note | Code |\n|:--|:--|:--|:--|"
+HEADER = "| Paper | Venue | Tags | Page | Code |\n|:--|:--|:--|:--|:--|"
 
 
 def row(**changes) -> str:
@@ -71,26 +62,22 @@ def test_missing_markers(text):
 
 def test_special_characters_cannot_break_the_row():
     changed = row(
-        title="A | B\nC *d* [e]",
-        takeaway="1 < 2 & x_1 `y` $z$ ~w~ <br>",
-        **{"tags.budget.detail": "50|75%", "code.url": "https://x.org/a|b(c)"},
+        title="A | B\nC *d* [e] 1 < 2 & x_1 `y` $z$ ~w~ <br>",
+        **{"venue.name": "<b>|", "code.url": "https://x.org/a|b(c)"},
     )
     assert changed.count("\n") == 0
-    assert changed.startswith(r"| [A \| B C \*d\* \[e\]](https://arxiv.org/abs/2306.11695) <br> ")
-    assert r" <br> 1 &lt; 2 &amp; x\_1 \`y\` \$z\$ \~w\~ &lt;br&gt; | Type" in changed
-    assert r"(50\|75%)" in changed
+    title = r"A \| B C \*d\* \[e\] 1 &lt; 2 &amp; x\_1 \`y\` \$z\$ \~w\~ &lt;br&gt;"
+    assert changed.startswith(f"| [{title}](https://arxiv.org/abs/2306.11695) | ")
+    assert r" | &lt;b&gt;\| 2024 | " in changed
     assert "[official](https://x.org/a%7Cb%28c%29)" in changed
 
 
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"venue.kind": "submission"}, "*ICLR 2024 (submission)*"),
-        ({"code.official": False}, "[community](https://github.com/locuslab/wanda) (MIT)"),
-        (
-            {"code.license": None},
-            "[official](https://github.com/locuslab/wanda) (no licence stated)",
-        ),
+        ({"venue.kind": "submission"}, " | ICLR 2024 (submission) | "),
+        ({"code.official": False}, "[community](https://github.com/locuslab/wanda)"),
+        ({"method": None}, "[page](papers/wanda.ipynb), not run yet"),
         (
             {"arxiv": None},
             "| [A Simple and Effective Pruning "
@@ -103,11 +90,27 @@ def test_variants_of_a_row(changes, part):
     assert part in row(**changes)
 
 
-def test_reviews_are_linked_once():
-    url = "https://openreview.net/forum?id=PxoFut3dWW"
-    assert row(arxiv=None).count(url) == 1
-    assert row(links=[{"label": "Discussion", "url": url}]).count(url) == 1
-    assert row().count(url) == 1
+LONG_TITLE = f"Wanda and More: {'Very ' * 20}Long"
+
+
+@pytest.mark.parametrize(
+    ("changes", "tags"),
+    [
+        ({}, "Unstructured, Semi-structured; Wanda"),
+        ({"code.url": f"https://example.org/{'a' * 95}"}, "Unstructured, Semi-structured"),
+    ],
+)
+def test_a_row_is_short(changes, tags):
+    short = row(title=LONG_TITLE, **changes)
+    assert len(short) <= LONGEST_ROW == 250
+    cells = short.split(" | ")
+    assert cells[0] == "| [Wanda](https://arxiv.org/abs/2306.11695)"
+    assert cells[2] == tags
+
+
+def test_the_rows_of_the_book_are_short():
+    papers = read_papers(Path(__file__).parents[2])
+    assert max(len(table_row(paper.record)) for paper in papers) <= LONGEST_ROW
 
 
 def test_challenge_notes_have_anchors_for_both_readers(book):

@@ -15,6 +15,7 @@ from prunebook.catalog import VOCABULARY, check, page_rules
 from prunebook.catalog.anatomy import CHALLENGES_LATER, cell_faults
 from prunebook.catalog.draft import Draft
 from prunebook.catalog.placeholders import MARK
+from prunebook.catalog.registry import read_registry
 from prunebook.catalog.scaffold import new_paper
 from prunebook.catalog.templates import KINDS, code_cells, notebook_cells, record_cells
 
@@ -33,14 +34,29 @@ ANSWERS = {
         'expected = "FILL-IN': "expected = [[1, 0, 3, 0], [4, 3, 0, 0]]",
     },
     "structured": {
-        'raise NotImplementedError("FILL-IN': "return torch.zeros(len(find_blocks(model)))",
-        'assert remaining == "FILL-IN': "assert remaining == [1, 2, 3]",
+        "from ..validation": (
+            "from ..passes.sequential import walk\n"
+            "from ..validation import check_blocks, check_choices, describe_blocks"
+        ),
+        'raise NotImplementedError("FILL-IN': (
+            "scores = []\n"
+            "        for block in walk(model, text, precision=self.precision, progress=progress):\n"
+            "            before = block.hidden.clone()\n"
+            "            block.propagate()\n"
+            "            scores.append((block.hidden - before).norm())\n"
+            "        return torch.stack(scores)"
+        ),
+        'assert remaining == "FILL-IN': "assert remaining == [0, 1, 3]",
     },
     "training": {
         'raise NotImplementedError("FILL-IN': "return keep_mask(weight.abs(), self.target)",
         "# FILL-IN: what the paper adds": "# Nothing is added to the next-token loss.",
-        "from ..sparsity.patterns": "from ..sparsity.patterns import Pattern, keep_mask, make_pattern",
-        'expected = "FILL-IN': "expected = [[True, False, False, True], [False, False, True, True]]",
+        "from ..sparsity.patterns": (
+            "from ..sparsity.patterns import Pattern, keep_mask, make_pattern"
+        ),
+        'expected = "FILL-IN': (
+            "expected = [[True, False, False, True], [False, False, True, True]]"
+        ),
     },
     "cache": {
         "# FILL-IN: the rule": "# The attention that a token gets is added up, as in H2O.",
@@ -124,20 +140,23 @@ def test_a_filled_in_paper_breaks_no_rule(clone, monkeypatch, kind):
     assert [str(problem) for problem in check(clone, [SLUGS[kind]])] == []
 
 
-def test_filled_in_files_are_in_order_for_ruff(clone):
-    ruff(clone, "check", "lib", "tests", "papers")
-    ruff(clone, "format", "--check", "lib", "tests", "papers/my-cut.ipynb", "papers/my-cache.ipynb")
+@pytest.mark.parametrize("kind", KINDS)
+def test_filled_in_files_are_in_order_for_ruff(clone, kind):
+    files = [f"papers/{SLUGS[kind]}.ipynb", *map(str, read_registry(clone)[SLUGS[kind]][1:])]
+    ruff(clone, "check", *files)
+    ruff(clone, "format", "--check", *files)
 
 
 def test_filled_in_methods_pass_their_tests_and_their_pages_run(clone):
     environment = {**os.environ, "PYTHONPATH": str(clone / "lib"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    files = ["tests/test_pages.py"]
-    for kind in KINDS:
-        room = {"cache": "caches"}.get(kind, "methods")
-        files.append(f"tests/{room}/test_{SLUGS[kind].replace('-', '_')}.py")
+    tests = [str(read_registry(clone)[slug].test) for slug in SLUGS.values()]
     done = subprocess.run(
-        [*command, *files], cwd=clone, env=environment, capture_output=True, text=True
+        [*command, "tests/test_pages.py", *tests],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
 

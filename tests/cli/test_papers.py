@@ -104,7 +104,7 @@ def test_check(book):
     parts = "record, cells, tags, links, contents, method and test"
     sound = f"2 papers checked, nothing to mend: {parts}, tables\n"
     assert call("check").stdout == sound
-    write(book, record(takeaway="New words."))
+    write(book, record(**{"venue.name": "New venue"}))
     stale = "README.md: does not match the notebooks; run `prunebook check --write`\n"
     assert call("check", code=2).stdout == stale
     assert call("check", "wanda").stdout == f"1 paper checked, nothing to mend: {parts}\n"

@@ -1,7 +1,6 @@
 """A score method of the reader's own, and what the contract declares of every method."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
@@ -17,8 +16,6 @@ from prunebook.models.anatomy import find_blocks, weight_of
 @dataclass(frozen=True)
 class LeftFirst(ScoreMethod):
     """The lowest index has the lowest score, whatever the weights are."""
-
-    paper: ClassVar[str | None] = None
 
     def score(self, weight, inputs):
         scores = torch.ones(weight.shape).cumsum(1)
@@ -50,7 +47,8 @@ def test_one_matrix_by_hand():
 
 
 def test_a_scope_that_the_method_does_not_allow_is_refused():
-    with pytest.raises(UserError, match=r"scope 'model' is not allowed for None; use 'row' or"):
+    message = "scope .model. is not allowed for LeftFirst; use .row. or"
+    with pytest.raises(UserError, match=message):
         LeftFirst(sparsity=0.5, scope="model")
     assert LeftFirst(pattern="2:4").describe() == "2:4"
 

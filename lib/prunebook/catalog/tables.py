@@ -8,9 +8,10 @@ from itertools import groupby
 from ..errors import UserError
 from .reader import Paper, challenge_note
 from .schema import Record
-from .vocabulary import CONCEPT_PAGES, concept_anchor
 
-_HEADER = "| Title & Take-away | Tags | Note | Code |\n|:--|:--|:--|:--|"
+LONGEST_ROW = 250  # characters of a paper's row
+_HEADER = "| Paper | Venue | Tags | Page | Code |\n|:--|:--|:--|:--|:--|"
+_TAGS = ("type", "criteria")  # facets that a row has room for; the site shows them all
 
 
 def papers_table(readme: str, papers: Sequence[Paper]) -> str:
@@ -48,53 +49,41 @@ def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
 
 
 def table_row(record: Record) -> str:
-    """The paper's row of the README table."""
-    title = _cell(record.title)
+    """The paper's row of the README table.
+
+    Where the row would be too long, the short name stands for the title, and at last the criteria
+    are left out.
+    """
+    rows = (
+        _row(record, record.title, _TAGS),
+        _row(record, record.short, _TAGS),
+        _row(record, record.short, _TAGS[:1]),
+    )
+    return next((row for row in rows if len(row) <= LONGEST_ROW), rows[-1])
+
+
+def _row(record: Record, title: str, tags: Sequence[str]) -> str:
+    """A row: title, venue, tags of these facets, page and code."""
+    paper = _cell(title)
     if record.url:
-        title = _link(record.title, record.url)
+        paper = _link(title, record.url)
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    state = "not run yet"
-    if record.is_implemented:
-        state = "runs"
-    notebook = f"[notebook](papers/{record.slug}.ipynb): {state}"
-    cells = (
-        [title, f"*{_cell(venue)}*", _cell(record.takeaway)],
-        _tags(record),
-        _notes(record),
-        [*_code(record), notebook],
-    )
-    return f"| {' | '.join(' <br> '.join(cell) for cell in cells)} |"
+    facets = record.facets()
+    values = "; ".join(", ".join(facets[name].values) for name in tags)
+    page = _link("page", f"papers/{record.slug}.ipynb")
+    if not record.is_implemented:
+        page += ", not run yet"
+    cells = (paper, _cell(venue), values, page, _code(record))
+    return f"| {' | '.join(cells)} |"
 
 
-def _tags(record: Record) -> list[str]:
-    """A line for each facet: its values, linked to their concepts, and the detail."""
-    lines = []
-    for name, facet in record.facets().items():
-        page = CONCEPT_PAGES[name]
-        links = [_link(value, f"{page}#{concept_anchor(name, value)}") for value in facet.values]
-        line = f"{name.title()}: {', '.join(links)}"
-        if facet.detail:
-            line += f" ({_cell(facet.detail)})"
-        lines.append(line)
-    return lines
-
-
-def _notes(record: Record) -> list[str]:
-    links = [_link(link.label, link.url) for link in record.links]
-    known = {record.url, *(link.url for link in record.links)}
-    if record.reviews_url and record.reviews_url not in known:
-        links.insert(0, _link("Reviews", record.reviews_url))
-    return [_link("Challenge", f"challenge/challenge.md#{record.challenge}"), *links]
-
-
-def _code(record: Record) -> list[str]:
+def _code(record: Record) -> str:
     if record.code is None:
-        return ["no code"]
+        return "none"
     kind = {True: "official", False: "community"}[record.code.official]
-    licence = record.code.license or "no licence stated"
-    return [f"{_link(kind, record.code.url)} ({_cell(licence)})"]
+    return _link(kind, record.code.url)
 
 
 def _note(paper: Paper) -> str:

@@ -117,7 +117,7 @@ def show(slug: str, as_json: bool):
 @click.command()
 @click.argument("identifier", metavar="ARXIV_ID|OPENREVIEW_ID")
 @click.option("--slug", required=True, help="Name of notebook and method, e.g. deeper-layers.")
-@click.option("--kind", type=click.Choice(KINDS), help="Kind of the method; see below.")
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of the method; see above.")
 @click.option("--record-only", is_flag=True, help="No method: the paper is marked 'not run yet'.")
 @click.option("--title", help="Title of the paper; looked up by default, like what follows.")
 @click.option("--author", "authors", multiple=True, help="Repeatable, in the paper's order.")

@@ -36,7 +36,7 @@ class Method(abc.ABC):
     """
 
     # The defaults are those of most methods: one pass of calibration, and zeros in place.
-    paper: ClassVar[str | None]
+    paper: ClassVar[str | None] = None
     needs_calibration: ClassVar[bool] = True
     needs_data: ClassVar[bool] = False
     makes_smaller: ClassVar[bool] = False
@@ -116,7 +116,7 @@ class ScoreMethod(Method):
     scopes: ClassVar[tuple[str, ...]] = ("row", "layer")
 
     def __post_init__(self):
-        check_scope(self.target, self.paper, self.scopes)
+        check_scope(self.target, self.paper or type(self).__name__, self.scopes)
 
     @property
     def target(self) -> Pattern:
@@ -179,7 +179,7 @@ class ScoreMethod(Method):
                 apply_mask(weight, keep)
 
 
-def check_scope(target: Pattern, name: str | None, scopes: tuple[str, ...]) -> None:
+def check_scope(target: Pattern, name: str, scopes: tuple[str, ...]) -> None:
     """Raise a `UserError` unless a method can compare weights in the scope of its target.
 
     Args:

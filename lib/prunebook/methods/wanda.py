@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import torch
 
-from ..criteria.wanda import wanda_score
 from ..kernels.score import Score
 from ..passes.statistics import InputNorm
 from .base import ScoreMethod
@@ -40,4 +39,4 @@ class Wanda(ScoreMethod):
     def score(self, weight: torch.Tensor, inputs: InputNorm) -> Score:
         """`S_ij = |W_ij| * ||X_j||_2` (equation 1)."""
         # Each row then loses its lowest scores: `ScoreMethod.prune`, algorithm 1.
-        return wanda_score(weight, inputs.norm())
+        return Score(weight, columns=inputs.norm())

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..data.windows import check_tokens
 from ..errors import UserError, not_finite
 from ..models.anatomy import find_blocks
-from .hooks import Hook, forward_hooks
+from .hooks import Hook, forward_hooks, hook_gradient
 from .precision import matmul_precision
 from .statistics import Statistic
 
@@ -149,7 +149,7 @@ class _Observer:
             if self._leader_of[name] == name:
                 self._update(self.inputs[name], x.detach())
             # called in the backward pass, with dL/d output
-            output.register_hook(lambda gradient: self._update(self.gradients[name], gradient))
+            hook_gradient(output, lambda gradient: self._update(self.gradients[name], gradient))
 
         return hook
 

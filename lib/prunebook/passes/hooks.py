@@ -1,4 +1,4 @@
-"""Forward hooks on modules: the one place of the library that registers them.
+"""Hooks on modules and on tensors: the one place of the library that registers them.
 
 A hook sees, or changes, what enters and leaves a module during a pass. Each context manager here
 registers its hooks on entry and removes all of them on exit, also after an error, so that no model
@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -45,6 +46,18 @@ def forward_hooks(
         for module, hook in hooks:
             handles.append(module.register_forward_hook(hook, always_call=always_call))
         yield
+
+
+def hook_gradient(tensor: torch.Tensor, hook: Callable[[torch.Tensor], None]) -> None:
+    """Call a hook with the gradient of a tensor when the backward pass reaches it.
+
+    The hook needs no removal: it goes with the graph that the tensor belongs to.
+
+    Args:
+        tensor: a tensor that requires a gradient.
+        hook: takes the gradient, of the tensor's shape.
+    """
+    tensor.register_hook(hook)
 
 
 @contextlib.contextmanager

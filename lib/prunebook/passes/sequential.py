@@ -23,10 +23,9 @@ from ..data.windows import check_tokens
 from ..errors import not_finite
 from ..models.anatomy import Block, find_blocks, weight_of
 from .capture import capture_inputs
-from .collect import EndOfPassError, InputCollector
 from .hooks import PreHook, forward_pre_hooks
 from .precision import matmul_precision
-from .statistics import Statistic
+from .statistics import EndOfPassError, InputCollector, Statistic
 
 # Tokens of a forward pass, by device and precision. On a CPU, activations of 1,024 tokens stay in
 # its caches; `exact` keeps 2,048, since the size of a batch moves the last digits of statistics,

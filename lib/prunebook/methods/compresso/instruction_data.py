@@ -3,8 +3,8 @@
 They stand in for the instruction data of Compresso (arXiv 2310.05015), which is GPT4-Alpaca.
 `PREFIX` stands in for its collaborative prompt, with the same idea in fewer and other words.
 
-Windows are int64 `[n, length, 2]`: token ids, and labels, which are the ids of the response and -100
-before it. Every response ends with its window, so that nothing is padded.
+Windows are int64 `[n, length, 2]`: token ids, and labels, which are the ids of the response and
+-100 before it. Every response ends with its window, so that nothing is padded.
 """
 
 from collections.abc import Callable, Sequence

@@ -158,7 +158,7 @@ class Compresso(Method):
         training = self._training(steps)
         # Adapters and log alpha descend, lambda1 and lambda2 ascend; the weights are frozen. Masks
         # and multipliers keep their rates, as in the official script.
-        targets = query_value_names(model)
+        targets = _query_value_names(model)
         with adapters(model, training, targets=targets, rank=self.rank, dropout=0.0):
             course = train_masks(
                 model,
@@ -212,7 +212,7 @@ def _loss(model: PreTrainedModel, data: torch.Tensor) -> Loss:
     return next_token_loss
 
 
-def query_value_names(model: PreTrainedModel) -> list[str]:
+def _query_value_names(model: PreTrainedModel) -> list[str]:
     """The last part of the names of the query and the value projection."""
     first = find_stack(model)[1][0]
     parts = sublayers(first)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from ...models.anatomy import all_sublayers
 from ...passes.backward import restore_requires_grad, windows_by_batch
-from ...passes.hooks import PreHook, forward_pre_hooks
+from ...passes.hooks import PreHook, forward_pre_hooks, hook_gradient
 from ...passes.precision import matmul_precision
 from .predictions import divergence
 
@@ -122,8 +122,9 @@ class UnitKnowledge:
                 activations = activations.detach().requires_grad_()
             # A hook that held the tensor itself would never be freed.
             values = activations.detach()
-            activations.register_hook(
-                lambda gradient: self._add_derivative(index, values.float() * gradient.float())
+            hook_gradient(
+                activations,
+                lambda gradient: self._add_derivative(index, values.float() * gradient.float()),
             )
             return (activations,)
 
