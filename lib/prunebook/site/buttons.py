@@ -66,7 +66,7 @@ def colab_notebook(
                 lambda link: f"{link['start']}{_on_site(address, page, link['name'])}", cell.source
             )
     state = ""
-    if not record.method:
+    if not record.is_implemented:
         state = _NOT_RUN
     code = _INSTALL.format(
         page=address.site + page,

@@ -71,5 +71,5 @@ def _outcome(published: Published) -> dict[str, Any]:
 def _state(published: Published) -> str:
     """The paper's state, in the words of the catalogue's schema."""
     if published.execution is None:
-        return "not run yet" if published.paper.record.method is None else "not executed"
+        return "not executed" if published.paper.record.is_implemented else "not run yet"
     return "executed" if published.current else "outdated"

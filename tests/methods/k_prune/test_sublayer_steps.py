@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from prunebook.methods.k_prune.sublayer_steps import beside_teacher, blocks_alone, cut_sublayer
+from prunebook.methods.k_prune.sublayer_steps import blocks_to_cut, cut_sublayer
 from prunebook.models.anatomy import find_blocks, sublayers
+
+PASSES = {"precision": "exact", "progress": None}
 
 
 def test_the_teacher_stays_as_it_was_while_the_model_is_cut(make_model, tokens):
     model = make_model("llama")
     whole = sublayers(find_blocks(model)[0].module).neurons
-    for step, teacher_step in beside_teacher(model, tokens, "exact", None):
+    for step, teacher_step in blocks_to_cut(model, tokens, with_teacher=True, **PASSES):
         # What enters the first block is the same for both.
         if step.index == 0:
             assert torch.equal(step.hidden, teacher_step.hidden)
@@ -21,9 +23,9 @@ def test_the_teacher_stays_as_it_was_while_the_model_is_cut(make_model, tokens):
         assert sublayers(teacher_step.module).neurons == whole
 
 
-def test_without_a_teacher_the_blocks_are_those_of_the_model(make_model):
+def test_without_a_teacher_the_blocks_are_those_of_the_model(make_model, tokens):
     model = make_model("llama")
-    steps = list(blocks_alone(model, None))
+    steps = list(blocks_to_cut(model, tokens, with_teacher=False, **PASSES))
     assert [block.module for block, _ in steps] == [block.module for block in find_blocks(model)]
     assert {teacher for _, teacher in steps} == {None}
 

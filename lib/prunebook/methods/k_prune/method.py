@@ -34,7 +34,7 @@ from .knowledge import knowledge
 from .predictions import predictions
 from .refit import check_length, check_sums, examples, output_matrix, refit
 from .search import flops_budget, flops_of_units, scores_per_flop, survivors
-from .sublayer_steps import beside_teacher, blocks_alone, cut_sublayer
+from .sublayer_steps import blocks_to_cut, cut_sublayer
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,10 @@ class KPrune(Method):
             teacher_predictions = None
             if self.refresh and self.predictive:
                 teacher_predictions = predictions(model, text, self.precision)
-            walked = blocks_alone(model, progress)
-            if self.tune:
-                walked = beside_teacher(model, text, self.precision, progress)
-            for step, teacher_step in walked:
+            passes = {"precision": self.precision, "progress": progress}
+            for step, teacher_step in blocks_to_cut(model, text, with_teacher=self.tune, **passes):
                 if self.tune and step.index == 0:
-                    # before anything is cut
-                    check_sums(step)
+                    check_sums(step)  # before anything is cut
                 for of_mlp in (False, True):
                     target = 2 * step.index + of_mlp
                     # (a) knowledge of the target and of all sublayers above it

@@ -16,30 +16,29 @@ from ...models.surgery import keep_kv_heads, keep_neurons, remove_heads, remove_
 from ...passes.sequential import BlockStep, walk
 
 
-def blocks_alone(model: PreTrainedModel, progress: str | None) -> Iterator[tuple[Block, None]]:
-    """The blocks of a model without the states that enter them, each with None for a teacher.
+def blocks_to_cut(
+    model: PreTrainedModel,
+    text: torch.Tensor,
+    *,
+    with_teacher: bool,
+    precision: str,
+    progress: str | None,
+) -> Iterator[tuple[BlockStep, BlockStep]] | Iterator[tuple[Block, None]]:
+    """The blocks of a model from the bottom, each with the teacher's block of the same number.
+
+    Only the refit needs the teacher, a copy of the model as it is now, and the states that enter
+    the blocks of both. Without a teacher, blocks come without states, and None in its place.
 
     Args:
-        model: the model that is cut.
-        progress: label of a progress bar; None for no bar.
-    """
-    for block in tqdm(find_blocks(model), desc=progress, unit="block", disable=progress is None):
-        yield block, None
-
-
-def beside_teacher(
-    model: PreTrainedModel, text: torch.Tensor, precision: str, progress: str | None
-) -> Iterator[tuple[BlockStep, BlockStep]]:
-    """The blocks of a model, each with the block of the same number of its teacher.
-
-    Both hold the states that enter them. The teacher is a copy of the model as it is now.
-
-    Args:
-        model: the model that is cut, block by block, while the walk goes on.
+        model: the model, which is cut block by block while the walk goes on.
         text: int64 `[n, length]`.
+        with_teacher: walk a teacher too.
         precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
         progress: label of a progress bar; None for no bar.
     """
+    if not with_teacher:
+        bar = tqdm(find_blocks(model), desc=progress, unit="block", disable=progress is None)
+        return ((block, None) for block in bar)
     teacher = copy.deepcopy(model)
     student_steps = walk(model, text, precision=precision, progress=progress)
     teacher_steps = walk(teacher, text, precision=precision)
@@ -55,6 +54,7 @@ def cut_sublayer(step: Block, kept: list[int], of_mlp: bool) -> None:
         of_mlp: the sublayer is the MLP, not the attention.
     """
     parts = sublayers(step.module)
+    # A sublayer without units is taken out of the sum; its output bias stays.
     if of_mlp and kept:
         keep_neurons(parts, kept)
     elif of_mlp:

@@ -30,6 +30,7 @@ def cheapest_parts(
     if isinstance(target, NofM):
         return cheapest_n_of_m(costs, target, share)
     sparsity = target.sparsity * share
+    # Entries are counted one by one.
     if isinstance(costs[0], torch.Tensor):
         return [~keep for keep in keep_masks(costs, sparsity)]
     # Rows and columns are counted by the weights that they take along.

@@ -174,6 +174,7 @@ def study_model(
     layers = []
     for block in find_blocks(model):
         for name, linear in block.linears.items():
+            # A linear that no token has reached, e.g. of an idle expert, has no factors.
             if name in inputs:
                 layers.append(
                     study(

@@ -38,7 +38,7 @@ def card(published: Published, address: Address) -> str:
     body = "\n".join([escape(record.takeaway), "", *lines])
     text = f"::::{{card}}\n:class-card: pb-card\n\n{body}\n::::\n"
     note = _NOT_RUN
-    if record.method is not None:
+    if record.is_implemented:
         note = state_of_outputs(published)
     if note:
         text += f"\n{admonition(note)}\n"

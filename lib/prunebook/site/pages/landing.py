@@ -82,7 +82,7 @@ def facets_of(published: Published) -> dict[str, list[str]]:
         "year": [str(record.year)],
         "venue": [_line(record.venue.name)],
         "kind": [record.venue.kind],
-        "runs": [_RUNS[record.method is not None]],
+        "runs": [_RUNS[record.is_implemented]],
         "verdict": [verdict for verdict in VERDICTS if verdict in _counts(published)],
     }
 

@@ -122,7 +122,7 @@ def _item(paper: Paper, page: str) -> str:
     record = paper.record
     link = f"[{escape(record.short)}]({'../' * page.count('/')}papers/{record.slug}.ipynb)"
     state = ""
-    if not record.method:
+    if not record.is_implemented:
         state = " *(not run yet)*"
     return f"- {link}, {escape(f'{record.venue.name} {record.venue.year}')}{state}\n"
 
