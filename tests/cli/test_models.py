@@ -1,6 +1,7 @@
 """The commands on models, on a model of two blocks: what they refuse, measure, print and save."""
 
 import json
+import re
 
 import pytest
 from tests.cli.calling import call, error
@@ -41,10 +42,17 @@ def test_prune_refuses_a_bad_method_before_it_loads_a_model(arguments, message):
 
 def test_methods():
     lines = call("methods").stdout.splitlines()
-    assert lines[0].split() == ["Method", "Paper", "Data", "Options"]
-    rows = {line.split()[0]: line.split()[1:] for line in lines[1:]}
-    assert rows["magnitude"] == ["essential-sparsity", "none", "sparsity", "pattern", "scope=layer"]
-    assert rows["wanda"][:2] == ["wanda", "calibration"]
+    cells = [re.split(r"\s{2,}", line) for line in lines]
+    assert cells[0] == ["Method", "Paper", "Data", "Sparsity of", "Options"]
+    rows = {name: row for name, *row in cells[1:]}
+    of_groups = "the weights of each comparison group"
+    assert rows["magnitude"] == [
+        "essential-sparsity",
+        "none",
+        of_groups,
+        "sparsity pattern scope=layer",
+    ]
+    assert rows["wanda"][:3] == ["wanda", "calibration", of_groups]
     names = [entry["name"] for entry in json.loads(call("methods", "--json").stdout)]
     assert list(rows) == names == sorted(method_names())
 

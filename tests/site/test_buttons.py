@@ -1,11 +1,14 @@
 """The links that open notebooks elsewhere, and the copies that Colab opens."""
 
+import os
 from importlib.metadata import version
 
 import nbformat
+import yaml
 from tests.small_book import notebook, record
 
 from prunebook.catalog import Address, parse_record
+from prunebook.notebook.stated import find_stated
 from prunebook.site.buttons import buttons, colab_notebook
 
 ADDRESS = Address("https://x.org/book/", "https://github.com/a/b", "trunk")
@@ -66,6 +69,25 @@ def test_the_installation_keeps_what_colab_has(tmp_path, monkeypatch):
     assert (
         tmp_path / "kept.txt"
     ).read_text() == f"numpy=={version('numpy')}\ntorch=={version('torch')}\n"
+
+
+def test_the_installation_hands_over_the_claims_of_the_record(monkeypatch):
+    monkeypatch.delenv("PRUNEBOOK_CLAIMS", raising=False)
+    source = notebook("alpha", "1")
+    claim = {
+        "key": "it-works",
+        "origin": "paper",
+        "statement": 'It\'s better: "much"',
+        "number": "2 against 3",
+        "source": "Table 1",
+    }
+    data = yaml.safe_load(source.cells[0].source.strip("-\n"))
+    data["paper"]["claims"] = [claim]
+    source.cells[0].source = "---\n" + yaml.safe_dump(data, sort_keys=False) + "---"
+    *_, line = copied(source=source).cells[1].source.splitlines()
+    monkeypatch.setenv("PRUNEBOOK_CLAIMS", "")
+    exec(line, {"os": os})
+    assert find_stated("it-works").claim("it-works") == claim
 
 
 def test_the_copy_of_a_paper_without_implementation_says_so():

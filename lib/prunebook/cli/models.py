@@ -41,6 +41,7 @@ def methods(as_json: bool):
             "method": entry["name"],
             "paper": entry["paper"],
             "data": entry["text"] or "none",
+            "sparsity of": entry["sparsity_of"],
             "options": _options_text(entry["options"]),
         }
         for entry in entries

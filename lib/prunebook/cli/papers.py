@@ -153,10 +153,23 @@ def new(
     root = catalog.find_root()
     check_new(root, identifier, slug, kind)
     values_by_facet = _by_facet(parse_tags(tags))
-    metadata = Metadata(title, authors, year, venue, venue_kind)
-    if not (title and authors and year and venue):
-        metadata = _completed(metadata, _looked_up(identifier))
-    draft = Draft(
+    typed = Metadata(title, authors, year, venue, venue_kind)
+    draft = _draft(identifier, slug, typed, short, values_by_facet)
+    _print_next_steps(new_paper(root, draft, kind), slug)
+
+
+def _draft(
+    identifier: str,
+    slug: str,
+    typed: Metadata,
+    short: str | None,
+    tags: dict[str, list[str]],
+) -> Draft:
+    """What is known of a new paper: from the options, the paper's service and the user."""
+    metadata = typed
+    if not (typed.title and typed.authors and typed.year and typed.venue):
+        metadata = _completed(typed, _looked_up(identifier))
+    return Draft(
         identifier,
         slug,
         metadata.title,
@@ -165,9 +178,8 @@ def new(
         metadata.venue,
         metadata.kind or _usual_kind(metadata.venue),
         short,
-        values_by_facet,
+        tags,
     )
-    _print_next_steps(new_paper(root, draft, kind), slug)
 
 
 def _by_facet(tags: list[tuple[str, str]]) -> dict[str, list[str]]:

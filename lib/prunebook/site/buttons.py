@@ -14,6 +14,7 @@ import nbformat
 
 from ..catalog import Address, Record
 from ..catalog.reader import tags_of
+from ..notebook.stated import CLAIMS_VARIABLE, stated_text
 
 COLAB_BRANCH = "colab"
 # A link to a page of the book, as notebooks write it: `](../concepts/types.md#type-other)`.
@@ -28,6 +29,12 @@ Path("kept.txt").write_text(\
 "".join(f"{{name}}=={{version(name)}}\\n" for name in ("numpy", "torch")))
 %pip install --quiet -c kept.txt "prunebook @ git+{repository}@{branch}" matplotlib
 %pip install --quiet --no-deps -r {repository}/raw/{branch}/requirements/embedded.txt
+"""
+# What `pb.check` compares with: the record, which Colab does not have as a file.
+_CLAIMS = """
+import os
+
+os.environ["{variable}"] = {claims!r}
 """
 _NOT_RUN = (
     "\n# This paper has no implementation here yet: the library is for trying the methods of the "
@@ -74,6 +81,9 @@ def colab_notebook(
         repository=address.repository,
         branch=address.branch,
     )
+    claims = stated_text(source)
+    if claims:
+        code += _CLAIMS.format(variable=CLAIMS_VARIABLE, claims=claims)
     install = nbformat.v4.new_code_cell(code.rstrip(), metadata={"tags": ["install"]}, id="install")
     notebook.cells = [cells[0], install, *cells[1:]]
     return notebook
