@@ -413,7 +413,7 @@ def test_a_suggested_paper_has_the_fields_and_tags_of_a_record():
 
 
 def test_a_correction_names_a_field_of_the_record():
-    ours = {"slug", "tags", "added", "corrections", "method"}
+    ours = {"slug", "tags", "added", "corrections", "method", "implementation"}
     expected = [*Record.model_fields, *(f"tags.{name}" for name in VOCABULARY)]
     assert sorted(options(fields("correction.yml")["field"])) == sorted(set(expected) - ours)
 

@@ -1,13 +1,15 @@
 """The real cases on small shapes: every implementation that a CPU has is right, and gets what it
-asks for."""
+asks for. What they launch is compiled for Hopper, where it fits a multiprocessor."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.bench.fakes import RUN, FakeTimer
+from tests.kernels.compiling import compile_apart, needs_triton
 
-from prunebook.bench.case import copied
+from prunebook.bench.case import MissingError, copied
 from prunebook.bench.cases import (
     all_cases,
     attention_decode,
@@ -18,10 +20,12 @@ from prunebook.bench.cases import (
     matmul_unstructured,
     n_of_m,
     one_shot,
+    products,
     select_layer,
     select_rows,
     sparsegpt,
     ternary,
+    weights,
 )
 from prunebook.bench.measure import measure
 from prunebook.bench.record import CONTROL, OWN
@@ -82,6 +86,10 @@ def test_who_runs_on_a_cpu_is_right(case):
         found
     ) & ON_CUDA
     assert {status for status, _ in found.values()} <= {"timed", "missing"}, found
+
+
+def test_every_family_has_a_small_case():
+    assert {case.kernel for case in SMALL} == {case.kernel for case in all_cases()}
 
 
 def test_every_case_has_a_key_of_its_own_and_ours_first():
@@ -154,3 +162,123 @@ def test_the_headlines_of_all_families_come_before_any_detail():
         "sparsegpt",
     }
     assert sum(case.seconds for case in headlines) < 300
+
+
+def test_weights_have_the_variance_of_a_layer_and_heavy_tails_where_asked():
+    ours, heavy = (
+        weights.weight(torch.Generator().manual_seed(0), 64, 1024, heavy=heavy)
+        for heavy in (False, True)
+    )
+    assert ours.shape == heavy.shape == (64, 1024)
+    assert ours.dtype == heavy.dtype == torch.bfloat16
+    assert ours.float().square().mean() == pytest.approx(1 / 1024, rel=0.05)
+    # 65,536 normal weights end near four standard deviations; Student's t of 3 goes far beyond.
+    assert ours.abs().max() < 6 / 32 < heavy.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("score", "factors"),
+    [
+        ("magnitude", set()),
+        ("wanda", {"columns"}),
+        ("ria", {"columns", "column_sums", "row_sums"}),
+    ],
+)
+def test_a_scored_weight_has_the_factors_of_its_score(score, factors):
+    operands = weights.scored(torch.Generator().manual_seed(0), 3, 4, score)
+    assert {name for name, x in operands.items() if x is not None} == {"weight"} | factors
+    expected = operands["weight"].abs().float()
+    if "row_sums" in factors:
+        expected = expected / expected.sum(0) + expected / expected.sum(1, keepdim=True)
+    if "columns" in factors:
+        expected = expected * operands["columns"]
+    torch.testing.assert_close(weights.score_of(operands).dense(), expected)
+
+
+def test_the_error_of_a_product_is_in_units_of_the_dense_one():
+    generator = torch.Generator().manual_seed(0)
+    x = products.inputs(generator, 3, 64)
+    truth = products.truth({"x": x, "weight": weights.weight(generator, 5, 64)})
+    assert products.error(truth["y"], truth) == 0
+    assert products.error(truth["y"] + 2 * truth["unit"], truth) == pytest.approx(2)
+    with pytest.raises(MissingError, match="a kernel for CUDA alone"):
+        products.needs_cuda({"weight": x})
+
+
+MOST_SHARED = 232_448  # bytes that a program may have on an H100
+
+
+# Of each family the case of most tokens that dispatch gives to a kernel, and of those the largest
+# weight.
+CODE = """
+import json, torch
+from prunebook.bench.cases import attention_mass, matmul_2_4, matmul_unstructured, ternary
+from prunebook.kernels.attention import mass
+from prunebook.kernels.matmul import two_four
+from prunebook.kernels.formats import n_of_m as packed
+from prunebook.kernels.matmul import unstructured, ternary as codes
+from prunebook.kernels.attention.noise import Perturbation, stream_of
+
+for module in (mass, two_four, unstructured, packed, codes):
+    module.runs_natively = lambda *_, **__: True  # dispatch as on a GPU
+dtype = torch.bfloat16
+
+
+def product_2_4(tokens, rows, columns):
+    values = torch.zeros(rows, columns // 2, dtype=dtype)
+    words = torch.zeros(rows, columns // 16, dtype=torch.int16)
+    weight = packed.Packed(values, words, 2, 4)
+    two_four.linear_2_4(torch.zeros(tokens, columns, dtype=dtype), weight)
+
+
+def product_unstructured(tokens, rows, columns):
+    bits = torch.zeros(rows, columns // 8, dtype=torch.uint8)
+    starts = torch.zeros(rows, -(-columns // 512), dtype=torch.int32)
+    weight = unstructured.Bitmap(torch.zeros(8, dtype=dtype), bits, starts, columns)
+    unstructured.linear_unstructured(torch.zeros(tokens, columns, dtype=dtype), weight)
+
+
+def product_ternary(tokens, rows, columns):
+    weight = torch.zeros(rows, columns // 4, dtype=torch.uint8)
+    scale = torch.ones(rows)
+    launch = codes.launch_ternary
+    if tokens <= codes.KERNEL_TOKENS:  # dispatch takes the kernel
+        launch = codes.ternary_linear
+        launch(torch.zeros(tokens, columns, dtype=dtype), weight, scale)
+    launch(torch.zeros(tokens, columns, dtype=torch.int8), weight, scale, torch.ones(tokens, 1))
+
+
+def largest(family, most):
+    names = ("tokens", "rows", "columns")
+    shapes = [[case.shape[name] for name in names] for case in family.cases()]
+    fitting = [shape for shape in shapes if shape[0] <= most]
+    return max(fitting, key=lambda shape: (shape[0], shape[1] * shape[2]))
+
+
+with compiled_for() as found:
+    product_2_4(*largest(matmul_2_4, two_four.KERNEL_TOKENS))
+    product_unstructured(*largest(matmul_unstructured, unstructured.BITMAP_TOKENS))
+    for most in (codes.KERNEL_TOKENS, 256):
+        product_ternary(*largest(ternary, most))
+    # The smallest case has the tiles of all.
+    tokens, heads, width = min(tuple(case.shape.values()) for case in attention_mass.cases())
+    query = torch.empty(1, heads, tokens, width, dtype=dtype)
+    keys = torch.empty(1, 8, tokens, width, dtype=dtype)
+    positions = torch.arange(tokens)[None]
+    for perturbation in (None, Perturbation(torch.ones(1), positions, stream_of(0, 1))):
+        mass.attention_mass(query, keys, positions, 0.1, perturbation=perturbation)
+print(json.dumps([(one.name, one.shared) for one in found]))
+"""
+
+
+@needs_triton
+def test_compiled_for_hopper_every_tile_fits_the_shared_memory():
+    found = json.loads(compile_apart(CODE).splitlines()[-1])
+    assert {name for name, shared in found if shared} >= {
+        "tile_kernel",
+        "bitmap_tile_kernel",
+        "ternary_kernel",
+        "lse_kernel",
+        "mass_kernel",
+    }
+    assert max(shared for _, shared in found) <= MOST_SHARED, found

@@ -2,6 +2,7 @@
 
 from tests.bench.fakes import measured, timed
 
+from prunebook.bench.record import record_name
 from prunebook.bench.table import fastest_baseline
 from prunebook.bench.work import Work
 
@@ -33,3 +34,7 @@ def test_nothing_is_faster_than_ours_that_is_not_timed():
         "k", {"n": 1}, moved, timed("ours", 20.0, moved, status="wrong"), timed("fast", 10.0, moved)
     )
     assert case.speedups() == {}
+
+
+def test_the_name_of_a_record():
+    assert record_name("NVIDIA H100 80GB HBM3") == "kernels-nvidia-h100-80gb-hbm3.json"

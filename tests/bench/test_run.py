@@ -4,15 +4,14 @@ known already."""
 import json
 
 import pytest
-from tests.bench.fakes import RUN, FakeClock, FakeTimer, case, doubled, measured, timed
+from tests.bench.fakes import FakeClock, FakeTimer, case, doubled
 
 from prunebook.bench import run as running
 from prunebook.bench.case import Provider
 from prunebook.bench.measure import LostError
-from prunebook.bench.record import Record, Spread, read_record, read_records, record_name
+from prunebook.bench.record import read_record, read_records
 from prunebook.bench.run import bench_kernels, chosen
 from prunebook.bench.table import summary
-from prunebook.bench.work import Work
 from prunebook.errors import UserError
 
 
@@ -152,48 +151,6 @@ def test_a_device_that_is_lost_after_a_case_keeps_its_times(tmp_path):
     )
 
 
-def test_the_table_has_a_losing_row():
-    work = Work(48_000_000)
-    record = Record()
-    missing = timed("cuSPARSELt", 1.0, work, status="missing", reason="not built in", device=None)
-    ours = timed("prunebook", 20.0, work)
-    sort = timed("sort", 900.0, work)
-    win = measured("select-rows", {"rows": 8}, work, ours, sort, missing)
-    ours = timed("prunebook", 1234.5, work)
-    cublas = timed("cuBLAS", 617.25, work)
-    half = timed("half of it", 500.0, work, role="control")
-    lose = measured("product-2-4", {"tokens": 4096}, work, ours, cublas, half)
-    record.put(win, RUN)
-    record.put(lose, RUN)
-    text = summary(record, record.cases, RUN)
-    head, first, second, *rest = text.splitlines()
-    assert " ".join(head.split()) == (
-        "Kernel Case Us Ceiling Wall us Mode Fastest baseline Its us Its wall us Its mode Speed-up"
-    )
-    assert " ".join(first.split()) == (
-        "select-rows rows 8 20.0 (18.0 to 24.0) 80% of copy 60.0 graph sort 900.0 940.0 graph 45.00"
-    )
-    assert "1,234 (1,111 to 1,481)" in second
-    assert second.split()[-5:] == ["cuBLAS", "617.2", "657.2", "graph", "0.50"]
-    assert rest == [
-        "control: product-2-4 tokens=4096: half of it: 500.0 us, graph, ours 247% of it",
-        "missing: select-rows rows=8: cuSPARSELt: not built in",
-        "left out: sparsegpt rows=4096: takes up to 60 s, 3 s are left",
-    ]
-
-
-def test_where_modes_are_mixed_wall_times_are_compared_and_the_table_says_so():
-    work = Work(48_000_000)
-    ours = timed("prunebook", 20.0, work, wall=Spread(50.0, 40.0, 60.0))
-    eager = timed("loop", 900.0, work, mode="eager", wall=Spread(75.0, 70.0, 80.0))
-    case = measured("n-of-m", {"rows": 8}, work, ours, timed("topk", 40.0, work), eager)
-    assert case.speedups() == {"topk": 2.0, "loop": 1.5}
-    record = Record()
-    record.put(case, RUN)
-    line = summary(record, record.cases, RUN).splitlines()[1]
-    assert line.split()[-6:] == ["900.0", "75.0", "eager", "1.50", "by", "wall"]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -222,7 +179,3 @@ def test_another_record_is_refused_in_one_line(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as caught:
         go(tmp_path, [case()])
     assert "\n" not in str(caught.value)
-
-
-def test_the_name_of_a_record():
-    assert record_name("NVIDIA H100 80GB HBM3") == "kernels-nvidia-h100-80gb-hbm3.json"

@@ -1,4 +1,6 @@
-"""What the cache tests share: plain greedy generation, and a layer driven by hand."""
+"""What the cache tests share: plain greedy generation, padded prompts, the choice of kernels."""
+
+import functools
 
 import pytest
 
@@ -25,3 +27,33 @@ def padded():
     mask = torch.ones_like(ids)
     mask[1, :7] = ids[1, :7] = 0
     return ids, mask
+
+
+@pytest.fixture
+def with_kernels(monkeypatch):
+    """`with_kernels(True or False)`: whether the dispatchers choose kernels from now on. The list
+    that it gives back gets the name of each kernel as it is launched."""
+    from prunebook.kernels.attention import compaction, decode, mass
+
+    launched = []
+
+    def watch(module, name):
+        launch = getattr(module, name)
+
+        @functools.wraps(launch)
+        def watched(*args):
+            launched.append(name)
+            return launch(*args)
+
+        monkeypatch.setattr(module, name, watched)
+
+    def choose(kernels):
+        for module in (decode, mass, compaction):
+            monkeypatch.setattr(module, "runs_natively", lambda *_, **__: kernels)
+        launched.clear()
+        return launched
+
+    watch(mass, "launch_attention_mass")
+    watch(compaction, "launch_take_kept")
+    watch(decode, "launch_decode")
+    return choose

@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from tests.kernels.compiling import DEVICE, needs_triton
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -223,3 +224,26 @@ def test_too_small_a_share_of_a_short_prompt(make_model, tokens, generate):
         UserError, match=r"budget 0.05 of a prompt of 16 tokens is less than one token"
     ):
         generate(make_model("llama"), tokens, pb.caches.H2OCache(0.05))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "make", [H2OCache, WindowCache, functools.partial(KeyformerCache, new_tokens=3)]
+)
+def test_kernels_in_a_model(with_kernels, make_model, generate, padded, make):
+    """A generation with queries and keys as a model makes them: the same tokens written and kept. A
+    window has no mass to read from the prompt."""
+    model, (ids, mask) = make_model("llama").to(DEVICE), (x.to(DEVICE) for x in padded)
+    written = []
+    kept = []
+    for kernels in (False, True):
+        launched = with_kernels(kernels)
+        cache = make(0.4)
+        written.append(generate(model, ids, cache, new=3, attention_mask=mask))
+        kept.append([layer.positions for layer in cache.layers])
+        layers = kernels * len(cache.layers)
+        assert launched.count("launch_take_kept") == layers
+        assert launched.count("launch_attention_mass") == layers * (make is not WindowCache)
+        assert launched.count("launch_decode") == 2 * layers
+    assert torch.equal(*written)
+    assert all(map(torch.equal, *kept))

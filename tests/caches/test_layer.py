@@ -1,10 +1,13 @@
 """A layer's kept tokens, scores and outputs against the papers' rules, computed directly from whole
-matrices."""
+matrices; and by the kernels, in Triton's interpreter or on a GPU."""
+
+import functools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernels.compiling import DEVICE, needs_triton
 
 from prunebook.caches import H2OCache, KeyformerCache, RandomCache, WindowCache
 from prunebook.caches.policy import CacheBudget, EvictionPolicy
@@ -264,3 +267,50 @@ def test_a_row_of_padding_alone():
     valid = torch.tensor([[True] * 4, [False] * 4])
     with pytest.raises(UserError, match="row 1 of the batch is padding alone"):
         make_layer(H2OCache(2)).read_prompt(query, keys, values, valid, SCALING, 0)
+
+
+def drive_float32(cache, batch, kv_heads, group, n, new, padded, seed):
+    """The kept positions of each row and KV head after the prompt and after each token, outputs,
+    and final scores."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = (kv_heads * group, kv_heads, kv_heads)
+    drawn = [
+        torch.randn(batch, n + new, h, 16, generator=generator).transpose(1, 2).to(DEVICE) * 1.5
+        for h in heads
+    ]
+    valid = torch.ones(batch, n + new, dtype=torch.bool, device=DEVICE)
+    if padded:
+        valid[1, : n // 3] = valid[1, n // 2] = False
+    layer = cache.layer_class_to_replicate()
+    sets = []
+    outputs = []
+    layer.read_prompt(*(x[:, :, :n] for x in drawn), valid[:, :n], 0.25, 1)
+    for t in range(n, n + new + 1):
+        sets.append([[sorted(p[p >= 0].tolist()) for p in row] for row in layer.positions])
+        if t < n + new:
+            now = [x[:, :, t : t + 1] for x in drawn]
+            outputs.append(layer.decode(*now, valid[:, t : t + 1], 0.25))
+    return sets, torch.cat(outputs, 1), layer
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("batch", "kv_heads", "group", "n", "padded"),
+    [(1, 1, 1, 37, False), (2, 2, 3, 65, True), (2, 1, 3, 65, True), (2, 3, 1, 40, False)],
+)
+@pytest.mark.parametrize(
+    "make", [H2OCache, functools.partial(KeyformerCache, new_tokens=3)], ids=["h2o", "keyformer"]
+)
+def test_the_same_tokens_are_kept(with_kernels, make, batch, kv_heads, group, n, padded):
+    """Keyformer reaches its last temperature on the way."""
+    case = functools.partial(drive_float32, make(0.4), batch, kv_heads, group, n, 6, padded, seed=1)
+    with_kernels(False)
+    expected, wanted, reference = case()
+    launched = with_kernels(True)
+    sets, outputs, layer = case()
+    assert launched == ["launch_attention_mass", "launch_take_kept"] + ["launch_decode"] * 6
+    assert sets == expected
+    assert torch.equal(layer.positions, reference.positions)
+    torch.testing.assert_close(layer.scores, reference.scores, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outputs, wanted, rtol=1e-5, atol=1e-6)
+    assert layer.keys.shape == reference.keys.shape

@@ -1,142 +1,19 @@
-from pathlib import Path
+"""`prunebook check`: all problems of a book together, each once, and what it mends."""
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
-from tests.tiny_book import cell, notebook, other_record, record, write
+from nbformat.v4 import new_output
+from tests.catalog.checking import STRIP, WANDA, lines
+from tests.tiny_book import notebook, other_record, record, write
 
-from prunebook.catalog import check, method_names
-from prunebook.catalog.registry import read_registry
+from prunebook.catalog import check
 from prunebook.errors import UserError
 
-WANDA = "papers/wanda.ipynb"
-STRIP = "has outputs or an execution count; `prunebook check --write` strips them"
 STALE = "does not match the notebooks; run `prunebook check --write`"
-ORDER = "record, challenge, method, parameters, source, run, figure, claims, see-also"
-
-
-def lines(book, *names, write=False) -> list[str]:
-    found = [str(problem) for problem in check(book, names, write=write)]
-    assert not any("\n" in line for line in found)
-    return found
 
 
 def test_a_sound_book_has_no_problems(book):
     assert lines(book) == []
-
-
-# Cells of the sound notebook: 0 record, 1 title, 2 challenge, 3 method, 4 parameters, 5 source, 6
-# run, 7 '## Why', 8 and 9 figure, 10 claims, 11 see-also.
-def no_title(cells):
-    cells[1].source = "Wanda"
-
-
-def outputs(cells):
-    cells[6].outputs = [new_output("stream", text="hello")]
-
-
-def execution_count(cells):
-    cells[8].execution_count = 3
-
-
-def two_tags(cells):
-    cells[5].metadata.tags = ["source", "run"]
-
-
-def other_tags_are_free(cells):
-    cells[5].metadata.tags = ["hide-input", "source"]
-
-
-def untagged_code(cells):
-    cells.insert(7, new_code_cell("x = 1"))
-
-
-def untagged_raw(cells):
-    cells.insert(7, new_raw_cell("x = 1"))
-
-
-def wrong_type(cells):
-    cells[10] = cell("claims", "text", new_markdown_cell)
-
-
-def wrong_order(cells):
-    cells[5], cells[6] = cells[6], cells[5]
-
-
-def twice(cells):
-    cells.insert(5, cell("parameters", "x = 1"))
-
-
-def text_after_the_end(cells):
-    cells.append(new_markdown_cell("The end"))
-
-
-def drop(index):
-    def change(cells):
-        del cells[index]
-
-    change.__name__ = f"drop_{index}"
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "messages"),
-    [
-        (no_title, ["cell 1 must be a markdown cell with the title, '# ...'"]),
-        (outputs, [f"cell 6: {STRIP}"]),
-        (execution_count, [f"cell 8: {STRIP}"]),
-        (two_tags, ["cell 5: more than one of the tags source, run; keep one"]),
-        (other_tags_are_free, []),
-        (
-            untagged_code,
-            ["cell 7: a code cell without a tag; allowed: parameters, source, run, figure, claims"],
-        ),
-        (untagged_raw, ["cell 7: a raw cell without a tag; allowed: record"]),
-        (wrong_type, ["cell 10: a cell tagged 'claims' must be code, not markdown"]),
-        (wrong_order, [f"cell 6: 'source' comes after 'run'; the order is {ORDER}"]),
-        (twice, ["2 cells tagged 'parameters'; one is allowed: join them, or take the tag off"]),
-        (text_after_the_end, ["the cell tagged 'see-also' must be the last; move it to the end"]),
-        (
-            drop(3),
-            [
-                "no cell tagged 'method'; add a markdown cell with this tag after the one tagged "
-                "'challenge'"
-            ],
-        ),
-        (
-            drop(4),
-            [
-                "no cell tagged 'parameters'; add a code cell with this tag after the one tagged "
-                "'method'"
-            ],
-        ),
-        (
-            drop(10),
-            [
-                "no cell tagged 'claims'; add a code cell with this tag after the one tagged "
-                "'figure'"
-            ],
-        ),
-        (drop(11), ["no cell tagged 'see-also'; add a markdown cell with this tag at the end"]),
-        (drop(9), []),
-    ],
-)
-def test_anatomy(book, change, messages):
-    content = notebook(record())
-    change(content.cells)
-    write(book, record(), content)
-    assert lines(book) == [f"{WANDA}: {message}" for message in messages]
-
-
-def test_a_missing_challenge_note(book):
-    content = notebook(record())
-    del content.cells[2]
-    write(book, record(), content)
-    assert lines(book) == [
-        f"{WANDA}: no cell tagged 'challenge'; add a markdown cell with this tag after the one "
-        f"tagged 'record'",
-        f"challenge/challenge.md: {WANDA}: needs one cell tagged 'challenge', has 0",
-    ]
 
 
 def test_every_fault_of_a_record_is_listed_and_the_tables_wait(book):
@@ -193,13 +70,8 @@ def test_unreadable_table_of_contents(book):
 def test_challenge_anchors_are_unique(book):
     write(book, other_record(challenge="wanda-simple-2024"))
     found = lines(book)
-    assert (
-        found[0] == f"{WANDA}: paper.challenge: "
-        f"'wanda-simple-2024' "
-        f"is already "
-        f"the anchor "
-        f"of papers/scaling.ipynb"
-    )
+    taken = "'wanda-simple-2024' is already the anchor of papers/scaling.ipynb"
+    assert found[0] == f"{WANDA}: paper.challenge: {taken}"
     assert lines(book, write=True) == [found[0]]
 
 
@@ -226,8 +98,8 @@ def test_notebooks_change_only_to_be_stripped_and_only_when_asked(book):
     assert lines(book, write=True) == []
     assert (book / WANDA).read_bytes() == before
     content = notebook(record())
-    outputs(content.cells)
-    execution_count(content.cells)
+    content.cells[6].outputs = [new_output("stream", text="hello")]
+    content.cells[8].execution_count = 3
     write(book, record(), content)
     assert lines(book) == [f"{WANDA}: cell 6: {STRIP}", f"{WANDA}: cell 8: {STRIP}"]
     assert lines(book, "scaling", write=True) == []  # another paper's notebook is left alone
@@ -236,23 +108,6 @@ def test_notebooks_change_only_to_be_stripped_and_only_when_asked(book):
     cells = nbformat.read(book / WANDA, as_version=4).cells
     assert [cell.source for cell in cells] == [cell.source for cell in content.cells]
     assert cells[4].metadata.tags == ["parameters"]
-
-
-@pytest.mark.parametrize("line", ["REGISTRY = {}", "REGISTRY: dict[str, tuple[str, str]] = {}"])
-def test_method_names_are_read_without_running_the_file(tmp_path, line):
-    path = tmp_path / "methods.py"
-    table = '{"magnitude": ("magnitude", "Magnitude"), "wanda": ("wanda", "Wanda")}'
-    path.write_text(f"import not_installed\n{line.replace('{}', table)}\n")
-    assert method_names(path) == ["magnitude", "wanda"]
-
-
-def test_method_names_without_a_registry(tmp_path):
-    path = tmp_path / "methods.py"
-    with pytest.raises(UserError, match="cannot read the method registry"):
-        method_names(path)
-    path.write_text("OTHER = {}")
-    with pytest.raises(UserError, match=r"defines no REGISTRY$"):
-        method_names(path)
 
 
 def test_one_paper_is_checked_alone(book):
@@ -310,118 +165,6 @@ def test_ids_belong_to_one_paper(book, changes, message):
     (found,) = lines(book, "wanda")
     assert found.startswith(f"{WANDA}: {message}")
     assert lines(book, "scaling") == []  # the paper that had it first is sound
-
-
-def in_record(field):
-    """The same field, of the record's first link, code or source."""
-    return {
-        "code.url": lambda url: {"code": {"url": url, "license": None, "official": True}},
-        "links[0].url": lambda url: {"links": [{"label": "L", "url": url}]},
-        "runs_in[0].source": lambda url: {
-            "runs_in": [
-                {"runtime": "r", "status": "removed", "date": record()["added"], "source": url}
-            ]
-        },
-        "corrections[0].source": lambda url: {
-            "corrections": [{"field": "title", "listed": "T", "reason": "R", "source": url}]
-        },
-    }[field]
-
-
-GITHUB = (
-    "must have the form https://github.com/owner/name, or a folder, file, issue or pull request "
-    "in it"
-)
-ARXIV = "must have the form https://arxiv.org/abs/2306.11695"
-OPENREVIEW = "must have the form https://openreview.net/forum?id=PxoFut3dWW"
-
-
-@pytest.mark.parametrize(
-    "field", ["code.url", "links[0].url", "runs_in[0].source", "corrections[0].source"]
-)
-@pytest.mark.parametrize(
-    ("url", "fault"),
-    [
-        ("http://example.org/a", "must begin with https://"),
-        ("https://github.com/locuslab", GITHUB),
-        ("https://github.com/locuslab/wanda.git", GITHUB),
-        ("https://github.com/locuslab/wanda/", GITHUB),
-        ("https://www.github.com/locuslab/wanda", GITHUB),
-        ("https://github.com/locuslab/wanda/issues/46#issuecomment-1", None),
-        ("https://github.com/microsoft/unilm/tree/master/bitnet", None),
-        ("https://arxiv.org/pdf/2403.03853", ARXIV),
-        ("https://arxiv.org/abs/2403.03853v2", ARXIV),
-        ("https://arxiv.org/abs/2403.03853", None),
-        ("https://openreview.net/pdf?id=PxoFut3dWX", OPENREVIEW),
-        ("https://openreview.net/forum?id=PxoFut3dWX&noteId=abc", None),
-        ("https://github.example.org/a", None),
-    ],
-)
-def test_form_of_the_addresses_of_a_record(book, field, url, fault):
-    write(book, record(**in_record(field)(url)))
-    expected = [f"{WANDA}: paper.{field}: {url} {fault}"] if fault else []
-    assert lines(book, "wanda") == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "owner"),
-    [
-        ("https://github.com/locuslab/wanda", "paper.code.url"),
-        ("https://arxiv.org/abs/2306.11695", "the paper's own page, which is linked already"),
-    ],
-)
-def test_no_address_of_a_record_twice(book, url, owner):
-    write(book, record(links=[{"label": "Code", "url": url}]))
-    assert lines(book, "wanda") == [
-        f"{WANDA}: paper.links[0].url: {url} is the address of {owner}; remove one"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("[a](http://example.org)", "http://example.org must begin with https://"),
-        ("[a](<https://arxiv.org/pdf/2403.03853>)", f"https://arxiv.org/pdf/2403.03853 {ARXIV}"),
-        (
-            "[a](javascript:alert)",
-            "javascript:alert must be an https address, or a file of the book",
-        ),
-        (
-            "[a](wander.ipynb)",
-            "link to wander.ipynb leads nowhere; papers are wanda.ipynb, pages "
-            "../concepts/types.md",
-        ),
-        ("[a](scaling.ipynb) [b](../challenge/challenge.md#x) [c](#here)", None),
-        ("`[a](nothing.md)` and $[x](y)$, $$[x](y)$$\n\n```\n[a](nothing.md)\n```", None),
-    ],
-)
-def test_links_of_cells(book, text, fault):
-    content = notebook(record())
-    content.cells[2].source = text
-    write(book, record(), content)
-    assert lines(book, "wanda") == ([f"{WANDA}: cell 2 (challenge): {fault}"] if fault else [])
-
-
-def test_places_to_be_filled_in(book):
-    changes = {
-        "takeaway": "FILL-IN: a sentence",
-        "code": "FILL-IN",
-        "tags.type.values": ["FILL-IN: one of A, B"],
-    }
-    content = notebook(record(**changes))
-    content.cells[2].source = "## Challenges\n\n- FILL-IN: **what** fails, with its number\n"
-    content.cells[10].source = 'pb.claim(\n    paper="FILL-IN: the numbers",\n)'
-    write(book, record(), content)
-    readme = (book / "README.md").read_text()
-    assert lines(book, write=True) == [
-        f"{WANDA}: paper.code: replace FILL-IN with what belongs here",
-        f"{WANDA}: paper.tags.type.values[0]: replace FILL-IN with one of A, B",
-        f"{WANDA}: paper.takeaway: replace FILL-IN with a sentence",
-        f"{WANDA}: cell 2 (challenge), line 3: replace FILL-IN with **what** fails, with its "
-        f"number",
-        f"{WANDA}: cell 10 (claims), line 2: replace FILL-IN with the numbers",
-    ]
-    assert (book / "README.md").read_text() == readme
 
 
 def test_a_draft_with_a_valid_record_keeps_the_tables_waiting(book):
@@ -485,26 +228,3 @@ def test_a_cache_implements_a_paper(book):
     ]
     (book / "lib/prunebook/caches/heavy.py").write_text("class H2OCache:\n    pass\n")
     assert lines(book, "wanda") == []
-
-
-def test_this_library_s_caches_are_known_where_a_book_has_no_library(tmp_path):
-    found = read_registry(tmp_path)
-    assert found["h2o"] == (
-        "H2OCache",
-        Path("lib/prunebook/caches/h2o.py"),
-        Path("tests/caches/test_h2o.py"),
-    )
-    assert found["wanda"].source == Path("lib/prunebook/methods/wanda.py")
-    methods = Path("lib/prunebook/methods")
-    assert {*method_names()} == {
-        name for name, entry in found.items() if entry.source.is_relative_to(methods)
-    }
-
-
-def test_a_name_in_two_rooms(book):
-    (book / "lib/prunebook/caches").mkdir()
-    (book / "lib/prunebook/caches/registry.py").write_text(
-        'REGISTRY = {"wanda": ("heavy", "H2OCache")}\n'
-    )
-    with pytest.raises(UserError, match="'wanda' is registered in another room already"):
-        check(book)

@@ -109,23 +109,10 @@ def test_folded_cells_do_not_count():
     assert list(rule_faults(content, parse_record(paper, "x"), ("short-page",))) == []
 
 
-@pytest.mark.parametrize(
-    ("code", "colours"),
-    [
-        ("axis.plot(x, color=palette.BLUE)\nlabel = 'black'", []),
-        ("axis.plot(x, color='black')", ["black"]),
-        ("axis.plot(x, c=colours['a'], edgecolor='none')", []),
-        ("look = {'color': '0.8'}", ["0.8"]),
-        ("for colour in ('#0072B2', '#fff'):\n    pass", ["#0072B2", "#fff"]),
-        ("bar(x, color=['red' if a else 'C1' for a in b])", ["C1", "red"]),
-        ("bar(x, color=('navy', 'white')[index])", ["navy", "white"]),
-        ("print('issue #46')", []),
-    ],
-)
-def test_colours_are_of_the_palette(code, colours):
-    found = faults("palette", code)
-    assert [line.split("'")[1] for line in found] == colours
-    assert all(line.startswith("cell 10, line 1: the colour ") for line in found)
+def test_colours_are_of_the_palette():
+    code = "axis.plot(x, color=palette.BLUE)\naxis.plot(x, color='black')"
+    (line,) = faults("palette", code)
+    assert line.startswith("cell 10, line 2: the colour 'black' ")
 
 
 def test_lines_are_short():

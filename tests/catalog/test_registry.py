@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from tests.tiny_book import REGISTRY
 
-from prunebook.catalog.registry import places, registry_file, with_entry
+from prunebook.catalog.registry import (
+    method_names,
+    places,
+    read_registry,
+    registry_file,
+    with_entry,
+)
 from prunebook.errors import UserError
 
 
@@ -39,3 +45,43 @@ def test_places():
         Path("lib/prunebook/methods/owl/method.py"),
         Path("tests/methods/owl/test_method.py"),
     )
+
+
+@pytest.mark.parametrize("line", ["REGISTRY = {}", "REGISTRY: dict[str, tuple[str, str]] = {}"])
+def test_method_names_are_read_without_running_the_file(tmp_path, line):
+    path = tmp_path / "methods.py"
+    table = '{"magnitude": ("magnitude", "Magnitude"), "wanda": ("wanda", "Wanda")}'
+    path.write_text(f"import not_installed\n{line.replace('{}', table)}\n")
+    assert method_names(path) == ["magnitude", "wanda"]
+
+
+def test_method_names_without_a_registry(tmp_path):
+    path = tmp_path / "methods.py"
+    with pytest.raises(UserError, match="cannot read the method registry"):
+        method_names(path)
+    path.write_text("OTHER = {}")
+    with pytest.raises(UserError, match=r"defines no REGISTRY$"):
+        method_names(path)
+
+
+def test_this_library_s_caches_are_known_where_a_book_has_no_library(tmp_path):
+    found = read_registry(tmp_path)
+    assert found["h2o"] == (
+        "H2OCache",
+        Path("lib/prunebook/caches/h2o.py"),
+        Path("tests/caches/test_h2o.py"),
+    )
+    assert found["wanda"].source == Path("lib/prunebook/methods/wanda.py")
+    methods = Path("lib/prunebook/methods")
+    assert {*method_names()} == {
+        name for name, entry in found.items() if entry.source.is_relative_to(methods)
+    }
+
+
+def test_a_name_in_two_rooms(book):
+    (book / "lib/prunebook/caches").mkdir()
+    (book / "lib/prunebook/caches/registry.py").write_text(
+        'REGISTRY = {"wanda": ("heavy", "H2OCache")}\n'
+    )
+    with pytest.raises(UserError, match="'wanda' is registered in another room already"):
+        read_registry(book)

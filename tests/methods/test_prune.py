@@ -5,10 +5,9 @@ import json
 import pytest
 import torch
 
-from prunebook import methods
 from prunebook.errors import UserError
 from prunebook.measure.zeros import verify
-from prunebook.methods import REGISTRY, RIA, DSnoT, Magnitude, SparseGPT, Wanda, list_methods, prune
+from prunebook.methods import RIA, DSnoT, Magnitude, SparseGPT, Wanda, prune
 from prunebook.models.anatomy import find_blocks, weight_of
 
 FAMILIES = ("llama", "qwen3", "opt", "gpt2")
@@ -173,46 +172,9 @@ def test_fast_precision_prunes_almost_the_same_weights(make_model, tokens):
     assert 0.97 < agreement < 1
 
 
-def test_methods_are_listed():
-    entries = {entry["name"]: entry for entry in list_methods()}
-    assert list(entries) == sorted(REGISTRY)
-    papers = {name: entry["paper"] for name, entry in entries.items()}
-    elsewhere = {
-        "gradual-magnitude": "sparse-scaling-laws",
-        "magnitude": "essential-sparsity",
-        "remove-blocks": None,
-    }
-    assert papers == {name: elsewhere.get(name, name) for name in REGISTRY}
-    assert entries["wanda"]["options"] == {
-        "sparsity": None,
-        "pattern": None,
-        "scope": "row",
-        "precision": "exact",
-    }
-    free = ["bitnet-b158", "magnitude", "remove-blocks"]
-    assert [name for name, entry in entries.items() if entry["text"] is None] == free
-    trained = ["compresso", "gradual-magnitude", "sheared-llama"]
-    assert [name for name, entry in entries.items() if entry["text"] == "data"] == trained
-    assert entries["sparsegpt"]["class"] == "SparseGPT"
-    assert methods.SparseGPT is SparseGPT
-    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        _ = methods.Nothing
-
-
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        (
-            "wonda",
-            {"sparsity": 0.5},
-            "method 'wonda' is unknown; use " + ", ".join(sorted(REGISTRY)),
-        ),
-        (
-            "wanda",
-            {"sparsity": 0.5, "damping": 1},
-            "method 'wanda' has no option damping; it has sparsity, pattern",
-        ),
-        (Wanda(sparsity=0.5), {"sparsity": 0.6}, r"options sparsity go into Wanda\(...\)"),
         (
             "compresso",
             {},

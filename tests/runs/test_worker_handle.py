@@ -4,45 +4,11 @@ import os
 import signal
 import threading
 
-import nbformat
 import pytest
 
 from prunebook.runs.worker import FORKS
-from prunebook.runs.worker_handle import Workers
 
 needs_fork = pytest.mark.skipif(not FORKS, reason="notebooks are forked on Linux alone")
-
-
-@pytest.fixture
-def run(tmp_path):
-    """`run(workers, code)`: the end of a notebook of one cell, and what the cell printed."""
-
-    def execute(workers, code, name="page"):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-        (tmp_path / f"{name}.ipynb").write_text(nbformat.writes(notebook))
-        job = {
-            "input": str(tmp_path / f"{name}.ipynb"),
-            "output": str(tmp_path / f"{name}.out.ipynb"),
-            "parameters": {},
-            "cwd": str(tmp_path),
-            "log": str(tmp_path / f"{name}.log"),
-        }
-        cells = []
-        ended = workers.execute(job, cells.append)
-        outputs = []
-        if (tmp_path / f"{name}.out.ipynb").exists():
-            done = nbformat.read(tmp_path / f"{name}.out.ipynb", 4)
-            outputs = [o.get("text", "") for c in done.cells for o in c.get("outputs", [])]
-        return ended, "".join(outputs), cells
-
-    return execute
-
-
-@pytest.fixture
-def workers(tmp_path):
-    made = Workers(lambda: ["colorsys", "no_such_module"], [], os.environ, tmp_path / "worker.log")
-    yield made
-    made.close()
 
 
 def test_a_job_reports_cells_memory_and_its_end(workers, run):
@@ -73,21 +39,6 @@ def test_notebooks_of_one_worker_do_not_see_each_other(workers, run):
     _, second, _ = run(workers, "import builtins\nprint(hasattr(builtins, 'mark'))")
     assert second == "False\n"
     assert int(first) != os.getpid()
-
-
-def test_a_failing_cell_is_told_with_its_first_line(workers, run):
-    ended, _, _ = run(workers, "# it fails\nraise ValueError('no\\nway')")
-    assert ended.failure == {
-        "cell": 0,
-        "line": "# it fails",
-        "error": "ValueError",
-        "message": "no",
-    }
-
-
-def test_a_long_message_is_cut_so_that_its_report_stays_whole(workers, run):
-    ended, _, _ = run(workers, "raise ValueError('\\U0001d54f' * 100_000)")
-    assert ended.failure["message"] == "\U0001d54f" * 100
 
 
 def test_a_worker_that_dies_ends_its_jobs_and_is_replaced(workers, run, tmp_path):

@@ -15,12 +15,11 @@ In the prompt phase attention is the model's own. In decoding the layer (layer.p
 its slots, where it has the weights anyway.
 """
 
+import importlib
 from typing import Any
 
 from .. import load_export
 from .baselines import RandomCache, WindowCache
-from .h2o import H2OCache
-from .keyformer import KeyformerCache
 from .quality import Recall, measure, perplexity, recall
 from .registry import REGISTRY
 from .trace import held_positions
@@ -32,10 +31,10 @@ EXPORTS = {
     "compare_caches": "experiments.caches",
     "time_steps": "experiments.caches",
 }
+_CLASSES = {class_name: module for module, class_name in REGISTRY.values()}
+
 __all__ = [
     "REGISTRY",
-    "H2OCache",
-    "KeyformerCache",
     "RandomCache",
     "Recall",
     "WindowCache",
@@ -44,10 +43,13 @@ __all__ = [
     "perplexity",
     "recall",
     *EXPORTS,
+    *_CLASSES,
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
     if name == "compare":  # the former name of `compare_caches`
         name = "compare_caches"
     return load_export(__name__, EXPORTS, name)

@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parents[1]
 # module.
 _EXPORTS = "EXPORTS"  # name in a package -> the module of the library that defines it
 _MOVED = "MOVED"  # old name of a module -> the modules that hold its names now
-_REGISTRY = "REGISTRY"  # name of a method -> (module in `methods`, class)
+_REGISTRY = "REGISTRY"  # name of a method or cache -> (module in its room, class)
+_REGISTERED = ("methods", "caches")
 
 _PARSING = threading.Lock()
 _LOADED: dict[Path, tuple[str, "SourceGraph"]] = {}
@@ -70,13 +71,14 @@ class SourceGraph:
             key: [f"{self.name}.{place}" for place in places]
             for key, places in self._table(self.name, _MOVED).items()
         }
-        methods = f"{self.name}.methods"
-        registry = self._table(f"{methods}.registry", _REGISTRY)
-        self.methods = {name: f"{methods}.{module}" for name, (module, _) in registry.items()}
-        self.classes = {
-            f"{methods}.{class_name}": f"{methods}.{module}"
-            for module, class_name in registry.values()
-        }
+        self.methods = {}  # name of a method -> its module
+        self.classes = {}  # dotted name of a registered class -> its module
+        for room in _REGISTERED:
+            package = f"{self.name}.{room}"
+            for name, (module, class_name) in self._table(f"{package}.registry", _REGISTRY).items():
+                self.classes[f"{package}.{class_name}"] = f"{package}.{module}"
+                if room == "methods":
+                    self.methods[name] = f"{package}.{module}"
         self._known_imports: dict[str, list[str]] = {}
 
     def text(self, module: str) -> str:

@@ -18,8 +18,9 @@ _PARTS = {"bitmap": ("values", "bits", "starts"), "ell": ("values", "deltas")}
 class SparseLinear(nn.Module):
     """A linear for inference whose 2:4 weight is packed.
 
-    `values [out, in / 2]` and `codes`, int16 `[out, ceil(in / 16)]`, are as `kernels.packed`
-    describes them; `bias` is `[out]` or None. All are buffers, to be filled.
+    `values [out, in / 2]` and `codes`, int16 `[out, ceil(in / 16)]`, are as
+    `kernels.formats.n_of_m` describes them; `bias` is `[out]` or None. All are buffers, to be
+    filled.
 
     Args:
         in_features: inputs, a multiple of 4.
@@ -89,8 +90,9 @@ class SparseLinear(nn.Module):
 class UnstructuredLinear(nn.Module):
     """A linear for inference with zeros anywhere, none of them stored.
 
-    Its buffers are the parts of the weight, as `kernels.bitmap` and `kernels.ell` describe them
-    (`values` with `bits` and `starts`, or with `deltas`), and `bias`, `[out]` or None.
+    Its buffers are the parts of the weight (`values` with `bits` and `starts`, or with `deltas`),
+    as `kernels.formats.bitmap` and `kernels.formats.ell` describe them, and `bias`, `[out]` or
+    None.
 
     Args:
         packed: the weight.

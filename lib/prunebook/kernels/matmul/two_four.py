@@ -1,4 +1,4 @@
-"""`y = x W^T + b` from a packed 2:4 weight (see `packed`), for the few tokens of decoding.
+"""`y = x W^T + b` from a packed 2:4 weight (see `formats.n_of_m`), for the few tokens of decoding.
 
 At such sizes a product costs what its weight costs to read, and that is 9 bits a weight instead of
 16. Both kernels read values and codes once. Up to four tokens, threads pick the two inputs that
