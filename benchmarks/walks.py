@@ -6,8 +6,8 @@ A small model is pruned by Wanda, and another generates with H2O's cache, while 
 library that runs is noted. What a reader follows are the functions that run in the parts of the
 library that hold the algorithm: score, norms, mask and the order of the blocks; tokens that stay,
 and the attention that says so. The engine, checks, the capture of the first block's inputs,
-precision, what transformers asks of any cache, and the kernels' dispatch are not among them. Printed are the files with the lines of the
-functions that ran.
+precision, what transformers asks of any cache, and the kernels' dispatch are not among them.
+Printed are the files with the lines of the functions that ran.
 """
 
 import inspect
@@ -125,9 +125,8 @@ def main() -> None:
         RUNS[subject]()  # once before, so that imports and caches are out of the way
         files = lines_read(executed_code(RUNS[subject]), parts)
         total = sum(files.values())
-        print(
-            f"{subject}: {len(files)} files (limit {most_files}), {total} lines (limit {most_lines})"
-        )
+        print(f"{subject}: {len(files)} files (limit {most_files})", end=", ")
+        print(f"{total} lines (limit {most_lines})")
         for name, count in files.items():
             print(f"  {count:4} {name}")
         kept &= len(files) <= most_files and total <= most_lines

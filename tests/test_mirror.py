@@ -1,4 +1,4 @@
-"""The tests mirror the library: `lib/prunebook/<room>/<file>.py` has `tests/<room>/test_<file>.py`."""
+"""The tests mirror the library: `<room>/<file>.py` of it has `<room>/test_<file>.py` here."""
 
 from fnmatch import fnmatch
 from pathlib import Path

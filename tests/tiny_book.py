@@ -86,7 +86,6 @@ def notebook(paper: dict) -> nbformat.NotebookNode:
     cells = [
         cell("record", front, new_raw_cell),
         new_markdown_cell(f"# {paper['short']}"),
-        cell("challenge", f"## Challenge\n\nLimits of {paper['short']}.", new_markdown_cell),
         cell("method", "$S = |W|$", new_markdown_cell),
     ]
     if paper["method"] or paper.get("implementation"):
@@ -95,6 +94,8 @@ def notebook(paper: dict) -> nbformat.NotebookNode:
             new_markdown_cell("## Why"),
             *(cell(tag, f"# {tag}") for tag in ("figure", "figure", "claims")),
         ]
+    limits = f"## Challenge\n\nLimits of {paper['short']}."
+    cells.append(cell("challenge", limits, new_markdown_cell))
     cells.append(cell("see-also", "More.", new_markdown_cell))
     return new_notebook(cells=cells)
 

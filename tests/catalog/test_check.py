@@ -98,16 +98,16 @@ def test_notebooks_change_only_to_be_stripped_and_only_when_asked(book):
     assert lines(book, write=True) == []
     assert (book / WANDA).read_bytes() == before
     content = notebook(record())
-    content.cells[6].outputs = [new_output("stream", text="hello")]
-    content.cells[8].execution_count = 3
+    content.cells[5].outputs = [new_output("stream", text="hello")]
+    content.cells[7].execution_count = 3
     write(book, record(), content)
-    assert lines(book) == [f"{WANDA}: cell 6: {STRIP}", f"{WANDA}: cell 8: {STRIP}"]
+    assert lines(book) == [f"{WANDA}: cell 5: {STRIP}", f"{WANDA}: cell 7: {STRIP}"]
     assert lines(book, "scaling", write=True) == []  # another paper's notebook is left alone
     assert lines(book, "wanda") != []
     assert lines(book, "wanda", write=True) == []
     cells = nbformat.read(book / WANDA, as_version=4).cells
     assert [cell.source for cell in cells] == [cell.source for cell in content.cells]
-    assert cells[4].metadata.tags == ["parameters"]
+    assert cells[3].metadata.tags == ["parameters"]
 
 
 def test_one_paper_is_checked_alone(book):

@@ -1,11 +1,10 @@
 """The rules of a page, one fault at a time."""
 
 import pytest
-from nbformat.v4 import new_markdown_cell
-from tests.tiny_book import cell, make_book, notebook, record, write
+from tests.tiny_book import make_book, notebook, record, write
 
-from prunebook.catalog import check, page_rules, parse_record, read_paper
-from prunebook.catalog.page_rules import RULES, anatomy_faults, rule_faults
+from prunebook.catalog import check, find_root, parse_record, read_paper
+from prunebook.catalog.page_rules import RULES, rule_faults
 from prunebook.catalog.reader import notebook_paths, read_notebook
 
 STATED = [
@@ -25,11 +24,11 @@ CHECKS = 'pb.check("better", ours="1", verdict=True)\npb.check("speed-of-2-4", v
 
 
 def faults(rule: str, code: str, **fields) -> list[str]:
-    """What one rule says of a page with this code in its claims cell, which is cell 10."""
+    """What one rule says of a page with this code in its claims cell, which is cell 9."""
     paper = record(**fields)
     content = notebook(paper)
-    content.cells[10].source = code
-    return list(rule_faults(content, parse_record(paper, "x"), (rule,)))
+    content.cells[9].source = code
+    return list(RULES[rule](content, parse_record(paper, "x")))
 
 
 @pytest.mark.parametrize(
@@ -63,14 +62,14 @@ def test_messages_of_unchecked_claims():
 
 def test_a_paper_that_does_not_run_checks_nothing():
     paper = record(method=None, claims=STATED)
-    assert list(rule_faults(notebook(paper), parse_record(paper, "x"), ("claims-checked",))) == []
+    assert list(rule_faults(notebook(paper), parse_record(paper, "x"))) == []
 
 
 def test_checked_keys_are_claims():
     code = CHECKS + "pb.check('beter')\npb.check(f'slow-{n}')\npb.check(key)"
     assert faults("claims-known", code, claims=STATED) == [
-        "cell 10: checks 'beter', which is no claim of the record; add it there",
-        r"cell 10: checks keys like 'slow\\-.+'; the record has none",
+        "cell 9: checks 'beter', which is no claim of the record; add it there",
+        r"cell 9: checks keys like 'slow\\-.+'; the record has none",
     ]
 
 
@@ -88,8 +87,8 @@ def test_public_source_is_shown():
     code = "pb.show_source(wanda.score)\npb.show_source(wanda._norm)\nshow_source(_Hidden.prune)"
     message = "has a private name; show a public one"
     assert faults("public-source", code) == [
-        f"cell 10: wanda._norm {message}",
-        f"cell 10: _Hidden.prune {message}",
+        f"cell 9: wanda._norm {message}",
+        f"cell 9: _Hidden.prune {message}",
     ]
 
 
@@ -104,75 +103,33 @@ def test_a_page_is_short():
 def test_folded_cells_do_not_count():
     paper = record()
     content = notebook(paper)
-    content.cells[10].source = "x = 1\n" * 200
-    content.cells[10].metadata.tags.append("hide-cell")
-    assert list(rule_faults(content, parse_record(paper, "x"), ("short-page",))) == []
+    content.cells[9].source = "x = 1\n" * 200
+    content.cells[9].metadata.tags.append("hide-cell")
+    assert list(RULES["short-page"](content, parse_record(paper, "x"))) == []
 
 
 def test_colours_are_of_the_palette():
     code = "axis.plot(x, color=palette.BLUE)\naxis.plot(x, color='black')"
     (line,) = faults("palette", code)
-    assert line.startswith("cell 10, line 2: the colour 'black' ")
+    assert line.startswith("cell 9, line 2: the colour 'black' ")
 
 
 def test_lines_are_short():
     code = "x = 1\n" + "y" * 101 + "\n" + "z" * 100
     start = "y" * 30
     assert faults("short-lines", code) == [
-        f"cell 10, line 2: 101 characters, at most 100: {start}..."
+        f"cell 9, line 2: 101 characters, at most 100: {start}..."
     ]
 
 
-def later(content):
-    """Put the challenges after the claims."""
-    content.cells.insert(10, content.cells.pop(2))
-    return content
-
-
-def test_challenges_may_stand_before_the_method_until_the_rule_is_on(monkeypatch):
-    before = notebook(record())
-    after = later(notebook(record()))
-    assert anatomy_faults(before, runs=True) == anatomy_faults(after, runs=True) == []
-    monkeypatch.setattr(page_rules, "RULES_ON", (page_rules.LATER_CHALLENGES,))
-    assert anatomy_faults(after, runs=True) == []
-    assert anatomy_faults(before, runs=True) == [
-        "cell 3: 'method' comes after 'challenge'; the order is record, method, parameters, "
-        "source, run, figure, claims, challenge, errata, see-also"
-    ]
-    del after.cells[10]
-    assert anatomy_faults(after, runs=True) == [
-        "no cell tagged 'challenge'; add a markdown cell with this tag after the one tagged "
-        "'claims'"
-    ]
-
-
-def test_errata_stand_after_the_challenges(monkeypatch):
-    monkeypatch.setattr(page_rules, "RULES_ON", (page_rules.LATER_CHALLENGES,))
-    content = later(notebook(record()))
-    content.cells.insert(11, cell("errata", "pb.show_errata()"))
-    assert anatomy_faults(content, runs=True) == []
-    content.cells[11] = cell("errata", "text", new_markdown_cell)
-    assert anatomy_faults(content, runs=True) == [
-        "cell 11: a cell tagged 'errata' must be code, not markdown"
-    ]
-
-
-def test_check_holds_the_rules_that_are_on(tmp_path, monkeypatch):
+def test_check_holds_the_rules(tmp_path):
     book = make_book(tmp_path / "book")
     write(book, record(claims=STATED))
-    assert [str(problem) for problem in check(book)] == []
-    monkeypatch.setattr(page_rules, "RULES_ON", ("claims-checked",))
-    found = [str(problem) for problem in check(book, ["wanda"])]
-    assert len(found) == len(STATED)
-    assert found[0].startswith("papers/wanda.ipynb: claim 'better' is not checked; ")
+    faults = [str(problem) for problem in check(book, ["wanda"])]
+    assert len(faults) == len(STATED)
+    assert faults[0].startswith("papers/wanda.ipynb: claim 'better' is not checked; ")
 
 
-def test_the_rules_that_are_on_exist():
-    assert {*page_rules.RULES_ON} <= {*RULES, page_rules.LATER_CHALLENGES}
-
-
-def test_the_rules_can_read_every_paper_of_this_book():
-    from prunebook.catalog import find_root
-
+def test_every_paper_of_this_book_keeps_the_rules():
     for path in notebook_paths(find_root()):
-        list(rule_faults(read_notebook(path), read_paper(path).record, tuple(RULES)))
+        assert list(rule_faults(read_notebook(path), read_paper(path).record)) == [], path.name

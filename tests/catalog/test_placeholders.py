@@ -13,17 +13,17 @@ def test_places_to_be_filled_in(book):
         "tags.type.values": ["FILL-IN: one of A, B"],
     }
     content = notebook(record(**changes))
-    content.cells[2].source = "## Challenges\n\n- FILL-IN: **what** fails, with its number\n"
-    content.cells[10].source = 'pb.claim(\n    paper="FILL-IN: the numbers",\n)'
+    content.cells[10].source = "## Challenges\n\n- FILL-IN: **what** fails, with its number\n"
+    content.cells[9].source = 'pb.claim(\n    paper="FILL-IN: the numbers",\n)'
     write(book, record(), content)
     readme = (book / "README.md").read_text()
     assert lines(book, write=True) == [
         f"{WANDA}: paper.code: replace FILL-IN with what belongs here",
         f"{WANDA}: paper.tags.type.values[0]: replace FILL-IN with one of A, B",
         f"{WANDA}: paper.takeaway: replace FILL-IN with a sentence",
-        f"{WANDA}: cell 2 (challenge), line 3: replace FILL-IN with **what** fails, with its "
+        f"{WANDA}: cell 9 (claims), line 2: replace FILL-IN with the numbers",
+        f"{WANDA}: cell 10 (challenge), line 3: replace FILL-IN with **what** fails, with its "
         f"number",
-        f"{WANDA}: cell 10 (claims), line 2: replace FILL-IN with the numbers",
     ]
     assert (book / "README.md").read_text() == readme
 

@@ -138,7 +138,7 @@ def test_cell_sources(book):
 def test_challenge_note(book):
     assert challenge_note(book / "papers" / "wanda.ipynb") == "## Challenge\n\nLimits of Wanda."
     content = notebook(record())
-    del content.cells[2]
+    del content.cells[10]
     with pytest.raises(
         UserError, match=r"^papers/wanda.ipynb: needs one cell tagged 'challenge', has 0$"
     ):

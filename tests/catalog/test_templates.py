@@ -11,8 +11,8 @@ import pytest
 import yaml
 from tests.tiny_book import make_book
 
-from prunebook.catalog import VOCABULARY, check, page_rules
-from prunebook.catalog.anatomy import CHALLENGES_LATER, cell_faults
+from prunebook.catalog import VOCABULARY, check
+from prunebook.catalog.anatomy import cell_faults
 from prunebook.catalog.draft import Draft
 from prunebook.catalog.placeholders import MARK
 from prunebook.catalog.registry import read_registry
@@ -134,9 +134,7 @@ def clone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_filled_in_paper_breaks_no_rule(clone, monkeypatch, kind):
-    rules = (*page_rules.RULES, page_rules.LATER_CHALLENGES)
-    monkeypatch.setattr(page_rules, "RULES_ON", rules)
+def test_a_filled_in_paper_breaks_no_rule(clone, kind):
     assert [str(problem) for problem in check(clone, [SLUGS[kind]])] == []
 
 
@@ -198,7 +196,7 @@ def test_the_notebooks_share_their_anatomy():
         cells = notebook_cells(kind)
         assert list(cells) == list(notebook_cells("score"))
         whole = nbformat.v4.new_notebook(cells=list(cells.values()))
-        assert list(cell_faults(whole, True, CHALLENGES_LATER)) == []
+        assert list(cell_faults(whole, True)) == []
         assert {**record_cells(), **code_cells(kind)}.keys() == cells.keys()
     assert page[:4] == ["record", "title", "method", "parameters"]
     assert page[-3:] == ["challenge", "errata", "see-also"]

@@ -119,7 +119,7 @@ def _read(path: Path, registry: Mapping[str, Entry]) -> _Read:
         read.faults.append(f"paper.method: {read.method!r} is no method; allowed: {allowed}")
     if read.record is not None:
         read.faults += links.record_link_faults(read.record)
-    read.faults += page_rules.anatomy_faults(notebook, read.runs)
+    read.faults += anatomy.cell_faults(notebook, read.runs)
     if read.record is not None:
         read.faults += page_rules.rule_faults(notebook, read.record)
     read.faults += links.cell_link_faults(notebook, path)

@@ -1,14 +1,13 @@
 """Rules that the page of a paper keeps beside its anatomy: claims as data, short and plain code.
 
-A rule takes the notebook and its record and yields one line for each fault. `RULES_ON` names the
-rules that `prunebook check` enforces.
+A rule takes the notebook and its record and yields one line for each fault; `prunebook check`
+enforces all of them.
 """
 
 from collections.abc import Callable, Iterator
 
 import nbformat
 
-from .anatomy import ANATOMY, CHALLENGES_LATER, cell_faults
 from .page_code import checked_keys, code_cells, shown_sources, shows_errata, typed_colours
 from .schema import Record
 
@@ -108,34 +107,14 @@ RULES: dict[str, Rule] = {
     "palette": colours_are_of_the_palette,
     "short-lines": lines_are_short,
 }
-LATER_CHALLENGES = "challenges-after-claims"  # the order of cells; see `anatomy_faults`
-# the rules that hold, names of `RULES` and `LATER_CHALLENGES`
-RULES_ON: tuple[str, ...] = ()
 
 
-def rule_faults(
-    notebook: nbformat.NotebookNode, record: Record, names: tuple[str, ...] | None = None
-) -> Iterator[str]:
+def rule_faults(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
     """Faults of a page, a line each.
 
     Args:
         notebook: the notebook of a paper.
         record: its record.
-        names: the rules to hold; None: those of `RULES_ON`.
     """
-    if names is None:
-        names = RULES_ON
-    for name, rule in RULES.items():
-        if name in names:
-            yield from rule(notebook, record)
-
-
-def anatomy_faults(notebook: nbformat.NotebookNode, runs: bool) -> list[str]:
-    """Faults of the notebook's cells; see `cell_faults`.
-
-    The challenges stand after the claims. Until that rule is on, they may stand before the method.
-    """
-    faults = list(cell_faults(notebook, runs, CHALLENGES_LATER))
-    if faults and LATER_CHALLENGES not in RULES_ON:
-        faults = list(cell_faults(notebook, runs, ANATOMY))
-    return faults
+    for rule in RULES.values():
+        yield from rule(notebook, record)
