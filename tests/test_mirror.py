@@ -67,7 +67,7 @@ def test_every_test_file_has_its_library_file():
 
 
 def test_every_exception_is_needed():
-    """A shared test file exists, and what has a test file of its own is no exception."""
+    """Each pattern matches something, shared test files exist, and no mirrored test is excused."""
     for pattern in TESTED_ELSEWHERE:
         sharing = [path for path in library_files() if fnmatch(str(path), pattern)]
         assert sharing, pattern

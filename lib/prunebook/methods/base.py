@@ -137,16 +137,16 @@ class ScoreMethod(Method):
         return keep_mask(score, pattern)
 
     @torch.no_grad()
-    def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def prune_matrix(self, weight: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight.
 
         Args:
             weight: `[out, in]`.
-            inputs: `[tokens, in]`, what the weight multiplies.
+            activations: `[tokens, in]`, what the weight multiplies.
         """
         # The same three steps as in `prune`: norms of the inputs, the score, the mask.
         norms = InputNorm(weight.shape[1], weight.device)
-        norms.update(inputs)
+        norms.update(activations)
         return masked_copy(weight, self.mask(self.score(weight, norms), self.target))
 
     @torch.no_grad()
@@ -167,16 +167,16 @@ class ScoreMethod(Method):
         """
         # Without an allocation every linear gets the same pattern.
         targets = targets or uniform(model, self.target)
-        # Blocks are pruned in order, so that each sees what the pruned blocks before it put out.
         norms_of = partial(InputNorm, precision=self.precision)
         for block in walk(model, text, precision=self.precision, progress=progress, device=device):
-            # ||X_j||_2 of each input feature over all tokens; linears of one input share it.
+            # The block is still dense here: collect the norm of each input feature, ||X_j||_2.
             for name, inputs in block.collect(norms_of).items():
                 weight = weight_of(block.linears[name])
-                # Of each comparison group the lowest scores go; the mask is True where kept.
+                # The floor(in * s) lowest scores of each row go, ties lowest column first. With n:m
+                # the lowest of each group go, with scope `layer` the lowest of the whole weight.
                 keep = self.mask(self.score(weight, inputs), targets[name])
-                # The removed weights are set to zero in place.
                 apply_mask(weight, keep)
+            # When the loop comes back, `walk` has fed the pruned block's outputs to the next block.
 
 
 def check_scope(target: Pattern, name: str, scopes: tuple[str, ...]) -> None:
@@ -187,7 +187,7 @@ def check_scope(target: Pattern, name: str, scopes: tuple[str, ...]) -> None:
         name: name of the method, for the message.
         scopes: what the method allows.
     """
-    # n:m is its own comparison group.
+    # With n:m the group is always m consecutive weights, so there is no scope to check.
     if isinstance(target, NofM) or target.scope in scopes:
         return
     # The message names the scope and what the method allows.

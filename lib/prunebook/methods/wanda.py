@@ -3,11 +3,18 @@
 Sun et al., A Simple and Effective Pruning Approach for Large Language Models (arXiv 2306.11695),
 equation 1 and algorithm 1; official code locuslab/wanda at 8e8fc87.
 
-Differences from the official code, none of which changes the function computed:
+Differences from the official code that leave the function computed as it is:
 
 - Linears that read the same input share one norm.
 - The statistics pass ends before the block's last linear, whose output nobody needs.
-- Ties of n:m go lowest index first; there they are unspecified.
+- Ties of n:m go lowest index first; the official code leaves their order unspecified.
+
+Differences that can change a mask:
+
+- n of n:m counts the kept weights; the official code counts the zeros. At 2:4 and 4:8 they are the
+  same.
+- The product of row length and sparsity is rounded to 12 digits before it is rounded down: 0.29 of
+  100 is 29. The official code rounds the binary product down, which gives 28.
 """
 
 from dataclasses import dataclass

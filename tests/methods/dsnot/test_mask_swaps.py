@@ -152,7 +152,7 @@ def test_one_cycle_by_hand():
     assert torch.equal(refine_mask(WEIGHT, keep, statistic(SUMS), overshoot=False), keep)
     # A weight whose input varies little comes back first: 5 in place of 2.
     sure = torch.tensor([1.0, 1, 1, 1, 1, 0.1])
-    refined = refine_mask(WEIGHT, keep, statistic(SUMS), spread=sure, cycles=1)
+    refined = refine_mask(WEIGHT, keep, statistic(SUMS), powered_variance=sure, cycles=1)
     assert (~refined).nonzero()[:, 1].tolist() == [0, 1, 2]
 
 

@@ -115,9 +115,9 @@ def test_the_blocks_give_the_masks_of_the_pure_function(make_model, tokens, rele
         for name, of in block.collect(functools.partial(InputMoments, variance="within")).items():
             weight = weight_of(block.linears[name])
             keep = keep_mask(weight.abs() * of.norm(), Unstructured(0.5))
-            spread = of.variance().sqrt()
+            root = of.variance().sqrt()
             refined = refine_mask(
-                weight, keep, of, spread=spread, released_queues=released, **options
+                weight, keep, of, powered_variance=root, released_queues=released, **options
             )
             assert torch.equal(found[name], refined)
             counts_kept = torch.equal(found[name].sum(1), keep.sum(1))

@@ -24,7 +24,7 @@ def refine_mask(
     keep: torch.Tensor,
     statistic: InputMoments,
     *,
-    spread: torch.Tensor | None = None,
+    powered_variance: torch.Tensor | None = None,
     group: int | None = None,
     scores: torch.Tensor | None = None,
     cycles: int = 50,
@@ -32,13 +32,15 @@ def refine_mask(
     overshoot: bool = True,
     released_queues: bool = False,
 ) -> torch.Tensor:
-    """Swap weights of any mask, each row on its own; no weight moves twice.
+    """Swap weights of any mask, each row on its own.
+
+    No weight moves twice, unless `released_queues`.
 
     Args:
         weight: `[out, in]`.
         keep: bool `[out, in]`, the first mask, True where kept.
         statistic: moments of the inputs.
-        spread: v^p, `[in]`; None for the variance.
+        powered_variance: v^p, `[in]`; None for v, the variance itself.
         group: m of an n:m mask; what goes is then of the group of what comes back, of either sign.
         scores: `[out, in]`, by which kept weights of a `group` go; None for Wanda's.
         cycles: T, swaps of a row at most.
@@ -54,10 +56,10 @@ def refine_mask(
         UserError: norms or sums of inputs that are not finite.
     """
     _check_finite(statistic)
-    if spread is None:
-        spread = statistic.variance()
+    if powered_variance is None:
+        powered_variance = statistic.variance()
     options = {"cycles": cycles, "group": group, "released": released_queues}
-    queues, error = _queues_and_error(weight, keep, statistic, spread, scores, **options)
+    queues, error = _queues_and_error(weight, keep, statistic, powered_variance, scores, **options)
     refined = keep.clone()
     overshoot = overshoot and group is None
     swap_weights(refined, error, queues, threshold, overshoot, released_queues)
@@ -68,7 +70,7 @@ def _queues_and_error(
     weight: torch.Tensor,
     keep: torch.Tensor,
     statistic: InputMoments,
-    spread: torch.Tensor,
+    powered_variance: torch.Tensor,
     scores: torch.Tensor | None,
     *,
     cycles: int,
@@ -83,20 +85,20 @@ def _queues_and_error(
     queues = []
     errors = []
     for start in range(0, len(weight), rows_at_once):
-        rows = slice(start, start + rows_at_once)
+        chunk = slice(start, start + rows_at_once)
         # D_ij = W_ij s_j, and e, the sum of D over the pruned weights of a row
-        D = expected_change(weight[rows], statistic.sums)
-        errors.append(masked_copy(D, ~keep[rows]).sum(1))
+        D = expected_change(weight[chunk], statistic.sums)
+        errors.append(masked_copy(D, ~keep[chunk]).sum(1))
         # Within a group the lowest score of the first mask goes, else the lowest of Wanda.
         if group is None or scores is None:
-            score = wanda_score(weight[rows], norm).dense()
+            score = wanda_score(weight[chunk], norm).dense()
         else:
-            score = scores[rows]
+            score = scores[chunk]
         queues.append(
             make_queues(
                 D,
-                keep[rows],
-                spread,
+                keep[chunk],
+                powered_variance,
                 score,
                 cycles=min(cycles, width),
                 group=group,
@@ -127,29 +129,30 @@ def swap_weights(
     Returns:
         e of each row afterwards, `[out]`.
     """
-    row = torch.arange(len(error), device=error.device)
+    every_row = torch.arange(len(error), device=error.device)
     first_sign = error.sign()
-    active = torch.ones_like(row, dtype=torch.bool)
-    used = torch.zeros_like(queues.lengths)
+    active = torch.ones_like(every_row, dtype=torch.bool)
+    used = torch.zeros_like(queues.pairs_available)
     for _ in range(queues.regrown.shape[2]):
         # The next pair of the queue for e < 0 (side 0) or for e > 0 (side 1).
         side = (error > 0).long()
-        k = used[side, row]
+        k = used[side, every_row]
+        next_pair = (side, every_row, k)
         # e <- e + D_pruned - D_regrown
-        after = error + queues.D_pruned[side, row, k] - queues.D_regrown[side, row, k]
+        after = error + queues.D_pruned[next_pair] - queues.D_regrown[next_pair]
         # A row stops for good at the threshold and at the end of a queue.
-        active = active & (error.abs() > threshold) & (k < queues.lengths[side, row])
+        active = active & (error.abs() > threshold) & (k < queues.pairs_available[side, every_row])
         if not overshoot:
             active &= after.sign() == first_sign
-        rows = row
+        written_rows = every_row
         if not released:
-            rows = active.nonzero()[:, 0]
+            written_rows = active.nonzero()[:, 0]
         # The weight that goes is masked, the one that comes back is kept. In the released code a
         # row that has stopped resets both to what they were.
-        pair = (side[rows], rows, k[rows])
-        swap = active[rows]
-        mask[rows, queues.pruned[pair]] = ~swap
-        mask[rows, queues.regrown[pair]] = swap
+        pair = (side[written_rows], written_rows, k[written_rows])
+        swap = active[written_rows]
+        mask[written_rows, queues.pruned[pair]] = ~swap
+        mask[written_rows, queues.regrown[pair]] = swap
         error = torch.where(active, after, error)
         used[pair[:2]] += 1
         if not active.any():

@@ -4,18 +4,19 @@ Zhang et al., Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse L
 2310.08915); official code zyxxmu/DSnoT at 4c029df. `moments` measures the inputs, `queues` says
 which weights a row may swap, and `mask_swaps` swaps them.
 
-Differences from the official code; the option `as_released` undoes those that have a word:
+Differences from the official code. Pass the quoted word in `as_released` to get the official
+behaviour.
 
-- `skip-mlp`: all linears are refined; the code leaves out the MLP by default.
-- `variance`: variances are pooled over all tokens; the code averages those of single sequences.
-- `queues`: a row stops when a queue is empty; there a weight without sign or of the other sign is
-  taken, and the number of weights of the row can drift.
-- The SparseGPT score has a Hessian, which is never filled there.
-- A weight whose input is always 0 is never swapped.
+- `skip-mlp`: all linears are refined; the official code leaves out the MLP by default.
+- `variance`: variances are pooled over all tokens; the official code averages those of single
+  sequences.
+- `queues`: a row stops when a queue is empty; the official code goes on with weights whose D is 0
+  or has the wrong sign, and the number of weights of the row can drift.
+- Here the SparseGPT start uses the Hessian of the inputs; the official code never fills it.
+- Without n:m and without `queues`, a weight whose input is always 0 is never swapped.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,14 +44,16 @@ class DSnoT(Method):
     """Another criterion's mask, refined by swaps within rows; weights keep their values.
 
     Args:
-        sparsity: fraction of the weights removed, in [0, 1), from every row.
-        pattern: n:m instead, e.g. '2:4'.
-        criterion: score of the first mask, compared per row: `wanda`, `magnitude`, `ria` or
-            `sparsegpt` (without its update).
+        sparsity: fraction of the weights removed from every row, in [0, 1).
+        pattern: n:m instead, e.g. '2:4', or a pattern object. With an object of scope `layer` the
+            first mask compares all weights of a linear, and rows lose different numbers of them.
+        criterion: score of the first mask: `wanda`, `magnitude`, `ria` or `sparsegpt` (without its
+            update). It is compared within rows unless `pattern` says otherwise.
         cycles: T, swaps of a row at most.
-        threshold: a row stops at this expected change, in sums over a sequence; in means it is
-            divided by the length.
-        variance_power: p, power of the variance in the order of what comes back; 0 ignores it.
+        threshold: a row stops where its expected change is at most this, in units of a sum over a
+            sequence of L tokens; in units of a mean it is `threshold / L`.
+        variance_power: p; pruned weights come back in the order of |D| / v^p, and 0 ignores the
+            variance v.
         overshoot: whether a swap may change the sign of the expected change; never with n:m.
         as_released: what to do as the released code: `variance`, `queues` (rows may then lose
             other numbers of weights; not with n:m), `skip-mlp`; see the module.
@@ -75,7 +78,7 @@ class DSnoT(Method):
     sparsity_of: ClassVar[str | None] = "the weights of each row"
 
     def __post_init__(self):
-        # The first mask is compared within rows, or within layers where a pattern object says so.
+        # The first mask is compared within rows, or within a layer if a pattern object says so.
         check_scope(self.target, "dsnot", ("row", "layer"))
         check_choices(self, "dsnot", {"criterion": _CRITERIA})
         check_whole("cycles", self.cycles, 0, example=50)
@@ -102,15 +105,15 @@ class DSnoT(Method):
         return make_pattern(self.sparsity, self.pattern, "row")
 
     @torch.no_grad()
-    def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def prune_matrix(self, weight: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight.
 
         Args:
             weight: `[out, in]`.
-            inputs: `[tokens, in]` or `[sequences, tokens, in]`, what the weight multiplies.
+            activations: `[tokens, in]` or `[sequences, tokens, in]`, what the weight multiplies.
         """
-        statistic = self._statistic(weight.shape[1], weight.device)
-        statistic.update(inputs)
+        statistic = self._make_statistic(weight.shape[1], weight.device)
+        statistic.update(activations)
         return masked_copy(weight, self.mask(weight, statistic))
 
     @torch.no_grad()
@@ -136,7 +139,7 @@ class DSnoT(Method):
         skipped = self._skipped(list(targets))
         for block in walk(model, text, precision=self.precision, progress=progress, device=device):
             # Norms, sums s and variances v of the inputs, as the pruned blocks hand them on.
-            for name, statistic in block.collect(self._statistic).items():
+            for name, statistic in block.collect(self._make_statistic).items():
                 weight = weight_of(block.linears[name])
                 refine = name not in skipped
                 apply_mask(weight, self.mask(weight, statistic, targets[name], refine))
@@ -157,7 +160,7 @@ class DSnoT(Method):
             refine: False leaves the first mask as it is.
         """
         pattern = pattern or self.target
-        # The first mask: the lowest scores of each row, or of each group of n:m, go.
+        # The first mask: the lowest scores of each comparison group of the pattern go.
         if self.criterion == "sparsegpt":
             scores = statistic.obs_score(weight)
         else:
@@ -173,7 +176,7 @@ class DSnoT(Method):
             weight,
             keep,
             statistic,
-            spread=statistic.variance() ** self.variance_power,
+            powered_variance=statistic.variance() ** self.variance_power,
             scores=scores,
             group=group,
             cycles=self.cycles,
@@ -182,16 +185,15 @@ class DSnoT(Method):
             released_queues="queues" in self.as_released,
         )
 
-    @property
-    def _statistic(self) -> Callable[..., InputMoments]:
-        """What makes the statistic of an input."""
+    def _make_statistic(self, width: int, device: torch.device) -> InputMoments:
+        """A new statistic of an input of `width` features, as criterion and `as_released` ask."""
         kind = InputMoments
         if self.criterion == "sparsegpt":
             kind = InputMomentsAndHessian
         variance = "pooled"
         if "variance" in self.as_released:
             variance = "within"
-        return functools.partial(kind, variance=variance)
+        return kind(width, device, variance=variance)
 
     def _skipped(self, names: list[str]) -> set[str]:
         """The linears that keep the first mask, of all that have these names."""

@@ -27,8 +27,8 @@ class InputMoments(InputNorm):
         width: inputs of the linear.
         device: device of the sums.
         variance: `pooled` over all tokens, or `within` sequences: around each sequence's own mean,
-            averaged over sequences. Swaps depend on the last digits of a variance; `within` has
-            those of the official code, and is slower for that.
+            averaged over sequences. Swaps depend on the last digits of a variance; `within`
+            matches the official code to the last digit, and is slower.
 
     Raises:
         UserError: an unknown variance.
@@ -105,7 +105,7 @@ class InputMomentsAndHessian(InputMoments):
         return inverse_factor(hessian, _DAMPING).diagonal()
 
     def obs_score(self, weight: torch.Tensor) -> torch.Tensor:
-        """SparseGPT's score of a weight that is not updated, 0 for inputs that are always 0.
+        """SparseGPT's score of the original weights, 0 for inputs that are always 0.
 
         Args:
             weight: `[out, in]`.

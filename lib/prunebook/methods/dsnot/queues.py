@@ -24,14 +24,14 @@ class SwapQueues:
 
     regrown: columns of the pruned weights that come back, int64 `[2, out, T]`.
     pruned: columns of the kept weights that go in exchange, int64 `[2, out, T]`.
-    lengths: number of pairs, int64 `[2, out]`; what stands behind them is not used.
+    pairs_available: number of pairs, int64 `[2, out]`; entries behind them are not used.
     D_regrown: D of the weights that come back, float32 `[2, out, T]`.
     D_pruned: D of the weights that go, float32 `[2, out, T]`.
     """
 
     regrown: torch.Tensor
     pruned: torch.Tensor
-    lengths: torch.Tensor
+    pairs_available: torch.Tensor
     D_regrown: torch.Tensor
     D_pruned: torch.Tensor
 
@@ -39,7 +39,7 @@ class SwapQueues:
 def make_queues(
     D: torch.Tensor,
     keep: torch.Tensor,
-    spread: torch.Tensor,
+    powered_variance: torch.Tensor,
     scores: torch.Tensor,
     *,
     cycles: int,
@@ -51,25 +51,25 @@ def make_queues(
     Args:
         D: `[out, in]`, see `expected_change`.
         keep: bool `[out, in]`, the first mask, True where kept.
-        spread: v^p, `[in]`.
+        powered_variance: v^p, `[in]`.
         scores: `[out, in]`; of the kept weights the lowest goes first.
         cycles: T, at most the number of inputs.
         group: m, for an n:m mask: what goes is of the same m weights as what comes back.
         released: fill queues that are too short as the released code does; not with `group`.
     """
-    regrown, available = regrowing_queues(D / spread, D, keep, cycles)
+    regrown, regrown_available = regrowing_queues(D / powered_variance, D, keep, cycles)
     # A swap needs a weight that comes back and one that goes: the shorter queue ends the row.
     if group is None:
-        pruned, candidates = pruning_queues(scores, D, keep, cycles)
+        pruned, pruned_available = pruning_queues(scores, D, keep, cycles)
     else:
-        pruned, candidates = partners_in_group(regrown, scores, keep, group)
-    lengths = torch.minimum(candidates, available)
+        pruned, pruned_available = partners_in_group(regrown, scores, keep, group)
+    pairs_available = torch.minimum(pruned_available, regrown_available)
     if released:
         # Rows whose queues do not last for all cycles.
-        short = (lengths < cycles).any(0).nonzero()[:, 0]
+        short = (pairs_available < cycles).any(0).nonzero()[:, 0]
         pruned[:, short] = released_pruning_queues(D[short], keep[short], scores[short], cycles)
-        lengths = torch.full_like(lengths, cycles)
-    return SwapQueues(regrown, pruned, lengths, _gather(D, regrown), _gather(D, pruned))
+        pairs_available = torch.full_like(pairs_available, cycles)
+    return SwapQueues(regrown, pruned, pairs_available, _gather(D, regrown), _gather(D, pruned))
 
 
 def regrowing_queues(
@@ -90,7 +90,8 @@ def regrowing_queues(
     ratio = masked_copy(ratio, ~keep & has_sign)
     # While e < 0: the lowest ratios, ascending.
     most_negative = lowest(ratio, cycles)
-    # While e > 0: the highest, among equal ones the last first, as the lowest of the mirror image.
+    # While e > 0: the highest ratios, descending. Flip and negate to select the highest; ties then
+    # go to the last column, as in the official code.
     most_positive = D.shape[1] - 1 - lowest(ratio.neg().flip(1), cycles)
     available = [count_rows(mask_where(sign, ratio, 0)) for sign in (operator.lt, operator.gt)]
     return torch.stack([most_negative, most_positive]), torch.stack(available)
@@ -111,13 +112,13 @@ def pruning_queues(
         Columns, int64 `[2, out, T]`, and how many there are, int64 `[2, out]`.
     """
     columns = []
-    lengths = []
+    counts = []
     # While e < 0 a weight with D > 0 goes, and the other way round: both move e towards 0.
     for sign in (operator.gt, operator.lt):
         candidates = keep & mask_where(sign, D, 0)
         columns.append(lowest(masked_copy(scores, candidates, torch.inf), cycles))
-        lengths.append(count_rows(candidates))
-    return torch.stack(columns), torch.stack(lengths)
+        counts.append(count_rows(candidates))
+    return torch.stack(columns), torch.stack(counts)
 
 
 def partners_in_group(
@@ -135,11 +136,11 @@ def partners_in_group(
         group: m.
 
     Returns:
-        Columns, int64 `[2, out, T]`, and how many of them follow each other before one has no
+        Columns, int64 `[2, out, T]`, and the length of the queue up to the first entry without a
         partner, int64 `[2, out]`.
     """
     columns = []
-    lengths = []
+    with_partner = []
     for queue in regrown:
         group_of = queue // group
         # how many earlier entries of the queue are of the same group
@@ -151,8 +152,8 @@ def partners_in_group(
         ascending, place = kept_scores.view(members.shape).sort(dim=2, stable=True)
         has_partner = (ascending.gather(2, earlier) < torch.inf)[..., 0]
         columns.append(members.gather(2, place.gather(2, earlier))[..., 0])
-        lengths.append(has_partner.long().cumprod(1).sum(1))
-    return torch.stack(columns), torch.stack(lengths)
+        with_partner.append(has_partner.long().cumprod(1).sum(1))
+    return torch.stack(columns), torch.stack(with_partner)
 
 
 def released_pruning_queues(
@@ -160,10 +161,14 @@ def released_pruning_queues(
 ) -> torch.Tensor:
     """What goes in the released code, whose queues never run out.
 
-    A queue holds the kept weights whose D has the other sign than e, lowest score first; then, for
-    each kept weight with D = 0, the one with the lowest score of all; then those with the sign of
-    e, highest score first. In its regrowing queue, weights with D = 0 and kept ones follow, so that
-    a row may lose or gain weights.
+    A queue holds, one after the other:
+
+    1. the kept weights whose D has the other sign than e, lowest score first;
+    2. for each kept weight with D = 0, the kept weight with the lowest score of all, again;
+    3. the kept weights whose D has the sign of e, highest score first.
+
+    The regrowing queue of the released code goes on, too: behind the pruned weights with the sign
+    of e come those with D = 0 and kept ones, so that a row may lose or gain weights.
 
     Args:
         D: `[out, in]`.
@@ -200,7 +205,8 @@ def lowest(values: torch.Tensor, count: int) -> torch.Tensor:
     Returns:
         int64 `[out, count]`.
     """
-    places = places_of(~keep_largest(values, count))
+    # What `keep_largest` removes is what is looked for.
+    places = places_of(~keep_largest(values, removed=count))
     columns = places.view(len(values), count) % values.shape[1]
     return columns.gather(1, values.gather(1, columns).argsort(dim=1, stable=True))
 

@@ -1,8 +1,9 @@
 """Scores of coupled groups: how the saliences of their weights add up.
 
 Ma et al., LLM-Pruner (NeurIPS 2023, arXiv 2305.11627), equations 3 to 5; official code
-horseee/LLM-Pruner at 128a07d, whose orders of summation these are. A group is what must go
-together: an MLP neuron, a key-value head with the query heads that read it, or a hidden channel.
+horseee/LLM-Pruner at 128a07d. The order of summation is that of the official code. A group is what
+must go together: an MLP neuron, a key-value head with the query heads that read it, or a hidden
+channel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,18 +37,20 @@ def unit_scores(
         credit: which query heads count for key-value head k: those that read it (`contiguous`), or
             as in the official code k, k + K, k + 2K, ... (`strided`).
     """
-    # Each matrix gives a score to each of its channels of heads.
-    query = _line_scores(salience[parts.query.weight], _ROWS, criterion)
-    key = _line_scores(salience[parts.key.weight], _ROWS, criterion)
-    value = _line_scores(salience[parts.value.weight], _ROWS, criterion)
-    out = _line_scores(salience[parts.out.weight], _COLUMNS, criterion)
-    # Those of query heads are summed for the key-value head that gets the credit.
+    # The channels of the heads are rows of three matrices and columns of the fourth: score each.
+    query = _row_or_column_scores(salience[parts.query.weight], _ROWS, criterion)
+    key = _row_or_column_scores(salience[parts.key.weight], _ROWS, criterion)
+    value = _row_or_column_scores(salience[parts.value.weight], _ROWS, criterion)
+    out = _row_or_column_scores(salience[parts.out.weight], _COLUMNS, criterion)
+    # The scores of query heads add up for the key-value head that they are credited to.
     members = [_credited(query, parts, credit), key, value, _credited(out, parts, credit)]
     # The official order: matrices first, then the channels of a head.
     heads = _aggregate(members, aggregation).view(parts.kv_heads, -1).sum(1)
     # A neuron is a row of every first matrix and a column of the last.
-    members = [_line_scores(salience[linear.weight], _ROWS, criterion) for linear in parts.first]
-    members.append(_line_scores(salience[parts.last.weight], _COLUMNS, criterion))
+    members = [
+        _row_or_column_scores(salience[linear.weight], _ROWS, criterion) for linear in parts.first
+    ]
+    members.append(_row_or_column_scores(salience[parts.last.weight], _COLUMNS, criterion))
     return heads, _aggregate(members, aggregation)
 
 
@@ -59,9 +62,9 @@ def channel_scores(
 ) -> torch.Tensor:
     """Scores of the hidden channels of the whole model, `[d]`.
 
-    A channel is an entry of every norm, a column of the embedding, of a head that is not tied to it
-    and of every projection that reads it, and a row of every projection that writes it. A product
-    of that many is given as its logarithm.
+    A channel is an entry of every norm, a column of the embedding, of an `lm_head` that is not tied
+    to it and of every projection that reads it, and a row of every projection that writes it.
+    `prod` returns the logarithm, since the product of so many would overflow or underflow.
 
     Args:
         model: the model.
@@ -70,25 +73,29 @@ def channel_scores(
         aggregation: as for `unit_scores`.
     """
     embedding = model.get_input_embeddings()
-    head = model.get_output_embeddings()
+    lm_head = model.get_output_embeddings()
     readers = []
     writers = []
     for parts in all_sublayers(model):
         readers += [parts.query, parts.key, parts.value, *parts.first]
         writers += [parts.out, parts.last]
     readers.append(embedding)
-    if head.weight is not embedding.weight:
-        readers.append(head)
+    if lm_head.weight is not embedding.weight:
+        readers.append(lm_head)
     # The score of a channel is that of its group, which spans the whole model.
     members = [salience[norm.weight].abs() for norm in norms(model)]
-    members += [_line_scores(salience[reader.weight], _COLUMNS, criterion) for reader in readers]
-    members += [_line_scores(salience[writer.weight], _ROWS, criterion) for writer in writers]
+    members += [
+        _row_or_column_scores(salience[reader.weight], _COLUMNS, criterion) for reader in readers
+    ]
+    members += [
+        _row_or_column_scores(salience[writer.weight], _ROWS, criterion) for writer in writers
+    ]
     if aggregation == "prod":
         return _aggregate([member.double().log() for member in members], "sum")
     return _aggregate(members, aggregation)
 
 
-def _line_scores(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
+def _row_or_column_scores(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
     """A matrix's part in the score of each of its rows or columns.
 
     Args:

@@ -1,4 +1,4 @@
-"""LLM-Pruner: cut out the coupled groups that gradient times weight says the loss will miss least.
+"""LLM-Pruner: remove the coupled groups with the lowest |gradient x weight|.
 
 Ma et al., LLM-Pruner: On the Structural Pruning of Large Language Models (NeurIPS 2023, arXiv
 2305.11627); official code horseee/LLM-Pruner at 128a07d. Repair is a step of its own,
@@ -6,8 +6,15 @@ Ma et al., LLM-Pruner: On the Structural Pruning of Large Language Models (NeurI
 
 Differences from the official code:
 
-- Query heads are credited to the key-value head that they read; there in strides, see
-  `group_scores.unit_scores`.
+- The groups of a transformer block are written down in `group_scores`; the official code discovers
+  them by tracing a graph.
+- The score of key-value head h adds up the query heads that read it; the official code adds up
+  heads h, h + K, h + 2K, ... for K key-value heads, see `group_scores.unit_scores`.
+- Units compete inside their block only; the official code also offers a global ranking.
+- One set of gradients decides on the whole cut; the official code also offers iterative steps, with
+  new gradients for each.
+- With `ratio`, 1e-9 is added to the rows that stay before they are rounded down, so that 0.9 takes
+  9 of 10 neurons; the official code rounds the binary product down and takes 10.
 - With `sparsity`, the parameters that whole heads cannot give up are taken from the neurons.
 """
 
@@ -47,16 +54,19 @@ class LLMPruner(Method):
     A key-value head goes with the query heads that read it. Kept weights do not change.
 
     Args:
-        sparsity: fraction of all block parameters that goes, met to the nearest neuron.
+        sparsity: fraction of all block parameters that goes, met to the nearest neuron; with
+            structure `channel`, fraction of the hidden channels that goes, met to the nearest
+            multiple of the number of attention heads.
         ratio: fraction of the units of every block that is not spared, instead; heads and neurons
-            are each rounded as the official code does.
+            are each rounded as in the official code, up to the 1e-9 that the module names.
         criterion: `element1` (the paper's choice), `vector`, `element2`, `mix`; rivals `l2` and
             `random`.
         aggregation: over the scores of a group's matrices, `sum`, `prod`, `max` or `last`.
         structure: `block` for heads and neurons, `channel` for hidden channels (with `sparsity`
             only).
-        keep_first: blocks at the bottom that are spared; 0 and 0 leave all blocks alike.
-        keep_last: blocks at the top that are spared.
+        keep_first: blocks at the bottom that are spared.
+        keep_last: blocks at the top that are spared; with keep_first = keep_last = 0 every block
+            is cut. Structure `channel` spares none.
         seed: seed of the `random` scores.
         precision: `exact` (passes in the model's dtype) or `fast` (products in bfloat16).
 
@@ -76,7 +86,9 @@ class LLMPruner(Method):
 
     paper: ClassVar[str | None] = "llm-pruner"
     makes_smaller: ClassVar[bool] = True
-    sparsity_of: ClassVar[str | None] = "the parameters of all blocks"
+    sparsity_of: ClassVar[str | None] = (
+        "the parameters of all blocks, or the hidden channels (structure 'channel')"
+    )
 
     def __post_init__(self):
         check_choices(self, "llm-pruner", _CHOICES)
@@ -137,7 +149,7 @@ class LLMPruner(Method):
         self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
     ) -> None:
         """Leave the heads and neurons of highest score in the blocks that are not spared."""
-        # How many go is known, or refused, before anything is measured.
+        # Compute the counts first, so that an impossible sparsity fails before the passes.
         stack = list(find_stack(model)[1])
         blocks = stack[self.keep_first : max(len(stack) - self.keep_last, 0)]
         if self.ratio is not None:

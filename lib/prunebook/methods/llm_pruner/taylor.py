@@ -1,9 +1,9 @@
 """Gradient times weight: what the loss would change by if a weight went, for every weight.
 
 Ma et al., LLM-Pruner (NeurIPS 2023, arXiv 2305.11627), equations 3 to 5; official code
-horseee/LLM-Pruner at 128a07d, whose mean over samples and factors these are. W is a weight, g the
-gradient of the mean next-token loss, and A the mean over windows of their squared gradients, which
-stands for the diagonal of the Hessian.
+horseee/LLM-Pruner at 128a07d. W is a weight, g the gradient of the mean next-token loss, and A the
+mean over windows of their squared gradients, which stands for the diagonal of the Hessian. As in
+the official code, A is a mean where equation 5 has a sum, and `element2` has no factor 1/2.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def saliences(
     if criterion == "l2":
         return {parameter: parameter.detach().square() for parameter in model.parameters()}
     second_order = criterion in _SECOND_ORDER
-    # A is of the gradients of single windows, so that each has a pass of its own.
+    # A needs each window's own gradient, so every window gets its own pass.
     batch_size = None
     if second_order:
         batch_size = 1
