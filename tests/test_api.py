@@ -38,6 +38,32 @@ def test_names_of_before_the_rooms_still_work(make_model):
         _ = pb.patterns.no
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from prunebook.patterns import NofM, keep_mask",
+        "import prunebook.blocks as blocks; blocks.walk",
+        "from prunebook.methods.engine import prune, make_method",
+        "from prunebook.criteria import fisher; fisher.damped_inverse",
+        "from prunebook.methods.besa import BESA",
+        "from prunebook.methods.sparsegpt import sparsegpt_update",
+        "from prunebook.kernels.n_of_m import select_n_of_m",
+        "import pickle; pickle.loads(b'cprunebook.patterns\\nUnstructured\\n.')",
+    ],
+)
+def test_old_imports_still_work(line):
+    exec(line, {})
+
+
+def test_what_looks_through_all_modules_imports_nothing():
+    code = (
+        "import sys, inspect, prunebook\n"
+        "[getattr(module, '__file__', None) for module in list(sys.modules.values())]\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("name", sorted(pb.MOVED))
 def test_the_modules_that_hold_moved_names_exist(name):
     for place in pb.MOVED[name]:

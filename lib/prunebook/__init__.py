@@ -4,11 +4,13 @@ Public names load on first use, so that reading the catalogue or building pages 
 """
 
 import importlib
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any
 
 __version__ = "0.1.0"
+_PACKAGE = __name__
 
 # name -> module that defines it; also read (not run) to find the code that a notebook can reach
 EXPORTS = {
@@ -68,7 +70,7 @@ MOVED = {
     "learned_masks": ("recovery.learned_masks",),
     "learned_rates": ("methods.besa.learned_sparsity",),
     "memory": ("measure.memory",),
-    "patterns": ("sparsity.patterns", "measure.zeros"),
+    "patterns": ("sparsity.patterns", "measure.zeros", "methods.llm_surgeon.cheapest"),
     "permutation": ("methods.ria.permutation",),
     "precision": ("passes.precision",),
     "pretraining": ("models.tiny", "data.windows"),
@@ -86,6 +88,38 @@ MOVED = {
     "sublayers": ("models.anatomy", "models.surgery"),
     "swapping": ("methods.dsnot.mask_swaps",),
     "widths": ("models.surgery", "models.config"),
+    # Modules that were in a room already, under other names.
+    "caches.budget": ("caches.policy",),
+    "caches.comparison": ("experiments.caches",),
+    "criteria.activations": ("methods.minitron.activations", "methods.minitron.aggregation"),
+    "criteria.angular": ("methods.deeper_layers.angular",),
+    "criteria.dsnot": ("methods.dsnot.moments",),
+    "criteria.fisher": ("methods.llm_surgeon.fisher", "methods.llm_surgeon.removal_costs"),
+    "criteria.hessian": ("criteria.obs", "passes.statistics"),
+    "criteria.knowledge": ("methods.k_prune.knowledge", "methods.k_prune.predictions"),
+    "criteria.taylor": ("methods.llm_pruner.taylor", "methods.llm_pruner.group_scores"),
+    "criteria.whole_blocks": ("criteria.block_scores",),
+    "methods.comparison": ("experiments.compare", "experiments.trials"),
+    "methods.engine": ("methods.prune", "methods.registry"),
+    "methods.gradual_magnitude": ("methods.sparse_scaling_laws.method",),
+    "methods.magnitude": ("methods.essential_sparsity",),
+    "methods.options": ("validation",),
+    "methods.trial_cache": ("experiments.trial_cache",),
+    "kernels.attention_decode": ("kernels.attention.decode",),
+    "kernels.attention_mass": ("kernels.attention.mass",),
+    "kernels.bitmap": ("kernels.formats.bitmap",),
+    "kernels.compaction": ("kernels.attention.compaction",),
+    "kernels.ell": ("kernels.formats.ell",),
+    "kernels.matmul_2_4": ("kernels.matmul.two_four",),
+    "kernels.matmul_unstructured": ("kernels.matmul.unstructured",),
+    "kernels.n_of_m": ("kernels.topk.n_of_m",),
+    "kernels.noise": ("kernels.attention.noise",),
+    "kernels.packed": ("kernels.formats.n_of_m",),
+    "kernels.scores": ("kernels.score",),
+    "kernels.select": ("kernels.topk.rows",),
+    "kernels.selection": ("kernels.topk.rule",),
+    "kernels.ternary": ("kernels.matmul.ternary",),
+    "kernels.tiled_csl": ("methods.flash_llm.tiled_csl",),
 }
 _ROOMS = (
     "bench",
@@ -111,18 +145,29 @@ __all__ = [*EXPORTS, *_ROOMS]
 
 
 class _MovedModule(types.ModuleType):
-    """A module of before the rooms: its names, looked up where they are now."""
+    """A module of before the rooms: its names, looked up where they are now.
+
+    It stands in `sys.modules`, so that `from prunebook.patterns import keep_mask` finds it, too.
+    """
 
     def __init__(self, name: str, places: tuple[str, ...]):
-        super().__init__(f"{__name__}.{name}")
+        super().__init__(f"{_PACKAGE}.{name}")
         self._places = places
 
     def __getattr__(self, name: str) -> Any:
-        for place in self._places:
-            module = importlib.import_module(f"{__name__}.{place}")
+        # What looks through `sys.modules` for `__file__` and the like must not import anything.
+        places = () if name.startswith("__") else self._places
+        for place in places:
+            module = importlib.import_module(f"{_PACKAGE}.{place}")
             if name in vars(module):
                 return vars(module)[name]
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        names = set()
+        for place in self._places:
+            names |= set(vars(importlib.import_module(f"{_PACKAGE}.{place}")))
+        return sorted(names)
 
 
 def load_export(package: str, exports: Mapping[str, str], name: str) -> Any:
@@ -145,12 +190,15 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
     if name in MOVED:
-        value = _MovedModule(name, MOVED[name])
-    else:
-        value = load_export(__name__, EXPORTS, name)
+        return sys.modules[f"{__name__}.{name}"]
+    value = load_export(__name__, EXPORTS, name)
     globals()[name] = value
     return value
 
 
 def __dir__():
     return sorted(__all__)
+
+
+for _name, _places in MOVED.items():
+    sys.modules.setdefault(f"{__name__}.{_name}", _MovedModule(_name, _places))

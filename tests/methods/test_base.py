@@ -53,6 +53,29 @@ def test_a_scope_that_the_method_does_not_allow_is_refused():
     assert LeftFirst(pattern="2:4").describe() == "2:4"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        (lambda weight: weight.abs(), r"Tensor \[32, 32\]"),
+        (lambda weight: Score(weight[:1]), r"Score \[1, 32\]"),
+        (lambda weight: None, r"NoneType \[\]"),
+    ],
+)
+def test_a_score_of_another_shape_is_refused_before_anything_changes(
+    make_model, tokens, wrong, shown
+):
+    @dataclass(frozen=True)
+    class Wrong(ScoreMethod):
+        def score(self, weight, inputs):
+            return wrong(weight)
+
+    model = make_model("llama")
+    message = rf"the score of Wrong is {shown}; return a Score of the weight, \[32, 32\]"
+    with pytest.raises(UserError, match=message):
+        prune(model, Wrong(sparsity=0.5), calibration=tokens)
+    assert all(map(torch.equal, weights(model), weights(make_model("llama"))))
+
+
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_method_declares_the_contract(name):
     cls = load_class(name)

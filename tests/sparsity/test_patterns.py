@@ -238,6 +238,12 @@ def test_masks_of_scores_over_all_layers_are_those_of_their_dense_tensors(sparsi
     assert sum(int((~mask).sum()) for mask in masks) == int(sparsity * 72)
 
 
+def test_scores_and_tensors_mix_in_one_ranking():
+    weights = [torch.tensor([[1.0, -4]]), torch.tensor([[3.0], [2]])]
+    masks = keep_masks([Score(weights[0]), weights[1]], 0.5)
+    assert [mask.tolist() for mask in masks] == [[[False, True]], [[True], [False]]]
+
+
 def test_a_mask_of_one_layer_by_the_scope_of_the_model_is_refused():
     with pytest.raises(UserError, match="scope 'model' compares all layers"):
         keep_mask(Score(torch.ones(2, 4)), Unstructured(0.5, "model"))

@@ -23,7 +23,7 @@ from .forms import COLUMNS, GIVEN, MAGNITUDE, SHARES
 from .launch import jit, tl
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """The score of every weight of one layer.
 
@@ -79,6 +79,8 @@ class Score:
         if self.weight.ndim != 2:
             shape = list(self.weight.shape)
             raise UserError(f"weight {shape} cannot be scored; use a matrix [out, in]")
+        if self.given and self.weight.dtype != torch.float32:
+            raise UserError(f"given scores are {self.weight.dtype}; use torch.float32")
         lone_sums = (self.column_sums is None) != (self.row_sums is None)
         if lone_sums or (self.form == SHARES and self.columns is None):
             raise UserError("factors are incomplete; shares need columns, column_sums and row_sums")

@@ -136,6 +136,17 @@ class ScoreMethod(Method):
         """What one linear keeps, bool `[out, in]`."""
         return keep_mask(score, pattern)
 
+    def _keep(self, weight: torch.Tensor, inputs: InputNorm, pattern: Pattern) -> torch.Tensor:
+        """Score and mask of one linear; a score of another shape is refused before it is used."""
+        score = self.score(weight, inputs)
+        if not isinstance(score, Score) or score.shape != weight.shape:
+            shape = list(getattr(score, "shape", []))
+            raise UserError(
+                f"the score of {type(self).__name__} is {type(score).__name__} {shape}; return a "
+                f"Score of the weight, {list(weight.shape)}"
+            )
+        return self.mask(score, pattern)
+
     @torch.no_grad()
     def prune_matrix(self, weight: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
         """The pruned copy of one weight.
@@ -147,7 +158,7 @@ class ScoreMethod(Method):
         # The same three steps as in `prune`: norms of the inputs, the score, the mask.
         norms = InputNorm(weight.shape[1], weight.device)
         norms.update(activations)
-        return masked_copy(weight, self.mask(self.score(weight, norms), self.target))
+        return masked_copy(weight, self._keep(weight, norms, self.target))
 
     @torch.no_grad()
     def prune(
@@ -174,8 +185,7 @@ class ScoreMethod(Method):
                 weight = weight_of(block.linears[name])
                 # The floor(in * s) lowest scores of each row go, ties lowest column first. With n:m
                 # the lowest of each group go, with scope `layer` the lowest of the whole weight.
-                keep = self.mask(self.score(weight, inputs), targets[name])
-                apply_mask(weight, keep)
+                apply_mask(weight, self._keep(weight, inputs, targets[name]))
             # When the loop comes back, `walk` has fed the pruned block's outputs to the next block.
 
 

@@ -221,9 +221,11 @@ def keep_mask(score: Score | torch.Tensor, pattern: Pattern) -> torch.Tensor:
         bool `[out, in]`, True where the weight is kept.
 
     Raises:
-        UserError: scores that are not finite, a width that n:m does not divide, another layer's
-            count, or scope `model`.
+        UserError: a `Score` that is not finite or a tensor with NaN, a width that n:m does not
+            divide, another layer's count, or scope `model`.
     """
+    if isinstance(score, Score):
+        score.check()
     rows, width = score.shape
     if isinstance(pattern, NofM):
         check_width(width, pattern)
@@ -284,10 +286,11 @@ def _keep_together(scores: Sequence[Score | torch.Tensor], removed: int) -> list
         selections = select_global(scores, removed, write=False, want="mask")
         return [selection.mask for selection in selections]
     # Tensors of scores are compared as one long row.
-    flat = torch.cat([score.flatten() for score in scores])
+    dense = [score.dense() if isinstance(score, Score) else score for score in scores]
+    flat = torch.cat([score.flatten() for score in dense])
     refuse_nan(flat)
-    pieces = keep_largest(flat[None], removed)[0].split([score.numel() for score in scores])
-    return [piece.view(score.shape) for piece, score in zip(pieces, scores, strict=True)]
+    pieces = keep_largest(flat[None], removed)[0].split([score.numel() for score in dense])
+    return [piece.view(score.shape) for piece, score in zip(pieces, dense, strict=True)]
 
 
 def refuse_nan(scores: torch.Tensor) -> None:

@@ -1,1 +1,5 @@
 """BESA."""
+
+from .method import BESA
+
+__all__ = ["BESA"]

@@ -1,1 +1,5 @@
 """The Unreasonable Ineffectiveness of the Deeper Layers."""
+
+from .method import DeeperLayers
+
+__all__ = ["DeeperLayers"]

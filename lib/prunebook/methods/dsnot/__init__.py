@@ -1,1 +1,5 @@
 """DSnoT: Dynamic Sparse No Training."""
+
+from .method import DSnoT
+
+__all__ = ["DSnoT"]

@@ -1,1 +1,5 @@
 """K-prune."""
+
+from .method import KPrune
+
+__all__ = ["KPrune"]

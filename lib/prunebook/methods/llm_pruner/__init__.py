@@ -1,1 +1,5 @@
 """LLM-Pruner."""
+
+from .method import LLMPruner
+
+__all__ = ["LLMPruner"]

@@ -1,1 +1,5 @@
 """The LLM Surgeon."""
+
+from .method import LLMSurgeon
+
+__all__ = ["LLMSurgeon"]

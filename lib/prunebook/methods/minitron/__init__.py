@@ -1,1 +1,5 @@
 """Minitron."""
+
+from .method import Minitron
+
+__all__ = ["Minitron"]

@@ -1,1 +1,5 @@
 """OWL."""
+
+from .method import OWL
+
+__all__ = ["OWL"]

@@ -1,1 +1,5 @@
 """RIA."""
+
+from .method import RIA
+
+__all__ = ["RIA"]
