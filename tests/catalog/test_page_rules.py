@@ -122,6 +122,18 @@ def test_lines_are_short():
     ]
 
 
+def test_a_sentence_stands_once():
+    sentence = "The norms of the inputs are gathered in one pass."
+    paper = record()
+    content = notebook(paper)
+    content.cells[2].source = f"{sentence} Short one. Short one.\n\n{sentence[:-1]}!"
+    assert list(RULES["sentences"](content, parse_record(paper, "x"))) == []
+    content.cells[10].source = f"More.\n{sentence}"
+    assert list(RULES["sentences"](content, parse_record(paper, "x"))) == [
+        "cell 10: stands twice on the page: The norms of the inputs are ga..."
+    ]
+
+
 def test_check_holds_the_rules(tmp_path):
     book = make_book(tmp_path / "book")
     write(book, record(claims=STATED))

@@ -7,6 +7,7 @@ from tests.tiny_book import REGISTRY
 
 from prunebook.catalog.registry import (
     method_names,
+    names_of_room,
     places,
     read_registry,
     registry_file,
@@ -33,6 +34,28 @@ def test_what_cannot_be_added_is_refused(room):
     message = f"^lib/prunebook/{room}/registry.py: REGISTRY must hold one entry a line"
     with pytest.raises(UserError, match=message):
         with_entry(one_line, "b", "b", "B", room)
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("methods", {"Method", "ScoreMethod", "Report", "NofM", "Any", "Comparison", "None"}),
+        ("caches", {"RandomCache", "WindowCache", "CacheBudget", "Recall", "CacheComparison"}),
+    ],
+)
+def test_names_that_a_room_uses_are_taken(room, names):
+    used = names_of_room(Path(__file__).parents[2], room)
+    assert names <= used
+    assert "Wanda" not in used
+    for class_name in names:
+        with pytest.raises(UserError, match=f"'{class_name}' is taken in lib/prunebook/{room}; "):
+            with_entry(REGISTRY, "again", "again", class_name, room, used)
+
+
+def test_a_room_that_cannot_be_parsed(book):
+    (book / "lib/prunebook/methods/base.py").write_text("class (")
+    with pytest.raises(UserError, match=r"^cannot read .*base\.py: "):
+        names_of_room(book, "methods")
 
 
 def test_places():

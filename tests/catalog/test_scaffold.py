@@ -254,15 +254,29 @@ def test_claims_that_a_record_has_stay(book):
             {"title": "Wanda: Again"},
             "class name 'Wanda' is taken in lib/prunebook/methods; choose another with --short",
         ),
+        (
+            {"short": "NofM"},
+            "class name 'NofM' is taken in lib/prunebook/methods; choose another with --short",
+        ),
         ({"title": " "}, "the record: paper.title: must not be empty"),
     ],
 )
 def test_refusals_change_nothing(book, changes, message):
     (book / "lib/prunebook/methods/engine.py").write_text("")
+    (book / "lib/prunebook/methods/base.py").write_text("from ..sparsity.patterns import NofM\n")
     before = snapshot(book)
     with pytest.raises(UserError, match=f"^{message}") as caught:
         new_paper(book, draft(**changes), "score")
     assert "\n" not in str(caught.value)
+    assert snapshot(book) == before
+
+
+def test_a_cache_gets_no_name_that_its_room_uses(book):
+    (book / "lib/prunebook/caches/baselines.py").write_text("class RandomCache:\n    pass\n")
+    before = snapshot(book)
+    message = "^class name 'RandomCache' is taken in lib/prunebook/caches; choose another with"
+    with pytest.raises(UserError, match=message):
+        new_paper(book, draft(short="Random"), "cache")
     assert snapshot(book) == before
 
 

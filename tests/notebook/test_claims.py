@@ -22,21 +22,22 @@ from prunebook.notebook.results import results
 from prunebook.notebook.speedup import Speedup
 from prunebook.notebook.stated import CLAIMS_VARIABLE
 
+PROTOCOL = {"model": "m"}
 TEXTS = {"paper": "7.26", "source": "Table 2", "ours": "30.1"}
 
 
 def test_a_quick_run_judges_nothing(shown, monkeypatch):
     monkeypatch.setenv("PRUNEBOOK_PROFILE", "quick")
-    result = claim("key", "It holds", verdict=gap([[0, 0]], [[1, 3]]), protocol={}, **TEXTS)
+    result = claim("key", "It holds", verdict=gap([[0, 0]], [[1, 3]]), protocol=PROTOCOL, **TEXTS)
     assert (result.verdict, result.ours) == ("not_judged", "30.1")
     assert result.gap["mean"] == 2.0
     assert "not judged in a quick run" in shown[0]["text/html"]
     with pytest.raises(UserError, match="verdict 'perhaps'"):
-        claim("key", "It holds", verdict="perhaps", protocol={}, **TEXTS)
+        claim("key", "It holds", verdict="perhaps", protocol=PROTOCOL, **TEXTS)
     reason = not_testable("key", "It is fast", paper="2x", source="Table 1", reason="no GPU")
     assert reason.verdict == "not_testable"
     monkeypatch.setenv("PRUNEBOOK_PROFILE", "book")
-    assert claim("key", "It holds", verdict=True, protocol={}, **TEXTS).verdict == "holds"
+    assert claim("key", "It holds", verdict=True, protocol=PROTOCOL, **TEXTS).verdict == "holds"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_claim_is_shown_and_recorded(shown, verdict, word):
 
 
 def test_claim_records_the_gap(shown):
-    claim("k", "s", **TEXTS, verdict=Gap(0.5, 0.1), protocol={})
+    claim("k", "s", **TEXTS, verdict=Gap(0.5, 0.1), protocol=PROTOCOL)
     assert shown[0][CLAIM_MIME]["gap"] == {
         "mean": 0.5,
         "standard_error": 0.1,
@@ -68,13 +69,13 @@ def test_claim_records_the_gap(shown):
 @pytest.mark.parametrize("verdict", ["not_testable", "true", 1, None, math.nan, Gap(math.nan, 1.0)])
 def test_claim_refuses_a_verdict(shown, verdict):
     with pytest.raises(UserError, match="claim 'k'"):
-        claim("k", "s", **TEXTS, verdict=verdict, protocol={})
+        claim("k", "s", **TEXTS, verdict=verdict, protocol=PROTOCOL)
     assert shown == []
 
 
 def test_claim_refuses_an_empty_text(shown):
     with pytest.raises(UserError, match="ours is ''; needs a text"):
-        claim("k", "s", **{**TEXTS, "ours": ""}, verdict=True, protocol={})
+        claim("k", "s", **{**TEXTS, "ours": ""}, verdict=True, protocol=PROTOCOL)
 
 
 def test_not_testable_says_why(shown):
@@ -184,12 +185,12 @@ def test_the_protocol_is_that_of_the_last_table(shown, stated):
 
 def test_a_checked_speed(shown, stated):
     speedup = Speedup((1.25, 1.3, 1.5), flops_ratio=1.5)
-    result = check("fast", verdict=speedup, at_least=1.2, protocol={})
+    result = check("fast", verdict=speedup, at_least=1.2, protocol=PROTOCOL)
     assert (result.verdict, result.origin) == ("holds", "ours")
     assert result.ours == "1.30 times as fast (1.25 to 1.50, 3 rounds)"
-    costly = check("fast", ours="4 points", verdict=speedup, requires=False, protocol={})
+    costly = check("fast", ours="4 points", verdict=speedup, requires=False, protocol=PROTOCOL)
     assert costly.verdict == "fails"
-    refused = check("fast", verdict=Speedup((5.25,), flops_ratio=1.3), protocol={})
+    refused = check("fast", verdict=Speedup((5.25,), flops_ratio=1.3), protocol=PROTOCOL)
     assert refused.verdict == "not_testable"
     assert "this book" in shown[0]["text/html"]
 
@@ -205,7 +206,9 @@ def test_what_is_not_testable_needs_its_key_alone(shown, stated):
 
 
 def test_the_paper_s_number_can_be_computed(shown, stated):
-    result = check("better", ours="1", verdict=True, protocol={}, paper="7.01, by its own law")
+    result = check(
+        "better", ours="1", verdict=True, protocol=PROTOCOL, paper="7.01, by its own law"
+    )
     assert result.paper == "7.01, by its own law"
 
 
@@ -219,15 +222,41 @@ def test_the_paper_s_number_can_be_computed(shown, stated):
         ("large", {"verdict": True}, "needs a verdict, or a reason"),
         ("better", {"verdict": True, "not_testable": "x"}, "needs a verdict, or a reason"),
         ("better", {"not_testable": " "}, "reason is ' '; needs a text"),
+        (
+            "better",
+            {"ours": "1", "verdict": True, "requires": False},
+            "requires go with a speed-up",
+        ),
+        ("better", {"ours": "1", "verdict": "holds", "at_least": 2}, "requires go with a speed-up"),
+        ("better", {"not_testable": "x", "at_least": 2}, "requires go with a speed-up"),
+        ("better", {"ours": "1", "verdict": True, "paper": ""}, "paper is ''; needs a text"),
+        (["better"], {"ours": "1", "verdict": True}, "key is .'better'.; needs a text"),
     ],
 )
 def test_check_refuses(shown, stated, key, options, message):
     with pytest.raises(UserError, match=message):
-        check(key, protocol={}, **options)
+        check(key, protocol=PROTOCOL, **options)
     assert shown == []
+
+
+@pytest.mark.parametrize("verdict", [True, Speedup((1.5,)), Speedup((), busy=True)])
+@pytest.mark.parametrize(
+    ("protocol", "what"), [(["a"], "list is"), ("abc", "str is"), ({}, "an empty protocol is")]
+)
+def test_check_refuses_what_is_no_protocol(shown, stated, verdict, protocol, what):
+    message = f"^claim 'better': protocol: {what} not allowed; needs a dict of what"
+    with pytest.raises(UserError, match=message):
+        check("better", ours="1", verdict=verdict, protocol=protocol)
+    assert shown == []
+
+
+def test_a_protocol_holds_no_nan(shown, stated):
+    protocol = {"rate": math.nan, "seeds": (1, 2)}
+    record = check("better", ours="1", verdict=True, protocol=protocol)
+    assert record.protocol == {"rate": None, "seeds": [1, 2]}
 
 
 def test_a_quick_run_judges_no_check(shown, stated, monkeypatch):
     monkeypatch.setenv("PRUNEBOOK_PROFILE", "quick")
-    assert check("better", ours="1", verdict=True, protocol={}).verdict == "not_judged"
+    assert check("better", ours="1", verdict=True, protocol=PROTOCOL).verdict == "not_judged"
     assert check("large").verdict == "not_testable"

@@ -87,7 +87,18 @@ def test_rows_of_a_busy_machine_have_dashes_and_the_sentence_once(shown):
 )
 def test_results_refuse(rows, message):
     with pytest.raises(UserError, match=message):
-        results(rows, protocol={})
+        results(rows, protocol={"model": "m"})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "what"), [([1], "list is"), ("abc", "str is"), ({}, "an empty protocol is")]
+)
+def test_what_is_no_protocol_is_refused(shown, protocol, what):
+    with pytest.raises(UserError, match=f"^use_protocol: {what} not allowed; needs a dict of"):
+        use_protocol(protocol)
+    with pytest.raises(UserError, match=f"^results: protocol: {what} not allowed; needs a dict"):
+        results([{"kl": 0.5}], protocol=protocol)
+    assert shown == []
 
 
 def test_a_table_sets_the_protocol_of_the_checks_that_follow(shown):

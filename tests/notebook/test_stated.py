@@ -95,10 +95,80 @@ def test_an_unknown_claim_and_no_book(book, tmp_path_factory, monkeypatch):
         find_stated("better")
 
 
-def test_a_notebook_that_cannot_be_read(book):
-    (book / "papers" / "broken.ipynb").write_text("{")
-    with pytest.raises(UserError, match=r"^papers/broken\.ipynb: its record cannot be read"):
+FORM = r'PRUNEBOOK_CLAIMS must hold JSON like \{"claims": \[\{"key": "a-key", \.\.\.\}\], "errata"'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("not json{", "Expecting value"),
+        (" ", "Expecting value"),
+        ("[" * 100_000, "recursion"),
+        ("[]", "list instead of an object"),
+        ("3", "int instead of an object"),
+        ("null", "NoneType instead of an object"),
+        ('"x"', "str instead of an object"),
+        ('{"claims": null}', "claims is NoneType; needs a list of mappings"),
+        ('{"claims": {"a": 1}}', "claims is dict; needs a list of mappings"),
+        ('{"claims": ["x"]}', "claims has the entry 'x'; needs a mapping"),
+        ('{"claims": [{"statement": "x"}]}', "the key of a claim is None; needs a text"),
+        ('{"claims": [{"key": ["x"]}]}', "the key of a claim is .'x'.; needs a text"),
+        ('{"errata": "x"}', "errata is str; needs a list of mappings"),
+        ('{"errata": ["x"]}', "errata has the entry 'x'; needs a mapping"),
+        ('{"claims": [{"key": "a"}, {"key": "a"}]}', "two claims have the key 'a'"),
+        ('{"claims": [], "claims": []}', "an object has the name 'claims' twice"),
+    ],
+)
+@pytest.mark.parametrize("key", ["a", None])
+def test_what_the_environment_must_hold(monkeypatch, text, fault, key):
+    monkeypatch.setenv("PRUNEBOOK_CLAIMS", text)
+    with pytest.raises(UserError, match=f"^{FORM}.*: .*{fault}") as caught:
+        find_stated(key)
+    assert "\n" not in str(caught.value)
+
+
+def page(fields: str) -> str:
+    """A notebook as text whose record has these fields, which may be of any form."""
+    return nbformat.writes(new_notebook(cells=[new_raw_cell(f"paper: {{slug: bad, {fields}}}")]))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "list indices"),
+        (page("claims: abc"), "claims is str; needs a list of mappings"),
+        (page("claims: [abc]"), "claims has the entry 'abc'; needs a mapping"),
+        (page("claims: {a: b}"), "claims is dict; needs a list of mappings"),
+        (page("claims: [{statement: x}]"), "the key of a claim is None; needs a text"),
+        (page("claims: [{key: a}, {key: a}]"), "two claims have the key 'a'"),
+        (page("claims: ["), "while parsing a flow"),
+    ],
+)
+def test_a_record_that_cannot_be_read_stops_its_own_page_alone(book, monkeypatch, text, fault):
+    (book / "papers" / "bad.ipynb").write_text(text)
+    assert find_stated("better").paper == "owl"
+    message = rf"papers/bad\.ipynb: its record cannot be read: .*{fault}"
+    with pytest.raises(UserError, match=f"^claim 'worse' is in no record .*; {message}") as caught:
+        find_stated("worse")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("JPY_SESSION_NAME", "bad.ipynb")
+    with pytest.raises(UserError, match=f"^{message}"):
         find_stated("better")
+
+
+def test_a_notebook_that_is_no_file_stops_its_own_page_alone(book):
+    (book / "papers" / "dangling.ipynb").symlink_to(book / "nowhere.ipynb")
+    (book / "papers" / "folder.ipynb").mkdir()
+    assert find_stated("simple").paper == "wanda"
+    with pytest.raises(UserError, match=r"papers/dangling\.ipynb: .*; papers/folder\.ipynb: "):
+        find_stated("worse")
+
+
+def test_a_key_is_a_text(book):
+    with pytest.raises(UserError, match=r"^claim \['x'\]: key is \['x'\]; needs a text$"):
+        find_stated(["x"])
 
 
 def test_find_book(book):

@@ -4,6 +4,7 @@ A rule takes the notebook and its record and yields one line for each fault; `pr
 enforces all of them.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
 import nbformat
@@ -13,6 +14,7 @@ from .schema import Record
 
 LONGEST_PAGE = 130  # lines of code that are neither blank nor folded
 LONGEST_LINE = 100
+_SENTENCE = 40  # characters from which on a text counts as a sentence
 _MOST_SHOWN = 30  # characters of a line that a message repeats
 
 Rule = Callable[[nbformat.NotebookNode, Record], Iterator[str]]
@@ -98,6 +100,19 @@ def lines_are_short(notebook: nbformat.NotebookNode, record: Record) -> Iterator
                 )
 
 
+def sentences_stand_once(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
+    """No sentence of the text stands twice, as after a paste."""
+    seen = set()
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type != "markdown":
+            continue
+        for sentence in re.split(r"(?<=[.!?])\s+", cell.source):
+            sentence = " ".join(sentence.split())
+            if len(sentence) >= _SENTENCE and sentence in seen:
+                yield f"cell {index}: stands twice on the page: {sentence[:_MOST_SHOWN]}..."
+            seen.add(sentence)
+
+
 RULES: dict[str, Rule] = {
     "claims-checked": claims_are_checked,
     "claims-known": checked_keys_are_claims,
@@ -106,6 +121,7 @@ RULES: dict[str, Rule] = {
     "short-page": page_is_short,
     "palette": colours_are_of_the_palette,
     "short-lines": lines_are_short,
+    "sentences": sentences_stand_once,
 }
 
 

@@ -4,6 +4,8 @@ The files are read without running them.
 """
 
 import ast
+import keyword
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ METHODS = Path("lib/prunebook/methods")
 TESTS = Path("tests/methods")
 FILE = "registry.py"
 _ROOMS = ("methods", "caches")
+# room -> its files whose names a new class would hide
+_NAMING = {"methods": ("__init__.py", "base.py"), "caches": ("__init__.py", "baselines.py")}
 _LIBRARY = METHODS.parent
 _ALL_TESTS = TESTS.parent
 _INSTALLED = Path(__file__).parents[1]
@@ -73,7 +77,38 @@ def places(room: str, module: str) -> tuple[Path, Path]:
     return _LIBRARY / inside / f"{file}.py", _ALL_TESTS / inside / f"test_{file}.py"
 
 
-def with_entry(text: str, name: str, module: str, class_name: str, room: str) -> str:
+def names_of_room(root: Path, room: str) -> set[str]:
+    """The names that a new class of a room may not have: those that the room uses, and keywords.
+
+    Args:
+        root: the book's folder.
+        room: `methods` or `caches`.
+
+    Raises:
+        UserError: a file of the room cannot be read.
+    """
+    names = set(keyword.kwlist)
+    for file in _NAMING[room]:
+        path = root / _LIBRARY / room / file
+        if not path.is_file():
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"cannot read {path}: {error}") from error
+        for statement in tree.body:
+            names.update(_bound(statement))
+    return names
+
+
+def with_entry(
+    text: str,
+    name: str,
+    module: str,
+    class_name: str,
+    room: str,
+    used: Collection[str] = (),
+) -> str:
     """The source of a room's registry with one more entry, in its alphabetical place.
 
     Args:
@@ -82,13 +117,14 @@ def with_entry(text: str, name: str, module: str, class_name: str, room: str) ->
         module: the module in the room's package that defines it.
         class_name: its class.
         room: `methods` or `caches`, for the messages.
+        used: names that the class may not have, beside those of the registry's classes.
 
     Raises:
         UserError: the registry is not written as one entry a line, or the class's name is taken.
     """
     table = _assigned(ast.parse(text), "REGISTRY")
     known = ast.literal_eval(table)
-    if class_name in [taken for _, taken in known.values()]:
+    if class_name in used or class_name in [taken for _, taken in known.values()]:
         raise UserError(
             f"class name {class_name!r} is taken in {_LIBRARY / room}; choose another with --short"
         )
@@ -113,6 +149,21 @@ def _entries(path: Path) -> dict[str, tuple[str, str]]:
         raise UserError(f"cannot read the method registry {path}: {error}") from error
     except UserError as error:
         raise UserError(f"{path} {error}") from None
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement of a module binds, and those in its table of `EXPORTS`."""
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        for alias in statement.names:
+            yield alias.asname or alias.name.partition(".")[0]
+    elif isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
+        yield statement.name
+    elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+                if node.id == "EXPORTS":
+                    yield from ast.literal_eval(statement.value)
 
 
 def _assigned(tree: ast.Module, name: str) -> ast.expr:

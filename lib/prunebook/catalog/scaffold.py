@@ -19,7 +19,7 @@ from .draft import Draft, class_name_of, code_values, read_draft, record_values
 from .fields import SLUG
 from .metadata import ARXIV_ID, OPENREVIEW_ID
 from .reader import Paper, find_paper, in_order, read_notebook, read_papers, record_of, tags_of
-from .registry import places, read_registry, registry_file, with_entry
+from .registry import names_of_room, places, read_registry, registry_file, with_entry
 from .schema import Record
 from .templates import claims_yaml, code_cells, file_text, notebook_cells, record_cells, render
 from .writing import write_together
@@ -235,6 +235,7 @@ def _method_files(root: Path, record: Record, home: _Home) -> dict[Path, str]:
             home.module,
             values["class"],
             home.room,
+            names_of_room(root, home.room),
         ),
     }
 

@@ -8,7 +8,7 @@ built. `claim`, `claim_speed` and `not_testable` do so for a claim that the page
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,31 +16,14 @@ from ..errors import UserError
 from .display import ShownRecord, display_record
 from .gaps import Gap
 from .quick import is_quick_run
-from .results import current_protocol, plain
+from .results import current_protocol, plain_protocol
 from .speedup import Speedup
-from .stated import find_stated
+from .stated import Statement, find_stated
 from .tables import VERDICTS, claim_html
 
 CLAIM_MIME = "application/vnd.prunebook.claim.v1+json"
 NOT_JUDGED = "not_judged"
 _DECIDED = ("holds", "tie", "fails")
-
-
-class _Statement(NamedTuple):
-    """What is claimed, before anything is measured; the fields are those of `Claim`."""
-
-    key: str
-    statement: str
-    paper: str
-    source: str
-    origin: str | None = None
-
-    def check_texts(self, **texts: str) -> None:
-        """Refuse an empty text among the statement's own and `texts`."""
-        own = {name: getattr(self, name) for name in ("key", "statement", "paper", "source")}
-        for name, text in {**own, **texts}.items():
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(f"claim {self.key!r}: {name} is {text!r}; needs a text")
 
 
 @dataclass(frozen=True)
@@ -113,12 +96,12 @@ def check(
             last table that the page has shown, or of `use_protocol`.
         paper: the paper's number, where the page computes it; default: that of the record.
         not_testable: why this run cannot test a claim that others can, in place of a verdict.
-        at_least: how many times as fast the claim says it is; for a `Speedup`.
-        requires: whether all else holds that the claim says; for a `Speedup`.
+        at_least: how many times as fast the claim says it is; for a `Speedup` alone.
+        requires: whether all else holds that the claim says; for a `Speedup` alone.
 
     Raises:
         UserError: the record has no such claim, a verdict is missing or of another kind, a text is
-            empty, or there is no protocol.
+            empty, there is no protocol, or an option is given that another kind of verdict takes.
     """
     fields = find_stated(key).claim(key)
     statement = _statement(fields, paper)
@@ -127,6 +110,8 @@ def check(
         raise UserError(
             f"claim {key!r}: needs a verdict, or a reason why it is not testable; not both"
         )
+    if not isinstance(verdict, Speedup) and (at_least != 1 or not requires):
+        raise UserError(f"claim {key!r}: at_least and requires go with a speed-up as the verdict")
     if reason is not None:
         return _show_untestable(statement, reason)
     if protocol is None:
@@ -169,9 +154,10 @@ def claim(
         protocol: model, text, windows, seeds: what the number depends on.
 
     Raises:
-        UserError: an empty text, a verdict of another kind, or a protocol that JSON cannot hold.
+        UserError: an empty text, a verdict of another kind, or a protocol that is empty or that
+            JSON cannot hold.
     """
-    return _judge(_Statement(key, statement, paper, source), ours, verdict, protocol)
+    return _judge(Statement(key, statement, paper, source), ours, verdict, protocol)
 
 
 def not_testable(key: str, statement: str, *, paper: str, source: str, reason: str) -> Claim:
@@ -187,7 +173,7 @@ def not_testable(key: str, statement: str, *, paper: str, source: str, reason: s
     Raises:
         UserError: an empty text.
     """
-    return _show_untestable(_Statement(key, statement, paper, source), reason)
+    return _show_untestable(Statement(key, statement, paper, source), reason)
 
 
 def claim_speed(
@@ -218,18 +204,20 @@ def claim_speed(
     Raises:
         UserError: as `claim`.
     """
-    statement = _Statement(key, statement, paper, source)
+    statement = Statement(key, statement, paper, source)
     return _judge_speed(statement, ours, speedup, protocol, at_least, requires)
 
 
-def _statement(fields: Mapping[str, Any], paper: str | None = None) -> _Statement:
+def _statement(fields: Mapping[str, Any], paper: str | None = None) -> Statement:
     """The statement in a record's claim, with `paper` in place of its number if that is given."""
     names = ("key", "statement", "number", "source", "origin")
     key, text, number, source, origin = (fields.get(name) for name in names)
-    return _Statement(key, text, paper or number, source, origin)
+    if paper is None:
+        paper = number
+    return Statement(key, text, paper, source, origin)
 
 
-def _judge(statement: _Statement, ours: str, verdict: Gap | bool | str, protocol: Mapping) -> Claim:
+def _judge(statement: Statement, ours: str, verdict: Gap | bool | str, protocol: Mapping) -> Claim:
     """Show and record the claim with its verdict."""
     key = statement.key
     numbers_of_gap = None
@@ -253,7 +241,7 @@ def _judge(statement: _Statement, ours: str, verdict: Gap | bool | str, protocol
 
 
 def _judge_speed(
-    statement: _Statement,
+    statement: Statement,
     ours: str,
     speedup: Speedup,
     protocol: Mapping,
@@ -261,6 +249,7 @@ def _judge_speed(
     requires: bool,
 ) -> Claim:
     """Show and record a claim about speed; without a verdict where the speed-up is refused."""
+    protocol = plain_protocol(protocol, f"claim {statement.key!r}: protocol")
     refusal = speedup.refusal
     if refusal and is_quick_run():
         return _show_judged(statement, refusal, NOT_JUDGED, protocol)
@@ -274,20 +263,20 @@ def _judge_speed(
 
 
 def _show_judged(
-    statement: _Statement,
+    statement: Statement,
     ours: str,
     verdict: str,
     protocol: Mapping,
     gap: dict[str, float] | None = None,
 ) -> Claim:
     statement.check_texts(ours=ours)
-    protocol = plain(dict(protocol), f"claim {statement.key!r}: protocol")
+    protocol = plain_protocol(protocol, f"claim {statement.key!r}: protocol")
     return _show(
         Claim(**statement._asdict(), ours=ours, verdict=verdict, protocol=protocol, gap=gap)
     )
 
 
-def _show_untestable(statement: _Statement, reason: str) -> Claim:
+def _show_untestable(statement: Statement, reason: str) -> Claim:
     statement.check_texts(reason=reason)
     return _show(
         Claim(**statement._asdict(), ours=None, verdict="not_testable", protocol={}, reason=reason)

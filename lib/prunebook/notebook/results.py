@@ -54,14 +54,15 @@ def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:
         protocol: what the numbers depend on.
 
     Raises:
-        UserError: there is no row, or a value is one that JSON cannot hold.
+        UserError: there is no row, the protocol is empty or no mapping, or a value is one that JSON
+            cannot hold.
     """
     rows = [plain(dict(row), f"results: row {index}") for index, row in enumerate(rows)]
     if not rows:
         raise UserError("results: no rows; needs at least one")
     record = Results(
         rows,
-        plain(dict(protocol), "results: protocol"),
+        plain_protocol(protocol, "results: protocol"),
         _versions(),
         datetime.date.today().isoformat(),
         library_commit(),
@@ -79,9 +80,9 @@ def use_protocol(protocol: Mapping) -> None:
         protocol: model, text, windows, seeds: what the numbers depend on.
 
     Raises:
-        UserError: a value is one that JSON cannot hold.
+        UserError: the protocol is empty or no mapping, or a value is one that JSON cannot hold.
     """
-    _Page.protocol = plain(dict(protocol), "use_protocol")
+    _Page.protocol = plain_protocol(protocol, "use_protocol")
 
 
 def current_protocol(where: str) -> dict[str, Any]:
@@ -96,6 +97,24 @@ def current_protocol(where: str) -> dict[str, Any]:
     if _Page.protocol is None:
         raise UserError(f"{where}: no protocol; show a table first, or give `protocol`")
     return _Page.protocol
+
+
+def plain_protocol(protocol: Mapping, where: str) -> dict[str, Any]:
+    """The protocol as JSON holds it, see `plain`.
+
+    Args:
+        protocol: what the numbers depend on, at least one name -> value.
+        where: what it is the protocol of, for the error.
+
+    Raises:
+        UserError: the protocol is empty or no mapping, or a value is one that JSON cannot hold.
+    """
+    needs = 'needs a dict of what the numbers depend on, e.g. {"windows": 32}'
+    if not isinstance(protocol, Mapping):
+        raise UserError(f"{where}: {type(protocol).__name__} is not allowed; {needs}")
+    if not protocol:
+        raise UserError(f"{where}: an empty protocol is not allowed; {needs}")
+    return plain(dict(protocol), where)
 
 
 def plain(value: Any, where: str) -> Any:

@@ -3,8 +3,8 @@
 The record is YAML in the first cell of the paper's notebook. A page that runs does not see its own
 first cell, so the statements reach it in one of two ways. `prunebook run` and the copies for Colab
 hand them over as JSON in the environment variable `PRUNEBOOK_CLAIMS`. In a notebook that is opened
-by hand they are read from the notebooks of the book in or above the working folder. What is read
-here is not validated: `prunebook check` does that.
+by hand they are read from the notebooks of the book in or above the working folder. Only the form
+of the lists and the keys of the claims are validated here: `prunebook check` does the rest.
 """
 
 import functools
@@ -12,10 +12,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 
@@ -23,6 +23,26 @@ CLAIMS_VARIABLE = "PRUNEBOOK_CLAIMS"
 ORIGINS = ("paper", "ours")  # whose claim it is: the paper's own, or what we asked beyond
 _SESSION_VARIABLE = "JPY_SESSION_NAME"  # Jupyter names the kernel's notebook in it
 _LISTS = ("claims", "errata")
+_FORM = '{"claims": [{"key": "a-key", ...}], "errata": [{...}]}'
+# What reading JSON or YAML that others wrote can raise; deep nesting exceeds the recursion limit.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+
+
+class Statement(NamedTuple):
+    """What is claimed, before anything is measured; the fields are those of `claims.Claim`."""
+
+    key: str
+    statement: str
+    paper: str
+    source: str
+    origin: str | None = None
+
+    def check_texts(self, **texts: str) -> None:
+        """Refuse an empty text among the statement's own and `texts`."""
+        own = {name: getattr(self, name) for name in ("key", "statement", "paper", "source")}
+        for name, text in {**own, **texts}.items():
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"claim {self.key!r}: {name} is {text!r}; needs a text")
 
 
 @dataclass(frozen=True)
@@ -68,11 +88,14 @@ def find_stated(key: str | None = None) -> Stated:
         key: a claim of the paper; None where the page needs the record as a whole.
 
     Raises:
-        UserError: there is no book here, or the paper cannot be told.
+        UserError: the environment variable holds something else, there is no book here, the paper
+            cannot be told, or its record cannot be read.
     """
+    if key is not None and not isinstance(key, str):
+        raise UserError(f"claim {key!r}: key is {key!r}; needs a text")
     text = os.environ.get(CLAIMS_VARIABLE)
     if text:
-        return _parsed(json.loads(text))
+        return _from_environment(text)
     root = find_book(Path.cwd())
     if root is None:
         raise UserError(
@@ -107,6 +130,18 @@ def stated_text(notebook: Mapping[str, Any]) -> str:
     Returns:
         The text; an empty one where the notebook's record has neither claims nor errata.
     """
+    try:
+        return _text_in(notebook)
+    except _NotYAMLError:  # `prunebook check` says what is wrong with it
+        return ""
+
+
+class _NotYAMLError(ValueError):
+    """A record's cell is not YAML."""
+
+
+def _text_in(notebook: Mapping[str, Any]) -> str:
+    """As `stated_text`, with an error where the record is not YAML."""
     cells = notebook["cells"]
     if not cells or cells[0]["cell_type"] != "raw":
         return ""
@@ -120,8 +155,8 @@ def _text_of(source: str) -> str:
 
     try:
         content = yaml.load(record_yaml(source), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError:  # `prunebook check` says what is wrong with it
-        return ""
+    except yaml.YAMLError as error:
+        raise _NotYAMLError(" ".join(str(error).split())) from error
     if not isinstance(content, dict) or not isinstance(content.get("paper"), dict):
         return ""
     lists = {name: content["paper"][name] for name in _LISTS if content["paper"].get(name)}
@@ -139,7 +174,7 @@ def _choose(notebooks: Mapping[str, Path], key: str | None) -> Stated:
         if _Page.paper not in notebooks:
             raise UserError("cannot tell which paper this page is; check one of its claims first")
         return _read(notebooks[_Page.paper])
-    having = [stated for stated in map(_read, notebooks.values()) if key in stated.claims]
+    having, faults = _having(notebooks.values(), key)
     for stated in having:
         if len(having) == 1 or stated.paper == _Page.paper:
             return stated
@@ -148,7 +183,23 @@ def _choose(notebooks: Mapping[str, Path], key: str | None) -> Stated:
         raise UserError(
             f"claim {key!r} is in the records of {papers}; check a claim first that one paper has"
         )
-    raise UserError(f"claim {key!r} is in no record of the book at {Path.cwd()}")
+    nowhere = f"claim {key!r} is in no record of the book at {Path.cwd()}"
+    raise UserError("; ".join([nowhere, *faults]))
+
+
+def _having(paths: Iterable[Path], key: str) -> tuple[list[Stated], list[str]]:
+    """The records that have a claim, and what is wrong with those that cannot be read."""
+    having = []
+    faults = []
+    for path in paths:
+        try:
+            stated = _read(path)
+        except UserError as error:  # a fault in another paper's record stops no page
+            faults.append(str(error))
+            continue
+        if key in stated.claims:
+            having.append(stated)
+    return having, faults
 
 
 def _names_of_this_notebook() -> Iterator[str]:
@@ -166,19 +217,56 @@ def _names_of_this_notebook() -> Iterator[str]:
 
 def _read(path: Path) -> Stated:
     """The statements in a notebook of the book, read again only after it has changed."""
-    return _read_once(path, path.stat().st_mtime_ns)
+    try:
+        return _read_once(path, path.stat().st_mtime_ns)
+    except _UNREADABLE as error:
+        raise UserError(f"papers/{path.name}: its record cannot be read: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)
 def _read_once(path: Path, changed: int) -> Stated:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return _stated(json.loads(_text_in(notebook) or "{}"), path.stem)
+
+
+def _from_environment(text: str) -> Stated:
+    """The statements in the value of the environment variable."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        text = stated_text(notebook)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"papers/{path.name}: its record cannot be read: {error}") from error
-    return _parsed(json.loads(text or "{}"), path.stem)
+        return _stated(json.loads(text, object_pairs_hook=_object))
+    except _UNREADABLE as error:
+        raise UserError(f"{CLAIMS_VARIABLE} must hold JSON like {_FORM}: {error}") from error
 
 
-def _parsed(lists: Mapping[str, list], paper: str | None = None) -> Stated:
-    claims = {claim["key"]: claim for claim in lists.get("claims", [])}
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, with an error where it has a name twice."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"an object has the name {name!r} twice")
+    return dict(pairs)
+
+
+def _stated(lists: Any, paper: str | None = None) -> Stated:
+    """The statements in the lists of claims and errata.
+
+    Raises:
+        ValueError: they are not such lists, or a claim has no key of its own.
+    """
+    if not isinstance(lists, dict):
+        raise ValueError(f"{type(lists).__name__} instead of an object")
+    for name in _LISTS:
+        entries = lists.get(name, [])
+        if not isinstance(entries, list):
+            raise ValueError(f"{name} is {type(entries).__name__}; needs a list of mappings")
+        for entry in entries:
+            if not isinstance(entry, dict):
+                raise ValueError(f"{name} has the entry {entry!r:.60}; needs a mapping")
+    claims = {}
+    for claim in lists.get("claims", []):
+        key = claim.get("key")
+        if not isinstance(key, str) or not key.strip():
+            raise ValueError(f"the key of a claim is {key!r}; needs a text")
+        if key in claims:
+            raise ValueError(f"two claims have the key {key!r}")
+        claims[key] = claim
     return Stated(claims, lists.get("errata", []), paper)
