@@ -141,11 +141,11 @@ def test_functions_are_timed_wherever_they_are_imported(book):
     row = run(book)["alpha"]
     assert row["calls"] == {
         "copy.deepcopy": 3,
-        "patterns.keep_mask": 1,
-        "models.load_model": 1,
-        "blocks.walk": 1,
-        "show.show_source": 1,
-        "claims.results": 1,
+        "sparsity.patterns.keep_mask": 1,
+        "models.loading.load_model": 1,
+        "passes.sequential.walk": 1,
+        "notebook.source.show_source": 1,
+        "notebook.results.results": 1,
         "matplotlib.pyplot.figure": 1,
         "matplotlib_inline.backend_inline.show": 2,  # the page's, and that at the end of the cell
         "matplotlib.backend_bases.FigureCanvasBase.print_figure": 1,

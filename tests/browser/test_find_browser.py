@@ -155,7 +155,7 @@ def test_nothing_of_a_command_outlives_its_limit(tmp_path):
 
 def test_the_script_prints_one_line_with_playwrights_own_reason(machine):
     refusing = {"PLAYWRIGHT_DOWNLOAD_HOST": "http://127.0.0.1:1"}
-    command = [sys.executable, str(ROOT / "tests" / "site" / "find_browser.py")]
+    command = [sys.executable, str(ROOT / "tests" / "browser" / "find_browser.py")]
     done = subprocess.run(
         command, env=os.environ | refusing, capture_output=True, text=True, check=True
     )

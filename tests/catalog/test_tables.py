@@ -138,7 +138,7 @@ def test_challenge_notes_have_anchors_for_both_readers(book):
 def test_only_the_notes_own_first_heading_goes(book, source, text):
     (book / "papers" / "wanda.ipynb").unlink()
     content = notebook(other_record())
-    content.cells[2].source = source
+    content.cells[3].source = source
     write(book, other_record(), content)
     page = challenge_notes("<!-- notes:begin --><!-- notes:end -->", read_papers(book))
     assert page.endswith(f"### Scaling: Laws\n\n{text}\n\n<!-- notes:end -->")

@@ -55,7 +55,8 @@ def test_usage_errors_have_exit_code_2(arguments):
 def test_reading_commands_import_no_torch(book):
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom prunebook.cli.main import main\n"
-        "commands = ['list'], ['show', 'wanda'], ['check'], ['add-method', 'scaling']\n"
+        "adding = ['add-method', 'scaling', '--kind', 'score']\n"
+        "commands = ['list'], ['show', 'wanda'], ['check'], adding\n"
         "codes = [CliRunner().invoke(main, command).exit_code for command in commands]\n"
         "print(codes, sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
