@@ -153,13 +153,11 @@ PARTS = {
         "prunebook.models.ternary",
         "prunebook.models.ternary_linears",
         "prunebook.site.pages.kernels",
-        "prunebook.notebook.claims",
+        "prunebook.notebook",
         "prunebook.models.packed",
         "prunebook.experiments.compare",
-        "prunebook.notebook.tables",
         "prunebook.methods.sparse_scaling_laws.law_fit",
         "prunebook.methods.sparse_scaling_laws.scaling_law",
-        "prunebook.notebook.source",
     ),
 }
 

@@ -19,7 +19,7 @@ HOSTILE = (
 _HOSTILE_CLAIM = f"""\
 import prunebook as pb
 text = {HOSTILE!r}
-pb.claim("h", text, paper=text, source=text, ours=text, verdict=True, protocol={{}})
+pb.claim("h", text, paper=text, source=text, ours=text, verdict=True, protocol={{"windows": 1}})
 """
 
 
