@@ -29,6 +29,39 @@ pb.claim("k1", "It is <better>", ours="30.5", verdict=True, **known)
 pb.claim("k2", "It is faster", ours="1x", verdict=False, **known)
 pb.not_testable("k3", "It is cheaper", paper="9", source="Figure 1", reason="no <such> device")
 """
+# A page of concepts/ with two code cells, a note and a place for a list of papers.
+TEXT_PAGE = """\
+---
+kernelspec:
+  name: python3
+  display_name: Python 3
+html_theme.sidebar_secondary.remove: true
+---
+# Why numbers *differ*
+
+Text, [types](types.md).
+
+```{code-cell}
+:tags: [parameters]
+samples = 1
+windows: int = 2
+```
+
+:::{note}
+```python
+no = "cell"
+```
+:::
+
+<!-- papers: criteria-wanda -->
+
+```{code-cell}
+:tags: [hide-input]
+print(samples, windows)
+```
+
+The end, see [LoRA](details/LoRA.md#lora).
+"""
 
 
 def record(slug: str, **fields) -> dict:

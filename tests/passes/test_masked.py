@@ -7,35 +7,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.random_masks import AXES, SHAPE, logits, masks_of
 
 from prunebook.errors import UserError
 from prunebook.models.anatomy import all_sublayers
 from prunebook.passes.masked import cut_difference, masked
 from prunebook.sparsity.structured_masks import cut, mask_shapes
 
-AXES = ("blocks", "heads", "neurons", "hidden")
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens).logits
-
-
-def masks_of(model, counts, seed=0):
-    """Random masks with so many ones in each row."""
-    drawn = torch.Generator().manual_seed(seed)
-    shapes = mask_shapes(model)
-    return {
-        axis: torch.rand(shapes[axis], generator=drawn).argsort(-1) < count
-        for axis, count in counts.items()
-    }
-
 
 def hooks(model):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-SHAPE = {"blocks": 2, "heads": 1, "neurons": 30, "hidden": 24}
 
 
 @pytest.mark.parametrize("axes", [*((axis,) for axis in AXES), AXES])

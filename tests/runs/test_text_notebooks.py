@@ -4,45 +4,13 @@ import json
 
 import nbformat
 import pytest
+from tests.small_book import TEXT_PAGE as PAGE
 from tests.small_book import write_sources
 
 from prunebook.errors import UserError
 from prunebook.runs.executed import current_key, parameters_for, read_execution
 from prunebook.runs.notebooks import Runnable, assigned_parameters, place, read_pages
 from prunebook.runs.run import run_notebooks
-
-PAGE = """\
----
-kernelspec:
-  name: python3
-  display_name: Python 3
-html_theme.sidebar_secondary.remove: true
----
-# Why numbers *differ*
-
-Text, [types](types.md).
-
-```{code-cell}
-:tags: [parameters]
-samples = 1
-windows: int = 2
-```
-
-:::{note}
-```python
-no = "cell"
-```
-:::
-
-<!-- papers: criteria-wanda -->
-
-```{code-cell}
-:tags: [hide-input]
-print(samples, windows)
-```
-
-The end, see [LoRA](details/LoRA.md#lora).
-"""
 
 
 @pytest.fixture

@@ -5,32 +5,13 @@ import re
 import pytest
 import torch
 import transformers
+from tests.random_masks import SHAPE, logits, masks_of
 
 from prunebook.errors import UserError
 from prunebook.models.anatomy import all_sublayers
 from prunebook.models.loading import load_model, save_model
 from prunebook.passes.masked import masked
-from prunebook.sparsity.structured_masks import check_shape, cut, mask_shapes
-
-AXES = ("blocks", "heads", "neurons", "hidden")
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens).logits
-
-
-def masks_of(model, counts, seed=0):
-    """Random masks with so many ones in each row."""
-    drawn = torch.Generator().manual_seed(seed)
-    shapes = mask_shapes(model)
-    return {
-        axis: torch.rand(shapes[axis], generator=drawn).argsort(-1) < count
-        for axis, count in counts.items()
-    }
-
-
-SHAPE = {"blocks": 2, "heads": 1, "neurons": 30, "hidden": 24}
+from prunebook.sparsity.structured_masks import check_shape, cut
 
 
 def test_blocks_may_be_left_different(make_model, word_tokenizer, tokens, tmp_path):

@@ -249,7 +249,8 @@ def _protocol(
     length: int,
 ) -> dict[str, Any]:
     """The protocol of a comparison of methods; arguments as for `compare`."""
-    samples, tokens = (0, 0)
+    samples = 0
+    tokens = 0
     if len(calibrations):
         samples, tokens = calibrations[0].shape
     windows, window_length = held_out.shape

@@ -13,10 +13,12 @@ from ..errors import UserError
 from ..kernels.masking import apply_mask, masked_copy
 from ..kernels.score import Score
 from ..models.anatomy import weight_of
+from ..models.loading import on_device
 from ..passes.sequential import walk
 from ..passes.statistics import InputNorm
 from ..sparsity.allocation import uniform
 from ..sparsity.patterns import NofM, Pattern, keep_mask, make_pattern
+from ..sparsity.structured_masks import cut
 
 
 class Method(abc.ABC):
@@ -187,6 +189,53 @@ class ScoreMethod(Method):
                 # the lowest of each group go, with scope `layer` the lowest of the whole weight.
                 apply_mask(weight, self._keep(weight, inputs, targets[name]))
             # When the loop comes back, `walk` has fed the pruned block's outputs to the next block.
+
+
+class MaskTrainingMethod(Method):
+    """A method that learns on text which heads, neurons or channels go, and then cuts them out."""
+
+    needs_calibration: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
+    makes_smaller: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def learn(self, model: PreTrainedModel, data: torch.Tensor, progress: str | None = None) -> Any:
+        """Train the masks, and whatever else the method trains, in place; nothing is cut yet.
+
+        Args:
+            model: a causal language model.
+            data: int64 `[n, length]`.
+            progress: label of a progress bar; None for no bar.
+
+        Returns:
+            What was learned; its `masks` are those that `sparsity.structured_masks.cut` takes.
+        """
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        text: torch.Tensor,
+        *,
+        progress: str | None = None,
+        device: torch.device | None = None,
+    ) -> Any:
+        """Train and cut, in place.
+
+        Args:
+            model: as for `Method.prune`, like `progress`; the whole model computes on `device`.
+            text: the data, as for `learn`.
+            device: as for `Method.prune`.
+
+        Raises:
+            UserError: what `learn` raises.
+        """
+        # The whole model is trained at once, on one device.
+        with on_device(model, device):
+            result = self.learn(model, text, progress)
+            # Masks are 0 or 1 by now and adapters are merged, so that the cut model computes what
+            # the masked one did.
+            cut(model, result.masks)
+        return result
 
 
 def check_scope(target: Pattern, name: str, scopes: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from tests.site.pages.made_up import ADDRESS, CLAIM, alpha_with_outcomes
+from tests.small_book import TEXT_PAGE as PAGE
 from tests.small_book import write_sources
 
 from prunebook.catalog import read_papers
@@ -16,39 +17,6 @@ from prunebook.runs.executed import Execution
 from prunebook.site.pages.cards import card
 from prunebook.site.pages.notebooks import paper_page, text_page
 from prunebook.site.published import read_published_pages
-
-PAGE = """\
----
-kernelspec:
-  name: python3
-  display_name: Python 3
-html_theme.sidebar_secondary.remove: true
----
-# Why numbers *differ*
-
-Text, [types](types.md).
-
-```{code-cell}
-:tags: [parameters]
-samples = 1
-windows: int = 2
-```
-
-:::{note}
-```python
-no = "cell"
-```
-:::
-
-<!-- papers: criteria-wanda -->
-
-```{code-cell}
-:tags: [hide-input]
-print(samples, windows)
-```
-
-The end, see [LoRA](details/LoRA.md#lora).
-"""
 
 EXECUTION = Execution(None, "key", "book", 12.3, "2026-11-23", {})
 

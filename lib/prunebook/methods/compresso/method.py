@@ -25,16 +25,15 @@ from ...data.windows import check_tokens
 from ...errors import UserError
 from ...measure.baseline import check_head
 from ...models.anatomy import find_stack, sublayers
-from ...models.loading import on_device
 from ...passes.backward import next_token_loss
 from ...passes.precision import PRECISIONS
 from ...recovery.finetune import adapters
 from ...recovery.learned_masks import LearnedMasks, MaskSearchResult, train_masks
 from ...recovery.training import Loss, Training
 from ...sparsity.lagrangian import Lagrangian
-from ...sparsity.structured_masks import check_shape, cut, mask_shapes
+from ...sparsity.structured_masks import check_shape, mask_shapes
 from ...validation import check_choices, check_flag, check_fraction, check_number, check_whole
-from ..base import Method
+from ..base import MaskTrainingMethod
 from .instruction_data import check_instructions
 from .response_loss import response_loss
 from .size_budget import SizeBudget
@@ -44,7 +43,7 @@ _LORA_ONLY = f"a share of the steps from 0 to {1 - RAMP}"
 
 
 @dataclass(frozen=True)
-class Compresso(Method):
+class Compresso(MaskTrainingMethod):
     """Adapters on queries and values, masks and two multipliers trained together, then the cut.
 
     Training is one pass over the data. Defaults are those of the official script, which sees 50,000
@@ -79,9 +78,6 @@ class Compresso(Method):
     precision: str = "exact"
 
     paper: ClassVar[str | None] = "compresso"
-    needs_calibration: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = True
-    makes_smaller: ClassVar[bool] = True
     sparsity_of: ClassVar[str | None] = "the parameters of all blocks"
 
     def __post_init__(self):
@@ -103,31 +99,6 @@ class Compresso(Method):
         if self.hidden:
             kinds += " and hidden channels"
         return f"{kinds}, {self.sparsity}"
-
-    def prune(
-        self,
-        model: PreTrainedModel,
-        text: torch.Tensor,
-        *,
-        progress: str | None = None,
-        device: torch.device | None = None,
-    ) -> MaskSearchResult:
-        """Train and cut, in place.
-
-        Args:
-            model: as for `Method.prune`, like `progress`; the whole model computes on `device`.
-            text: the data, as for `learn`.
-            device: as for `Method.prune`.
-
-        Raises:
-            UserError: what `learn` raises.
-        """
-        # The whole model is trained at once, on one device.
-        with on_device(model, device):
-            result = self.learn(model, text, progress)
-            # The adapters are merged by now, so that the masks are cut out of plain weights.
-            cut(model, result.masks)
-        return result
 
     def learn(
         self, model: PreTrainedModel, data: torch.Tensor, progress: str | None = None

@@ -26,21 +26,20 @@ from transformers import PreTrainedModel
 from ...data.windows import check_tokens
 from ...errors import UserError
 from ...measure.baseline import check_head
-from ...models.loading import on_device
 from ...models.sizes import AXES
 from ...passes.backward import restore_requires_grad
 from ...passes.precision import PRECISIONS
 from ...recovery.learned_masks import MaskSearchResult, learn_masks
 from ...recovery.training import Training, training_all
-from ...sparsity.structured_masks import check_shape, cut
+from ...sparsity.structured_masks import check_shape
 from ...validation import check_choices, check_number, check_whole
-from ..base import Method
+from ..base import MaskTrainingMethod
 
 RAMP = 0.2  # share of the steps in which the targets grow from nothing: 640 of the paper's 3,200
 
 
 @dataclass(frozen=True)
-class ShearedLLaMA(Method):
+class ShearedLLaMA(MaskTrainingMethod):
     """Masks and weights trained together until the expected sizes are those asked for, then cut.
 
     Training is one pass over the data. The rates of the paper are for 3,200 steps; a few hundred
@@ -75,9 +74,6 @@ class ShearedLLaMA(Method):
     precision: str = "exact"
 
     paper: ClassVar[str | None] = "sheared-llama"
-    needs_calibration: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = True
-    makes_smaller: ClassVar[bool] = True
     sparsity_of: ClassVar[str | None] = None
 
     def __post_init__(self):
@@ -99,31 +95,6 @@ class ShearedLLaMA(Method):
     def describe(self) -> str:
         """What a report calls the pattern."""
         return ", ".join(f"{size} {axis}" for axis, size in self._asked_sizes.items())
-
-    def prune(
-        self,
-        model: PreTrainedModel,
-        text: torch.Tensor,
-        *,
-        progress: str | None = None,
-        device: torch.device | None = None,
-    ) -> MaskSearchResult:
-        """Train and cut, in place.
-
-        Args:
-            model: as for `Method.prune`, like `progress`; the whole model computes on `device`.
-            text: the data, int64 `[n, length]`.
-            device: as for `Method.prune`.
-
-        Raises:
-            UserError: what `learn` raises.
-        """
-        # The whole model is trained at once, on one device.
-        with on_device(model, device):
-            result = self.learn(model, text, progress)
-            # Masks are 0 or 1 here, so that the cut computes what the masked model did.
-            cut(model, result.masks)
-        return result
 
     def learn(
         self, model: PreTrainedModel, data: torch.Tensor, progress: str | None = None
