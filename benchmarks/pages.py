@@ -104,7 +104,7 @@ STEPS = {
         "prunebook.recovery.distillation:*",
         "prunebook.recovery.learned_masks:*",
         "prunebook.methods.sheared_llama.data_mixture:train_mixture",
-        "prunebook.methods.besa.method:BESA.learn",
+        "prunebook.methods.besa.block_training:train_rates",
         "prunebook.models.tiny:train_tokenizer",
     ),
     "figures": (
@@ -157,6 +157,7 @@ PARTS = {
         "prunebook.models.packed",
         "prunebook.experiments.compare",
         "prunebook.methods.sparse_scaling_laws.law_fit",
+        "prunebook.methods.sparse_scaling_laws.optimal_sparsity",
         "prunebook.methods.sparse_scaling_laws.scaling_law",
     ),
 }

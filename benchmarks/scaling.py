@@ -29,7 +29,7 @@ from prunebook.data.corpora import text_of
 from prunebook.data.windows import pretraining_tokens
 from prunebook.files import write_atomic
 from prunebook.measure.zeros import count_zeros
-from prunebook.methods.sparse_scaling_laws.scaling_law import sparse_cost
+from prunebook.methods.sparse_scaling_laws.optimal_sparsity import sparse_cost
 from prunebook.models import tiny
 
 from .official.__main__ import commit

@@ -12,7 +12,6 @@ if not os.path.exists("/dev/nvidiactl"):
 import pytest
 
 VOCABULARY = 100
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
 
 
 def build_model(family: str, seed: int = 0, **changes):

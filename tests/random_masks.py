@@ -7,11 +7,6 @@ from prunebook.sparsity.structured_masks import mask_shapes
 AXES = ("blocks", "heads", "neurons", "hidden")
 
 
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens).logits
-
-
 def masks_of(model, counts, seed=0):
     """Random masks with so many ones in each row."""
     drawn = torch.Generator().manual_seed(seed)

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,30 @@ def test_every_public_name_is_there():
     for name in pb.__all__:
         assert getattr(pb, name) is not None
     assert set(pb.__all__) == set(dir(pb))
+
+
+def lazy_packages() -> list[str]:
+    """The packages of the library with names that load on first use."""
+    root = Path(pb.__file__).parent
+    files = [file for file in root.rglob("__init__.py") if "\ndef __getattr__(" in file.read_text()]
+    return sorted(".".join(file.relative_to(root.parent).parent.parts) for file in files)
+
+
+def test_the_packages_with_lazy_names_are_known():
+    names = ["prunebook", *(f"prunebook.{room}" for room in ("caches", "methods", "models"))]
+    assert lazy_packages() == names
+
+
+@pytest.mark.parametrize("package", lazy_packages())
+def test_a_package_lists_its_lazy_names_before_they_load(package):
+    code = (
+        f"import {package} as package\n"
+        "names = set(dir(package))\n"
+        "assert set(package.__all__) | set(package.EXPORTS) <= names, names\n"
+        "assert all(hasattr(package, name) for name in names)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
 
 
 def test_names_are_what_their_modules_define():

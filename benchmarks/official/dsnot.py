@@ -131,7 +131,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         for case, (ours, theirs) in _CASES.items():
             method = DSnoT(**ours)
             start, mask = (
-                method.mask(weight, statistic, refine=refine) for refine in (False, True)
+                method.mask(weight, statistic, method.target, refine) for refine in (False, True)
             )
             keep = _official_mask(prune, weight, inputs, **theirs)
             short = _short(expected_change(weight, statistic.sums), start, theirs)

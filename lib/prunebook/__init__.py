@@ -6,7 +6,7 @@ Public names load on first use, so that reading the catalogue or building pages 
 import importlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 __version__ = "0.1.0"
@@ -43,7 +43,14 @@ EXPORTS = {
 # name of a module before the rooms -> the modules that hold its names now; also read without
 # running it
 MOVED = {
-    "allocation": ("sparsity.allocation", "methods.owl.outliers", "methods.besa.learned_sparsity"),
+    "allocation": (
+        "sparsity.allocation",
+        "methods.owl.outliers",
+        "methods.owl.rates",
+        "methods.besa.learned_sparsity",
+        "methods.besa.candidates",
+        "methods.besa.block_training",
+    ),
     "bitlinear": ("models.ternary_linears", "models.ternary"),
     "blocks": (
         "passes.sequential",
@@ -68,17 +75,22 @@ MOVED = {
     "instructions": ("methods.compresso.instruction_data", "methods.compresso.response_loss"),
     "lagrangian": ("sparsity.lagrangian",),
     "learned_masks": ("recovery.learned_masks",),
-    "learned_rates": ("methods.besa.learned_sparsity",),
+    "learned_rates": (
+        "methods.besa.learned_sparsity",
+        "methods.besa.candidates",
+        "methods.besa.block_training",
+    ),
     "memory": ("measure.memory",),
     "patterns": ("sparsity.patterns", "measure.zeros", "methods.llm_surgeon.cheapest"),
     "permutation": ("methods.ria.permutation",),
     "precision": ("passes.precision",),
     "pretraining": ("models.tiny", "data.windows"),
-    "reconstruction": ("methods.k_prune.refit",),
+    "reconstruction": ("methods.k_prune.refit", "methods.k_prune.refit_examples"),
     "render": ("notebook.tables", "notebook.display"),
     "scaling": (
         "methods.sparse_scaling_laws.scaling_law",
         "methods.sparse_scaling_laws.law_fit",
+        "methods.sparse_scaling_laws.optimal_sparsity",
     ),
     "show": ("notebook.source",),
     "size_budget": ("methods.compresso.size_budget",),
@@ -119,7 +131,11 @@ MOVED = {
     "kernels.select": ("kernels.topk.rows",),
     "kernels.selection": ("kernels.topk.rule",),
     "kernels.ternary": ("kernels.matmul.ternary",),
-    "kernels.tiled_csl": ("methods.flash_llm.tiled_csl",),
+    "kernels.tiled_csl": (
+        "methods.flash_llm.tiled_csl",
+        "methods.flash_llm.tile",
+        "methods.flash_llm.bank_order",
+    ),
 }
 _ROOMS = (
     "bench",
@@ -184,6 +200,16 @@ def load_export(package: str, exports: Mapping[str, str], name: str) -> Any:
     if name not in exports:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{exports[name]}"), name)
+
+
+def list_names(package: str, names: Iterable[str]) -> list[str]:
+    """What a package's `__dir__` returns: what it holds, and what loads on first use.
+
+    Args:
+        package: the package's own name.
+        names: its public names, loaded or not.
+    """
+    return sorted({*vars(sys.modules[package]), *names})
 
 
 def __getattr__(name: str) -> Any:

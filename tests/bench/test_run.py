@@ -5,6 +5,7 @@ import json
 
 import pytest
 from tests.bench.fakes import FakeClock, FakeTimer, case, doubled
+from tests.refusals import refused_in_one_line
 
 from prunebook.bench import run as running
 from prunebook.bench.case import Provider
@@ -176,6 +177,5 @@ def test_another_record_is_refused_in_one_line(tmp_path, change, message):
     content = json.loads(done.path.read_text())
     change(content)
     done.path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         go(tmp_path, [case()])
-    assert "\n" not in str(caught.value)

@@ -2,12 +2,14 @@
 
 import contextlib
 import http.server
+import os
 import threading
 from functools import cache, partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import axe_playwright_python
+import filelock
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 from tests.browser.find_browser import browser_for_tests
@@ -57,8 +59,19 @@ def html():
 
 @pytest.fixture(scope="session")
 def hostile_html(tmp_path_factory):
-    """The site of a small book with a paper by a stranger, see `hostile_site`."""
-    return hostile_site(tmp_path_factory.mktemp("hostile"))
+    """The site of a small book with a paper by a stranger, see `hostile_site`.
+
+    The processes of one test run share it, since running and building it takes 20 s.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    root = shared / "hostile"
+    with filelock.FileLock(shared / "hostile.lock"):
+        if root.exists():
+            return build_site(root)  # which builds nothing, unless the other process failed
+        root.mkdir()
+        return hostile_site(root)
 
 
 @pytest.fixture(scope="session")

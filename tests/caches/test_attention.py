@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 from tests.kernels.compiling import DEVICE, needs_triton
+from tests.passes.families import every_family
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -24,7 +25,7 @@ CACHES = {
 }
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"])
+@every_family
 def test_a_full_budget_is_the_plain_cache(make_model, generate, padded, family):
     model = make_model(family, **({"sliding_window": None} if family == "mistral" else {}))
     ids, mask = padded

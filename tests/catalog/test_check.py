@@ -41,6 +41,32 @@ def test_problems_of_all_files_come_together(book):
     ]
 
 
+ERRATUM = {"paper": "a", "code": "b", "effect": "none known", "source": "Table 1"}
+
+
+@pytest.mark.parametrize("field", list(ERRATUM))
+def test_a_field_of_an_erratum_that_is_missing_or_no_text_is_one_line(book, field):
+    place = f"{WANDA}: paper.errata[1].{field}"
+    short = {name: text for name, text in ERRATUM.items() if name != field}
+    write(book, record(errata=[ERRATUM, short]))
+    assert lines(book) == [f"{place}: missing"]
+    write(book, record(errata=[ERRATUM, {**ERRATUM, field: 5}]))
+    assert lines(book) == [f"{place}: 5 must be text (quote it)"]
+
+
+@pytest.mark.parametrize(
+    ("errata", "fault"),
+    [
+        ({"paper": "a"}, ": {'paper': 'a'} must be a list"),
+        (["a"], "[0]: 'a' must be a mapping of fields"),
+        (None, ": None must be a list"),
+    ],
+)
+def test_errata_of_another_form_are_one_line(book, errata, fault):
+    write(book, record(errata=errata))
+    assert lines(book) == [f"{WANDA}: paper.errata{fault}"]
+
+
 def test_slug_unlike_the_file_name(book):
     write(book, {"slug": "scaling"}, notebook(record()))
     assert lines(book) == [

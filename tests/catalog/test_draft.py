@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 import yaml
+from nbformat.v4 import new_notebook, new_raw_cell
 from tests.tiny_book import record
 
 from prunebook.catalog.draft import Draft, class_name_of, code_values, read_draft, record_values
@@ -31,7 +32,8 @@ def filled(method="short-gpt", lists="", **changes) -> str:
 
 
 def drafted(**changes):
-    return read_draft(filled(**changes), "papers/short-gpt.ipynb")
+    cell = new_raw_cell(filled(**changes), metadata={"tags": ["record"]})
+    return read_draft(new_notebook(cells=[cell]), "papers/short-gpt.ipynb")
 
 
 def test_the_record_holds_what_is_known():
@@ -82,16 +84,20 @@ def test_texts_of_strangers_are_text_on_one_line():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"title": " "}, "the record: paper.title: must not be empty"),
+        ({"title": " "}, "papers/short-gpt.ipynb: paper.title: must not be empty"),
         (
             {"title": "a\u202eb"},
-            r"the record: paper.title: .* holds the invisible character U\+202E",
+            r"papers/short-gpt.ipynb: paper.title: .* holds the invisible character U\+202E",
         ),
-        ({"authors": []}, "the record: paper.authors: must not be empty"),
-        ({"year": 1066}, "the record: paper.year: 1066 must be greater than or equal to 1980"),
+        ({"slug": "gpt"}, "papers/short-gpt.ipynb: paper.slug: 'gpt' must be the file's name, "),
+        ({"authors": []}, "papers/short-gpt.ipynb: paper.authors: must not be empty"),
+        (
+            {"year": 1066},
+            "papers/short-gpt.ipynb: paper.year: 1066 must be greater than or equal to 1980",
+        ),
         (
             {"venue_kind": "poster"},
-            "the record: paper.venue.kind: 'poster' is not allowed; allowed: ",
+            "papers/short-gpt.ipynb: paper.venue.kind: 'poster' is not allowed; allowed: ",
         ),
     ],
 )

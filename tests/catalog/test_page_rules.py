@@ -4,7 +4,8 @@ import pytest
 from tests.tiny_book import make_book, notebook, record, write
 
 from prunebook.catalog import check, find_root, parse_record, read_paper
-from prunebook.catalog.page_rules import RULES, rule_faults
+from prunebook.catalog.page_code import code_cells
+from prunebook.catalog.page_rules import CODE_RULES, RULES, rule_faults, text_page_faults
 from prunebook.catalog.reader import notebook_paths, read_notebook
 
 STATED = [
@@ -28,7 +29,16 @@ def faults(rule: str, code: str, **fields) -> list[str]:
     paper = record(**fields)
     content = notebook(paper)
     content.cells[9].source = code
+    if rule in CODE_RULES:
+        return list(CODE_RULES[rule](code_cells(content)))
     return list(RULES[rule](content, parse_record(paper, "x")))
+
+
+def text_page(*code: str, options: str = "") -> str:
+    """A concept page with these code cells; the code of the first begins in line 9."""
+    cells = [f"```{{code-cell}}\n{options}{source}\n```\n" for source in code]
+    front = "---\nkernelspec: {name: python3}\n---\n\n# Types\n\n"
+    return front + "The text follows.\n" + "\n".join(cells)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ def test_folded_cells_do_not_count():
     content = notebook(paper)
     content.cells[9].source = "x = 1\n" * 200
     content.cells[9].metadata.tags.append("hide-cell")
-    assert list(RULES["short-page"](content, parse_record(paper, "x"))) == []
+    assert list(CODE_RULES["short-page"](code_cells(content))) == []
 
 
 def test_colours_are_of_the_palette():
@@ -142,6 +152,65 @@ def test_check_holds_the_rules(tmp_path):
     assert faults[0].startswith("papers/wanda.ipynb: claim 'better' is not checked; ")
 
 
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("x = 1\n" + "y" * 101, "line 10: 101 characters, at most 100: " + "y" * 30 + "..."),
+        (
+            "pb.show_source(wanda._norm)",
+            "line 9: wanda._norm has a private name; show a public one",
+        ),
+        (
+            "x = 1\naxis.plot(x, color='black')",
+            "line 10: the colour 'black' is typed; take it from prunebook.notebook.palette",
+        ),
+        (
+            "x = 1\n" * 131,
+            "131 lines of code; at most 130: shorten them, or fold a study with the tag "
+            "'hide-cell'",
+        ),
+    ],
+)
+def test_concept_pages_keep_the_rules_of_code(code, fault):
+    assert list(text_page_faults(text_page(code))) == [fault]
+
+
+def test_concept_pages_may_have_what_is_no_code():
+    code = "x = 1\ny = " + "1 + " * 20 + "1"
+    prose = "\n" + "long " * 40 + "\n\n```python\n" + "y" * 101 + "\n```\n"
+    assert list(text_page_faults(text_page(code, "z = 2") + prose)) == []
+
+
+def test_options_of_a_cell_are_no_code():
+    options = ":tags: [hide-input]\n:mystnb: {image: {alt: " + "a" * 101 + "}}\n"
+    assert list(text_page_faults(text_page("x = 1\n" * 131, options=options))) == []
+    (line,) = text_page_faults(text_page("y" * 101, options=options))
+    assert line.startswith("line 11: ")
+
+
+def test_check_names_the_concept_page(tmp_path):
+    book = make_book(tmp_path / "book")
+    page = book / "concepts" / "details" / "LoRA.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(text_page("y" * 101))
+    (problem,) = check(book)
+    assert str(problem).startswith("concepts/details/LoRA.md: line 9: 101 characters")
+    assert check(book, ["wanda"]) == []
+
+
+def test_check_names_a_concept_page_that_cannot_be_read(tmp_path):
+    book = make_book(tmp_path / "book")
+    (book / "concepts").mkdir()
+    (book / "concepts" / "types.md").write_bytes(b"\xff")
+    (problem,) = check(book)
+    assert str(problem).startswith("concepts/types.md: cannot be read: ")
+
+
 def test_every_paper_of_this_book_keeps_the_rules():
     for path in notebook_paths(find_root()):
         assert list(rule_faults(read_notebook(path), read_paper(path).record)) == [], path.name
+
+
+def test_every_concept_page_of_this_book_keeps_the_rules():
+    for path in sorted((find_root() / "concepts").glob("**/*.md")):
+        assert list(text_page_faults(path.read_text(encoding="utf-8"))) == [], path.name

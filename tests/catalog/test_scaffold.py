@@ -9,6 +9,7 @@ import yaml
 from tests.tiny_book import other_record, write
 
 from prunebook.catalog import VOCABULARY, check, read_paper
+from prunebook.catalog.contents import listed_papers
 from prunebook.catalog.draft import Draft
 from prunebook.catalog.placeholders import MARK
 from prunebook.catalog.registry import read_registry
@@ -258,7 +259,7 @@ def test_claims_that_a_record_has_stay(book):
             {"short": "NofM"},
             "class name 'NofM' is taken in lib/prunebook/methods; choose another with --short",
         ),
-        ({"title": " "}, "the record: paper.title: must not be empty"),
+        ({"title": " "}, "papers/short-gpt.ipynb: paper.title: must not be empty"),
     ],
 )
 def test_refusals_change_nothing(book, changes, message):
@@ -292,10 +293,43 @@ def test_a_method_needs_a_clone(book, kind):
     assert [paper.slug for paper in papers] == ["wanda", "scaling"]
 
 
-def test_a_broken_record_elsewhere_is_named(book):
+OTHER = {"identifier": "2403.03854", "slug": "other", "short": "Other", "year": 2026}
+
+
+@pytest.mark.parametrize("kind", [None, "score"])
+def test_a_second_draft_beside_one_that_is_not_filled_in(book, kind):
+    new_paper(book, draft(), kind)
+    written = [str(path) for path in new_paper(book, draft(**OTHER), kind)]
+    assert written[:2] == ["papers/other.ipynb", "_toc.yml"]
+    assert listed_papers((book / "_toc.yml").read_text()) == [
+        "other",
+        "short-gpt",
+        "wanda",
+        "scaling",
+    ]
+    for slug in ("short-gpt", "other"):
+        assert all(MARK in line for line in problems(book, slug))
+    message = r"^2403\.03853 is in the book already: papers/short-gpt\.ipynb$"
+    with pytest.raises(UserError, match=message):
+        new_paper(book, draft(slug="again", short="Again"), None)
+
+
+def test_a_method_beside_drafts_and_for_one(book):
+    new_paper(book, draft(), None)
+    new_paper(book, draft(**OTHER), None)
+    add_method(book, "scaling", "score")
+    add_method(book, "short-gpt", "score")
+    assert {"scaling", "short-gpt"} < set(read_registry(book))
+    assert all(MARK in line for line in problems(book, "short-gpt"))
+
+
+def test_a_broken_record_elsewhere_stops_no_new_paper(book):
     write(book, other_record(year=24))
-    with pytest.raises(UserError, match=r"^papers/scaling.ipynb: paper.year: 24 "):
-        new_paper(book, draft(), None)
+    (book / "papers/torn.ipynb").write_text("{")
+    new_paper(book, draft(), "score")
+    write(book, other_record(slug="second", short="Second"))
+    add_method(book, "second", "score")
+    assert {"short-gpt", "second"} < set(read_registry(book))
 
 
 def test_a_file_that_cannot_be_written_changes_nothing(book, monkeypatch):

@@ -76,5 +76,5 @@ def test_preview(book, fake_book, monkeypatch):
     assert call("preview", "scaling", code=1).stdout == ""  # the notebook failed
     assert (
         error("preview", "../index")
-        == "prunebook: unknown paper '../index'; allowed: wanda, scaling"
+        == "prunebook: unknown paper '../index'; allowed: scaling, wanda"
     )

@@ -97,7 +97,7 @@ def test_show_as_json(book):
 
 
 def test_show_unknown_paper(book):
-    assert error("show", "wander") == "prunebook: unknown paper 'wander'; allowed: wanda, scaling"
+    assert error("show", "wander") == "prunebook: unknown paper 'wander'; allowed: scaling, wanda"
 
 
 def test_check(book):
@@ -157,6 +157,14 @@ def test_new_asks_nothing_if_all_is_given(book, answers):
     ]
     assert answers.asked == []
     call("check", "shortgpt", code=2)
+
+
+def test_new_and_add_method_beside_a_draft(book, answers):
+    call("new", "2403.03853", "--slug", "shortgpt", "--record-only", *GIVEN)
+    call("new", "2403.03854", "--slug", "other", "--kind", "score", "--short", "Other", *GIVEN)
+    call("add-method", "scaling", "--kind", "training")
+    assert call("show", "wanda").stdout.startswith("Wanda: ")
+    assert error("list").startswith("prunebook: papers/other.ipynb: paper.code: 'FILL-IN: ")
 
 
 def record_of(book, slug) -> dict:

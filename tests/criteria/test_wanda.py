@@ -1,22 +1,15 @@
 """Wanda's score and its running norm."""
 
 import torch
+from tests.passes.streamed import norm_of
 
 from prunebook.criteria.magnitude import magnitude_score
 from prunebook.criteria.wanda import wanda_score
-from prunebook.passes.statistics import InputNorm
 from prunebook.sparsity.patterns import Unstructured, keep_mask
 
 CPU = torch.device("cpu")
 WEIGHT = torch.tensor([[1.0, -2, 3, -4]])
 NORM = torch.tensor([8.0, 1, 1, 0.5])
-
-
-def norm_of(*batches: torch.Tensor) -> torch.Tensor:
-    statistic = InputNorm(batches[0].shape[-1], CPU)
-    for batch in batches:
-        statistic.update(batch)
-    return statistic.norm()
 
 
 def random_case(seed=0, rows=6, columns=20, tokens=50):

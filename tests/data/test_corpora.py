@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.refusals import refused_in_one_line
 
 from prunebook.data.corpora import SPLITS, clean, embedded_articles, split_of, text_of
 from prunebook.errors import UserError
@@ -87,11 +88,8 @@ def test_a_dataset_without_text_is_refused(tmp_path, datasets_cache):
 
 @pytest.mark.parametrize("name", ["wikitext", "c4", "nobody/nothing", "/no/such/file.txt"])
 def test_a_hub_that_is_missing_is_one_clear_line(name, datasets_cache):
-    with pytest.raises(
-        UserError, match=rf"text '{name}' cannot be loaded \(.+\); use the embedded text"
-    ) as caught:
+    with refused_in_one_line(rf"text '{name}' cannot be loaded \(.+\); use the embedded text"):
         text_of("calibration", name)
-    assert "\n" not in str(caught.value)
 
 
 PROSE = "one two three four five six seven eight"

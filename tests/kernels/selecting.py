@@ -4,6 +4,7 @@ import torch
 from tests.kernels.compiling import DEVICE
 
 from prunebook.kernels.score import Score
+from prunebook.kernels.topk.rows import select_rows_reference
 
 
 def random_weight(rows, width, dtype=torch.float32, seed=0):
@@ -56,3 +57,26 @@ def assert_same(kernel, reference):
         theirs = getattr(reference, name)
         assert (ours is None) == (theirs is None)
         assert ours is None or (ours.dtype == theirs.dtype and torch.equal(ours, theirs)), name
+
+
+def scores_of_any_sign():
+    """One row of 13 scores with ties, infinities, subnormals and zeros of both signs."""
+    inf = torch.inf
+    scores = [1.0, -0.0, 0.0, -5, inf, -inf, 3, 3, -5, 1e-45, -1e-45, inf, -inf]
+    return torch.tensor([scores], device=DEVICE)
+
+
+def assert_written_where_it_is(launch, write):
+    """`launch(score)` prunes a transposed weight `[7, 40]` like the reference, in its own memory.
+
+    Weights of Conv1D are such views, with long strides between inputs. Without `write` nothing is
+    written.
+    """
+    store = random_weight(40, 9)
+    before = store.clone()
+    view = store[:, 1:8].T
+    expected = view.clone()
+    launch(Score(view))
+    select_rows_reference(Score(expected), counts(7, 20), 40, write, "mask")
+    assert torch.equal(view, expected)
+    assert torch.equal(store[:, [0, 8]], before[:, [0, 8]])

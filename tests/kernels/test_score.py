@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunebook.errors import UserError
-from prunebook.kernels.score import Score
+from prunebook.kernels.score import Score, comparable, refuse_nan
 
 WEIGHT = torch.tensor([[-1.0, 2, 0], [4, -0.5, 3]])
 COLUMNS = torch.tensor([2.0, 1, 10])
@@ -73,3 +73,25 @@ def test_factors_that_do_not_fit_are_refused(score, message):
     for refuse in (score.check, score.dense):
         with pytest.raises(UserError, match=re.escape(message)):
             refuse()
+
+
+def test_narrow_scores_are_widened_to_float32_and_others_stay():
+    narrow = WEIGHT.bfloat16()
+    assert comparable(narrow).dtype == torch.float32
+    assert torch.equal(comparable(narrow), WEIGHT)
+    for score in (WEIGHT, WEIGHT.double(), Score(WEIGHT)):
+        assert comparable(score) is score
+
+
+def test_what_cannot_be_compared_is_refused():
+    for score, message in [
+        (WEIGHT.int(), "scores are torch.int32 [2, 3]; use a matrix [out, in] of a float dtype"),
+        (WEIGHT[0], "scores are torch.float32 [3]; use a matrix [out, in] of a float dtype"),
+        (None, "scores are a NoneType; use a Score or a tensor [out, in]"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            comparable(score)
+        assert str(caught.value) == message
+    with pytest.raises(UserError, match=r"^scores hold NaN; weights and calibration"):
+        refuse_nan(WEIGHT * torch.nan)
+    refuse_nan(WEIGHT[:0])

@@ -2,26 +2,13 @@
 
 import pytest
 import torch
+from tests.whole_models import linear_weights, logits
 
 from prunebook.errors import UserError
 from prunebook.measure.zeros import verify
 from prunebook.methods import prune
 from prunebook.methods.essential_sparsity import Magnitude
-from prunebook.models.anatomy import find_blocks, weight_of
 from prunebook.sparsity.patterns import Unstructured, count_removed
-
-
-def linears(model):
-    return {
-        name: weight_of(linear)
-        for block in find_blocks(model)
-        for name, linear in block.linears.items()
-    }
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens, use_cache=False).logits
 
 
 def test_one_matrix_by_hand():
@@ -41,7 +28,7 @@ def test_one_matrix_by_hand():
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_model_scope_takes_the_small_layer_first(make_model, family):
     model = make_model(family)
-    weights = linears(model)
+    weights = linear_weights(model)
     smallest = min(weights, key=lambda name: weights[name].numel())
     for name, weight in weights.items():
         weight.copy_(torch.where(weight < 0, weight - 1, weight + 1))
@@ -57,9 +44,9 @@ def test_the_model_scope_takes_the_small_layer_first(make_model, family):
 @pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
 def test_counts_of_every_scope_are_exact(make_model, family, scope):
     model = make_model(family)
-    before = {name: weight.clone() for name, weight in linears(model).items()}
+    before = {name: weight.clone() for name, weight in linear_weights(model).items()}
     report = prune(model, "magnitude", sparsity=0.37, scope=scope)
-    after = linears(model)
+    after = linear_weights(model)
     if scope == "model":
         total = sum(weight.numel() for weight in after.values())
         assert sum(int((weight == 0).sum()) for weight in after.values()) == count_removed(
@@ -92,7 +79,9 @@ def test_a_rescaling_that_changes_nothing_changes_the_global_mask(make_model, to
         for each in (make_model("llama"), make_model("llama")):
             each.load_state_dict((rescaled if masks else model).state_dict())
             prune(each, "magnitude", sparsity=0.5, scope=scope)
-            masks.append(torch.cat([(weight == 0).flatten() for weight in linears(each).values()]))
+            masks.append(
+                torch.cat([(weight == 0).flatten() for weight in linear_weights(each).values()])
+            )
         assert torch.equal(*masks) is same
 
 
@@ -101,7 +90,7 @@ def test_masks_are_nested(make_model):
     for step in range(1, 10):
         model = make_model("llama")
         prune(model, "magnitude", sparsity=step / 10, scope="model")
-        zero = torch.cat([(weight == 0).flatten() for weight in linears(model).values()])
+        zero = torch.cat([(weight == 0).flatten() for weight in linear_weights(model).values()])
         assert previous is None or not (previous & ~zero).any()
         previous = zero
 

@@ -1,32 +1,23 @@
 """`prune` for every method, pattern and kind of architecture: exact zeros, nothing else touched."""
 
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
+from tests.refusals import refused_in_one_line
+from tests.whole_models import linear_weights, logits
 
 from prunebook.errors import UserError
 from prunebook.measure.zeros import verify
 from prunebook.methods import RIA, DSnoT, Magnitude, SparseGPT, Wanda, prune
-from prunebook.models.anatomy import find_blocks, weight_of
+from prunebook.methods.base import Method
 
 FAMILIES = ("llama", "qwen3", "opt", "gpt2")
 METHODS = ("magnitude", "wanda", "ria", "dsnot", "sparsegpt")
 TARGETS = ({"sparsity": 0.5}, {"pattern": "2:4"}, {"pattern": "4:8"})
 target_id = {"ids": lambda target: str(next(iter(target.values())))}
-
-
-def linears(model):
-    return {
-        name: weight_of(linear)
-        for block in find_blocks(model)
-        for name, linear in block.linears.items()
-    }
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens, use_cache=False).logits
 
 
 def state(model):
@@ -39,7 +30,7 @@ def state(model):
 def test_zeros_are_exact_and_the_rest_is_untouched(make_model, tokens, method, family, target):
     model = make_model(family)
     before = state(model)
-    weights_before = {n: w.clone() for n, w in linears(model).items()}
+    weights_before = {n: w.clone() for n, w in linear_weights(model).items()}
     report = prune(model, method, calibration=tokens, **target)
     assert report.sparsity == 0.5
     assert report.layers == dict.fromkeys(weights_before, 0.5)
@@ -51,7 +42,7 @@ def test_zeros_are_exact_and_the_rest_is_untouched(make_model, tokens, method, f
         if name not in pruned:
             assert torch.equal(tensor, before[name]), name
     changed = 0
-    for name, weight in linears(model).items():
+    for name, weight in linear_weights(model).items():
         kept = weight != 0
         changed += int((weight != weights_before[name])[kept].sum())
     assert (changed == 0) is (method != "sparsegpt")
@@ -62,11 +53,11 @@ def test_zeros_are_exact_and_the_rest_is_untouched(make_model, tokens, method, f
 def test_unstructured_groups_are_those_of_the_method(make_model, tokens, family):
     model = make_model(family)
     prune(model, "wanda", calibration=tokens, sparsity=0.3)
-    for weight in linears(model).values():
+    for weight in linear_weights(model).values():
         assert ((weight == 0).sum(1) == int(weight.shape[1] * 0.3)).all()
     model = make_model(family)
     prune(model, SparseGPT(sparsity=0.3, block_size=20), calibration=tokens)
-    for weight in linears(model).values():
+    for weight in linear_weights(model).values():
         for block in weight.split(20, dim=1):
             assert (block == 0).sum() == int(block.numel() * 0.3)
 
@@ -113,9 +104,9 @@ def test_sparsegpt_at_sparsity_zero_changes_nothing(make_model, tokens):
 
 def test_without_update_sparsegpt_keeps_the_survivors(make_model, tokens):
     model = make_model("llama")
-    before = {name: weight.clone() for name, weight in linears(model).items()}
+    before = {name: weight.clone() for name, weight in linear_weights(model).items()}
     prune(model, "sparsegpt", calibration=tokens, sparsity=0.5, update=False)
-    for name, weight in linears(model).items():
+    for name, weight in linear_weights(model).items():
         assert torch.equal(weight, before[name] * (weight != 0))
         assert (weight == 0).sum() == weight.numel() // 2
 
@@ -166,7 +157,7 @@ def test_fast_precision_prunes_almost_the_same_weights(make_model, tokens):
         model = make_model("llama")
         prune(model, "wanda", calibration=tokens, sparsity=0.5, precision=precision)
         masks[precision] = torch.cat(
-            [(weight == 0).flatten() for weight in linears(model).values()]
+            [(weight == 0).flatten() for weight in linear_weights(model).values()]
         )
     agreement = (masks["exact"] == masks["fast"]).float().mean()
     assert 0.97 < agreement < 1
@@ -214,9 +205,8 @@ def test_fast_precision_prunes_almost_the_same_weights(make_model, tokens):
 def test_bad_requests_are_refused_and_change_nothing(make_model, tokens, method, options, message):
     model = make_model("llama")
     before = state(model)
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         prune(model, method, **{"calibration": tokens, **options})
-    assert "\n" not in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -270,3 +260,33 @@ def test_the_device_where_blocks_compute_can_be_named(make_model, tokens):
         assert torch.equal(ours, theirs)
     with pytest.raises(UserError, match="device 'cuda:99' is not here"):
         prune(named, "sparsegpt", sparsity=0.5, calibration=tokens, device="cuda:99")
+
+
+@pytest.mark.parametrize("allocation", [[0.5], 0.5, "half", torch.ones(3)])
+def test_an_allocation_that_is_no_mapping_is_one_line(make_model, tokens, allocation):
+    model = make_model("llama")
+    before = state(model)
+    with pytest.raises(UserError) as caught:
+        prune(model, "wanda", sparsity=0.5, calibration=tokens, allocation=allocation)
+    assert str(caught.value) == (
+        f"allocation is a {type(allocation).__name__}; use a mapping from the name of each linear "
+        "to its sparsity"
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_allocation_needs_a_method_with_a_pattern(make_model):
+    @dataclass(frozen=True)
+    class Patternless(Method):
+        needs_calibration: ClassVar[bool] = False
+        takes_allocation: ClassVar[bool] = True
+        sparsity_of: ClassVar[str | None] = None
+
+        def prune(self, model, text, *, targets=None, progress=None, device=None):
+            raise AssertionError("is refused before")
+
+    with pytest.raises(UserError) as caught:
+        prune(make_model("llama"), Patternless(), allocation={})
+    assert str(caught.value) == (
+        "an allocation does not go with the pattern None; use a sparsity per row or layer"
+    )

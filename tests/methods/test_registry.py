@@ -1,10 +1,15 @@
 """The methods by name: which there are, and how one is made from a name and options."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
+from tests.refusals import refused_in_one_line
 
 from prunebook import methods
 from prunebook.errors import UserError
 from prunebook.methods import SparseGPT, Wanda, list_methods
+from prunebook.methods.base import Method, ScoreMethod
 from prunebook.methods.registry import REGISTRY, load_class, make_method, name_of
 
 
@@ -69,6 +74,104 @@ def test_the_name_of_a_method_is_the_registered_one():
     ],
 )
 def test_what_is_no_method_is_refused(method, options, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         make_method(method, options)
-    assert "\n" not in str(caught.value)
+
+
+class Sound(Method):
+    """What a class of the reader's own needs, but for the decorator."""
+
+    needs_calibration: ClassVar[bool] = False
+    sparsity_of: ClassVar[str | None] = None
+
+    def prune(self, model, text, *, progress=None, device=None):
+        """Leave the model as it is."""
+
+
+class Undeclared(Method):
+    def prune(self, model, text, *, progress=None, device=None):
+        """Leave the model as it is."""
+
+
+class OtherNames(Sound):
+    def prune(self, model, data, calibration, device=None):
+        """Leave the model as it is."""
+
+
+class WithoutTargets(Sound):
+    takes_allocation: ClassVar[bool] = True
+
+
+class LostOption(Wanda):
+    strength: float = 0.5
+
+
+class NoMethod:
+    pass
+
+
+frozen = dataclass(frozen=True)
+DECORATE = "is no frozen dataclass; put @dataclass(frozen=True) above it"
+SPARSITY_OF = (
+    "has no sparsity_of; write sparsity_of: ClassVar[str | None] = 'the blocks', or what else its "
+    "sparsity is a fraction of, None for a method without that option"
+)
+REFUSED = [
+    (Sound, DECORATE),
+    (dataclass(type("Thawed", (Sound,), {})), DECORATE),
+    (LostOption, DECORATE),
+    (frozen(Undeclared), SPARSITY_OF),
+    (
+        frozen(OtherNames),
+        "has a prune that cannot be called: missing a required argument: 'calibration'; write "
+        "prune(self, model, text, *, progress=None, device=None)",
+    ),
+    (
+        frozen(WithoutTargets),
+        "has a prune that cannot be called: got an unexpected keyword argument 'targets'; write "
+        "prune(self, model, text, *, targets=None, progress=None, device=None)",
+    ),
+]
+ABSENT = [
+    (NoMethod, "is no subclass of Method; derive it from methods.base.Method"),
+    (None, "is no subclass of Method; derive it from methods.base.Method"),
+    (frozen(type("Empty", (Method,), {})), "has no prune; define it as the base class says"),
+    (
+        frozen(type("Scoreless", (ScoreMethod,), {})),
+        "has no score; define it as the base class says",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cls", "fault"), REFUSED)
+def test_an_object_of_a_class_without_the_contract_is_refused(cls, fault):
+    options = {}
+    if issubclass(cls, Wanda):
+        options["sparsity"] = 0.5
+    with pytest.raises(UserError) as caught:
+        make_method(cls(**options), {})
+    assert str(caught.value) == f"{cls.__name__} {fault}"
+
+
+@pytest.mark.parametrize(("cls", "fault"), [*REFUSED, *ABSENT])
+def test_a_registered_class_without_the_contract_is_refused(monkeypatch, cls, fault):
+    monkeypatch.setitem(REGISTRY, "mine", ("wanda", "Mine"))
+    monkeypatch.setattr("prunebook.methods.wanda.Mine", cls, raising=False)
+    for use in (lambda: make_method("mine", {}), list_methods):
+        with pytest.raises(UserError) as caught:
+            use()
+        assert str(caught.value) == f"Mine of methods.wanda {fault}"
+
+
+def test_a_class_of_the_readers_own_with_the_contract_is_taken():
+    method = frozen(type("Mine", (Sound,), {}))()
+    assert make_method(method, {}) is method
+
+
+def test_an_object_that_only_looks_like_a_method_is_refused():
+    with pytest.raises(UserError) as caught:
+        make_method(b"wanda", {})
+    assert str(caught.value) == (
+        "method b'wanda' is no method object; use a name or e.g. methods.Wanda(sparsity=0.5), or "
+        "derive a class of your own from methods.base.Method"
+    )

@@ -8,6 +8,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.tiny_models import tiny
 
 from prunebook import prune
 from prunebook.errors import UserError
@@ -25,9 +26,6 @@ from prunebook.models.surgery import (
     keep_neurons,
     sync_config,
 )
-
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt", "gpt2")
-GROUPED = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def test_a_number_of_channels(make_model):
@@ -252,22 +250,10 @@ def test_candidates_of_a_configuration_that_has_no_head_size(make_model):
 
 
 def test_candidates_of_heads_that_cannot_go_are_refused():
-    with torch.device("meta"):
-        model = transformers.Olmo2ForCausalLM(
-            transformers.Olmo2Config(
-                vocab_size=4,
-                hidden_size=32,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                pad_token_id=0,
-            )
-        )
     with pytest.raises(
         UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"
     ):
-        candidates(model, 0.2, {"heads": [2]})
+        candidates(tiny("Olmo2"), 0.2, {"heads": [2]})
 
 
 def test_candidates_of_uneven_blocks_are_refused(make_model, tokens):

@@ -7,38 +7,30 @@ import pytest
 import torch
 import transformers
 from tests.models.tiny_models import tiny
+from tests.passes.families import LIKE_LLAMA
+from tests.whole_models import greedy
 
 from prunebook.errors import UserError
 from prunebook.measure.footprint import footprint
-from prunebook.models.anatomy import find_stack, sublayers
+from prunebook.models.anatomy import all_sublayers
 from prunebook.models.config import WIDTHS
 from prunebook.models.loading import load_model, save_model
 from prunebook.models.sizes import block_parameters
 from prunebook.models.surgery import keep_heads, keep_neurons, remove_blocks, sync_config
 
-GROUPED = ("llama", "mistral", "qwen2", "qwen3")
-FAMILIES = (*GROUPED, "opt")
-
-
-def build_bert():
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=100,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    )
-    return transformers.BertModel(config).eval()
+FAMILIES = (*LIKE_LLAMA, "opt")
 
 
 @pytest.fixture
-def build(make_model):
-    return lambda family, **changes: (
-        build_bert() if family == "bert" else make_model(family, **changes)
-    )
+def build(make_model, make_classifier):
+    """`build(family)`: a new tiny model of a family, or the body of a tiny BERT."""
+
+    def make(family):
+        if family == "bert":
+            return make_classifier().bert
+        return make_model(family)
+
+    return make
 
 
 def outputs(model, tokens):
@@ -47,14 +39,10 @@ def outputs(model, tokens):
     return out.logits if hasattr(out, "logits") else out.last_hidden_state
 
 
-def parts_of(model):
-    return [sublayers(block) for block in find_stack(model)[1]]
-
-
 def cut_unevenly(model):
     """Blocks 0, 1, 2 with 2, 1 and 2 key-value groups (heads, where each is its own), and 48, 20
     and 31 neurons."""
-    parts = parts_of(model)
+    parts = all_sublayers(model)
     per_group = parts[0].heads // parts[0].kv_heads
     keep_heads(parts[1], range(per_group, 2 * per_group))
     keep_neurons(parts[1], range(0, 40, 2))
@@ -71,7 +59,9 @@ def silence(linear, columns):
 def test_neurons_cut_out_are_neurons_unheard(build, tokens, family):
     cut = build(family)
     masked = build(family)
-    for number, (parts, heard) in enumerate(zip(parts_of(cut), parts_of(masked), strict=True)):
+    for number, (parts, heard) in enumerate(
+        zip(all_sublayers(cut), all_sublayers(masked), strict=True)
+    ):
         gone = [0, 7 + number, parts.neurons - 1]
         keep_neurons(parts, set(range(parts.neurons)) - set(gone))
         silence(heard.last, gone)
@@ -85,18 +75,20 @@ def test_neurons_cut_out_are_neurons_unheard(build, tokens, family):
 @pytest.mark.parametrize(
     ("family", "gone"),
     [
-        *((family, heads) for family in GROUPED for heads in ([0, 1], [2, 3], [0, 2], [1, 3])),
+        *((family, heads) for family in LIKE_LLAMA for heads in ([0, 1], [2, 3], [0, 2], [1, 3])),
         *((family, heads) for family in ("opt", "bert") for heads in ([0], [3], [1, 2], [0, 1, 3])),
     ],
 )
 def test_heads_cut_out_are_heads_unheard(build, tokens, family, gone):
     cut = build(family)
     masked = build(family)
-    for parts, heard in zip(parts_of(cut), parts_of(masked), strict=True):
+    for parts, heard in zip(all_sublayers(cut), all_sublayers(masked), strict=True):
         keep_heads(parts, set(range(4)) - set(gone))
         silence(heard.out, [8 * head + channel for head in gone for channel in range(8)])
         whole = gone in ([0, 1], [2, 3])
-        expected = (2, 1 if whole else 2) if family in GROUPED else (4 - len(gone), 4 - len(gone))
+        expected = (
+            (2, 1 if whole else 2) if family in LIKE_LLAMA else (4 - len(gone), 4 - len(gone))
+        )
         assert (parts.heads, parts.kv_heads) == expected
     torch.testing.assert_close(outputs(cut, tokens), outputs(masked, tokens), rtol=1e-4, atol=1e-5)
 
@@ -105,7 +97,7 @@ def test_order_and_repeats_do_not_matter_and_flags_stay(make_model, tokens):
     one = make_model("llama")
     other = make_model("llama")
     for model, neurons, heads in ((one, [5, 3, 5, 9], [3, 2]), (other, [3, 5, 9], [2, 3])):
-        parts = parts_of(model)[0]
+        parts = all_sublayers(model)[0]
         parts.last.weight.requires_grad_(False)
         keep_neurons(parts, neurons)
         keep_heads(parts, heads)
@@ -141,34 +133,19 @@ def test_impossible_cuts_are_refused_and_nothing_changes(make_model, tokens, cut
     model = make_model("llama")
     before = outputs(model, tokens)
     with pytest.raises(UserError, match=message):
-        cut(parts_of(model)[0])
+        cut(all_sublayers(model)[0])
     assert torch.equal(outputs(model, tokens), before)
 
 
 def test_weights_over_all_heads_are_refused_unless_all_stay():
     """OLMo 2 norms the queries of all heads together."""
-    config = transformers.Olmo2Config(
-        vocab_size=4,
-        hidden_size=32,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        pad_token_id=0,
-    )
-    with torch.device("meta"):
-        parts = parts_of(transformers.Olmo2ForCausalLM(config))[0]
+    parts = all_sublayers(tiny("Olmo2"))[0]
     keep_heads(parts, range(4))
     with pytest.raises(
         UserError, match="Olmo2Attention cannot lose heads: its q_norm is over all of them"
     ):
         keep_heads(parts, [0, 1])
     assert parts.heads == 4
-
-
-def generated(model, tokens, cached):
-    return model.generate(
-        tokens[:2], use_cache=cached, max_new_tokens=6, do_sample=False, pad_token_id=0
-    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -188,13 +165,13 @@ def test_uneven_blocks_save_reload_and_generate(
             again.lm_head.weight is again.get_input_embeddings().weight
         ) == model.config.tie_word_embeddings
         model = again
-    expected = generated(model, tokens, True)
-    assert torch.equal(generated(model, tokens, False), expected)
+    expected = greedy(model, tokens[:2], use_cache=True)
+    assert torch.equal(greedy(model, tokens[:2], use_cache=False), expected)
     assert model.generation_config.use_cache  # nothing had to be switched off
 
 
-def test_an_uneven_encoder_reloads(tokens, word_tokenizer, tmp_path):
-    model = build_bert()
+def test_an_uneven_encoder_reloads(build, tokens, word_tokenizer, tmp_path):
+    model = build("bert")
     assert not cut_unevenly(model)
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "bert"), device="cpu")
     assert type(again) is transformers.BertModel
@@ -225,7 +202,7 @@ def test_heads_that_the_configuration_does_not_allow_are_kept_by_block(
     make_model, tokens, word_tokenizer, tmp_path
 ):
     model = make_model("llama", num_attention_heads=8, head_dim=4)
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         keep_heads(parts, [0, 2, 3, 5, 6, 7])
     # 32 is no multiple of 6, which Llama's configuration asks for when it is saved
     assert not sync_config(model)
@@ -234,12 +211,12 @@ def test_heads_that_the_configuration_does_not_allow_are_kept_by_block(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", GROUPED)
+@pytest.mark.parametrize("family", LIKE_LLAMA)
 def test_even_blocks_are_an_ordinary_model(
     make_model, tokens, word_tokenizer, tmp_path, family, tied
 ):
     model = make_model(family, tie_word_embeddings=tied)
-    for number, parts in enumerate(parts_of(model)):
+    for number, parts in enumerate(all_sublayers(model)):
         keep_heads(parts, [2, 3] if number else [0, 1])
         keep_neurons(parts, range(number, number + 21))
     assert sync_config(model)
@@ -249,7 +226,7 @@ def test_even_blocks_are_an_ordinary_model(
     path = save_model(model, word_tokenizer, tmp_path / "model")
     plain = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
     assert torch.equal(outputs(plain, tokens), outputs(model, tokens))
-    assert torch.equal(generated(plain, tokens, True), generated(model, tokens, True))
+    assert torch.equal(greedy(plain, tokens[:2]), greedy(model, tokens[:2]))
     assert (plain.lm_head.weight is plain.model.embed_tokens.weight) == tied
 
 
@@ -257,13 +234,13 @@ def test_opt_is_ordinary_without_neurons_but_not_without_heads(
     make_model, tokens, word_tokenizer, tmp_path
 ):
     model = make_model("opt")
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         keep_neurons(parts, range(40))
     assert sync_config(model)
     path = save_model(model, word_tokenizer, tmp_path / "model")
     plain = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
     assert torch.equal(outputs(plain, tokens), outputs(model, tokens))
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         keep_heads(parts, [0, 1])
     assert not sync_config(model)  # its configuration ties the size of heads to the width
     again, _ = load_model(save_model(model, word_tokenizer, path), device="cpu")
@@ -285,14 +262,14 @@ def test_heads_of_a_size_tied_to_the_width_are_not_mistaken(tokens, word_tokeniz
             eos_token_id=1,
         )
     ).eval()
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         keep_heads(parts, [0, 1])
     assert not sync_config(model)
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
     assert torch.equal(outputs(again, tokens), outputs(model, tokens))
 
 
-@pytest.mark.parametrize("family", GROUPED)
+@pytest.mark.parametrize("family", LIKE_LLAMA)
 def test_blocks_removed_from_an_uneven_model(make_model, tokens, word_tokenizer, tmp_path, family):
     model = make_model(family)
     cut_unevenly(model)
@@ -304,7 +281,8 @@ def test_blocks_removed_from_an_uneven_model(make_model, tokens, word_tokenizer,
     }
     again, _ = load_model(save_model(model, word_tokenizer, tmp_path / "model"), device="cpu")
     assert torch.equal(outputs(again, tokens), outputs(model, tokens))
-    assert torch.equal(generated(again, tokens, True), generated(model, tokens, False))
+    uncached = greedy(model, tokens[:2], use_cache=False)
+    assert torch.equal(greedy(again, tokens[:2], use_cache=True), uncached)
     remove_blocks(again, [1])
     assert not hasattr(again.config, WIDTHS)  # what is left is alike
     path = save_model(again, word_tokenizer, tmp_path / "even")
@@ -356,12 +334,11 @@ def test_what_is_left_saves_reloads_and_generates_with_a_cache(
     assert footprint(reloaded, 16, speed=False) == footprint(model, 16, speed=False)
     assert reloaded.config.num_hidden_layers == 3
     assert torch.equal(outputs(reloaded, tokens), outputs(model, tokens))
-    named = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     with_cache, without = (
-        reloaded.generate(tokens[:2], use_cache=cached, **named) for cached in (True, False)
+        greedy(reloaded, tokens[:2], use_cache=cached) for cached in (True, False)
     )
     assert torch.equal(with_cache, without)
-    assert torch.equal(with_cache, model.generate(tokens[:2], **named))
+    assert torch.equal(with_cache, greedy(model, tokens[:2]))
 
 
 def test_kinds_of_blocks_go_with_them(make_model):

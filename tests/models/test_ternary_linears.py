@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.random_tensors import normal
 
 from prunebook.models.ternary_linears import (
     BitLinear,
@@ -17,15 +18,11 @@ from prunebook.passes.precision import matmul_precision
 NORMS = (None, 1e-5)
 
 
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def layer(columns=30, rows=7, bias=True, norm_eps=1e-5, seed=0):
     made = BitLinear(columns, rows, bias, norm_eps)
-    made.weight.data = draw(rows, columns, seed=seed)
+    made.weight.data = normal(rows, columns, seed=seed)
     if bias:
-        made.bias.data = draw(rows, seed=seed + 1)
+        made.bias.data = normal(rows, seed=seed + 1)
     return made
 
 
@@ -53,14 +50,14 @@ def test_zeros_stay_zero_and_scales_finite(quantise, of_zero):
 
 def test_gaussian_weights_lose_31_percent():
     """|w| < gamma / 2 with gamma = sqrt(2 / pi): 2 Phi(0.399) - 1 = 0.310."""
-    share = (absmean_ternary(draw(1000, 1000))[0] == 0).float().mean().item()
+    share = (absmean_ternary(normal(1000, 1000))[0] == 0).float().mean().item()
     assert share == pytest.approx(0.3101, abs=2e-3)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 40), st.integers(0, 10**6), st.floats(1e-3, 1e3))
 def test_codes_do_not_depend_on_the_size_of_weights(rows, columns, seed, factor):
-    weight = draw(rows, columns, seed=seed)
+    weight = normal(rows, columns, seed=seed)
     codes, gamma = absmean_ternary(weight)
     again, other = absmean_ternary(codes * gamma)
     assert set(codes.unique().tolist()) <= {-1, 0, 1}
@@ -74,7 +71,7 @@ def test_codes_do_not_depend_on_the_size_of_weights(rows, columns, seed, factor)
 
 
 def test_narrow_weights_have_a_mean_in_float32():
-    weight = draw(64, 64).to(torch.bfloat16)
+    weight = normal(64, 64).to(torch.bfloat16)
     assert absmean_ternary(weight)[1] == absmean_ternary(weight.float())[1]
     assert absmean_ternary(weight)[0].dtype == torch.float32
 
@@ -90,7 +87,7 @@ def test_each_token_is_divided_by_its_root_mean_square():
 @pytest.mark.parametrize("norm_eps", NORMS)
 def test_the_forward_pass_is_norm_then_codes_then_product(norm_eps):
     made = layer(norm_eps=norm_eps)
-    x = draw(2, 5, 30, seed=3) * 3
+    x = normal(2, 5, 30, seed=3) * 3
     read = x if norm_eps is None else x / (x.square().mean(-1, keepdim=True) + norm_eps).sqrt()
     s = 127 / read.abs().amax(-1, keepdim=True)
     gamma = made.weight.abs().mean()
@@ -106,8 +103,8 @@ def test_gradients_are_the_dense_ones_at_the_quantised_operands(norm_eps, one_dn
     """Beside the detach trick in plain torch: identity through rounding and clipping, scales
     constant."""
     made = layer(norm_eps=norm_eps)
-    x = draw(4, 30, seed=5).requires_grad_()
-    given_back = draw(4, 7, seed=6)
+    x = normal(4, 30, seed=5).requires_grad_()
+    given_back = normal(4, 7, seed=6)
     with matmul_precision(x.device, "exact") if one_dnn else torch.enable_grad():
         found = torch.autograd.grad(made(x), [x, made.weight, made.bias], given_back)
 
@@ -130,7 +127,7 @@ def test_gradients_are_the_dense_ones_at_the_quantised_operands(norm_eps, one_dn
 
 def test_fast_passes_are_near():
     made = layer()
-    x = draw(4, 30, seed=5)
+    x = normal(4, 30, seed=5)
     with matmul_precision(x.device, "fast"):
         near = made(x)
     assert near.dtype == torch.float32
@@ -149,7 +146,7 @@ def test_fast_passes_are_near():
 )
 def test_a_packed_layer_is_equal_bit_by_bit(columns, rows, bias, norm_eps, seed, dtype):
     made = layer(columns, rows, bias, norm_eps, seed).to(dtype)
-    x = draw(2, 3, columns, seed=seed).to(dtype)
+    x = normal(2, 3, columns, seed=seed).to(dtype)
     packed = made.to_packed()
     with torch.no_grad():
         assert torch.equal(packed(x), made(x))

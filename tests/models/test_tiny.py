@@ -3,11 +3,11 @@ stages, bad input."""
 
 import pytest
 import torch
+from tests.refusals import refused_in_one_line
 
 from prunebook.data import corpora
 from prunebook.data.corpora import split_of
 from prunebook.data.windows import pretraining_tokens
-from prunebook.errors import UserError
 from prunebook.models.tiny import small_llama, train_tokenizer
 from prunebook.recovery.finetune import full
 from prunebook.recovery.training import Training
@@ -163,6 +163,5 @@ def test_a_run_broken_off_in_either_stage_goes_on_with_the_same_result(
     ],
 )
 def test_bad_input_is_one_line(tokenizer, call, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         call(tokenizer)
-    assert "\n" not in str(caught.value)

@@ -2,14 +2,10 @@
 
 import pytest
 import torch
+from tests.whole_models import logits
 
 from prunebook.models.anatomy import find_blocks
 from prunebook.passes.capture import Recorder, capture_inputs, starting_at_block
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens, use_cache=False).logits
 
 
 @torch.no_grad()

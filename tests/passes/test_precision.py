@@ -4,16 +4,13 @@ stays changed."""
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.random_tensors import normal
 
 from prunebook.errors import UserError
 from prunebook.passes import precision
 from prunebook.passes.precision import chosen_ways, matmul_precision, rounded_linear
 
 CPU = torch.device("cpu")
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

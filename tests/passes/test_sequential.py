@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.passes.families import GATED, GROUPS, LIKE_LLAMA, LINEARS, Inputs, every_family, hooks
+from tests.whole_models import inputs_of_linears
 from torch import nn
 
 from prunebook.errors import UserError
@@ -80,18 +81,7 @@ def test_linears_of_one_input_share_one_statistic(make_model, tokens, family):
 @every_family
 def test_statistics_see_the_input_of_their_linear(make_model, tokens, family):
     model = make_model(family)
-    seen = {}
-    handles = [
-        linear.register_forward_pre_hook(
-            lambda _, inputs, name=name: seen.__setitem__(name, inputs[0])
-        )
-        for block in find_blocks(model)
-        for name, linear in block.linears.items()
-    ]
-    with torch.no_grad():
-        model(input_ids=tokens, use_cache=False)
-    for handle in handles:
-        handle.remove()
+    seen = inputs_of_linears(model, tokens)
     for step in walk(model, tokens, batch_size=3):
         for name, statistic in step.collect(Inputs).items():
             width = weight_of(step.linears[name]).shape[1]

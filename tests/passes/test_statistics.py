@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.passes.families import Inputs
+from tests.passes.streamed import norm_of
 from torch import nn
 
 from prunebook.passes.hooks import forward_pre_hooks
@@ -77,13 +78,6 @@ def test_the_lower_triangle_alone_makes_the_symmetric_matrix(width):
     lower = whole.tril() + torch.full_like(whole, torch.nan).triu(1)
     assert torch.equal(symmetric(lower), whole.tril() + whole.tril(-1).T)
     assert lower.triu(1).isnan().sum() == width * (width - 1) // 2  # it is not written to
-
-
-def norm_of(*batches: torch.Tensor) -> torch.Tensor:
-    statistic = InputNorm(batches[0].shape[-1], CPU)
-    for batch in batches:
-        statistic.update(batch)
-    return statistic.norm()
 
 
 def test_the_norm_by_hand():

@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+from tests.interrupting import interrupted_at
 
 from prunebook.errors import UserError
 from prunebook.passes.backward import next_token_loss
@@ -21,14 +22,7 @@ def test_a_broken_run_goes_on_with_the_same_result(make_model, text, tmp_path, m
     expected = lora(whole, text, Training(learning_rate=1e-2), targets=MLP)
     training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=7)
     before = copy.deepcopy(broken.state_dict())
-    calls = []
-
-    def breaks(model, batch):
-        calls.append(batch)
-        if len(calls) == 18:
-            raise KeyboardInterrupt
-        return next_token_loss(model, batch)
-
+    breaks = interrupted_at(18, next_token_loss)
     monkeypatch.setattr(inspect.unwrap(train), "__defaults__", (breaks, None))
     with pytest.raises(KeyboardInterrupt):
         lora(broken, text, training, targets=MLP)

@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.interrupting import interrupted_at
+from tests.refusals import refused_in_one_line
 
 from prunebook.errors import UserError
 from prunebook.recovery import distillation
@@ -164,15 +166,7 @@ def test_a_broken_run_goes_on_with_the_same_result(make_model, pair, text, tmp_p
     whole, broken, teacher = *(make_model("llama", hidden_size=24) for _ in range(2)), pair[1]
     expected = distill(whole, teacher, text, Training(learning_rate=1e-2), **named)
     training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=7)
-    steps = []
-    forward = distillation.DistillationStep.forward
-
-    def breaks(lesson, batch):
-        steps.append(batch)
-        if len(steps) == 18:
-            raise KeyboardInterrupt
-        return forward(lesson, batch)
-
+    breaks = interrupted_at(18, distillation.DistillationStep.forward)
     monkeypatch.setattr(distillation.DistillationStep, "forward", breaks)
     with pytest.raises(KeyboardInterrupt):
         distill(broken, teacher, text, training, **named)
@@ -212,9 +206,8 @@ def test_a_broken_run_goes_on_with_the_same_result(make_model, pair, text, tmp_p
 )
 def test_bad_input_is_one_line(pair, text, named, message):
     before = weights(pair[0])
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         distill(*pair, text, **named)
-    assert "\n" not in str(caught.value)
     assert torch.equal(weights(pair[0]), before)
 
 

@@ -1,18 +1,16 @@
 """Fine-tuning: what is trained changes and the rest stays; adapters are merged; bad input."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from tests import two_processes
+from tests.refusals import refused_in_one_line
+from tests.two_processes import trained, trained_together
 
 from prunebook.errors import UserError
 from prunebook.measure.tasks import classify
 from prunebook.passes.backward import next_token_loss
-from prunebook.recovery.finetune import classifier, full, lora
+from prunebook.recovery.finetune import classifier, full, lora, query_value_names
 from prunebook.recovery.training import Training
 
 MLP = ["gate_proj", "up_proj", "down_proj"]
@@ -71,9 +69,8 @@ def test_the_same_seed_gives_the_same_model(make_model, text):
     ],
 )
 def test_bad_input_is_one_line(make_model, text, named, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         lora(make_model("llama"), text, **named)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -160,13 +157,8 @@ def test_a_classifier_is_trained_on_windows_as_long_as_its_positions(make_classi
 
 def test_two_processes_train_what_one_trains(tmp_path, make_model):
     """Each takes half of every step's windows; their gradients are averaged."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    command = [sys.executable, *launcher, two_processes.__file__, str(tmp_path)]
-    settings = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    alone = two_processes.trained(1, make_model)
-    first_process, second_process = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
+    first_process, second_process = trained_together(tmp_path, make_model)
+    alone = trained(1, make_model)
     for kind, (losses, weights) in alone.items():
         first, one = first_process[kind]
         second, other = second_process[kind]
@@ -175,3 +167,8 @@ def test_two_processes_train_what_one_trains(tmp_path, make_model):
         )
         assert torch.equal(one, other)
         torch.testing.assert_close(one, weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_queries_and_values_have_the_names_that_adapters_take(make_model, family):
+    assert sorted(query_value_names(make_model(family))) == ["q_proj", "v_proj"]

@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+from tests.interrupting import interrupted_at
 
 from prunebook.errors import UserError
 from prunebook.passes.backward import next_token_loss
@@ -64,14 +65,7 @@ def test_what_does_not_require_gradients_stays(make_model, tokens):
 def test_a_broken_run_goes_on_with_the_same_result(make_model, tokens, tmp_path, monkeypatch):
     expected = learn(make_model("llama"), tokens)
     training = {"checkpoint": tmp_path / "state", "checkpoint_every": 3}
-    calls = []
-
-    def breaks(model, batch):
-        calls.append(batch)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return next_token_loss(model, batch)
-
+    breaks = interrupted_at(8, next_token_loss)
     monkeypatch.setitem(inspect.unwrap(train_masks).__kwdefaults__, "loss_of", breaks)
     with pytest.raises(KeyboardInterrupt):
         learn(make_model("llama"), tokens, **training)

@@ -34,9 +34,22 @@ def run(tmp_path):
     return execute
 
 
+def new_workers(folder):
+    """Workers that have one module of two that they are to import; their log is in `folder`."""
+    return Workers(lambda: ["colorsys", "no_such_module"], [], os.environ, folder / "worker.log")
+
+
 @pytest.fixture
 def workers(tmp_path):
-    """Workers that have one module of two that they are to import."""
-    made = Workers(lambda: ["colorsys", "no_such_module"], [], os.environ, tmp_path / "worker.log")
+    """Workers of the test's own, which it may end or replace."""
+    made = new_workers(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def shared_workers(tmp_path_factory):
+    """Workers that no test ends: the start of each takes seconds."""
+    made = new_workers(tmp_path_factory.mktemp("workers"))
     yield made
     made.close()

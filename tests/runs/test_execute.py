@@ -10,8 +10,8 @@ import nbformat
 from prunebook.runs.execute import channel_to
 
 
-def test_a_failing_cell_is_told_with_its_first_line(workers, run):
-    ended, _, _ = run(workers, "# it fails\nraise ValueError('no\\nway')")
+def test_a_failing_cell_is_told_with_its_first_line(shared_workers, run):
+    ended, _, _ = run(shared_workers, "# it fails\nraise ValueError('no\\nway')")
     assert ended.failure == {
         "cell": 0,
         "line": "# it fails",
@@ -20,8 +20,8 @@ def test_a_failing_cell_is_told_with_its_first_line(workers, run):
     }
 
 
-def test_a_long_message_is_cut_so_that_its_report_stays_whole(workers, run):
-    ended, _, _ = run(workers, "raise ValueError('\\U0001d54f' * 100_000)")
+def test_a_long_message_is_cut_so_that_its_report_stays_whole(shared_workers, run):
+    ended, _, _ = run(shared_workers, "raise ValueError('\\U0001d54f' * 100_000)")
     assert ended.failure["message"] == "\U0001d54f" * 100
 
 

@@ -4,11 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import filelock
-from tests.runs.reading import statuses
+from tests.runs.reading import is_gone, statuses, wait_for
 
 from prunebook.runs.run import run_notebooks
 from prunebook.runs.worker import FORKS
@@ -33,28 +31,13 @@ def test_a_killed_run_leaves_nothing_under_the_final_name_and_no_process(book):
     run = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    kernel = _wait_for(lambda: marker.exists() and marker.read_text())
+    kernel = wait_for(lambda: marker.exists() and marker.read_text())
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=20) != 0
-    _wait_for(lambda: _gone(int(kernel)))
+    wait_for(lambda: is_gone(int(kernel)))
     folder = book.root / "_build" / "executed" / "quick"
     assert not (folder / "alpha.ipynb").exists()
     assert not (folder / "alpha.key").exists()
-
-
-def _wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.1)
-    return value
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
-    except OSError:
-        return True
 
 
 def test_two_runs_at_once_do_the_work_once(book):

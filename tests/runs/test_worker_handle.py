@@ -5,16 +5,17 @@ import signal
 import threading
 
 import pytest
+from tests.runs.reading import is_gone, wait_for
 
 from prunebook.runs.worker import FORKS
 
 needs_fork = pytest.mark.skipif(not FORKS, reason="notebooks are forked on Linux alone")
 
 
-def test_a_job_reports_cells_memory_and_its_end(workers, run):
-    ended, text, cells = run(workers, "import os\nprint(os.getcwd())")
+def test_a_job_reports_cells_memory_and_its_end(shared_workers, run, tmp_path):
+    ended, text, cells = run(shared_workers, "import os\nprint(os.getcwd())")
     assert (ended.code, ended.failure) == (0, None)
-    assert os.path.realpath(text.strip()) == os.path.realpath(os.path.dirname(workers._log))
+    assert os.path.realpath(text.strip()) == os.path.realpath(tmp_path)
     assert cells == [1]
     assert 0 < ended.seconds < 60
     if FORKS:
@@ -22,21 +23,21 @@ def test_a_job_reports_cells_memory_and_its_end(workers, run):
 
 
 @needs_fork
-def test_modules_are_imported_before_the_fork_and_a_missing_one_is_told(workers, run, tmp_path):
-    _, text, _ = run(workers, "import sys\nprint('colorsys' in sys.modules, 'wave' in sys.modules)")
+def test_modules_are_imported_before_the_fork_and_a_missing_one_is_told(shared_workers, run):
+    code = "import sys\nprint('colorsys' in sys.modules, 'wave' in sys.modules)"
+    _, text, _ = run(shared_workers, code)
     assert text == "True False\n"
-    log = (tmp_path / "worker.log").read_text()
-    assert log == (
+    assert shared_workers._log.read_text() == (
         "no_such_module was not preloaded: ModuleNotFoundError: No module named 'no_such_module'\n"
     )
 
 
 @needs_fork
-def test_notebooks_of_one_worker_do_not_see_each_other(workers, run):
+def test_notebooks_of_one_worker_do_not_see_each_other(shared_workers, run):
     _, first, _ = run(
-        workers, "import builtins\nbuiltins.mark = 1\nprint(__import__('os').getppid())"
+        shared_workers, "import builtins\nbuiltins.mark = 1\nprint(__import__('os').getppid())"
     )
-    _, second, _ = run(workers, "import builtins\nprint(hasattr(builtins, 'mark'))")
+    _, second, _ = run(shared_workers, "import builtins\nprint(hasattr(builtins, 'mark'))")
     assert second == "False\n"
     assert int(first) != os.getpid()
 
@@ -49,13 +50,12 @@ def test_a_worker_that_dies_ends_its_jobs_and_is_replaced(workers, run, tmp_path
     ends = []
     thread = threading.Thread(target=lambda: ends.append(run(workers, code, "slow")[0]))
     thread.start()
-    while not (marker.exists() and marker.read_text()):
-        assert thread.is_alive()
+    kernel = int(wait_for(lambda: marker.exists() and marker.read_text()))
     os.kill(process.popen.pid, signal.SIGKILL)
     thread.join(20)
     assert [(end.code, end.failure) for end in ends] == [(None, None)]
     if FORKS:
-        assert _gone(int(marker.read_text()))
+        wait_for(lambda: is_gone(kernel))
     ended, text, _ = run(workers, "print('again')")
     assert (ended.code, text) == (0, "again\n")
 
@@ -74,16 +74,3 @@ def test_closing_ends_the_worker(workers, run):
     (process,) = workers._processes
     workers.close()
     assert process.popen.poll() == 0
-
-
-def _gone(pid: int) -> bool:
-    """Has the process ended, within some seconds?"""
-    for _ in range(100):
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":
-                    return True
-        except FileNotFoundError:
-            return True
-        threading.Event().wait(0.1)
-    return False

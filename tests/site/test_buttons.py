@@ -5,13 +5,12 @@ from importlib.metadata import version
 
 import nbformat
 import yaml
+from tests.catalog.records import ADDRESS
 from tests.small_book import notebook, record
 
-from prunebook.catalog import Address, parse_record
+from prunebook.catalog import parse_record
 from prunebook.notebook.stated import find_stated
 from prunebook.site.buttons import buttons, colab_notebook
-
-ADDRESS = Address("https://x.org/book/", "https://github.com/a/b", "trunk")
 
 
 def copied(slug="alpha", source=None, **fields) -> nbformat.NotebookNode:

@@ -3,14 +3,13 @@
 import json
 
 import pytest
+from tests.catalog.records import ADDRESS
 from tests.small_book import published, write_sources
 
-from prunebook.catalog import Address, read_papers
+from prunebook.catalog import read_papers
 from prunebook.runs.executed import Execution
 from prunebook.runs.records import Run
 from prunebook.site.exports import export, export_files
-
-ADDRESS = Address("https://x.org/book/", "https://github.com/a/b", "trunk")
 
 
 @pytest.fixture

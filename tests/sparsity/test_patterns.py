@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernels.sorting import SCORE, kept_by_sorting, matrix
 
 from prunebook.criteria.magnitude import magnitude_score
 from prunebook.criteria.ria import ria_score
@@ -24,26 +25,6 @@ from prunebook.sparsity.patterns import (
     keep_masks,
     make_pattern,
 )
-
-# Many ties, both zeros, infinities and arbitrary values.
-SCORE = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, math.inf]) | st.floats(
-    width=32, allow_nan=False
-)
-
-
-def kept_by_sorting(rows: np.ndarray, removed: int) -> np.ndarray:
-    """All but the first `removed` of a stable ascending sort of each row."""
-    keep = np.ones(rows.shape, dtype=bool)
-    np.put_along_axis(keep, np.argsort(rows, axis=1, kind="stable")[:, :removed], False, axis=1)
-    return keep
-
-
-@st.composite
-def score_rows(draw, min_width=1):
-    height = draw(st.integers(1, 3))
-    width = draw(st.integers(min_width, 24))
-    values = draw(st.lists(SCORE, min_size=height * width, max_size=height * width))
-    return np.array(values, dtype=np.float32).reshape(height, width)
 
 
 def bits(mask) -> list[list[int]]:
@@ -114,7 +95,7 @@ def test_n_of_m_equals_a_stable_sort_of_each_group(data):
 
 
 @settings(max_examples=50, deadline=None)
-@given(score_rows(), st.lists(st.floats(0, 0.999), min_size=2, max_size=5))
+@given(matrix(), st.lists(st.floats(0, 0.999), min_size=2, max_size=5))
 def test_masks_of_growing_sparsity_are_nested(rows, sparsities):
     masks = [
         keep_mask(torch.from_numpy(rows), Unstructured(s, "layer")) for s in sorted(sparsities)
@@ -258,3 +239,43 @@ def test_scores_that_are_not_finite_are_refused(pattern, bad):
     weight[1, 2] = bad
     with pytest.raises(UserError, match="hold NaN or infinity"):
         keep_mask(Score(weight), pattern)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    "pattern",
+    [Unstructured(0.4), Unstructured(0.4, "layer"), ExactCount(7, 48), NofM(2, 4), NofM(2, 3)],
+    ids=str,
+)
+def test_narrow_scores_are_compared_as_they_are(pattern, dtype):
+    """float32 holds every narrower number: the mask is that of the widened scores."""
+    scores = torch.randn(4, 12, generator=torch.Generator().manual_seed(2)).to(dtype)
+    assert torch.equal(keep_mask(scores, pattern), keep_mask(scores.float(), pattern))
+    (mask,) = keep_masks([scores], 0.4)
+    assert torch.equal(mask, keep_masks([scores.float()], 0.4)[0])
+
+
+def test_no_layers_have_no_masks():
+    assert keep_masks([], 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (
+            torch.ones(2, 4, dtype=torch.int64),
+            "scores are torch.int64 [2, 4]; use a matrix [out, in] of a float dtype",
+        ),
+        (torch.ones(4), "scores are torch.float32 [4]; use a matrix [out, in] of a float dtype"),
+        ([[1.0, 2]], "scores are a list; use a Score or a tensor [out, in]"),
+        (
+            Score(torch.ones(2, 4, dtype=torch.bfloat16), given=True),
+            "given scores are torch.bfloat16; use torch.float32",
+        ),
+    ],
+)
+def test_what_are_no_scores_is_one_line(score, message):
+    for choose in (lambda: keep_mask(score, Unstructured(0.5)), lambda: keep_masks([score], 0.5)):
+        with pytest.raises(UserError) as caught:
+            choose()
+        assert str(caught.value) == message

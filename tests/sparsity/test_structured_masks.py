@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 import transformers
-from tests.random_masks import SHAPE, logits, masks_of
+from tests.random_masks import SHAPE, masks_of
+from tests.whole_models import logits
 
 from prunebook.errors import UserError
 from prunebook.models.anatomy import all_sublayers

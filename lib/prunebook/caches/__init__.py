@@ -18,7 +18,7 @@ its slots, where it has the weights anyway.
 import importlib
 from typing import Any
 
-from .. import load_export
+from .. import list_names, load_export
 from .baselines import RandomCache, WindowCache
 from .quality import Recall, measure, perplexity, recall
 from .registry import REGISTRY
@@ -53,3 +53,7 @@ def __getattr__(name: str) -> Any:
     if name == "compare":  # the former name of `compare_caches`
         name = "compare_caches"
     return load_export(__name__, EXPORTS, name)
+
+
+def __dir__() -> list[str]:
+    return list_names(__name__, __all__)

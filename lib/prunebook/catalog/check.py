@@ -1,4 +1,4 @@
-"""Checking the catalogue: records, cells, links, methods, the contents and generated tables."""
+"""Checking the catalogue: records, cells, links, methods, concept pages, contents and tables."""
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,8 +58,8 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
 
     Args:
         root: the book's folder.
-        names: check these papers only, and the generated tables not at all unless they are to be
-            written.
+        names: check these papers only: no concept page, and no generated table unless they are to
+            be written.
         write: mend what needs no author: strip outputs, bring the README's table and the challenge
             page up to date.
 
@@ -85,6 +85,8 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
             problems += [Problem(shown(path), fault) for fault in [*read.faults, *read.open_places]]
             problems += _method(root, read.method, registry)
             problems += _implementation(root, read.record)
+    if not names:
+        problems += _concept_pages(root)
     problems += _contents(root, slugs, names)
     problems += [
         problem for problem in _taken(papers) if not names or Path(problem.file).stem in names
@@ -196,6 +198,19 @@ def _implementation(root: Path, record: Record | None) -> Iterator[Problem]:
         if not (root / file).is_file():
             words = f"implementation {record.implementation} needs its source and its test"
             yield Problem(str(file), f"is missing: {words}")
+
+
+def _concept_pages(root: Path) -> Iterator[Problem]:
+    """Faults in the code of the concept pages, or a page that cannot be read."""
+    for path in sorted((root / "concepts").glob("**/*.md")):
+        name = path.relative_to(root).as_posix()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            yield Problem(name, f"cannot be read: {error}")
+            continue
+        for fault in page_rules.text_page_faults(text):
+            yield Problem(name, fault)
 
 
 def _contents(root: Path, slugs: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ import yaml
 
 from .metadata import ARXIV_ID
 from .placeholders import MARK
-from .reader import record_data
+from .reader import named_as_file, record_data, shown
 from .schema import Record, parse_record
 from .tables import as_markdown
 from .vocabulary import VOCABULARY
@@ -90,20 +90,22 @@ def record_values(draft: Draft, method: str | None, lists: str) -> dict[str, str
     return values
 
 
-def read_draft(source: str, path: Path) -> Record:
-    """The record in a cell; what is to be filled in stands for any allowed value.
+def read_draft(notebook: nbformat.NotebookNode, path: Path) -> Record:
+    """The record in a notebook; what is to be filled in stands for any allowed value.
 
     Args:
-        source: text of the cell.
-        path: where the notebook will be, for the messages.
+        notebook: the notebook of a paper, filled in or not.
+        path: where it is or will be, for the messages; the file's name must be the slug.
 
     Raises:
-        RecordError: a field that is known already has a value that is not allowed.
+        UserError: no record cell, bad YAML, a field that is known already with a value that is not
+            allowed, or a slug unlike the file name.
     """
-    cell = nbformat.v4.new_raw_cell(source, metadata={"tags": ["record"]})
-    data = record_data(nbformat.v4.new_notebook(cells=[cell]), path)
-    tags = {facet: {"values": [VOCABULARY[facet][0]]} for facet in VOCABULARY}
-    return parse_record({**data, "code": None, "tags": tags}, "the record")
+    data = record_data(notebook, path)
+    if isinstance(data, dict):
+        tags = {facet: {"values": [VOCABULARY[facet][0]]} for facet in VOCABULARY}
+        data = {**data, "code": None, "tags": tags}
+    return named_as_file(parse_record(data, shown(path)), path)
 
 
 def code_values(record: Record, module: str, class_name: str) -> dict[str, str]:

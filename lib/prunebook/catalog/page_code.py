@@ -1,6 +1,7 @@
-"""What the code of a paper's page says: which claims it checks, what it shows, what it types out.
+"""What the code of a page says: which claims it checks, what it shows, what it types out.
 
-The cells are parsed, never run.
+A page is the notebook of a paper, or a concept page in MyST Markdown. The cells are parsed, never
+run.
 """
 
 import ast
@@ -33,21 +34,47 @@ _COLOUR_KEYWORDS = (
 )
 _NO_COLOUR = ("none", "auto", "face", "inherit")
 _HEX = re.compile(r"#[0-9A-Fa-f]{3,8}")
+# a code cell of a text page: its options, e.g. `:tags: [hide-input]`, and its code
+_TEXT_CELL = re.compile(
+    r"^```\{code-cell\}[^\n]*\n(?P<options>(?::[^\n]*\n)*)(?P<code>.*?)^```[ \t]*$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
 class CodeCell:
-    """A code cell: its place in the notebook, its text, its tree (None if it is no Python)."""
+    """A code cell of a page.
+
+    Attributes:
+        index: its place in the notebook, or among the code cells of a text page.
+        source: its text.
+        folded: whether the site folds its code.
+        tree: the parsed text; None if it is no Python.
+        lines_above: lines of a text page above the text; None in a notebook.
+    """
 
     index: int
     source: str
     folded: bool
     tree: ast.Module | None
+    lines_above: int | None = None
 
     @property
     def nodes(self) -> Iterator[ast.AST]:
         """All nodes of the cell's tree."""
         return ast.walk(self.tree or ast.Module([], []))
+
+    def place(self, line: int | None = None) -> str:
+        """Where the cell is, or one of its lines: by cell in a notebook, by line in a text page.
+
+        Args:
+            line: number of the line in the cell, from 1; None for the cell as a whole.
+        """
+        if self.lines_above is not None:
+            return f"line {self.lines_above + (line or 1)}"
+        if line is None:
+            return f"cell {self.index}"
+        return f"cell {self.index}, line {line}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,17 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[CodeCell]:
         if cell.cell_type == "code":
             folded = bool(FOLDED & set(tags_of(cell)))
             cells.append(CodeCell(index, cell.source, folded, _parsed(cell.source)))
+    return cells
+
+
+def text_code_cells(text: str) -> list[CodeCell]:
+    """The code cells of a page in MyST Markdown, parsed."""
+    cells = []
+    for index, match in enumerate(_TEXT_CELL.finditer(text)):
+        source = match["code"]
+        folded = any(tag in match["options"] for tag in FOLDED)
+        lines_above = text.count("\n", 0, match.start("code"))
+        cells.append(CodeCell(index, source, folded, _parsed(source), lines_above))
     return cells
 
 

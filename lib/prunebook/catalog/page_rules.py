@@ -1,15 +1,23 @@
-"""Rules that the page of a paper keeps beside its anatomy: claims as data, short and plain code.
+"""Rules that pages keep: claims as data on the page of a paper, short and plain code on all pages.
 
-A rule takes the notebook and its record and yields one line for each fault; `prunebook check`
-enforces all of them.
+A rule of papers takes the notebook and its record, a rule of code takes the code cells of a paper
+or a concept page. Each yields one line for each fault; `prunebook check` enforces all of them.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import nbformat
 
-from .page_code import checked_keys, code_cells, shown_sources, shows_errata, typed_colours
+from .page_code import (
+    CodeCell,
+    checked_keys,
+    code_cells,
+    shown_sources,
+    shows_errata,
+    text_code_cells,
+    typed_colours,
+)
 from .schema import Record
 
 LONGEST_PAGE = 130  # lines of code that are neither blank nor folded
@@ -18,6 +26,7 @@ _SENTENCE = 40  # characters from which on a text counts as a sentence
 _MOST_SHOWN = 30  # characters of a line that a message repeats
 
 Rule = Callable[[nbformat.NotebookNode, Record], Iterator[str]]
+CodeRule = Callable[[Sequence[CodeCell]], Iterator[str]]
 
 
 def claims_are_checked(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
@@ -58,18 +67,18 @@ def errata_are_shown(notebook: nbformat.NotebookNode, record: Record) -> Iterato
         yield "shows errata, and the record has none; fill them in, or remove pb.show_errata()"
 
 
-def public_source_is_shown(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
+def public_source_is_shown(cells: Sequence[CodeCell]) -> Iterator[str]:
     """What the page shows of the library has a public name."""
-    for cell in code_cells(notebook):
+    for cell in cells:
         for source in shown_sources(cell):
             if any(part.startswith("_") for part in source.split(".")):
-                yield f"cell {cell.index}: {source} has a private name; show a public one"
+                yield f"{cell.place()}: {source} has a private name; show a public one"
 
 
-def page_is_short(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
+def page_is_short(cells: Sequence[CodeCell]) -> Iterator[str]:
     """The page has few lines of code that are not folded."""
     lines = []
-    for cell in code_cells(notebook):
+    for cell in cells:
         if not cell.folded:
             lines += [line for line in cell.source.splitlines() if line.strip()]
     if len(lines) > LONGEST_PAGE:
@@ -79,23 +88,23 @@ def page_is_short(notebook: nbformat.NotebookNode, record: Record) -> Iterator[s
         )
 
 
-def colours_are_of_the_palette(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
+def colours_are_of_the_palette(cells: Sequence[CodeCell]) -> Iterator[str]:
     """No colour is typed; pages take them from `prunebook.notebook.palette`."""
-    for cell in code_cells(notebook):
+    for cell in cells:
         for line, colour in typed_colours(cell):
             yield (
-                f"cell {cell.index}, line {line}: the colour {colour!r} is typed; take it from "
+                f"{cell.place(line)}: the colour {colour!r} is typed; take it from "
                 "prunebook.notebook.palette"
             )
 
 
-def lines_are_short(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
+def lines_are_short(cells: Sequence[CodeCell]) -> Iterator[str]:
     """No line of code is longer than the page is wide."""
-    for cell in code_cells(notebook):
+    for cell in cells:
         for number, line in enumerate(cell.source.splitlines(), start=1):
             if len(line) > LONGEST_LINE:
                 yield (
-                    f"cell {cell.index}, line {number}: {len(line)} characters, at most "
+                    f"{cell.place(number)}: {len(line)} characters, at most "
                     f"{LONGEST_LINE}: {line.strip()[:_MOST_SHOWN]}..."
                 )
 
@@ -117,20 +126,38 @@ RULES: dict[str, Rule] = {
     "claims-checked": claims_are_checked,
     "claims-known": checked_keys_are_claims,
     "errata-shown": errata_are_shown,
+    "sentences": sentences_stand_once,
+}
+CODE_RULES: dict[str, CodeRule] = {
     "public-source": public_source_is_shown,
     "short-page": page_is_short,
     "palette": colours_are_of_the_palette,
     "short-lines": lines_are_short,
-    "sentences": sentences_stand_once,
 }
 
 
 def rule_faults(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
-    """Faults of a page, a line each.
+    """Faults of the page of a paper, a line each.
 
     Args:
-        notebook: the notebook of a paper.
+        notebook: the notebook of the paper.
         record: its record.
     """
     for rule in RULES.values():
         yield from rule(notebook, record)
+    yield from _code_faults(code_cells(notebook))
+
+
+def text_page_faults(text: str) -> Iterator[str]:
+    """Faults in the code of a concept page, a line each.
+
+    Args:
+        text: the page in MyST Markdown.
+    """
+    yield from _code_faults(text_code_cells(text))
+
+
+def _code_faults(cells: Sequence[CodeCell]) -> Iterator[str]:
+    """Faults of the code cells of a page, a line each."""
+    for rule in CODE_RULES.values():
+        yield from rule(cells)

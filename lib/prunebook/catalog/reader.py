@@ -124,7 +124,15 @@ def record_of(notebook: nbformat.NotebookNode, path: Path | str) -> Record:
         UserError: no record cell, bad YAML, a record that breaks the schema, or a slug unlike the
             file name.
     """
-    record = parse_record(record_data(notebook, path), shown(path))
+    return named_as_file(parse_record(record_data(notebook, path), shown(path)), path)
+
+
+def named_as_file(record: Record, path: Path | str) -> Record:
+    """The record, if its slug is the name of its notebook's file.
+
+    Raises:
+        UserError: it is not.
+    """
     name = Path(path).stem
     if record.slug != name:
         raise UserError(
@@ -153,17 +161,26 @@ def read_papers(root: Path | str) -> list[Paper]:
 
 
 def find_paper(root: Path | str, slug: str) -> Paper:
-    """The paper with this slug.
+    """The paper with this slug; no other record is read.
 
     Raises:
-        UserError: there is none, or as `read_papers`.
+        UserError: there is none, or as `read_paper`.
     """
-    papers = {paper.slug: paper for paper in read_papers(root)}
-    if slug not in papers:
+    return read_paper(find_notebook(root, slug))
+
+
+def find_notebook(root: Path | str, slug: str) -> Path:
+    """The notebook of the paper with this slug.
+
+    Raises:
+        UserError: there is none.
+    """
+    paths = {path.stem: path for path in notebook_paths(Path(root))}
+    if slug not in paths:
         raise UserError(
-            f"unknown paper {slug!r}; allowed: {', '.join(papers) or 'none, the book is empty'}"
+            f"unknown paper {slug!r}; allowed: {', '.join(paths) or 'none, the book is empty'}"
         )
-    return papers[slug]
+    return paths[slug]
 
 
 def in_order(papers: list[Paper]) -> list[Paper]:

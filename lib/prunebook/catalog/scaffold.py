@@ -4,6 +4,7 @@ What only a reader of the paper can write is left as `FILL-IN`, which `prunebook
 files are written or none.
 """
 
+import contextlib
 import keyword
 import re
 import textwrap
@@ -18,7 +19,7 @@ from . import contents
 from .draft import Draft, class_name_of, code_values, read_draft, record_values
 from .fields import SLUG
 from .metadata import ARXIV_ID, OPENREVIEW_ID
-from .reader import Paper, find_paper, in_order, read_notebook, read_papers, record_of, tags_of
+from .reader import Paper, find_notebook, in_order, notebook_paths, read_notebook, tags_of
 from .registry import names_of_room, places, read_registry, registry_file, with_entry
 from .schema import Record
 from .templates import claims_yaml, code_cells, file_text, notebook_cells, record_cells, render
@@ -61,7 +62,7 @@ def check_new(root: Path, identifier: str, slug: str, kind: str | None) -> list[
         kind: which of `templates.KINDS` its method is; None for the record alone.
 
     Returns:
-        The papers of the book as it is.
+        The papers of the book as it is, drafts among them.
 
     Raises:
         UserError: a malformed id or slug, one that the book has already, or a method that cannot be
@@ -81,7 +82,7 @@ def check_new(root: Path, identifier: str, slug: str, kind: str | None) -> list[
         raise UserError(
             f"papers/{slug}.ipynb exists already; choose another --slug, or correct that notebook"
         )
-    papers = read_papers(root)
+    papers = _papers_and_drafts(root)
     for paper in papers:
         if identifier in (paper.record.arxiv, paper.record.openreview):
             raise UserError(f"{identifier} is in the book already: papers/{paper.path.name}")
@@ -118,7 +119,7 @@ def new_paper(root: Path, draft: Draft, kind: str | None) -> list[Path]:
     # The record is filled in first: what it says goes into the other cells.
     first = cells.pop("record")
     first.source = render(first.source, filled)
-    record = read_draft(first.source, path)
+    record = read_draft(_notebook([first]), path)
     notebook = _notebook([first, *_filled(cells, _values(record, home))])
     files = {
         path: nbformat.writes(notebook) + "\n",
@@ -144,21 +145,34 @@ def add_method(root: Path, slug: str, kind: str) -> list[Path]:
         UserError: an unknown paper, one that has a method, or as `new_paper`; then nothing has
             changed.
     """
-    paper = find_paper(root, slug)
-    if paper.record.is_implemented:
-        raise UserError(f"{slug} has a method already: {paper.record.implemented_by}")
+    path = find_notebook(root, slug)
+    notebook = read_notebook(path)
+    record = read_draft(notebook, path)
+    if record.is_implemented:
+        raise UserError(f"{slug} has a method already: {record.implemented_by}")
     home = _find_home(root, slug, kind)
-    notebook = read_notebook(paper.path)
     first = notebook.cells[0]
-    first.source = _with_method(first.source, paper.record)
-    record = record_of(notebook, paper.path)
+    first.source = _with_method(first.source, record)
+    record = read_draft(notebook, path)
     if record.method != slug or "see-also" not in tags_of(notebook.cells[-1]):
         raise UserError(
             f"papers/{slug}.ipynb: needs the line `method: null` and 'see-also' as its last cell"
         )
     _insert(notebook, _filled(code_cells(kind), _values(record, home)))
-    files = {paper.path: nbformat.writes(notebook) + "\n", **_method_files(root, record, home)}
+    files = {path: nbformat.writes(notebook) + "\n", **_method_files(root, record, home)}
     return write_together(root, files)
+
+
+def _papers_and_drafts(root: Path) -> list[Paper]:
+    """The papers of the book, in the tables' order; what is to be filled in may be open.
+
+    A notebook whose record cannot be read is left out: it is no matter of the new paper's.
+    """
+    papers = []
+    for path in notebook_paths(root):
+        with contextlib.suppress(UserError):  # `prunebook check` says what is wrong with it
+            papers.append(Paper(path, read_draft(read_notebook(path), path)))
+    return in_order(papers)
 
 
 def _find_home(root: Path, slug: str, kind: str) -> _Home:

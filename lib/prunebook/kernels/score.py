@@ -106,6 +106,34 @@ class Score:
         return tuple(pointers)
 
 
+def comparable(score: Score | torch.Tensor) -> Score | torch.Tensor:
+    """The score as it is compared: a checked `Score`, or a tensor in float32 or float64.
+
+    Raises:
+        UserError: something else, no matrix, or no floating-point dtype.
+    """
+    if isinstance(score, Score):
+        score.check()
+        return score
+    if not isinstance(score, torch.Tensor):
+        raise UserError(f"scores are a {type(score).__name__}; use a Score or a tensor [out, in]")
+    if score.ndim != 2 or not score.is_floating_point():
+        raise UserError(
+            f"scores are {score.dtype} {list(score.shape)}; use a matrix [out, in] of a float dtype"
+        )
+    if score.dtype == torch.float64:
+        return score
+    # float32 holds every number of the narrower dtypes, so that no score changes.
+    return score.float()
+
+
+def refuse_nan(scores: torch.Tensor) -> None:
+    """Raise a `UserError` if any score is NaN."""
+    # The maximum of numbers among which is a NaN is NaN.
+    if scores.numel() and scores.amax().isnan():
+        raise UserError("scores hold NaN; weights and calibration activations must be finite")
+
+
 @jit
 def load_score(w, columns, column_sums, row_sums, row, cols, inside, FORM: tl.constexpr):
     """The float32 scores of weights `w`, of any dtype, at `row` and `cols`.

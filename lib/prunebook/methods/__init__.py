@@ -7,7 +7,7 @@ is declared in `base`. A class loads when it is first named.
 import importlib
 from typing import Any
 
-from .. import load_export
+from .. import list_names, load_export
 from .prune import Report, prune
 from .registry import REGISTRY, list_methods
 
@@ -25,3 +25,7 @@ def __getattr__(name: str) -> Any:
     if name in _CLASSES:
         return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
     return load_export(__name__, EXPORTS, name)
+
+
+def __dir__() -> list[str]:
+    return list_names(__name__, __all__)

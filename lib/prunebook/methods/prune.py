@@ -18,7 +18,7 @@ from ..models.config import needs_prunebook
 from ..models.loading import resolve_device
 from ..models.sizes import block_parameters
 from ..sparsity.allocation import from_rates
-from ..sparsity.patterns import ExactCount, NofM, check_width
+from ..sparsity.patterns import ExactCount, Unstructured, check_width
 from .base import Method
 from .registry import make_method, name_of
 
@@ -228,15 +228,21 @@ def _targets(
         allocation: name of each linear -> its own sparsity.
 
     Raises:
-        UserError: the method takes no allocation, or not with its pattern; or a bad rate.
+        UserError: the method takes no allocation, or not with its pattern; or the allocation is no
+            mapping, or has a bad rate.
     """
     if not method.takes_allocation:
         raise UserError(f"method {name_of(method)!r} allocates by itself; leave allocation out")
     # n:m leaves no freedom within a linear, and one ranking of the whole model allocates by itself.
     target = method.target
-    if isinstance(target, NofM) or target.scope not in ("row", "layer"):
+    if not isinstance(target, Unstructured | ExactCount) or target.scope == "model":
         raise UserError(
             f"an allocation does not go with the pattern {target}; use a sparsity per row or layer"
+        )
+    if not isinstance(allocation, Mapping):
+        raise UserError(
+            f"allocation is a {type(allocation).__name__}; use a mapping from the name of each "
+            "linear to its sparsity"
         )
     return from_rates(model, allocation, target.scope)
 

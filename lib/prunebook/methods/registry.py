@@ -5,6 +5,7 @@ A module is imported when its method is first named.
 
 import dataclasses
 import importlib
+import inspect
 from typing import Any
 
 from ..errors import UserError
@@ -42,7 +43,8 @@ def make_method(method: Method | str, options: dict[str, Any]) -> Method:
         options: options of a method that is given by name.
 
     Raises:
-        UserError: an unknown name or option, or options beside an object.
+        UserError: an unknown name or option, options beside an object, or a class that does not
+            keep the contract of `base.Method`.
     """
     if isinstance(method, str):
         return _by_name(method, options)
@@ -52,8 +54,10 @@ def make_method(method: Method | str, options: dict[str, Any]) -> Method:
         raise UserError(f"options {names} go into {type(method).__name__}(...), not beside it")
     if not isinstance(method, Method):
         raise UserError(
-            f"method {method!r} is no method object; use a name or e.g. methods.Wanda(sparsity=0.5)"
+            f"method {method!r} is no method object; use a name or e.g. "
+            "methods.Wanda(sparsity=0.5), or derive a class of your own from methods.base.Method"
         )
+    check_class(type(method), type(method).__name__)
     return method
 
 
@@ -114,6 +118,47 @@ def list_methods() -> list[dict[str, Any]]:
 
 
 def load_class(name: str) -> type[Method]:
-    """The class of a registered method."""
+    """The class of a registered method.
+
+    Raises:
+        UserError: it does not keep the contract of `base.Method`.
+    """
     module, class_name = REGISTRY[name]
-    return getattr(importlib.import_module(f"{__package__}.{module}"), class_name)
+    cls = getattr(importlib.import_module(f"{__package__}.{module}"), class_name, None)
+    check_class(cls, f"{class_name} of methods.{module}")
+    return cls
+
+
+def check_class(cls: Any, shown: str) -> None:
+    """Raise a `UserError` unless a class keeps the contract of `base.Method`, before it is used.
+
+    Args:
+        cls: the class.
+        shown: what the message calls it.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise UserError(f"{shown} is no subclass of Method; derive it from methods.base.Method")
+    # Options are the fields of a dataclass; without the decorator, new ones would be lost.
+    settings = getattr(cls, "__dataclass_params__", None)
+    lost = "__dataclass_params__" not in vars(cls) and inspect.get_annotations(cls)
+    if settings is None or not settings.frozen or lost:
+        raise UserError(f"{shown} is no frozen dataclass; put @dataclass(frozen=True) above it")
+    if missing := sorted(cls.__abstractmethods__):
+        raise UserError(f"{shown} has no {', '.join(missing)}; define it as the base class says")
+    if not hasattr(cls, "sparsity_of"):
+        raise UserError(
+            f"{shown} has no sparsity_of; write sparsity_of: ClassVar[str | None] = 'the blocks', "
+            "or what else its sparsity is a fraction of, None for a method without that option"
+        )
+    # `prune` must take what the engine calls it with.
+    named = ["progress", "device"]
+    if cls.takes_allocation:
+        named.insert(0, "targets")
+    try:
+        inspect.signature(cls.prune).bind("self", "model", "text", **dict.fromkeys(named))
+    except (TypeError, ValueError) as error:
+        arguments = ", ".join(f"{name}=None" for name in named)
+        raise UserError(
+            f"{shown} has a prune that cannot be called: {error}; write "
+            f"prune(self, model, text, *, {arguments})"
+        ) from error

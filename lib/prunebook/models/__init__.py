@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .. import load_export
+from .. import list_names, load_export
 
 # name -> module of the library that defines it; also read without running it
 EXPORTS = {
@@ -16,3 +16,7 @@ __all__ = [*EXPORTS]
 
 def __getattr__(name: str) -> Any:
     return load_export(__name__, EXPORTS, name)
+
+
+def __dir__() -> list[str]:
+    return list_names(__name__, __all__)

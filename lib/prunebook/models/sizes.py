@@ -75,8 +75,9 @@ def count_channels(config: PreTrainedConfig, sparsity: float) -> int:
 def units_of_ratio(blocks: Sequence[nn.Module], ratio: float) -> tuple[int, int]:
     """How many key-value heads and neurons go from each block at a fraction of both.
 
-    They are rounded as in the official code of LLM-Pruner: rows that stay are rounded down, and the
-    heads that go then are too.
+    Rows that stay are rounded down, and then the heads that go. The official code of LLM-Pruner
+    rounds alike, but for 1e-9 that is added to the rows here, so that 0.9 takes 9 of 10 neurons;
+    without it the binary product takes 10.
 
     Args:
         blocks: blocks that are alike.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from ..errors import UserError
 from .display import display_bundle
-from .stated import find_stated
+from .stated import Stated, find_stated
 
 # field of an erratum -> heading of its column
 _COLUMNS = {
@@ -20,16 +20,34 @@ def show_errata() -> None:
     """Show what the released code does otherwise than the paper, as the paper's record says.
 
     Raises:
-        UserError: the record cannot be found, or it has no errata.
+        UserError: the record cannot be found, it has no errata, or one lacks a text.
     """
-    errata = find_stated().errata
+    stated = find_stated()
+    errata = stated.errata
     if not errata:
         raise UserError("the record has no errata; remove the call of show_errata")
+    _check_texts(stated)
     blocks = [
         "\n".join(f"{heading}: {each[name]}" for name, heading in _COLUMNS.items())
         for each in errata
     ]
     display_bundle({"text/html": errata_html(errata), "text/plain": "\n\n".join(blocks)})
+
+
+def _check_texts(stated: Stated) -> None:
+    """Raise a `UserError` for the first field of an erratum that is missing or no text."""
+    # A record that came in the environment has no file.
+    file = ""
+    if stated.paper is not None:
+        file = f"papers/{stated.paper}.ipynb: "
+    for index, erratum in enumerate(stated.errata):
+        for name in _COLUMNS:
+            field = f"{file}paper.errata[{index}].{name}"
+            if name not in erratum:
+                raise UserError(f"{field}: missing")
+            text = erratum[name]
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"{field}: {text!r:.60} must be text")
 
 
 def errata_html(errata: list[Mapping[str, str]]) -> str:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..data.windows import check_tokens
 from ..errors import UserError
+from ..models.anatomy import find_stack, sublayers
 from ..passes.backward import restore_requires_grad
 from .training import Training, activation_checkpointing, train, training_all
 
@@ -119,6 +120,24 @@ def adapters(
             adapted.unload()
             raise
         adapted.merge_and_unload()
+
+
+def query_value_names(model: PreTrainedModel) -> list[str]:
+    """The last part of the names of the query and the value projection, e.g. as `targets`.
+
+    Args:
+        model: a causal language model whose blocks have both.
+
+    Raises:
+        UserError: an architecture without heads that can be told apart.
+    """
+    first = find_stack(model)[1][0]
+    parts = sublayers(first)
+    return [
+        name.rpartition(".")[2]
+        for name, module in first.named_modules()
+        if module in (parts.query, parts.value)
+    ]
 
 
 def _check_adapters(model: PreTrainedModel, targets: Sequence[str], rank: int) -> None:

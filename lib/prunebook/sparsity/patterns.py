@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from ..kernels.score import Score
+from ..kernels.score import Score, comparable, refuse_nan
 from ..kernels.topk.n_of_m import SIZES, keep_n_of_m, select_n_of_m
 from ..kernels.topk.rows import keep_largest, select_global, select_rows
 
@@ -213,7 +213,7 @@ def keep_mask(score: Score | torch.Tensor, pattern: Pattern) -> torch.Tensor:
     """The mask of one layer: what every score method runs, and what its page shows.
 
     Args:
-        score: a `Score`, or scores as a tensor `[out, in]`, float32 or float64 without NaN.
+        score: a `Score`, or scores as a tensor `[out, in]` of a floating-point dtype without NaN.
         pattern: a fraction per row or per layer, an exact count, or n:m. The scope `model` needs
             `keep_masks`.
 
@@ -221,11 +221,10 @@ def keep_mask(score: Score | torch.Tensor, pattern: Pattern) -> torch.Tensor:
         bool `[out, in]`, True where the weight is kept.
 
     Raises:
-        UserError: a `Score` that is not finite or a tensor with NaN, a width that n:m does not
-            divide, another layer's count, or scope `model`.
+        UserError: a `Score` that is not finite or a tensor with NaN, no scores of this form, a
+            width that n:m does not divide, another layer's count, or scope `model`.
     """
-    if isinstance(score, Score):
-        score.check()
+    score = comparable(score)
     rows, width = score.shape
     if isinstance(pattern, NofM):
         check_width(width, pattern)
@@ -256,9 +255,16 @@ def keep_masks(scores: Sequence[Score | torch.Tensor], sparsity: float) -> list[
         scores: one `Score`, or tensor of scores `[out, in]`, for each layer.
         sparsity: fraction of all weights that goes.
 
+    Returns:
+        For each layer bool `[out, in]`, True where the weight is kept; no masks for no layers.
+
     Raises:
-        UserError: scores that are not finite.
+        UserError: a `Score` that is not finite or a tensor with NaN, or no scores of this form.
     """
+    # Without layers there is nothing to rank.
+    if len(scores) == 0:
+        return []
+    scores = [comparable(score) for score in scores]
     # One count for all layers: floor(weights * sparsity).
     size = sum(score.shape.numel() for score in scores)
     return _keep_together(scores, count_removed(size, sparsity))
@@ -291,10 +297,3 @@ def _keep_together(scores: Sequence[Score | torch.Tensor], removed: int) -> list
     refuse_nan(flat)
     pieces = keep_largest(flat[None], removed)[0].split([score.numel() for score in dense])
     return [piece.view(score.shape) for piece, score in zip(pieces, dense, strict=True)]
-
-
-def refuse_nan(scores: torch.Tensor) -> None:
-    """Raise a `UserError` if any score is NaN."""
-    # The maximum of numbers among which is a NaN is NaN.
-    if scores.numel() and scores.amax().isnan():
-        raise UserError("scores hold NaN; weights and calibration activations must be finite")

@@ -20,18 +20,17 @@ from prunebook.kernels.attention.compaction import (
     take_kept_reference,
 )
 
+pytestmark = pytest.mark.usefixtures("nan_memory")
 FILL = [fill_holes_reference, pytest.param(launch_fill_holes, marks=needs_triton)]
 TAKE = [take_kept_reference, pytest.param(launch_take_kept, marks=needs_triton)]
 KEEPS = ["random", "none", "all", "front", "back", "one each", "alternate"]
 
 
 @pytest.fixture(autouse=True)
-def several_blocks_in_memory_that_is_nan_before(monkeypatch):
+def several_blocks(monkeypatch):
+    """Several programs share the rows of a head."""
     monkeypatch.setattr(compaction, "_SCANNED", 16)
     monkeypatch.setattr(compaction, "_MOVED", 64)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def keep_of(kind, slots):

@@ -13,14 +13,8 @@ from prunebook.kernels.attention import decode as module
 from prunebook.kernels.attention.decode import decode_reference, decode_with_mass, launch_decode
 from prunebook.kernels.attention.noise import Perturbation, gumbel, stream_of
 
+pytestmark = pytest.mark.usefixtures("nan_memory")
 IMPLEMENTATIONS = [decode_reference, pytest.param(launch_decode, marks=needs_triton)]
-
-
-@pytest.fixture(autouse=True)
-def memory_that_is_nan_before():
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def draw(batch, kv_heads, group, slots, width, dtype=torch.float32, v_width=None, spread=1.0):

@@ -17,19 +17,15 @@ from prunebook.kernels.attention.mass import (
 )
 from prunebook.kernels.attention.noise import Perturbation, gumbel, stream_of
 
-# of weights that are then masked
-pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+pytestmark = [
+    # of weights that are then masked
+    pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning"),
+    pytest.mark.usefixtures("nan_memory"),
+]
 IMPLEMENTATIONS = [
     attention_mass_reference,
     pytest.param(launch_attention_mass, marks=needs_triton),
 ]
-
-
-@pytest.fixture(autouse=True)
-def memory_that_is_nan_before():
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def positions_of(valid):

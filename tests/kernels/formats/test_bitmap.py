@@ -8,7 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
+from tests.kernels.comparing import DTYPES, same_bits, unwritten_memory_is_nan
+from tests.kernels.compiling import compile_apart, needs_triton
+from tests.kernels.formats.sparse_weights import sparse, special
+from tests.refusals import refused_in_one_line
 
 from prunebook.errors import UserError
 from prunebook.kernels.formats import bitmap
@@ -19,23 +22,6 @@ from prunebook.kernels.formats.bitmap import (
     unpack_bitmap,
     unpack_bitmap_reference,
 )
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def sparse(rows, width, share, dtype=torch.float32, seed=0):
-    """A weight of which about that share is not 0."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(rows, width, generator=generator)
-    keep = torch.rand(rows, width, generator=generator) < share
-    return torch.where(keep, weight, 0.0).to(dtype).to(DEVICE)
-
-
-def same_bits(a, b):
-    narrow = torch.int16 if a.dtype.itemsize == 2 else torch.int32
-    return a.dtype == b.dtype and torch.equal(
-        a.contiguous().view(narrow), b.contiguous().view(narrow)
-    )
 
 
 def test_the_layout_by_hand():
@@ -73,18 +59,6 @@ def test_the_round_trip_is_exact(rows, width, share, dtype, seed):
     )
 
 
-def special(dtype):
-    """Zeros of both signs, subnormals, infinities, NaN with a payload; and what is left of them."""
-    small = torch.finfo(dtype).smallest_normal / 4
-    weight = torch.tensor(
-        [[-0.0, 0.0, small, -small, float("inf"), -float("inf"), float("nan"), -0.0, 1.0]] * 2
-    )
-    weight = weight.to(dtype).to(DEVICE)
-    bits = weight.view(torch.int16 if dtype.itemsize == 2 else torch.int32)
-    bits[1, 6] += 1
-    return weight, torch.where(weight == 0, 0.0, weight)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_all_but_zeros_keeps_its_bits(dtype):
     weight, expected = special(dtype)
@@ -96,11 +70,8 @@ def test_all_but_zeros_keeps_its_bits(dtype):
 
 def launched(packed):
     """What the kernel writes into memory that is NaN before."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with unwritten_memory_is_nan():
         return launch_unpack_bitmap(packed)
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @needs_triton
@@ -185,9 +156,8 @@ def example(**changes):
     ],
 )
 def test_bad_input_is_one_line(call, message):
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
+    with refused_in_one_line(re.escape(message)):
         call()
-    assert "\n" not in str(caught.value)
 
 
 def test_more_values_than_starts_can_address_are_refused(monkeypatch):

@@ -5,55 +5,33 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.kernels.comparing import DTYPES, assert_as_exact_as_dense, unwritten_memory_is_nan
 from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
+from tests.random_tensors import normal
+from tests.refusals import refused_in_one_line
 
-from prunebook.errors import UserError
 from prunebook.kernels.formats.n_of_m import Packed
 from prunebook.kernels.matmul import two_four
 from prunebook.kernels.matmul.two_four import launch_linear_2_4, linear_2_4, linear_2_4_reference
 from prunebook.kernels.score import Score
 from prunebook.kernels.topk.n_of_m import select_n_of_m
 
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def random(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).to(DEVICE)
-
 
 def draw(rows, width, tokens, dtype, seed=0):
     """x, the 2:4 weight, the same packed, and a bias; a few weights and a whole row are zero."""
-    weight = random(rows, width, seed=seed, dtype=dtype)
+    weight = normal(rows, width, seed=seed).to(dtype).to(DEVICE)
     weight[:, 4:8] = 0
     weight[rows // 2] = -0.0
     packed = select_n_of_m(Score(weight), 2, 4, want="packed")
-    return (
-        random(tokens, width, seed=seed + 1, dtype=dtype),
-        weight,
-        packed,
-        random(rows, seed=seed + 2, dtype=dtype),
-    )
+    x = normal(tokens, width, seed=seed + 1).to(dtype).to(DEVICE)
+    bias = normal(rows, seed=seed + 2).to(dtype).to(DEVICE)
+    return x, weight, packed, bias
 
 
 def launched(*arguments):
     """What the kernels write into memory that is NaN before."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with unwritten_memory_is_nan():
         return launch_linear_2_4(*arguments)
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-def assert_as_exact_as_dense(found, x, weight, bias=None):
-    """At most twice the error of a dense product of the same dtype, or one unit in the last place
-    of the largest
-    result: Triton's interpreter cuts bfloat16 off where a GPU rounds it."""
-    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
-    dense = (F.linear(x, weight, bias).double() - exact).abs().max()
-    last_place = torch.finfo(x.dtype).eps * exact.abs().max()
-    assert found.dtype == x.dtype
-    assert found.shape == exact.shape
-    assert (found.double() - exact).abs().max() <= max(2 * dense, last_place)
 
 
 @needs_triton
@@ -103,7 +81,7 @@ def test_each_weight_meets_its_own_input(tokens):
     number."""
     width = 144
     rows = 6
-    packed = select_n_of_m(Score(random(rows, width, seed=3)), 2, 4, want="packed")
+    packed = select_n_of_m(Score(normal(rows, width, seed=3).to(DEVICE)), 2, 4, want="packed")
     values = torch.arange(packed.values.numel(), device=DEVICE).view_as(packed.values).float()
     packed = Packed(values, packed.codes, 2, 4)
     x = torch.arange(tokens * width, device=DEVICE).view(tokens, width).float() % 64
@@ -204,9 +182,8 @@ def test_autocast_casts_as_it_does_for_a_linear():
 )
 def test_bad_input_is_one_line(change, message):
     x, _, packed, bias = draw(5, 16, 3, torch.float32)
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
+    with refused_in_one_line(re.escape(message)):
         linear_2_4(**{"x": x, "packed": packed, "bias": bias} | change)
-    assert "\n" not in str(caught.value)
 
 
 @needs_triton

@@ -6,7 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernels.comparing import DTYPES, same_bits
 from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
+from tests.random_tensors import normal
+from tests.refusals import refused_in_one_line
 
 from prunebook.errors import UserError
 from prunebook.kernels.formats.n_of_m import pack_kept
@@ -20,21 +23,9 @@ from prunebook.kernels.topk.n_of_m import (
 from prunebook.kernels.topk.rule import pack_bits
 from prunebook.sparsity.patterns import NofM, keep_mask
 
+pytestmark = pytest.mark.usefixtures("nan_memory")
 PATTERNS = [(1, 4), (2, 4), (3, 4), (3, 8), (4, 8), (8, 16)]
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 FORMS = ["magnitude", "wanda", "ria"]
-
-
-@pytest.fixture(autouse=True)
-def memory_that_was_never_written_is_nan():
-    # torch.empty then fills with NaN, or the largest number
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def random(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def hard_weight(rows, groups, m, dtype, seed=0):
@@ -43,7 +34,7 @@ def hard_weight(rows, groups, m, dtype, seed=0):
 
     Triton's interpreter widens subnormals of bfloat16 wrongly; there they are small normal numbers.
     """
-    weight = random(rows, groups, m, seed=seed)
+    weight = normal(rows, groups, m, seed=seed)
     sign = weight.sign()
     tiny = torch.finfo(dtype).smallest_normal * (
         1 if dtype == torch.bfloat16 and DEVICE == "cpu" else 1 / 8
@@ -64,10 +55,10 @@ def make_factors(form, rows, width, seed=5):
     """The factors of a `Score` of the form, by name."""
     if form == "magnitude":
         return {}
-    columns, column_sums = random(2, width, seed=seed).abs().to(DEVICE)
+    columns, column_sums = normal(2, width, seed=seed).abs().to(DEVICE)
     if form == "wanda":
         return {"columns": columns}
-    row_sums = random(rows, seed=seed).abs().to(DEVICE) + 0.1
+    row_sums = normal(rows, seed=seed).abs().to(DEVICE) + 0.1
     return {"columns": columns, "column_sums": column_sums + 0.1, "row_sums": row_sums}
 
 
@@ -77,13 +68,6 @@ def by_sorting(scores, n, m):
         torch.zeros(order.shape, dtype=torch.bool, device=DEVICE)
         .scatter_(2, order[..., m - n :], True)
         .flatten(1)
-    )
-
-
-def same_bits(a, b):
-    narrow = torch.int16 if a.dtype.itemsize == 2 else torch.int32
-    return a.dtype == b.dtype and torch.equal(
-        a.contiguous().view(narrow), b.contiguous().view(narrow)
     )
 
 
@@ -98,7 +82,7 @@ def test_ties_go_from_the_left_by_hand():
 def test_the_rule_is_that_of_a_stable_sort_and_of_patterns(m, data, seed):
     n = data.draw(st.integers(1, m - 1))
     levels = data.draw(st.integers(1, 9))
-    scores = (levels * random(3, 4 * m, seed=seed)).round()
+    scores = (levels * normal(3, 4 * m, seed=seed)).round()
     keep = keep_n_of_m(scores, n, m)
     assert torch.equal(keep.to(DEVICE), by_sorting(scores.to(DEVICE), n, m))
     assert torch.equal(keep, keep_mask(scores, NofM(n, m)))
@@ -178,14 +162,11 @@ def test_strides_do_not_matter(view):
 @pytest.mark.parametrize("select", [launch_n_of_m, select_n_of_m_reference])
 @pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_not_finite_are_refused(select, bad):
-    weight = random(3, 8).to(DEVICE)
+    weight = normal(3, 8).to(DEVICE)
     weight[1, 6] = bad
     row = weight[1].clone()
-    with pytest.raises(
-        UserError, match="scores of row 1 hold NaN or infinity; weights and calibration"
-    ) as caught:
+    with refused_in_one_line("scores of row 1 hold NaN or infinity; weights and calibration"):
         select(Score(weight), 2, 4, True, None)
-    assert "\n" not in str(caught.value)
     assert same_bits(weight[1:2], row[None])
     overflowing = Score(
         torch.full((1, 4), 3e38, device=DEVICE), torch.full((4,), 2.0, device=DEVICE)
@@ -205,7 +186,7 @@ def test_nothing_is_selected_from_nothing():
 
 
 def test_the_weight_is_written_unless_it_is_not_to_be():
-    weight = random(2, 16).to(DEVICE)
+    weight = normal(2, 16).to(DEVICE)
     before = weight.clone()
     mask = select_n_of_m(Score(weight), 4, 8, write=False, want="mask")
     assert torch.equal(weight, before)
@@ -236,9 +217,8 @@ def test_the_weight_is_written_unless_it_is_not_to_be():
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
+    with refused_in_one_line(re.escape(message)):
         select_n_of_m(**{"score": Score(torch.ones(2, 8)), "n": 2, "m": 4} | arguments)
-    assert "\n" not in str(caught.value)
 
 
 @needs_triton

@@ -5,7 +5,14 @@ import json
 import pytest
 import torch
 from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
-from tests.kernels.selecting import assert_same, counts, random_weight, score_of
+from tests.kernels.selecting import (
+    assert_same,
+    assert_written_where_it_is,
+    counts,
+    random_weight,
+    score_of,
+    scores_of_any_sign,
+)
 
 from prunebook.errors import UserError
 from prunebook.kernels.score import Score
@@ -56,21 +63,13 @@ def test_pieces_of_rows(group, want):
 
 @pytest.mark.parametrize("write", [True, False])
 def test_a_transposed_weight_is_written_where_it_is(write):
-    """Weights of Conv1D are views with long strides between inputs; others are not written."""
-    store = random_weight(40, 9)
-    before = store.clone()
-    view = store[:, 1:8].T  # [7, 40]
-    expected = view.clone()
-    launch_short(Score(view), counts(7, 20), 40, write, "mask")
-    select_rows_reference(Score(expected), counts(7, 20), 40, write, "mask")
-    assert torch.equal(view, expected)
-    assert torch.equal(store[:, [0, 8]], before[:, [0, 8]])
+    assert_written_where_it_is(
+        lambda score: launch_short(score, counts(7, 20), 40, write, "mask"), write
+    )
 
 
 def test_scores_of_any_sign_with_infinities():
-    inf = torch.inf
-    scores = [1.0, -0.0, 0.0, -5, inf, -inf, 3, 3, -5, 1e-45, -1e-45, inf, -inf]
-    scores = torch.tensor([scores], device=DEVICE)
+    scores = scores_of_any_sign()
     for k in range(14):
         selection = launch_short(Score(scores, given=True), counts(1, k), 13, False, "mask")
         assert torch.equal(selection.mask, keep_largest_reference(scores, k))

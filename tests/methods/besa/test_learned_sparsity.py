@@ -1,34 +1,18 @@
 """Learned rates: their gradients, their bounds, and the counts that are made of them."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.methods.besa.explicit import explicit_probability
 
 from prunebook.errors import UserError
-from prunebook.methods.besa.learned_sparsity import (
-    LearnedRates,
-    block_loss,
-    candidate_rates,
-    counts_from_rates,
-    reachable,
-)
+from prunebook.methods.besa.candidates import candidate_rates, reachable
+from prunebook.methods.besa.learned_sparsity import LearnedRates, counts_from_rates
 from prunebook.sparsity.patterns import Unstructured, keep_mask
-
-FIVE = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
-
-
-def explicit_probability(beta, ranks, candidates):
-    """`P [R, C]` by its definition, in the dtype of beta."""
-    width = ranks.shape[1]
-    total = torch.zeros(ranks.shape, dtype=beta.dtype)
-    for d, p in enumerate(candidates.double().tolist()):
-        total = total + beta[:, d : d + 1] * (ranks < int(width * p + 1e-4))
-    return total
 
 
 def make(shapes=((6, 20), (4, 12)), granularity="row", sigmoid=True, seed=0):
@@ -36,10 +20,6 @@ def make(shapes=((6, 20), (4, 12)), granularity="row", sigmoid=True, seed=0):
     weights = {f"w{i}": torch.randn(shape, generator=generator) for i, shape in enumerate(shapes)}
     scores = {name: weight.abs() for name, weight in weights.items()}
     return LearnedRates(scores, weights, granularity, sigmoid)
-
-
-def test_candidates():
-    assert candidate_rates().tolist() == pytest.approx([1 - i / 100 for i in range(101)], abs=1e-7)
 
 
 def test_the_gradient_by_finite_differences():
@@ -98,8 +78,8 @@ def test_at_the_start_half_of_every_row_goes_by_wandas_rule(granularity, sigmoid
 def test_a_rate_that_rounding_left_below_one_half_still_counts_as_one_half():
     rows = make(((2, 576),), "row")
     matrix = make(((2, 576),), "layer")
-    assert [c.tolist() for c in rows._counts(torch.tensor([0.49999997, 0.4999]))] == [[288, 287]]
-    assert [c.tolist() for c in matrix._counts(torch.tensor([0.49999997]))] == [[288]]
+    assert [c.tolist() for c in rows.counts_at(torch.tensor([0.49999997, 0.4999]))] == [[288, 287]]
+    assert [c.tolist() for c in matrix.counts_at(torch.tensor([0.49999997]))] == [[288]]
 
 
 def test_the_sigmoid_bounds_the_rates():
@@ -111,9 +91,6 @@ def test_the_sigmoid_bounds_the_rates():
     rates = learned.rates()["w0"]
     assert rates.min() > low
     assert rates.max() == pytest.approx(high, abs=1e-5)
-    # weight e for 1 and 3/4, weight 1 for the others
-    best = (2.5 + 1.75 * (math.e - 1)) / (5 + 2 * (math.e - 1))
-    assert reachable(FIVE) == pytest.approx((1 - best, best))
 
 
 def test_without_the_sigmoid_every_rate_can_be_had():
@@ -121,22 +98,6 @@ def test_without_the_sigmoid_every_rate_can_be_had():
     learned.theta.data[0, 0], learned.theta.data[1, 100], learned.theta.data[2, 30] = 50, 50, 50
     assert learned.rates()["w0"].tolist() == pytest.approx([1, 0, 0.7], abs=1e-6)
     assert learned.counts()["w0"].tolist() == [100, 0, 70]
-
-
-def test_nothing_removed_is_no_loss():
-    learned = make(((5, 30),), sigmoid=False)
-    learned.theta.data[:, 100] = 50
-    masked, mean = learned.masked()
-    x = torch.randn(2, 7, 30, generator=torch.Generator().manual_seed(0))
-    assert mean.item() == pytest.approx(0, abs=1e-6)
-    assert block_loss(x @ masked["w0"].T, x @ learned.weights["w0"].T) == 0
-
-
-def test_the_loss_by_hand():
-    reference = torch.tensor([[[3.0, 0, 0.3], [4, 0, 0.4]]])  # norms 5, 0 and 1/2
-    output = torch.tensor([[[3.0, 2, 0.3], [3, 0, 0.9]]])
-    assert block_loss(output, reference).item() == pytest.approx((1 / 25 + 4 + 1) / 3)
-    assert block_loss(output.bfloat16(), reference.bfloat16()).dtype == torch.float32
 
 
 def test_the_mean_rate_is_weighted_by_size():

@@ -4,20 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.methods.besa.explicit import FIVE, explicit_probability
 
 from prunebook.methods.besa.learned_sparsity import candidate_rates
 from prunebook.methods.besa.masked_weight import MaskedWeight, intervals, ranks_of
-
-FIVE = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
-
-
-def explicit_probability(beta, ranks, candidates):
-    """`P [R, C]` by its definition, in the dtype of beta."""
-    width = ranks.shape[1]
-    total = torch.zeros(ranks.shape, dtype=beta.dtype)
-    for d, p in enumerate(candidates.double().tolist()):
-        total = total + beta[:, d : d + 1] * (ranks < int(width * p + 1e-4))
-    return total
 
 
 def test_ranks_by_hand_ties_by_column():

@@ -5,6 +5,8 @@ import copy
 
 import pytest
 import torch
+from tests.refusals import refused_in_one_line
+from tests.whole_models import logits
 
 from prunebook import prune
 from prunebook.errors import UserError
@@ -23,11 +25,6 @@ QUICK = {"sparsity": 0.3, "learning_rate": 1e-2, "mask_rate": 1.0, "multiplier_r
 def repeated(windows, count=24):
     """So many windows, the first after the last."""
     return windows[torch.arange(count) % len(windows)]
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens).logits
 
 
 @pytest.fixture
@@ -137,34 +134,19 @@ def test_the_same_seed_finds_the_same(make_model, tokens):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sparsity": 0}, "sparsity 0 is not allowed"),
-        ({"sparsity": "a"}, "sparsity 'a' is not allowed"),
         (
             {"sparsity": 0.95},
             r"sparsity 0\.95 would take the last head or neuron of a block; use 0\.\d+ or less",
         ),
-        ({"rank": 0}, "rank 0 is not allowed"),
-        ({"seed": -1}, "seed -1 is not allowed"),
-        ({"batch_size": 1.5}, "batch_size 1.5 is not allowed"),
-        ({"learning_rate": -1}, "learning_rate -1 is not allowed"),
-        ({"mask_rate": None}, "mask_rate None is not allowed"),
-        (
-            {"lora_only": 0.6},
-            "lora_only 0.6 is not allowed; use a share of the steps from 0 to 0.5",
-        ),
-        ({"lora_only": "a"}, "lora_only 'a' is not allowed; use a share of the steps"),
-        ({"hidden": 1}, "hidden 1 is not allowed; use True"),
-        ({"precision": "half"}, "precision 'half' is not allowed for compresso"),
         ({"batch_size": 8}, r"tokens \[2, 16\] make no step of 8 windows"),
         ({"data": None}, "method 'compresso' needs data"),
     ],
 )
-def test_impossible_options_are_refused_and_nothing_changes(make_model, tokens, options, message):
+def test_what_a_model_or_data_does_not_allow_changes_nothing(make_model, tokens, options, message):
     model = make_model("llama")
     before = logits(model, tokens)
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         prune(model, "compresso", **{"data": tokens[:2]} | options)
-    assert "\n" not in str(caught.value)
     assert torch.equal(logits(model, tokens), before)
 
 

@@ -1,4 +1,4 @@
-"""Queues by hand: their order, ties, lengths, groups, and how the released code fills them."""
+"""Queues by hand: their order, ties, lengths and groups."""
 
 import torch
 
@@ -9,7 +9,6 @@ from prunebook.methods.dsnot.queues import (
     partners_in_group,
     pruning_queues,
     regrowing_queues,
-    released_pruning_queues,
 )
 
 D = torch.tensor([[1.0, -0.2, -0.9, -0.8, 1.8, -0.4]])
@@ -48,16 +47,6 @@ def test_partners_are_of_the_same_group_and_used_once():
     # the group of 0 to 3 has two kept weights: for its third entry there is none left
     assert columns[0, :, :3].tolist() == [[3, 6, 2]]
     assert counts.tolist() == [[3], [3]]
-
-
-def test_released_queues_go_on_with_the_lowest_score_and_then_the_other_sign():
-    released = torch.tensor([[3.0, -1, 0, -2, 5]])
-    keep = torch.ones(1, 5, dtype=torch.bool)
-    scores = torch.tensor([[4.0, 1, 2, 3, 5]])
-    columns = released_pruning_queues(released, keep, scores, 5)
-    # D > 0 by score, column 1 (the lowest of all) for the one with D = 0, D < 0 highest first
-    assert columns[0].tolist() == [[0, 4, 1, 3, 1]]
-    assert columns[1].tolist() == [[1, 3, 1, 4, 0]]
 
 
 def test_lowest_values_are_ascending_and_ties_by_column():

@@ -7,13 +7,9 @@ import torch
 
 from prunebook.methods.llm_pruner.group_scores import channel_scores, unit_scores
 from prunebook.methods.llm_pruner.taylor import CRITERIA, saliences
-from prunebook.models.anatomy import find_stack, sublayers
+from prunebook.models.anatomy import all_sublayers
 from prunebook.models.surgery import keep_heads, keep_neurons
 from prunebook.passes.backward import next_token_loss
-
-
-def parts_of(model):
-    return [sublayers(block) for block in find_stack(model)[1]]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -22,7 +18,7 @@ def test_scores_follow_neurons_and_groups_that_change_places(make_model, tokens,
     moved = make_model("llama")
     order = torch.randperm(48, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        for parts in parts_of(moved):
+        for parts in all_sublayers(moved):
             for linear in parts.first:
                 linear.weight.copy_(linear.weight[order])
             parts.last.weight.copy_(parts.last.weight[:, order])
@@ -31,7 +27,7 @@ def test_scores_follow_neurons_and_groups_that_change_places(make_model, tokens,
             parts.out.weight.copy_(parts.out.weight.unflatten(1, (2, -1)).flip(1).flatten(1))
     salience = saliences(model, tokens, criterion)
     other = saliences(moved, tokens, criterion)
-    for here, there in zip(parts_of(model), parts_of(moved), strict=True):
+    for here, there in zip(all_sublayers(model), all_sublayers(moved), strict=True):
         heads, neurons = unit_scores(here, salience, criterion)
         heads_moved, neurons_moved = unit_scores(there, other, criterion)
         torch.testing.assert_close(neurons_moved, neurons[order], rtol=1e-3, atol=1e-6)
@@ -46,7 +42,7 @@ def test_a_dead_neuron_scores_nothing(make_model, tokens, criterion):
         mlp.down_proj.weight[:, 11] = 0
         if criterion == "l2":
             mlp.up_proj.weight[11] = mlp.gate_proj.weight[11] = 0
-    scores = unit_scores(parts_of(model)[1], saliences(model, tokens, criterion), criterion)[1]
+    scores = unit_scores(all_sublayers(model)[1], saliences(model, tokens, criterion), criterion)[1]
     assert scores[11] == 0
     assert (scores > 0).sum() == 47
 
@@ -67,7 +63,7 @@ def by_hand():
             head_dim=2,
         )
     )
-    parts = parts_of(model)[0]
+    parts = all_sublayers(model)[0]
     pair = torch.tensor([1.0, -0.5, 0, 0])
 
     def rows(*values):
@@ -111,7 +107,7 @@ def test_scores_by_hand(criterion, factor, aggregation, credit, heads, neurons):
 def test_credit_makes_no_difference_where_every_head_has_its_own_keys(make_model, tokens):
     model = make_model("llama", num_key_value_heads=4)
     salience = saliences(model, tokens, "mix")
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         one, other = (
             unit_scores(parts, salience, "mix", credit=credit)[0]
             for credit in ("contiguous", "strided")
@@ -153,13 +149,13 @@ def test_narrow_weights_do_not_tie(make_model, tokens):
     model = make_model("llama").bfloat16()
     for criterion in ("element1", "element2"):
         salience = saliences(model, tokens, criterion)
-        for parts in parts_of(model):
+        for parts in all_sublayers(model):
             assert len(unit_scores(parts, salience, criterion)[1].unique()) == 48
 
 
 def test_uneven_blocks_are_scored_too(make_model, tokens):
     model = make_model("llama")
-    parts = parts_of(model)[1]
+    parts = all_sublayers(model)[1]
     keep_heads(parts, [2, 3])
     keep_neurons(parts, range(9))
     heads, neurons = unit_scores(parts, saliences(model, tokens, "element1"), "element1")

@@ -7,13 +7,15 @@ import re
 import pytest
 import torch
 import transformers
+from tests.refusals import refused_in_one_line
+from tests.whole_models import logits
 
 from prunebook import prune
 from prunebook.errors import UserError
 from prunebook.methods import LLMPruner
 from prunebook.methods.llm_pruner.group_scores import channel_scores, unit_scores
 from prunebook.methods.llm_pruner.taylor import saliences
-from prunebook.models.anatomy import find_stack, sublayers
+from prunebook.models.anatomy import all_sublayers
 from prunebook.models.channels import keep_channels
 from prunebook.models.config import WIDTHS
 from prunebook.models.loading import load_model, save_model
@@ -21,15 +23,6 @@ from prunebook.models.sizes import block_parameters
 
 CRITERIA = ("vector", "element1", "element2", "mix", "l2")
 EVERYWHERE = {"keep_first": 0, "keep_last": 0}
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens).logits
-
-
-def parts_of(model):
-    return [sublayers(block) for block in find_stack(model)[1]]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +41,9 @@ def test_the_lowest_scores_go(make_model, tokens, family, criterion, aggregation
     model = make_model(family)
     before = copy.deepcopy(model)
     salience = saliences(model, tokens, criterion)
-    scores = [unit_scores(parts, salience, criterion, aggregation) for parts in parts_of(model)]
+    scores = [
+        unit_scores(parts, salience, criterion, aggregation) for parts in all_sublayers(model)
+    ]
     prune(
         model,
         "llm-pruner",
@@ -58,7 +53,9 @@ def test_the_lowest_scores_go(make_model, tokens, family, criterion, aggregation
         calibration=tokens,
         **EVERYWHERE,
     )
-    for old, new, (heads, neurons) in zip(parts_of(before), parts_of(model), scores, strict=True):
+    for old, new, (heads, neurons) in zip(
+        all_sublayers(before), all_sublayers(model), scores, strict=True
+    ):
         assert (new.kv_heads, new.neurons) == (old.kv_heads // 2, old.neurons // 2)
         left = sorted(neurons.argsort()[old.neurons // 2 :].tolist())
         assert all(
@@ -79,15 +76,16 @@ def test_the_lowest_scores_go(make_model, tokens, family, criterion, aggregation
 def test_a_dead_neuron_and_a_dead_group_go_first(make_model, tokens, criterion):
     model = make_model("llama")
     with torch.no_grad():
-        for number, parts in enumerate(parts_of(model)):
+        for number, parts in enumerate(all_sublayers(model)):
             parts.last.weight[:, 10 + number] = 0
             parts.out.weight[:, :16] = parts.value.weight[:8] = 0
     kept = [
-        (parts.last.weight.clone(), parts.out.weight[:, 16:].clone()) for parts in parts_of(model)
+        (parts.last.weight.clone(), parts.out.weight[:, 16:].clone())
+        for parts in all_sublayers(model)
     ]
     prune(model, "llm-pruner", ratio=1 / 48, criterion=criterion, calibration=tokens, **EVERYWHERE)
     prune(model, "llm-pruner", ratio=0.5, criterion=criterion, calibration=tokens, **EVERYWHERE)
-    for number, (parts, (last, out)) in enumerate(zip(parts_of(model), kept, strict=True)):
+    for number, (parts, (last, out)) in enumerate(zip(all_sublayers(model), kept, strict=True)):
         columns = {tuple(column) for column in parts.last.weight.T.tolist()}
         assert columns < {tuple(column) for column in last.T.tolist()}
         assert tuple(last[:, 10 + number].tolist()) not in columns
@@ -101,9 +99,9 @@ def test_what_adds_nothing_goes_without_a_trace(make_model, tokens):
         for block in model.model.layers:
             block.mlp.down_proj.weight[:, gone] = 0
     before = logits(model, tokens)
-    share = 4 * 3 * parts_of(model)[0].group_sizes()[1] / block_parameters(model)
+    share = 4 * 3 * all_sublayers(model)[0].group_sizes()[1] / block_parameters(model)
     report = prune(model, "llm-pruner", sparsity=share, calibration=tokens, **EVERYWHERE)
-    assert [(parts.kv_heads, parts.neurons) for parts in parts_of(model)] == [(2, 44)] * 3
+    assert [(parts.kv_heads, parts.neurons) for parts in all_sublayers(model)] == [(2, 44)] * 3
     assert report.sparsity == pytest.approx(share)
     torch.testing.assert_close(logits(model, tokens), before, rtol=1e-4, atol=1e-5)
 
@@ -116,7 +114,9 @@ def test_a_sparsity_is_met_to_the_nearest_neuron_and_ends_are_spared(make_model,
     report = prune(
         model, LLMPruner(sparsity=sparsity, keep_first=1, keep_last=2), calibration=tokens
     )
-    assert abs(report.sparsity - sparsity) * size <= 2 * parts_of(model)[1].group_sizes()[1] / 2
+    assert (
+        abs(report.sparsity - sparsity) * size <= 2 * all_sublayers(model)[1].group_sizes()[1] / 2
+    )
     for index in (0, 3, 4):
         for old, new in zip(
             before[index].parameters(), model.model.layers[index].parameters(), strict=True
@@ -130,7 +130,7 @@ def test_the_default_spares_four_and_two(make_model, tokens):
     model = make_model("llama", num_hidden_layers=8)
     report = prune(model, "llm-pruner", ratio=0.5, calibration=tokens)
     assert report.reloads_with == "prunebook"
-    assert [parts.neurons for parts in parts_of(model)] == [48] * 4 + [24] * 2 + [48] * 2
+    assert [parts.neurons for parts in all_sublayers(model)] == [48] * 4 + [24] * 2 + [48] * 2
     assert getattr(model.config, WIDTHS)["kv_heads"] == [2] * 4 + [1] * 2 + [2] * 2
 
 
@@ -179,10 +179,10 @@ def test_steps_add_up(make_model, tokens):
     model = make_model("llama", num_hidden_layers=4)
     for _ in range(2):
         prune(model, "llm-pruner", ratio=0.25, keep_first=1, keep_last=1, calibration=tokens)
-    assert [parts.neurons for parts in parts_of(model)] == [48, 27, 27, 48]
+    assert [parts.neurons for parts in all_sublayers(model)] == [48, 27, 27, 48]
     with pytest.raises(UserError, match="the blocks differ in heads or neurons"):
         prune(model, "llm-pruner", ratio=0.25, keep_first=0, keep_last=1, calibration=tokens)
-    assert [parts.neurons for parts in parts_of(model)] == [48, 27, 27, 48]
+    assert [parts.neurons for parts in all_sublayers(model)] == [48, 27, 27, 48]
 
 
 def test_random_goes_by_its_seed(make_model, tokens):
@@ -204,13 +204,13 @@ def test_random_goes_by_its_seed(make_model, tokens):
 
 def test_ties_go_lowest_index_first(make_model, tokens):
     model = make_model("llama")
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         for linear in (*parts.first, parts.last, parts.query, parts.key, parts.value, parts.out):
             linear.weight.data.fill_(0.01)
         parts.last.weight.data[:, 5] = 0
         parts.out.weight.data[:, 31] = 0.02
     prune(model, "llm-pruner", ratio=0.5, criterion="l2", calibration=tokens, **EVERYWHERE)
-    for parts in parts_of(model):
+    for parts in all_sublayers(model):
         assert (parts.out.weight[:, 15] == 0.02).all()
         assert (parts.last.weight == 0.01).all()
 
@@ -218,35 +218,6 @@ def test_ties_go_lowest_index_first(make_model, tokens):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give one of sparsity, ratio, not sparsity=None, ratio=None"),
-        (
-            {"sparsity": 0.2, "ratio": 0.2},
-            "give one of sparsity, ratio, not sparsity=0.2, ratio=0.2",
-        ),
-        ({"sparsity": 0}, "sparsity 0 is not allowed"),
-        ({"ratio": 0}, "ratio 0 is not allowed"),
-        ({"ratio": 1.0}, "ratio 1.0 is not allowed; use a number in"),
-        ({"sparsity": -1}, "sparsity -1 is not allowed"),
-        ({"ratio": "a"}, "ratio 'a' is not allowed"),
-        ({"sparsity": True}, "sparsity True is not allowed"),
-        (
-            {"sparsity": 0.2, "criterion": "taylor"},
-            "criterion 'taylor' is not allowed for llm-pruner; use 'vector' or",
-        ),
-        ({"sparsity": 0.2, "aggregation": "mean"}, "aggregation 'mean' is not allowed"),
-        ({"sparsity": 0.2, "structure": "row"}, "structure 'row' is not allowed"),
-        ({"sparsity": 0.2, "precision": "half"}, "precision 'half' is not allowed"),
-        (
-            {"ratio": 0.2, "structure": "channel"},
-            "structure 'channel' goes with sparsity and scores",
-        ),
-        (
-            {"sparsity": 0.2, "structure": "channel", "criterion": "random"},
-            "structure 'channel' goes with sparsity",
-        ),
-        ({"sparsity": 0.2, "keep_first": -1}, "keep_first -1 is not allowed"),
-        ({"sparsity": 0.2, "keep_last": 1.0}, "keep_last 1.0 is not allowed"),
-        ({"sparsity": 0.2, "seed": None}, "seed None is not allowed"),
         ({"sparsity": 0.2}, "all blocks are spared; spare fewer"),
         ({"ratio": 0.2, "keep_first": 0, "keep_last": 4}, "all blocks are spared; spare fewer"),
         (
@@ -264,12 +235,11 @@ def test_ties_go_lowest_index_first(make_model, tokens):
         ({"sparsity": 0.2, "calibration": None}, "method 'llm-pruner' needs calibration tokens"),
     ],
 )
-def test_impossible_options_are_refused_and_nothing_changes(make_model, tokens, options, message):
+def test_what_a_model_does_not_allow_leaves_it_as_it_was(make_model, tokens, options, message):
     model = make_model("llama")
     before = logits(model, tokens)
-    with pytest.raises(UserError, match=message) as caught:
+    with refused_in_one_line(message):
         prune(model, "llm-pruner", **{"calibration": tokens} | options)
-    assert "\n" not in str(caught.value)
     assert torch.equal(logits(model, tokens), before)
 
 
@@ -322,6 +292,6 @@ def test_fast_passes_choose_nearly_the_same(make_model, tokens):
         )
     same = [
         (a.last.weight[:, :, None] == b.last.weight[:, None]).all(0).any(1).float().mean()
-        for a, b in zip(parts_of(exact), parts_of(fast), strict=True)
+        for a, b in zip(all_sublayers(exact), all_sublayers(fast), strict=True)
     ]
     assert min(same) > 0.9

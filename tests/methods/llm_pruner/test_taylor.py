@@ -8,14 +8,10 @@ import torch
 from prunebook.errors import UserError
 from prunebook.methods.llm_pruner.group_scores import unit_scores
 from prunebook.methods.llm_pruner.taylor import saliences
-from prunebook.models.anatomy import find_stack, sublayers
+from prunebook.models.anatomy import all_sublayers, find_stack
 from prunebook.passes.backward import next_token_loss
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt")
-
-
-def parts_of(model):
-    return [sublayers(block) for block in find_stack(model)[1]]
 
 
 def loss_of(model, batch):
@@ -107,7 +103,7 @@ def test_after_a_fault_too(make_model, tokens):
 def test_a_small_step_changes_the_loss_as_first_order_says(make_model, tokens, family, step):
     model = make_model(family).double()
     salience = saliences(model, tokens, "vector")
-    parts = parts_of(model)[1]
+    parts = all_sublayers(model)[1]
     size = parts.head_dim
     shares = [
         (parts.first[0].weight, slice(5, 6)),
@@ -132,9 +128,9 @@ def test_a_small_step_changes_the_loss_as_first_order_says(make_model, tokens, f
 
 def test_squares_of_small_gradients_do_not_vanish_in_float16(make_model, tokens):
     model = make_model("llama", initializer_range=0.02)
-    wide = unit_scores(parts_of(model)[0], saliences(model, tokens, "element2"), "element2")[1]
+    wide = unit_scores(all_sublayers(model)[0], saliences(model, tokens, "element2"), "element2")[1]
     narrow = unit_scores(
-        parts_of(model.half())[0], saliences(model, tokens, "element2"), "element2"
+        all_sublayers(model.half())[0], saliences(model, tokens, "element2"), "element2"
     )[1]
     assert wide.max() < 1e-6  # below what float16 holds
     torch.testing.assert_close(narrow, wide, rtol=0.1, atol=0)

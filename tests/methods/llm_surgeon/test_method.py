@@ -355,40 +355,6 @@ def test_a_saved_model_has_equal_logits_and_the_same_zeros(
     assert verify(again, 0.0).sparsity == model.prunebook_reports[0].sparsity
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"structure": "rows"},
-            "structure 'rows' is not allowed for llm-surgeon; use 'elements' or 'rows\\+columns'",
-        ),
-        ({"shots": 0}, "shots 0 is not allowed; use a whole number >= 1"),
-        ({"max_correlate": 1.5}, "max_correlate 1.5 is not allowed; use a whole number >= 1"),
-        ({"max_correlate": 0}, "max_correlate 0 is not allowed; use a whole number >= 1"),
-        ({"damping": "1e-2"}, "damping '1e-2' is not allowed; use a fraction >= 0"),
-        ({"damping": -1}, "damping -1 is not allowed"),
-        ({"damping": None}, "damping None is not allowed"),
-        ({"criterion": "obd"}, "criterion 'obd' is not allowed"),
-        ({"scope": "row"}, "scope 'row' is not allowed"),
-        ({"precision": "slow"}, "precision 'slow' is not allowed"),
-        ({"sparsity": 1.0}, "sparsity 1.0"),
-        ({"sparsity": None}, "give either sparsity or pattern"),
-        (
-            {"sparsity": None, "pattern": "2:4", **STRUCTURED},
-            "pattern 2:4 is not allowed for rows\\+columns",
-        ),
-        (
-            {"sparsity": None, "pattern": Unstructured(0.5, "layer")},
-            "pattern 0.5 per layer is not allowed",
-        ),
-    ],
-)
-def test_impossible_options_are_refused(options, message):
-    with pytest.raises(UserError, match=message) as caught:
-        LLMSurgeon(**{"sparsity": 0.5, **options})
-    assert "\n" not in str(caught.value)
-
-
 def test_activations_that_are_not_finite_are_named(make_model, tokens):
     model = make_model("llama")
     model.model.embed_tokens.weight.data[tokens[6, 3]] = float("nan")

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tests.whole_models import logits
 
 from prunebook.errors import UserError
 from prunebook.methods.minitron.activations import activation_importance
@@ -72,11 +73,6 @@ def test_scores_equal_those_from_plain_hooks(make_model, tokens, over_samples, o
             1 - dots.double().mean().item(), abs=1e-6
         )
     torch.testing.assert_close(token.hidden, hidden, rtol=1e-4, atol=1e-6)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens).logits
 
 
 def every(found):

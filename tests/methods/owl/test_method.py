@@ -98,28 +98,3 @@ def test_a_spread_that_empties_groups_is_refused(make_model, tokens):
         prune(
             make_model("llama"), "owl", pattern="2:4", spread=3, multiplier=2.0, calibration=tokens
         )
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "give either"),
-        ({"sparsity": 0.5, "multiplier": -1}, "multiplier -1 is not allowed"),
-        ({"sparsity": 0.5, "spread": "wide"}, "spread 'wide' is not allowed"),
-        ({"sparsity": 0.5, "granularity": "row"}, "granularity 'row' is unknown"),
-        ({"sparsity": 0.5, "exact_count": 1}, "exact_count 1 is not allowed"),
-        ({"sparsity": 0.5, "base": "owls"}, "method 'owls' is unknown"),
-        (
-            {"sparsity": 0.5, "base": "sparsegpt", "precision": "exact", "pattern": "2:4"},
-            "give either",
-        ),
-    ],
-)
-def test_impossible_options_are_refused(options, message):
-    with pytest.raises(UserError, match=message):
-        OWL(**options)
-
-
-def test_a_base_that_allocates_by_itself_is_refused():
-    with pytest.raises(UserError, match="base 'owl' takes no allocation"):
-        OWL(sparsity=0.5, base="owl")

@@ -2,28 +2,15 @@
 
 import pytest
 import torch
+from tests.whole_models import linear_weights, logits
 
 from prunebook.criteria.magnitude import magnitude_score
 from prunebook.criteria.ria import ria_score
 from prunebook.errors import UserError
 from prunebook.methods.ria.fold_permutation import FAMILIES, fold_permutations
-from prunebook.models.anatomy import find_blocks, weight_of
 from prunebook.sparsity.patterns import NofM, keep_mask
 
 PATTERN = NofM(2, 4)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens, use_cache=False).logits
-
-
-def linears(model):
-    return {
-        name: weight_of(linear)
-        for block in find_blocks(model)
-        for name, linear in block.linears.items()
-    }
 
 
 def by_size(weight, norm):
@@ -40,11 +27,11 @@ def test_the_dense_function_stays_and_weights_only_move(make_model, tokens, fami
             if parameter.ndim == 1:
                 random = torch.Generator().manual_seed(len(name))
                 parameter.copy_(1 + 0.5 * torch.randn(parameter.shape, generator=random))
-    before = {n: w.clone() for n, w in linears(model).items()}
+    before = {n: w.clone() for n, w in linear_weights(model).items()}
     expected = logits(model, tokens)
     fold_permutations(model, tokens, ria_score, PATTERN)
     torch.testing.assert_close(logits(model, tokens), expected, rtol=1e-4, atol=1e-4)
-    for name, weight in linears(model).items():
+    for name, weight in linear_weights(model).items():
         assert torch.equal(weight.flatten().sort().values, before[name].flatten().sort().values)
         moved = not torch.equal(weight, before[name])
         assert moved or weight.shape[1] == 8, name
@@ -56,7 +43,7 @@ def test_more_of_the_score_is_retained_everywhere_it_was_sought(make_model, toke
     def kept():
         return {
             n: w[keep_mask(by_size(w, None), PATTERN)].abs().sum().item()
-            for n, w in linears(model).items()
+            for n, w in linear_weights(model).items()
         }
 
     before = kept()

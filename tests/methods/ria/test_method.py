@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from tests.whole_models import logits
 
 from prunebook.criteria.ria import ria_score
 from prunebook.errors import UserError
@@ -10,11 +11,6 @@ from prunebook.measure.zeros import verify
 from prunebook.methods import RIA, prune
 from prunebook.models.anatomy import find_blocks, weight_of
 from prunebook.models.loading import save_model
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(input_ids=tokens, use_cache=False).logits
 
 
 def test_one_matrix_by_hand():

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from prunebook.errors import UserError
-from prunebook.methods.ria import permutation
 from prunebook.methods.ria.permutation import (
     allocate_channels,
     assign_channels,
@@ -104,13 +103,3 @@ def test_the_mask_holds_in_the_permuted_order_and_keeps_more():
 def test_a_width_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="has 10 inputs, which pattern 2:4 does not divide"):
         best_order([scores_of(0, columns=10)], NofM(2, 4))
-
-
-@pytest.mark.parametrize("rows", [1, 511, 512, 1300])  # of one part, and of several
-def test_gains_are_l1_distances(rows):
-    generator = torch.Generator().manual_seed(rows)
-    threshold, candidate = (torch.rand(9, rows, generator=generator) for _ in range(2))
-    expected = (threshold.double()[:, None] - candidate.double()).abs().sum(2)
-    torch.testing.assert_close(
-        permutation._distances(threshold, candidate), expected, rtol=1e-5, atol=1e-4
-    )

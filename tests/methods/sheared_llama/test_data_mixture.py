@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.interrupting import interrupted_at
 
 from prunebook.errors import UserError
 from prunebook.methods.sheared_llama import data_mixture
@@ -97,18 +98,10 @@ def test_a_broken_run_goes_on_with_the_same_mixture(make_model, mixed, tmp_path,
     training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=4)
     whole = make_model("llama")
     broken = make_model("llama")
-    calls = []
     expected = train_mixture(
         whole, windows, held_out, Training(learning_rate=1e-2), references=references, every=3
     )
-
-    def breaks(model, batch):
-        calls.append(batch)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return next_token_loss(model, batch)
-
-    monkeypatch.setattr(data_mixture, "next_token_loss", breaks)
+    monkeypatch.setattr(data_mixture, "next_token_loss", interrupted_at(8, next_token_loss))
     with pytest.raises(KeyboardInterrupt):
         train_mixture(broken, windows, held_out, training, references=references, every=3)
     monkeypatch.undo()
@@ -117,8 +110,7 @@ def test_a_broken_run_goes_on_with_the_same_mixture(make_model, mixed, tmp_path,
     )
     for name in ("loss", "losses", "shares", "drawn"):
         assert torch.equal(getattr(found, name), getattr(expected, name))
-    calls.clear()
-    monkeypatch.setattr(data_mixture, "next_token_loss", breaks)
+    monkeypatch.setattr(data_mixture, "next_token_loss", interrupted_at(8, next_token_loss))
     with pytest.raises(KeyboardInterrupt):
         train_mixture(broken, windows, held_out, training, references=references, every=3)
     with pytest.raises(UserError, match="is the checkpoint of another run"):

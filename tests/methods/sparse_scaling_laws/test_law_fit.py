@@ -2,17 +2,11 @@
 
 import numpy as np
 import pytest
+from tests.methods.sparse_scaling_laws.published import GRID, RAW
+from tests.refusals import refused_in_one_line
 
-from prunebook.errors import UserError
 from prunebook.methods.sparse_scaling_laws.law_fit import fit, huber
 from prunebook.methods.sparse_scaling_laws.scaling_law import Law
-
-# like the one published for T5, with N in weights and D in tokens
-RAW = Law(0.5678, 0.7216, 1.5227, 0.2451, 0.1054, 0.2027, 0.6507).in_units(1e-6, 1e-9)
-GRID = [
-    np.ravel(x)
-    for x in np.meshgrid([0, 0.5, 0.75, 0.875], [1.3e6, 5e6, 2e7, 8e7], [1e9, 3e9, 1e10])
-]
 
 
 def test_known_coefficients_are_recovered():
@@ -65,6 +59,5 @@ def test_huber_by_hand():
     ],
 )
 def test_bad_input_is_one_line(call, message):
-    with pytest.raises(UserError, match=message) as error:
+    with refused_in_one_line(message):
         call()
-    assert "\n" not in str(error.value)

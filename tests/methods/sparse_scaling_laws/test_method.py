@@ -5,74 +5,23 @@ import itertools
 
 import pytest
 import torch
+from tests.whole_models import linear_weights
 from transformers import get_cosine_schedule_with_warmup
 
 from prunebook.errors import UserError
 from prunebook.measure.zeros import verify
 from prunebook.methods import prune
+from prunebook.methods.sparse_scaling_laws import gradual_masks
+from prunebook.methods.sparse_scaling_laws.gradual_masks import removed_weights
 from prunebook.methods.sparse_scaling_laws.method import GradualMagnitude
-from prunebook.models.anatomy import find_blocks, weight_of
 from prunebook.passes.backward import next_token_loss
 from prunebook.sparsity.patterns import count_removed
-
-
-def linears(model):
-    return {
-        name: weight_of(linear)
-        for block in find_blocks(model)
-        for name, linear in block.linears.items()
-    }
 
 
 @pytest.fixture(scope="module")
 def text():
     """Forty windows of 12 token ids."""
     return torch.randint(100, (40, 12), generator=torch.Generator().manual_seed(3))
-
-
-def test_the_ramp_by_hand():
-    method = GradualMagnitude(sparsity=0.8, mask_updates=5)
-    assert [method.ramp(step, 40) for step in (0, 10, 15, 20, 30, 40)] == [
-        0,
-        0,
-        1 - 0.75**3,
-        1 - 0.5**3,
-        1,
-        1,
-    ]
-    assert [step for step in range(41) if method.chooses_at(step, 40)] == [14, 18, 22, 26, 30]
-    fine = [method.ramp(step, 100000) for step in range(25000, 75000)]
-    assert sum(fine) / len(fine) == pytest.approx(0.75, abs=1e-4)
-    assert (
-        sum(
-            GradualMagnitude(sparsity=0.8, mask_updates=50).chooses_at(step, 1000)
-            for step in range(1001)
-        )
-        == 50
-    )
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "at"), [(0.5, 0.5, [20]), (1.0, 1.0, [40]), (0.0, 0.0, [0])]
-)
-def test_without_a_ramp_masks_are_chosen_once(start, end, at):
-    method = GradualMagnitude(sparsity=0.5, ramp_start=start, ramp_end=end)
-    assert [step for step in range(41) if method.chooses_at(step, 40)] == at
-
-
-def test_one_matrix_by_hand():
-    weight = torch.tensor([[-5.0, 1, 0.5, 4], [0.25, -0.5, 8, 9]])
-    half = GradualMagnitude(sparsity=0.5)
-    assert half.removed(weight).tolist() == [[False, True, True, False], [True, True, False, False]]
-    half_way = half.removed(weight, ramp=0.5)
-    assert half_way.tolist() == [[False, False, True, False], [True, False, False, False]]
-    # 1:2 keeps -5, 4, -0.5 and 9 in the end, though 1 and 8 are larger than -0.5
-    on_the_way = GradualMagnitude(pattern="1:2").removed(weight, ramp=0.5)
-    assert on_the_way.tolist() == [[False, False, True, False], [True, False, False, False]]
-    assert GradualMagnitude(pattern="1:2").removed(weight).tolist() == [
-        [False, True, True, False],
-        [True, False, True, False],
-    ]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +31,7 @@ def test_one_matrix_by_hand():
 def test_every_matrix_has_the_final_sparsity_exactly(make_model, text, family, options):
     model = make_model(family)
     report = prune(model, "gradual-magnitude", sparsity=0.7, data=text, batch_size=2, **options)
-    for name, weight in linears(model).items():
+    for name, weight in linear_weights(model).items():
         assert (weight == 0).sum() == count_removed(weight.numel(), 0.7), name
     assert report.sparsity == pytest.approx(0.7, abs=0.001)
     assert len(report.details) == 20
@@ -128,26 +77,25 @@ def test_it_is_a_loop_that_masks_after_every_step(make_model, text):
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
-        for name, weight in linears(other).items():
-            if method.chooses_at(step, 20):
-                count = count_removed(weight.numel(), 0.6 * method.ramp(step, 20))
+        for name, weight in linear_weights(other).items():
+            if method.ramp.chooses_at(step, 20):
+                count = count_removed(weight.numel(), 0.6 * method.ramp.share(step, 20))
                 removed[name] = weight.flatten().abs().argsort(stable=True)[:count]
             if name in removed:
                 weight.view(-1)[removed[name]] = 0
-    for name, weight in linears(ours).items():
-        torch.testing.assert_close(weight, linears(other)[name], rtol=1e-3, atol=1e-5)
-        assert torch.equal(weight == 0, linears(other)[name] == 0)
+    for name, weight in linear_weights(ours).items():
+        torch.testing.assert_close(weight, linear_weights(other)[name], rtol=1e-3, atol=1e-5)
+        assert torch.equal(weight == 0, linear_weights(other)[name] == 0)
 
 
 def test_a_weight_can_return(make_model, text, monkeypatch):
     chosen = []
 
-    def spy(self, weight, ramp, target):
-        chosen.append(original(self, weight, ramp, target))
+    def spy(weight, target, share):
+        chosen.append(removed_weights(weight, target, share))
         return chosen[-1]
 
-    original = GradualMagnitude.removed
-    monkeypatch.setattr(GradualMagnitude, "removed", spy)
+    monkeypatch.setattr(gradual_masks, "removed_weights", spy)
     model = make_model("llama", num_hidden_layers=1)
     prune(
         model,
@@ -158,7 +106,7 @@ def test_a_weight_can_return(make_model, text, monkeypatch):
         mask_updates=10,
         learning_rate=0.1,
     )
-    weights = list(linears(model).values())
+    weights = list(linear_weights(model).values())
     times = [chosen[i : i + len(weights)] for i in range(0, len(chosen), len(weights))]
     assert len(times) == 10
     pairs = (
@@ -173,10 +121,10 @@ def test_a_weight_can_return(make_model, text, monkeypatch):
 
 def test_sparsity_0_is_plain_training_and_narrow_weights_keep_their_dtype(make_model, text):
     model = make_model("llama").to(torch.bfloat16)
-    before = {name: weight.clone() for name, weight in linears(model).items()}
+    before = {name: weight.clone() for name, weight in linear_weights(model).items()}
     report = prune(model, "gradual-magnitude", sparsity=0, data=text)
     assert report.sparsity < 1e-3
-    for name, weight in linears(model).items():
+    for name, weight in linear_weights(model).items():
         assert weight.dtype is torch.bfloat16
         assert not torch.equal(weight, before[name])
 

@@ -1,26 +1,13 @@
-"""The scaling law: its values, its units, and the best sparsity against a search."""
+"""The scaling law: its values, its units, and what it refuses."""
 
 import math
 
 import numpy as np
 import pytest
+from tests.methods.sparse_scaling_laws.published import GRID, LAW, RAW
+from tests.refusals import refused_in_one_line
 
-from prunebook.errors import UserError
-from prunebook.methods.sparse_scaling_laws.scaling_law import (
-    Law,
-    dense_cost,
-    optimal_sparsity,
-    optimal_sparsity_at_cost,
-    sparse_cost,
-)
-
-LAW = Law(0.5678, 0.7216, 1.5227, 0.2451, 0.1054, 0.2027, 0.6507)  # like the one published for T5
-# the same with N in weights, where it was in millions, and D in tokens
-RAW = LAW.in_units(1e-6, 1e-9)
-GRID = [
-    np.ravel(x)
-    for x in np.meshgrid([0, 0.5, 0.75, 0.875], [1.3e6, 5e6, 2e7, 8e7], [1e9, 3e9, 1e10])
-]
+from prunebook.methods.sparse_scaling_laws.scaling_law import Law
 
 
 def test_the_law_by_hand():
@@ -47,33 +34,6 @@ def test_the_gain_grows_from_one_to_its_limit_and_is_an_equivalent_size():
     assert Law(1, 1, 0, 1, 1, 1, 1).largest_gain == math.inf
 
 
-def test_costs_of_a_final_weight():
-    assert [dense_cost(S) for S in (0, 0.5, 0.75, 0.875)] == [1, 2, 4, 8]
-    assert [sparse_cost(S) for S in (0, 0.5, 0.75, 0.875)] == [1, 1.375, 2.125, 3.625]
-
-
-@pytest.mark.parametrize("tokens", [3e10, 1e11, 1e12])
-@pytest.mark.parametrize("N", [1e7, 1e8])
-def test_the_closed_form_is_the_minimum_of_a_grid(N, tokens):
-    C = 6 * N * tokens
-    S = np.linspace(0, 0.9999, 20001)
-    grid = S[RAW.loss(S, N, C / (6 * N * dense_cost(S))).argmin()]
-    found = optimal_sparsity(RAW, N, C)
-    assert found == pytest.approx(grid, abs=1e-4)
-    assert 0.2 < found < 1
-    assert optimal_sparsity_at_cost(RAW, N, C, dense_cost) == pytest.approx(found, abs=1e-6)
-    grid = S[RAW.loss(S, N, C / (6 * N * sparse_cost(S))).argmin()]
-    assert optimal_sparsity_at_cost(RAW, N, C) == pytest.approx(grid, abs=1e-4)
-
-
-def test_a_small_budget_is_best_spent_on_a_dense_model():
-    assert optimal_sparsity(RAW, 1e9, 6e19) == 0
-    assert optimal_sparsity_at_cost(RAW, 1e9, 6e19, dense_cost) == 0
-    assert optimal_sparsity(Law(0, 1, 1, 1, 1, 1, 1), [1, 2], 1e9).tolist() == [0, 0]
-    best = optimal_sparsity(RAW, 1e8, 6e8 * np.array([1e9, 1e10, 1e11, 1e12]))
-    assert (np.diff(best) > 0).all()  # more data favour more zeros
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -88,11 +48,8 @@ def test_a_small_budget_is_best_spent_on_a_dense_model():
         (lambda: LAW.loss(0.5, 1, math.inf), "D holds inf; use"),
         (lambda: LAW.gain([0.5, -0.1]), "S holds -0.1; use"),
         (lambda: LAW.in_units(0, 1), "of_N holds 0; use"),
-        (lambda: optimal_sparsity(LAW, 1, 0), "C holds 0; use"),
-        (lambda: optimal_sparsity_at_cost(LAW, -1, 1), "N holds -1; use"),
     ],
 )
 def test_bad_input_is_one_line(call, message):
-    with pytest.raises(UserError, match=message) as error:
+    with refused_in_one_line(message):
         call()
-    assert "\n" not in str(error.value)

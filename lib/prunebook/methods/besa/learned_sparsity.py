@@ -1,12 +1,12 @@
-"""BESA's rates: how much each row or layer of a block loses, learned by gradient descent.
+"""BESA's rates: how much each row or layer of a block loses, and the masks that follow.
 
 Xu et al., BESA: Pruning Large Language Models with Blockwise Parameter-Efficient Sparsity
 Allocation (arXiv 2402.16880), section 3; official code OpenGVLab/LLMPrune-BESA at 4158d77
-(`models/sparse_layers.py`, `main.py`). A rate is a mixture of fixed candidates, `alpha = sum_d
-beta_d p_d`; `masked_weight` turns rates into masks that have a gradient.
+(`models/sparse_layers.py`). A rate is a mixture of fixed candidates, `alpha = sum_d
+beta_d p_d`; `masked_weight` turns rates into masks that have a gradient, and
+`block_training` trains them.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,38 +15,11 @@ import torch
 from ...errors import UserError
 from ...kernels.masking import apply_mask
 from ...sparsity.allocation import largest_remainders, shifted_rates
+from .candidates import candidate_rates
 from .masked_weight import MaskedWeight, intervals, ranks_of
 
 # alpha is a float32 sum: 0.49999997 of 576 weights means 288. The slack is in weights.
 _SLACK = 1e-3
-
-
-def candidate_rates() -> torch.Tensor:
-    """`p`, descending: 1.00, 0.99, ..., 0.01, 0; float32 `[101]`."""
-    return torch.arange(100, -1, -1) / 100
-
-
-def reachable(candidates: torch.Tensor) -> tuple[float, float]:
-    """The open interval of rates that `beta = softmax(sigmoid(theta))` can make (our derivation).
-
-    Args:
-        candidates: `[D]`, descending.
-    """
-    p = candidates.double().numpy()
-    # The lowest rate is 1 minus the highest one of the candidates 1 - p.
-    return 1 - _highest_mixture(1 - p[::-1]), _highest_mixture(p)
-
-
-def _highest_mixture(candidates: np.ndarray) -> float:
-    """The least upper bound of a mixture of descending candidates, whatever theta is.
-
-    With a sigmoid no coefficient is e times another or more. The mixture is highest where the m
-    highest candidates have e times the coefficient of the others, for the best m.
-    """
-    highest_sums = np.concatenate([[0], candidates.cumsum()])
-    m = np.arange(len(candidates) + 1)
-    mixtures = candidates.sum() + (math.e - 1) * highest_sums
-    return float((mixtures / (len(candidates) + (math.e - 1) * m)).max())
 
 
 class LearnedRates:
@@ -70,6 +43,7 @@ class LearnedRates:
         sigmoid: bool,
     ):
         self.weights = dict(weights)
+        self.granularity = granularity
         self.sigmoid = sigmoid
         device = next(iter(weights.values())).device
         self.candidates = candidate_rates().to(device)
@@ -111,7 +85,7 @@ class LearnedRates:
         beta = self.coefficients()
         alpha = beta @ self.candidates
         # k = floor(alpha C), which has no gradient
-        counts = self._counts(alpha.detach())
+        counts = self.counts_at(alpha.detach())
         masked = {}
         parts = zip(self.weights.items(), beta.split(self._groups), counts, strict=True)
         for (name, weight), coefficients, count in parts:
@@ -122,7 +96,7 @@ class LearnedRates:
         # The mean of the rates, weighted by the size of what each is for.
         return masked, alpha @ self._share
 
-    def _counts(self, alpha: torch.Tensor) -> list[torch.Tensor]:
+    def counts_at(self, alpha: torch.Tensor) -> list[torch.Tensor]:
         """`floor(alpha C)` for each row `[out]`, or for all rows of a layer `[1]`, by linear."""
         parts = zip(alpha.split(self._groups), self.weights.values(), strict=True)
         return [(rates * weight.shape[1] + _SLACK).floor().long() for rates, weight in parts]
@@ -149,7 +123,7 @@ class LearnedRates:
         """
         rows = [len(weight) for weight in self.weights.values()]
         if removed is None:
-            learned = self._counts(self.coefficients() @ self.candidates)
+            learned = self.counts_at(self.coefficients() @ self.candidates)
             counts = [count.expand(n) for count, n in zip(learned, rows, strict=True)]
         else:
             rates = torch.cat([*self.rates().values()]).cpu().double().numpy()
@@ -191,17 +165,3 @@ def counts_from_rates(rates: np.ndarray, sizes: np.ndarray, removed: int) -> np.
     share = sizes / sizes.sum()
     shifted = shifted_rates(np.asarray(rates), share, removed / sizes.sum(), 1.0)
     return largest_remainders(sizes * shifted, removed)
-
-
-def block_loss(output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """`1/H sum_h |Y_h - Yref_h|^2 / |Yref_h|^2` over the tokens of one batch, in float32.
-
-    Args:
-        output: Y, `[sequences, tokens, H]`.
-        reference: Yref, of the same shape.
-    """
-    reference = reference.float().flatten(0, -2)
-    # Each channel's error is relative to its own norm; a channel of zeros counts as it is.
-    norms = reference.norm(dim=0)
-    difference = (output.float().flatten(0, -2) - reference) / norms.masked_fill(norms == 0, 1)
-    return difference.square().sum() / len(norms)

@@ -19,31 +19,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from prodigyopt import Prodigy
 from transformers import PreTrainedModel
 
 from ...criteria.wanda import wanda_score
-from ...errors import UserError
 from ...models.anatomy import weight_of
-from ...passes.precision import PRECISIONS
 from ...passes.sequential import BlockStep, walk
 from ...passes.statistics import InputNorm
 from ...sparsity.patterns import Unstructured, count_removed
-from ...validation import check_choices, check_flag, check_number, check_whole
 from ..base import Method
-from .learned_sparsity import LearnedRates, block_loss, candidate_rates, reachable
-
-# Prodigy's `d_coef` as published for LLaMA-7B by row and for LLaMA-13B by layer. By layer the
-# published values go from 0.05 to 50; 50 overshoots here.
-_D_COEF = {"row": 5.0, "layer": 0.5}
-# Without the sigmoid, whose slope of 1/4 and less no longer damps the steps, `d_coef` is multiplied
-# by this number of ours.
-_WITHOUT_SIGMOID = 0.1
-_CHOICES = {
-    "granularity": ("row", "layer"),
-    "reference": ("dense", "pruned"),
-    "precision": PRECISIONS,
-}
+from .block_training import train_rates
+from .learned_sparsity import LearnedRates
+from .options import check_options
 
 
 @dataclass(frozen=True)
@@ -79,21 +65,7 @@ class BESA(Method):
     sparsity_of: ClassVar[str | None] = "the weights of each block"
 
     def __post_init__(self):
-        check_choices(self, "besa", _CHOICES)
-        for name in ("sigmoid", "exact_count"):
-            check_flag(name, getattr(self, name))
-        check_number("penalty", self.penalty, "a number >= 0, e.g. 5")
-        check_whole("epochs", self.epochs, 1)
-        if self.target.sparsity == 0:
-            raise UserError(
-                "sparsity 0 is not allowed for besa, which divides by it; use a number in (0, 1)"
-            )
-        low, high = reachable(candidate_rates())
-        if self.sigmoid and not low < self.sparsity < high:
-            raise UserError(
-                f"sparsity {self.sparsity} is out of reach: with the sigmoid every rate lies "
-                f"between {low:.3f} and {high:.3f}; use sigmoid=False"
-            )
+        check_options(self)
 
     @property
     def target(self) -> Unstructured:
@@ -129,7 +101,15 @@ class BESA(Method):
             for name, weight in weights.items():
                 scores[name] = wanda_score(weight, statistics[name].norm()).dense()
             learned = LearnedRates(scores, weights, self.granularity, self.sigmoid)
-            self.learn(block, learned, reference)
+            # theta descends on the loss of the block: lambda holds the rates near s.
+            train_rates(
+                block,
+                learned,
+                reference,
+                sparsity=self.sparsity,
+                penalty=self.penalty,
+                epochs=self.epochs,
+            )
             # The blocks up to this one lose floor(weights * sparsity) together.
             weights_so_far += learned.size
             removed = count_removed(weights_so_far, self.sparsity) - removed_so_far
@@ -160,51 +140,3 @@ class BESA(Method):
         if reference is None:
             reference = torch.empty_like(block.hidden)
         return block.collect(InputNorm, outputs=reference), reference
-
-    @torch.enable_grad()
-    def learn(self, block: BlockStep, learned: LearnedRates, reference: torch.Tensor) -> None:
-        """Train theta on the output of the block, one step for each sequence.
-
-        Args:
-            block: the block, with the inputs of all sequences.
-            learned: the rates, whose `theta` is trained in place.
-            reference: the outputs to match, `[n, length, width]`.
-
-        Raises:
-            UserError: the loss is not finite.
-        """
-        d_coef = _D_COEF[self.granularity]
-        if not self.sigmoid:
-            d_coef *= _WITHOUT_SIGMOID
-        optimiser = Prodigy([learned.theta], d_coef=d_coef)
-        for _ in range(self.epochs):
-            for inputs, output in zip(block.hidden.split(1), reference.split(1), strict=True):
-                loss = self._loss(block, learned, inputs, output.to(block.device))
-                (learned.theta.grad,) = torch.autograd.grad(loss, learned.theta)
-                optimiser.step()
-        if not learned.theta.isfinite().all():
-            raise UserError(
-                f"outputs of block {block.index} hold NaN or infinity; use a wider dtype such as "
-                "float32"
-            )
-
-    def _loss(
-        self,
-        block: BlockStep,
-        learned: LearnedRates,
-        inputs: torch.Tensor,
-        reference: torch.Tensor,
-    ) -> torch.Tensor:
-        """The block loss of one sequence and `lambda ((alpha - s) / s)^2`.
-
-        A function of its own, so that masked weights are freed before the next are made.
-
-        Args:
-            block: the block.
-            learned: the rates.
-            inputs: `[1, length, width]`.
-            reference: the outputs to match, `[1, length, width]`.
-        """
-        weights, rate = learned.masked()
-        deviation = (rate - self.sparsity) / self.sparsity
-        return block_loss(block.run(inputs, weights), reference) + self.penalty * deviation**2

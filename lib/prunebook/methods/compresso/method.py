@@ -21,29 +21,20 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from ...data.windows import check_tokens
-from ...errors import UserError
 from ...measure.baseline import check_head
-from ...models.anatomy import find_stack, sublayers
-from ...passes.backward import next_token_loss
-from ...passes.precision import PRECISIONS
-from ...recovery.finetune import adapters
+from ...recovery.finetune import adapters, query_value_names
 from ...recovery.learned_masks import LearnedMasks, MaskSearchResult, train_masks
-from ...recovery.training import Loss, Training
+from ...recovery.training_options import TrainingOptions
 from ...sparsity.lagrangian import Lagrangian
 from ...sparsity.structured_masks import check_shape, mask_shapes
-from ...validation import check_choices, check_flag, check_fraction, check_number, check_whole
 from ..base import MaskTrainingMethod
-from .instruction_data import check_instructions
-from .response_loss import response_loss
+from .options import RAMP, check_options
+from .response_loss import checked_loss
 from .size_budget import SizeBudget
-
-RAMP = 0.5  # share of the steps in which the target grows: 4 of 8 epochs in the official script
-_LORA_ONLY = f"a share of the steps from 0 to {1 - RAMP}"
 
 
 @dataclass(frozen=True)
-class Compresso(MaskTrainingMethod):
+class Compresso(TrainingOptions, MaskTrainingMethod):
     """Adapters on queries and values, masks and two multipliers trained together, then the cut.
 
     Training is one pass over the data. Defaults are those of the official script, which sees 50,000
@@ -81,17 +72,8 @@ class Compresso(MaskTrainingMethod):
     sparsity_of: ClassVar[str | None] = "the parameters of all blocks"
 
     def __post_init__(self):
-        check_choices(self, "compresso", {"precision": PRECISIONS})
-        check_fraction("sparsity", self.sparsity)
-        for name in ("rank", "batch_size"):
-            check_whole(name, getattr(self, name), 1)
-        check_whole("seed", self.seed, 0)
-        for name in ("learning_rate", "mask_rate", "multiplier_rate"):
-            check_number(name, getattr(self, name))
-        check_number("lora_only", self.lora_only, _LORA_ONLY)
-        if self.lora_only > 1 - RAMP:
-            raise UserError(f"lora_only {self.lora_only} is not allowed; use {_LORA_ONLY}")
-        check_flag("hidden", self.hidden)
+        self.check_training("compresso")
+        check_options(self)
 
     def describe(self) -> str:
         """What a report calls the pattern."""
@@ -119,17 +101,17 @@ class Compresso(MaskTrainingMethod):
         """
         # Everything is checked before anything is trained.
         check_head(model)
-        loss_of = _loss(model, data)
+        loss_of = checked_loss(model, data)
         budget = SizeBudget(model, self.sparsity)
         masks = self._masks(model)
         steps = len(data) // self.batch_size
         # One constraint for the model, lambda1 (s - t) + lambda2 (s - t)^2: s is the expected
         # sparsity under the masks, and the target t rises from 0 once the masks are on.
         constraint = Lagrangian({"size": self.sparsity}, round(RAMP * steps))
-        training = self._training(steps)
+        training = self.training(steps)
         # Adapters and log alpha descend, lambda1 and lambda2 ascend; the weights are frozen. Masks
         # and multipliers keep their rates, as in the official script.
-        targets = _query_value_names(model)
+        targets = query_value_names(model)
         with adapters(model, training, targets=targets, rank=self.rank, dropout=0.0):
             course = train_masks(
                 model,
@@ -149,18 +131,6 @@ class Compresso(MaskTrainingMethod):
         log_alpha = masks.trained()
         return MaskSearchResult(budget.choose(log_alpha), log_alpha, course)
 
-    def _training(self, steps: int) -> Training:
-        """How adapters are trained in so many steps."""
-        return Training(
-            self.learning_rate,
-            steps // 10,
-            batch=self.batch_size,
-            seed=self.seed,
-            precision=self.precision,
-            clip=1.0,
-            weight_decay=0.0,
-        )
-
     def _masks(self, model: PreTrainedModel) -> LearnedMasks:
         """One mask for each head and each neuron of a block, and for each hidden channel."""
         # z^h [L, K] and z^m [L, m], and one z^d [d] for the whole residual stream
@@ -172,23 +142,3 @@ class Compresso(MaskTrainingMethod):
             sizes["hidden"] = model.config.hidden_size
         check_shape(model, sizes)
         return LearnedMasks({axis: shapes[axis] for axis in axes}, self.seed)
-
-
-def _loss(model: PreTrainedModel, data: torch.Tensor) -> Loss:
-    """The loss for checked data: of the labelled tokens, or of every next token."""
-    if isinstance(data, torch.Tensor) and data.ndim == 3:
-        check_instructions(model, data)
-        return response_loss
-    check_tokens(model, data, "data")
-    return next_token_loss
-
-
-def _query_value_names(model: PreTrainedModel) -> list[str]:
-    """The last part of the names of the query and the value projection."""
-    first = find_stack(model)[1][0]
-    parts = sublayers(first)
-    return [
-        name.rpartition(".")[2]
-        for name, module in first.named_modules()
-        if module in (parts.query, parts.value)
-    ]

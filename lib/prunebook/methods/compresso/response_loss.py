@@ -5,8 +5,28 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from ...data.windows import check_tokens
+from ...passes.backward import next_token_loss
 from ...passes.precision import matmul_precision
-from .instruction_data import IGNORED
+from ...recovery.training import Loss
+from .instruction_data import IGNORED, check_instructions
+
+
+def checked_loss(model: PreTrainedModel, data: torch.Tensor) -> Loss:
+    """The loss to train with on some data: of the labelled tokens, or of every next token.
+
+    Args:
+        model: a causal language model.
+        data: int64 `[n, length, 2]`, token ids and labels, or `[n, length]` without labels.
+
+    Raises:
+        UserError: data that does not fit the model.
+    """
+    if isinstance(data, torch.Tensor) and data.ndim == 3:
+        check_instructions(model, data)
+        return response_loss
+    check_tokens(model, data, "data")
+    return next_token_loss
 
 
 def response_loss(

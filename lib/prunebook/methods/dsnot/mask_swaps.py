@@ -59,14 +59,14 @@ def refine_mask(
     if powered_variance is None:
         powered_variance = statistic.variance()
     options = {"cycles": cycles, "group": group, "released": released_queues}
-    queues, error = _queues_and_error(weight, keep, statistic, powered_variance, scores, **options)
+    queues, error = queues_and_error(weight, keep, statistic, powered_variance, scores, **options)
     refined = keep.clone()
     overshoot = overshoot and group is None
     swap_weights(refined, error, queues, threshold, overshoot, released_queues)
     return refined
 
 
-def _queues_and_error(
+def queues_and_error(
     weight: torch.Tensor,
     keep: torch.Tensor,
     statistic: InputMoments,
@@ -77,8 +77,17 @@ def _queues_and_error(
     group: int | None,
     released: bool,
 ) -> tuple[SwapQueues, torch.Tensor]:
-    """The queues of all rows and their e `[out]`, a few rows at a time; for the arguments see
-    `refine_mask`."""
+    """What each row may swap, and its e under the first mask, a few rows at a time.
+
+    Args:
+        weight: as for `refine_mask`, like `keep`, `powered_variance`, `scores`, `cycles` and
+            `group`.
+        statistic: moments of the inputs.
+        released: whether queues go on as in the released code, see `make_queues`.
+
+    Returns:
+        The queues of all rows, and e, `[out]`: the sum of D over the pruned weights of each row.
+    """
     norm = statistic.norm()
     width = len(norm)
     rows_at_once = max(1, _WEIGHTS_AT_ONCE.get(weight.device.type, 2**17) // width)

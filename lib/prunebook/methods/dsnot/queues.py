@@ -16,6 +16,7 @@ import torch
 
 from ...kernels.masking import count_rows, mask_where, masked_copy, places_of
 from ...kernels.topk.rows import keep_largest
+from .as_released import released_pruning_queues
 
 
 @dataclass(frozen=True)
@@ -154,45 +155,6 @@ def partners_in_group(
         columns.append(members.gather(2, place.gather(2, earlier))[..., 0])
         with_partner.append(has_partner.long().cumprod(1).sum(1))
     return torch.stack(columns), torch.stack(with_partner)
-
-
-def released_pruning_queues(
-    D: torch.Tensor, keep: torch.Tensor, scores: torch.Tensor, cycles: int
-) -> torch.Tensor:
-    """What goes in the released code, whose queues never run out.
-
-    A queue holds, one after the other:
-
-    1. the kept weights whose D has the other sign than e, lowest score first;
-    2. for each kept weight with D = 0, the kept weight with the lowest score of all, again;
-    3. the kept weights whose D has the sign of e, highest score first.
-
-    The regrowing queue of the released code goes on, too: behind the pruned weights with the sign
-    of e come those with D = 0 and kept ones, so that a row may lose or gain weights.
-
-    Args:
-        D: `[out, in]`.
-        keep: bool `[out, in]`, True where kept.
-        scores: `[out, in]`.
-        cycles: T.
-
-    Returns:
-        Columns, int64 `[2, out, T]`.
-    """
-    width = D.shape[1]
-    # The kept weights by score, the pruned ones behind them.
-    order = scores.masked_fill(~keep, torch.inf).argsort(dim=1, stable=True)
-    place = torch.arange(width, device=D.device)
-    signs = D.gather(1, order).sign()
-    queues = []
-    for sign in (signs, -signs):
-        # The turn of each weight: ascending, in the middle, descending; pruned ones at the end.
-        turn = torch.where(sign > 0, place, torch.where(sign < 0, 2 * width - place, width))
-        turn = turn.masked_fill(~keep.gather(1, order), 3 * width)
-        queue = turn.argsort(dim=1, stable=True)[:, :cycles]
-        # Place 0 is the lowest score of all.
-        queues.append(order.gather(1, queue.masked_fill(sign.gather(1, queue) == 0, 0)))
-    return torch.stack(queues)
 
 
 def lowest(values: torch.Tensor, count: int) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 import torch
 
-from .tiled_csl import BANKS, LANES, PLACES, TURN, VECTOR, TiledCSL, offsets_of, within
+from .tile import BANKS, LANES, PLACES, TURN, VECTOR, within
+from .tiled_csl import TiledCSL, offsets_of
 
 STAGED = 4096  # words of a tile that 128 threads hold, in 32 registers each
 

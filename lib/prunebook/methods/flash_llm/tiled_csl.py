@@ -17,7 +17,8 @@ Differences from the official packer:
   takes pairs of them for up to 32 tokens.
 - NaN is kept; there it is lost. -0.0 comes back as 0.0 in both, and all else bit by bit.
 - The zeros that fill up a tile stand at other places.
-- Words are put in order by counting; there the fullest of 32 banks is searched for at each word.
+- Words are put in order by counting, see `bank_order`; there the fullest of 32 banks is searched
+  for at each word.
 """
 
 from dataclasses import dataclass
@@ -26,14 +27,8 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import UserError
-
-ROWS = 128  # rows of a tile
-COLUMNS = 64  # columns of a tile
-PLACES = ROWS * COLUMNS
-VECTOR = 4  # words that a thread loads at a time
-LANES = 32  # threads that store at a time
-BANKS = 32  # banks of shared memory, each two columns wide
-TURN = VECTOR * LANES  # words that the threads load together
+from .bank_order import order_by_bank
+from .tile import COLUMNS, PLACES, ROWS, VECTOR, locations
 
 
 @dataclass(frozen=True)
@@ -87,18 +82,6 @@ class TiledCSL:
             )
 
 
-def locations(place: torch.Tensor) -> torch.Tensor:
-    """The location of a place `64 r + c`, or the place of a location.
-
-    Chunks of eight columns change places by row, so that those below each other lie in different
-    banks of shared memory.
-
-    Args:
-        place: int, any shape.
-    """
-    return place ^ place // COLUMNS % 8 * 8
-
-
 def pack_tiled_csl(weight: torch.Tensor, reorder: bool = True) -> TiledCSL:
     """Pack a weight, on its device.
 
@@ -136,63 +119,6 @@ def _tile_bits(weight: torch.Tensor) -> torch.Tensor:
     whole = F.pad(bits, (0, missing_columns, 0, missing_rows))
     tiles = whole.unflatten(0, (-1, ROWS)).unflatten(2, (-1, COLUMNS)).transpose(1, 2)
     return tiles.reshape(-1, PLACES)
-
-
-def order_by_bank(words: torch.Tensor, stored: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """The words in the official order, in which 32 that are stored at a time differ in their bank.
-
-    The official packer takes the last word of the bank that is then fullest, one after the other.
-    So words leave by how many of their bank come before them, most first, then by bank. That is
-    counted here instead of searched for.
-
-    Args:
-        words: a word for each place, int32 `[tiles, 8192]`.
-        stored: which of them are stored, bool `[tiles, 8192]`.
-        lengths: number of those of each tile, `[tiles]`.
-
-    Returns:
-        int32 `[n]`, the stored words of all tiles.
-    """
-    # [tiles, banks, places of a bank]; a bank is two columns wide
-    places = locations(torch.arange(PLACES, device=words.device))
-    by_bank = places.view(ROWS, BANKS, 2).transpose(0, 1).flatten()
-    words = words[:, by_bank].unflatten(1, (BANKS, -1))
-    stored = stored[:, by_bank].unflatten(1, (BANKS, -1))
-    # Each bank is a stack with its first word at the bottom; layers leave from the top.
-    tile, bank, _ = stored.nonzero(as_tuple=True)
-    before = stored.cumsum(2, dtype=torch.int16)[stored].long() - 1
-    stacks = words.new_empty(len(words), PLACES // BANKS, BANKS)
-    stacks[tile, -1 - before, bank] = words[stored]
-    height = torch.arange(PLACES // BANKS, 0, -1, device=words.device)[:, None]
-    ordered = stacks[height <= stored.sum(2)[:, None]]
-    return ordered[_lane_order(lengths)]
-
-
-def _lane_order(lengths: torch.Tensor) -> torch.Tensor:
-    """Which word, in the order of the banks, stands at each place of the words of all tiles.
-
-    The words after the last whole turn of the lanes are filled first, and all groups of lanes from
-    behind.
-    """
-    length = lengths.repeat_interleave(lengths)
-    at = within(lengths)
-    rest = length % TURN
-    part = at % VECTOR  # which of the four words of a thread
-    turn = at // TURN
-    # groups of 32 lanes after this one
-    later = (length - rest) // LANES - 1 - turn * VECTOR - part
-    group = torch.where(
-        at < length - rest, rest + LANES * later, (VECTOR - 1 - part) * (rest // VECTOR)
-    )
-    lane = at % TURN // VECTOR
-    first_of_tile = torch.arange(len(at), device=at.device) - at
-    return first_of_tile + group + lane
-
-
-def within(lengths: torch.Tensor) -> torch.Tensor:
-    """0, 1, ... in each of segments of these lengths, one after the other."""
-    starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    return torch.arange(len(starts), device=starts.device) - starts
 
 
 def offsets_of(lengths: torch.Tensor) -> torch.Tensor:

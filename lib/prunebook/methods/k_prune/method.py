@@ -8,9 +8,7 @@ decoders here is ours.
 Differences from the official code:
 
 - The divergence is KL(student || teacher), as printed.
-- Derivatives are squared for each window, not for the mean of each batch of 32. That makes
-  predictive knowledge 32 (windows that agree) to 1,024 times (independent ones) as large, so that
-  the same lambda counts for less.
+- Derivatives are squared for each window, see `knowledge`.
 - Whole heads are scored, cross terms between their channels included.
 - The first threshold that fits is taken, which may be to remove nothing.
 - A sublayer without units keeps its output bias.
@@ -24,15 +22,14 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from ...errors import UserError
 from ...models.loading import on_device
 from ...models.surgery import sync_config
-from ...passes.precision import PRECISIONS
-from ...validation import check_choices, check_flag, check_fraction, check_number
 from ..base import Method
 from .knowledge import knowledge
+from .options import check_options
 from .predictions import predictions
-from .refit import check_length, check_sums, examples, output_matrix, refit
+from .refit import check_length, output_matrix, refit
+from .refit_examples import check_sums, examples
 from .search import flops_budget, flops_of_units, scores_per_flop, survivors
 from .sublayer_steps import blocks_to_cut, cut_sublayer
 
@@ -78,15 +75,7 @@ class KPrune(Method):
     sparsity_of: ClassVar[str | None] = "the FLOPs of all heads and neurons"
 
     def __post_init__(self):
-        check_choices(self, "k-prune", {"precision": PRECISIONS})
-        check_fraction("sparsity", self.sparsity)
-        for option in ("predictive", "representational", "head_weight", "temperature", "damping"):
-            check_number(option, getattr(self, option))
-        for option in ("tune", "refresh"):
-            check_flag(option, getattr(self, option))
-        for option, example in (("temperature", 2.0), ("representational", 2.5e-4)):
-            if not getattr(self, option):
-                raise UserError(f"{option} 0 is not allowed; use a number above 0, e.g. {example}")
+        check_options(self)
 
     def describe(self) -> str:
         """What a report calls the pattern."""
@@ -151,28 +140,11 @@ class KPrune(Method):
         target: int,
         flops: Sequence[int],
     ) -> list[torch.Tensor]:
-        """Knowledge a FLOP of the units of the target and of all sublayers above it.
-
-        Args:
-            model: the student as it is cut by now.
-            text: int64 `[n, length]`.
-            teacher_predictions: the teacher's predictions; None where they do not count.
-            target: number of the sublayer, from the bottom.
-            flops: FLOPs of one unit, for each sublayer.
-        """
+        """Knowledge a FLOP of the units of all sublayers from number `target` on."""
+        # The student still is the teacher at the first sublayer.
         if target == 0:
-            # The student still is the teacher.
             teacher_predictions = None
-        predictive, representational = knowledge(
-            model,
-            text,
-            teacher_predictions,
-            first=target,
-            temperature=self.temperature,
-            precision=self.precision,
-        )
-        # K_pred + lambda K_rep of each unit, then a FLOP
-        weighted = []
-        for of_predictions, of_states in zip(predictive, representational, strict=True):
-            weighted.append(self.predictive * of_predictions + self.representational * of_states)
-        return scores_per_flop(model, weighted, target, flops, self.head_weight)
+        passes = {"temperature": self.temperature, "precision": self.precision}
+        known = knowledge(model, text, teacher_predictions, first=target, **passes)
+        weights = (self.predictive, self.representational, self.head_weight)
+        return scores_per_flop(model, known, target, flops, *weights)

@@ -51,18 +51,22 @@ def flops_budget(model: PreTrainedModel, sparsity: float, flops: Sequence[int]) 
 
 def scores_per_flop(
     model: PreTrainedModel,
-    knowledge: Sequence[torch.Tensor],
+    knowledge: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]],
     first: int,
     flops: Sequence[int],
+    predictive: float,
+    representational: float,
     head_weight: float,
 ) -> list[torch.Tensor]:
     """Knowledge a FLOP (equations 10 and 11), in host memory; infinite for what must stay.
 
     Args:
         model: the student as it is cut by now.
-        knowledge: `K_pred + lambda K_rep` of the units of each sublayer from `first` on.
+        knowledge: K_pred and K_rep of the units of each sublayer from `first` on, `[units]` each.
         first: number of the first sublayer, from the bottom.
         flops: FLOPs of one unit, for each sublayer of the model.
+        predictive: weight of K_pred.
+        representational: lambda, the weight of K_rep.
         head_weight: mu.
 
     Raises:
@@ -70,7 +74,9 @@ def scores_per_flop(
     """
     parts = all_sublayers(model)
     scores = []
-    for index, of_units in enumerate(knowledge, first):
+    for index, (k_pred, k_rep) in enumerate(zip(*knowledge, strict=True), first):
+        # K = K_pred + lambda K_rep of each unit
+        of_units = predictive * k_pred + representational * k_rep
         # Attention and MLP take turns: S_head = mu K / F_head, S_neuron = K / F_neuron.
         is_attention = index % 2 == 0
         weight = 1.0 / flops[index]

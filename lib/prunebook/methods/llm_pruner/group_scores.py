@@ -16,8 +16,8 @@ from ...models.anatomy import Sublayers, all_sublayers, norms
 
 AGGREGATIONS = ("sum", "prod", "max", "last")
 # dimensions of a weight [out, in]
-_ROWS = 0
-_COLUMNS = 1
+ROWS = 0
+COLUMNS = 1
 
 
 def unit_scores(
@@ -38,20 +38,25 @@ def unit_scores(
             as in the official code k, k + K, k + 2K, ... (`strided`).
     """
     # The channels of the heads are rows of three matrices and columns of the fourth: score each.
-    query = _row_or_column_scores(salience[parts.query.weight], _ROWS, criterion)
-    key = _row_or_column_scores(salience[parts.key.weight], _ROWS, criterion)
-    value = _row_or_column_scores(salience[parts.value.weight], _ROWS, criterion)
-    out = _row_or_column_scores(salience[parts.out.weight], _COLUMNS, criterion)
+    query = row_or_column_scores(salience[parts.query.weight], ROWS, criterion)
+    key = row_or_column_scores(salience[parts.key.weight], ROWS, criterion)
+    value = row_or_column_scores(salience[parts.value.weight], ROWS, criterion)
+    out = row_or_column_scores(salience[parts.out.weight], COLUMNS, criterion)
     # The scores of query heads add up for the key-value head that they are credited to.
-    members = [_credited(query, parts, credit), key, value, _credited(out, parts, credit)]
+    members = [
+        credited_scores(query, parts, credit),
+        key,
+        value,
+        credited_scores(out, parts, credit),
+    ]
     # The official order: matrices first, then the channels of a head.
-    heads = _aggregate(members, aggregation).view(parts.kv_heads, -1).sum(1)
+    heads = aggregate(members, aggregation).view(parts.kv_heads, -1).sum(1)
     # A neuron is a row of every first matrix and a column of the last.
     members = [
-        _row_or_column_scores(salience[linear.weight], _ROWS, criterion) for linear in parts.first
+        row_or_column_scores(salience[linear.weight], ROWS, criterion) for linear in parts.first
     ]
-    members.append(_row_or_column_scores(salience[parts.last.weight], _COLUMNS, criterion))
-    return heads, _aggregate(members, aggregation)
+    members.append(row_or_column_scores(salience[parts.last.weight], COLUMNS, criterion))
+    return heads, aggregate(members, aggregation)
 
 
 def channel_scores(
@@ -85,23 +90,26 @@ def channel_scores(
     # The score of a channel is that of its group, which spans the whole model.
     members = [salience[norm.weight].abs() for norm in norms(model)]
     members += [
-        _row_or_column_scores(salience[reader.weight], _COLUMNS, criterion) for reader in readers
+        row_or_column_scores(salience[reader.weight], COLUMNS, criterion) for reader in readers
     ]
     members += [
-        _row_or_column_scores(salience[writer.weight], _ROWS, criterion) for writer in writers
+        row_or_column_scores(salience[writer.weight], ROWS, criterion) for writer in writers
     ]
     if aggregation == "prod":
-        return _aggregate([member.double().log() for member in members], "sum")
-    return _aggregate(members, aggregation)
+        return aggregate([member.double().log() for member in members], "sum")
+    return aggregate(members, aggregation)
 
 
-def _row_or_column_scores(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
-    """A matrix's part in the score of each of its rows or columns.
+def row_or_column_scores(salience: torch.Tensor, dim: int, criterion: str) -> torch.Tensor:
+    """A matrix's part in the score of each of its rows or columns (equations 3 to 5).
 
     Args:
-        salience: S, `[out, in]`.
-        dim: `_ROWS` or `_COLUMNS`.
+        salience: S, `[out, in]`, as from `taylor.weight_salience`.
+        dim: `ROWS` for a score of each row, `COLUMNS` for one of each column.
         criterion: one of `taylor.CRITERIA`.
+
+    Returns:
+        float32 `[out]` or `[in]`.
     """
     other = 1 - dim
     # In float32: sums of bfloat16 would be equal too often.
@@ -113,7 +121,7 @@ def _row_or_column_scores(salience: torch.Tensor, dim: int, criterion: str) -> t
     return salience.abs().sum(other)
 
 
-def _credited(scores: torch.Tensor, parts: Sublayers, credit: str) -> torch.Tensor:
+def credited_scores(scores: torch.Tensor, parts: Sublayers, credit: str) -> torch.Tensor:
     """Scores `[H * head_dim]` of query channels, summed for each key-value head, `[K * head_dim]`.
 
     Args:
@@ -128,8 +136,16 @@ def _credited(scores: torch.Tensor, parts: Sublayers, credit: str) -> torch.Tens
     return scores.view(repeats, groups, -1).sum(0).flatten()
 
 
-def _aggregate(members: Sequence[torch.Tensor], aggregation: str) -> torch.Tensor:
-    """The scores of groups from those of their members, each `[groups]`; float64."""
+def aggregate(members: Sequence[torch.Tensor], aggregation: str) -> torch.Tensor:
+    """The scores of groups from those of their members.
+
+    Args:
+        members: for each matrix its part in the score of each group, `[groups]`.
+        aggregation: one of `AGGREGATIONS`.
+
+    Returns:
+        float64 `[groups]`.
+    """
     stacked = torch.stack([member.double() for member in members])
     if aggregation == "last":
         return stacked[-1]
@@ -138,3 +154,17 @@ def _aggregate(members: Sequence[torch.Tensor], aggregation: str) -> torch.Tenso
     if aggregation == "prod":
         return stacked.prod(0)
     return stacked.sum(0)
+
+
+def random_scores(
+    parts: Sublayers, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of key-value heads `[K]` and neurons `[m]` that say nothing, a rival of the paper.
+
+    Args:
+        parts: the sublayers of one block.
+        generator: what they are drawn with, heads first.
+    """
+    heads = torch.rand(parts.kv_heads, generator=generator)
+    neurons = torch.rand(parts.neurons, generator=generator)
+    return heads, neurons

@@ -18,33 +18,21 @@ Differences from the official code:
 - With `sparsity`, the parameters that whole heads cannot give up are taken from the neurons.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from ...errors import UserError
-from ...models.anatomy import Sublayers, find_stack, sublayers
+from ...models.anatomy import find_stack, sublayers
 from ...models.channels import keep_channels
 from ...models.loading import on_device
 from ...models.sizes import count_channels, top_k, units_of_ratio, units_of_sparsity
 from ...models.surgery import keep_kv_heads, keep_neurons, sync_config
-from ...passes.precision import PRECISIONS
-from ...validation import check_choices, check_fraction, check_one_of, check_whole
 from ..base import Method
-from .group_scores import AGGREGATIONS, channel_scores, unit_scores
-from .taylor import CRITERIA, saliences
-
-_CHOICES = {
-    "criterion": (*CRITERIA, "random"),
-    "aggregation": AGGREGATIONS,
-    "structure": ("block", "channel"),
-    "precision": PRECISIONS,
-}
+from .group_scores import channel_scores, random_scores, unit_scores
+from .options import check_options
+from .taylor import saliences
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class LLMPruner(Method):
             structure `channel`, fraction of the hidden channels that goes, met to the nearest
             multiple of the number of attention heads.
         ratio: fraction of the units of every block that is not spared, instead; heads and neurons
-            are each rounded as in the official code, up to the 1e-9 that the module names.
+            are each rounded as in the official code, but for the 1e-9 that the module names.
         criterion: `element1` (the paper's choice), `vector`, `element2`, `mix`; rivals `l2` and
             `random`.
         aggregation: over the scores of a group's matrices, `sum`, `prod`, `max` or `last`.
@@ -91,19 +79,7 @@ class LLMPruner(Method):
     )
 
     def __post_init__(self):
-        check_choices(self, "llm-pruner", _CHOICES)
-        check_one_of(self, "sparsity", "ratio")
-        if self.ratio is None:
-            check_fraction("sparsity", self.sparsity)
-        else:
-            check_fraction("ratio", self.ratio)
-        if self.structure == "channel" and (self.ratio is not None or self.criterion == "random"):
-            raise UserError(
-                "structure 'channel' goes with sparsity and scores; leave out ratio and criterion "
-                "'random'"
-            )
-        for option in ("keep_first", "keep_last", "seed"):
-            check_whole(option, getattr(self, option), 0)
+        check_options(self)
 
     def describe(self) -> str:
         """What a report calls the pattern."""
@@ -130,73 +106,44 @@ class LLMPruner(Method):
             UserError: a sparsity that the groups cannot give (the nearest is named), an
                 architecture without them, bad tokens, gradients that are not finite.
         """
+        passes = {"precision": self.precision, "progress": progress}
         with on_device(model, device):
             if self.structure == "channel":
-                self._remove_channels(model, text, progress)
+                self._remove_channels(model, text, passes)
             else:
-                self._remove_heads_and_neurons(model, text, progress)
+                self._remove_units(model, text, passes)
 
-    def _remove_channels(
-        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
-    ) -> None:
+    def _remove_channels(self, model: PreTrainedModel, text: torch.Tensor, passes: dict) -> None:
         """Leave the hidden channels of highest score, the same ones in the whole model."""
+        # The count comes first, so that an impossible sparsity fails before the passes.
         count = count_channels(model.config, self.sparsity)
-        salience = self._saliences(model, text, progress)
+        # S of every weight, then the score of each channel
+        salience = saliences(model, text, self.criterion, channels=True, **passes)
         scores = channel_scores(model, salience, self.criterion, self.aggregation)
         keep_channels(model, top_k(scores, count))
 
-    def _remove_heads_and_neurons(
-        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
-    ) -> None:
+    def _remove_units(self, model: PreTrainedModel, text: torch.Tensor, passes: dict) -> None:
         """Leave the heads and neurons of highest score in the blocks that are not spared."""
-        # Compute the counts first, so that an impossible sparsity fails before the passes.
         stack = list(find_stack(model)[1])
         blocks = stack[self.keep_first : max(len(stack) - self.keep_last, 0)]
+        # The counts come first, so that an impossible sparsity fails before the passes.
         if self.ratio is not None:
             removed_heads, removed_neurons = units_of_ratio(blocks, self.ratio)
         else:
             removed_heads, removed_neurons = units_of_sparsity(model, blocks, self.sparsity)
-        scores_of = self._scores_of_units(model, text, progress)
+        # S of every weight (equations 3 to 5), which chance does without
+        generator = torch.Generator().manual_seed(self.seed)
+        if self.criterion != "random":
+            salience = saliences(model, text, self.criterion, **passes)
         for block in blocks:
             parts = sublayers(block)
+            if self.criterion == "random":
+                head_scores, neuron_scores = random_scores(parts, generator)
+            else:
+                rule = (self.criterion, self.aggregation)
+                head_scores, neuron_scores = unit_scores(parts, salience, *rule)
             # Units compete inside their block, and every block loses the same number.
-            head_scores, neuron_scores = scores_of(parts)
             keep_kv_heads(parts, top_k(head_scores, parts.kv_heads - removed_heads))
             keep_neurons(parts, top_k(neuron_scores, parts.neurons - removed_neurons))
         # Spared blocks are wider: the configuration says so.
         sync_config(model)
-
-    def _saliences(
-        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
-    ) -> dict[nn.Parameter, torch.Tensor]:
-        """Parameter -> salience, under the criterion of this method (equations 3 to 5)."""
-        return saliences(
-            model,
-            text,
-            self.criterion,
-            channels=self.structure == "channel",
-            precision=self.precision,
-            progress=progress,
-        )
-
-    def _scores_of_units(
-        self, model: PreTrainedModel, text: torch.Tensor, progress: str | None
-    ) -> Callable[[Sublayers], tuple[torch.Tensor, torch.Tensor]]:
-        """A function from a block's sublayers to the scores of its heads and of its neurons."""
-        if self.criterion == "random":
-            return partial(_random_scores, torch.Generator().manual_seed(self.seed))
-        return partial(
-            unit_scores,
-            salience=self._saliences(model, text, progress),
-            criterion=self.criterion,
-            aggregation=self.aggregation,
-        )
-
-
-def _random_scores(
-    generator: torch.Generator, parts: Sublayers
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of key-value heads and neurons that say nothing."""
-    heads = torch.rand(parts.kv_heads, generator=generator)
-    neurons = torch.rand(parts.neurons, generator=generator)
-    return heads, neurons

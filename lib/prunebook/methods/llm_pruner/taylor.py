@@ -21,6 +21,37 @@ CRITERIA = ("vector", "element1", "element2", "mix", "l2")
 _SECOND_ORDER = ("element2", "mix")
 
 
+def weight_salience(
+    criterion: str, weight: torch.Tensor, gradient: torch.Tensor, squares: torch.Tensor | None
+) -> torch.Tensor:
+    """S of every entry of one weight matrix: what the loss would change by if it went.
+
+    Args:
+        criterion: one of `CRITERIA` but `l2`.
+        weight: W, of any shape.
+        gradient: g, of the same shape.
+        squares: A, of the same shape; None where the criterion does not need it.
+
+    Returns:
+        A tensor of the shape of W. Its signs matter: `vector` sums them before it takes a size.
+
+    Raises:
+        UserError: a gradient that is not finite.
+    """
+    if not gradient.isfinite().all():
+        raise UserError(
+            "calibration gradients hold NaN or infinity; use a wider dtype such as float32"
+        )
+    if criterion == "element2":
+        # equation 5, its second-order term alone
+        return weight * squares * weight
+    if criterion == "mix":
+        # equation 5, both terms
+        return weight * gradient - weight * squares * weight / 2
+    # equation 3 without its Hessian term, and the first-order term of equation 5
+    return weight * gradient
+
+
 @torch.no_grad()
 def saliences(
     model: PreTrainedModel,
@@ -68,8 +99,8 @@ def saliences(
             gradients = _gradients(model, parameters, bar, precision, len(tokens))
     # S of every weight, from its g and A
     salience_of = {}
-    for parameter, gradient in gradients.items():
-        salience_of[parameter] = _salience(criterion, parameter, gradient, squares.get(parameter))
+    for weight, gradient in gradients.items():
+        salience_of[weight] = weight_salience(criterion, weight, gradient, squares.get(weight))
     return salience_of
 
 
@@ -119,31 +150,3 @@ def _window_gradients(
             squares[parameter] = squares.get(parameter, 0) + gradient.square() / windows
             parameter.grad = None
     return gradients, squares
-
-
-def _salience(
-    criterion: str, weight: torch.Tensor, gradient: torch.Tensor, squares: torch.Tensor | None
-) -> torch.Tensor:
-    """S of one weight.
-
-    Args:
-        criterion: one of `CRITERIA` but `l2`.
-        weight: W.
-        gradient: g.
-        squares: A; None where the criterion does not need it.
-
-    Raises:
-        UserError: a gradient that is not finite.
-    """
-    if not gradient.isfinite().all():
-        raise UserError(
-            "calibration gradients hold NaN or infinity; use a wider dtype such as float32"
-        )
-    if criterion == "element2":
-        # equation 5, its second-order term alone
-        return weight * squares * weight
-    if criterion == "mix":
-        # equation 5, both terms
-        return weight * gradient - weight * squares * weight / 2
-    # equation 3 without its Hessian term, and the first-order term of equation 5
-    return weight * gradient

@@ -16,17 +16,22 @@ def cheapest_parts(
     costs: Sequence[torch.Tensor | tuple[torch.Tensor, torch.Tensor]],
     target: Pattern,
     share: float,
+    scope: str = "model",
 ) -> list[torch.Tensor] | list[tuple[torch.Tensor, torch.Tensor]]:
-    """What goes of layers that share one threshold, to meet a share of the target.
+    """What goes of several layers to meet a share of the target.
 
     Args:
         costs: for each layer those of its entries `[R, C]`, or of its rows `[R]` and columns `[C]`.
         target: pattern of the zeros in the end; n:m for entries alone.
         share: fraction of the target, in (0, 1].
+        scope: `model` for one threshold in all layers, `layer` for one in each.
 
     Returns:
         For each layer bool `[R, C]`, or `[R]` and `[C]`, True where something goes.
     """
+    # A layer that does not compete with others is as good as alone.
+    if scope == "layer":
+        return [cheapest_parts([of_layer], target, share)[0] for of_layer in costs]
     if isinstance(target, NofM):
         return cheapest_n_of_m(costs, target, share)
     sparsity = target.sparsity * share

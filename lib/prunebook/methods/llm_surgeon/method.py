@@ -21,32 +21,22 @@ columns: 1.1 GB for SmolLM2-135M, 64 GB for a 7-billion model. For entries, 4 by
 their costs, and the logits of one batch. All of it stands where the model stands.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
-from ...errors import UserError
 from ...models.loading import on_device
 from ...passes.backward import backpropagate
-from ...passes.precision import PRECISIONS, matmul_precision
-from ...sparsity.patterns import NofM, Pattern, make_pattern
-from ...validation import check_choices, check_number, check_whole
+from ...passes.precision import matmul_precision
+from ...sparsity.patterns import Pattern, make_pattern
 from ..base import Method
 from .cheapest import cheapest_parts
 from .fisher import SecondMoment
-from .layer import CRITERIA, STRUCTURES, Layer, study_model
+from .options import check_options
+from .study import study_model
 
-# Entries that are correlated with each other, as in the official scripts for entries and 2:4.
-_CORRELATED_ENTRIES = 2000
-_CHOICES = {
-    "structure": STRUCTURES,
-    "criterion": CRITERIA,
-    "scope": ("model", "layer"),
-    "precision": PRECISIONS,
-}
 # name of a linear -> second moment of its inputs, and of the gradients of its outputs
 Moments = tuple[dict[str, SecondMoment], dict[str, SecondMoment]]
 
@@ -89,21 +79,7 @@ class LLMSurgeon(Method):
     sparsity_of: ClassVar[str | None] = "the weights of all linears in the blocks"
 
     def __post_init__(self):
-        check_choices(self, "llm-surgeon", _CHOICES)
-        check_whole("shots", self.shots, 1)
-        if self.max_correlate is not None:
-            check_whole("max_correlate", self.max_correlate, 1)
-        check_number("damping", self.damping, "a fraction >= 0, e.g. 0.01")
-        is_n_of_m = isinstance(self.target, NofM)
-        if not is_n_of_m and self.target.scope != self.scope:
-            raise UserError(
-                f"pattern {self.target} is not allowed for llm-surgeon; use sparsity and scope, or "
-                "n:m"
-            )
-        if is_n_of_m and self.structure != "elements":
-            raise UserError(
-                f"pattern {self.target} is not allowed for rows+columns; use sparsity or elements"
-            )
+        check_options(self)
 
     @property
     def target(self) -> Pattern:
@@ -161,29 +137,7 @@ class LLMSurgeon(Method):
                 moments = None
                 # (3) one threshold for the target up to this shot; what is below it goes, and
                 # (4) the rest makes up for it
-                for layer, removed in zip(
-                    layers, self._choose(layers, shot / self.shots), strict=True
-                ):
-                    self._remove(layer, removed)
-
-    def _choose(self, layers: Sequence[Layer], share: float) -> list:
-        """What goes of each layer to meet a share of the target: `[R]` and `[C]`, or `[R, C]`.
-
-        Args:
-            layers: all layers.
-            share: fraction of the target, in (0, 1].
-        """
-        # All layers compete, or each one meets the share alone.
-        if self.scope == "model":
-            return cheapest_parts([layer.costs for layer in layers], self.target, share)
-        chosen = []
-        for layer in layers:
-            chosen += cheapest_parts([layer.costs], self.target, share)
-        return chosen
-
-    def _remove(self, layer: Layer, removed: torch.Tensor | tuple) -> None:
-        """Remove what was chosen of one layer."""
-        if self.structure == "elements":
-            layer.remove_entries(removed, self.max_correlate or _CORRELATED_ENTRIES)
-        else:
-            layer.remove_rows_columns(*removed, self.max_correlate)
+                goal = (self.target, shot / self.shots, self.scope)
+                costs = [layer.costs for layer in layers]
+                for layer, parts in zip(layers, cheapest_parts(costs, *goal), strict=True):
+                    layer.remove(parts, self.max_correlate)

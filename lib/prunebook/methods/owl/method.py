@@ -1,8 +1,8 @@
 """OWL: blocks with more outliers lose less; another method prunes them to their rates.
 
 Yin et al., Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to
-High Sparsity (arXiv 2310.05175), section 3; official code luuyin/OWL at dddb7a4. `outliers` makes
-the rates, `mixed_patterns` makes n:m of them.
+High Sparsity (arXiv 2310.05175), section 3; official code luuyin/OWL at dddb7a4. `outliers` looks
+at the blocks, `rates` makes sparsities of that, and `mixed_patterns` makes n:m of those.
 
 Differences from the official code:
 
@@ -19,21 +19,15 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from ...errors import UserError
 from ...models.anatomy import find_blocks
 from ...sparsity.allocation import from_rates, linear_sizes
-from ...sparsity.patterns import NofM, Pattern, Unstructured, make_pattern
-from ...validation import check_flag, check_number
+from ...sparsity.patterns import NofM, Pattern, make_pattern
 from ..base import Method
 from ..registry import make_method
 from .mixed_patterns import mixed_n_of_m
-from .outliers import check_granularity, outliers, owl_rates
-
-# lambda where none is given; for n:m it is in weights of a group
-_SPREAD = 0.08
-_SPREAD_OF_GROUP = 1.0
-# The official code prunes a layer whose rate is 0 to this sparsity.
-_IN_PLACE_OF_ZERO = 0.01
+from .options import check_options
+from .outliers import outliers
+from .rates import owl_rates, rounded_down, spread_of
 
 
 @dataclass(frozen=True)
@@ -69,16 +63,7 @@ class OWL(Method):
     sparsity_of: ClassVar[str | None] = "the weights of all linears in the blocks"
 
     def __post_init__(self):
-        check_number("multiplier", self.multiplier)
-        if self.spread is not None:
-            check_number("spread", self.spread)
-        check_granularity(self.granularity)
-        check_flag("exact_count", self.exact_count)
-        if not self.pruner.takes_allocation:
-            raise UserError(
-                f"base {self.base!r} takes no allocation; use a method that declares "
-                "takes_allocation, e.g. 'wanda'"
-            )
+        check_options(self)
 
     @property
     def target(self) -> Pattern:
@@ -137,15 +122,8 @@ class OWL(Method):
             distribution: name of linear -> D, as `outliers` measures it.
         """
         sizes = linear_sizes(model)
-        spread = self.spread
-        if isinstance(self.target, NofM):
-            if spread is None:
-                spread = _SPREAD_OF_GROUP
-            # from weights of a group to a fraction
-            spread /= self.target.m
-        elif spread is None:
-            spread = _SPREAD
         values = [distribution[name] for name in sizes]
+        spread = spread_of(self.target, self.spread)
         rates = owl_rates(values, self.target.sparsity, spread, list(sizes.values()))
         return dict(zip(sizes, rates, strict=True))
 
@@ -164,7 +142,4 @@ class OWL(Method):
         scope = self.pruner.target.scope
         if self.exact_count:
             return from_rates(model, rates, scope)
-        # As the official code: every row or layer rounds its own count down.
-        return {
-            name: Unstructured(rate or _IN_PLACE_OF_ZERO, scope) for name, rate in rates.items()
-        }
+        return rounded_down(rates, scope)

@@ -1,4 +1,4 @@
-"""OWL's outlier distribution, and the sparsities that it gives to layers.
+"""OWL's outlier distribution: how many scores of a block or layer are far above their mean.
 
 Yin et al., Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to
 High Sparsity (arXiv 2310.05175), section 3; official code luuyin/OWL at dddb7a4.
@@ -6,7 +6,6 @@ High Sparsity (arXiv 2310.05175), section 3; official code luuyin/OWL at dddb7a4
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -15,11 +14,8 @@ from ...errors import UserError
 from ...models.anatomy import weight_of
 from ...passes.sequential import walk
 from ...passes.statistics import InputNorm
-from ...sparsity.allocation import shifted_rates
 
 GRANULARITIES = ("block", "layer")
-# No layer loses more than this, unless the target itself is nearly as high.
-_HIGHEST = 0.99
 
 
 def check_granularity(granularity: str) -> None:
@@ -87,46 +83,3 @@ def outlier_percentage(scores: Sequence[torch.Tensor], multiplier: float) -> flo
     threshold = multiplier * sum(score.sum(dtype=torch.float64) for score in scores) / size
     above = sum(int((score > threshold).sum()) for score in scores)
     return 100 * above / size
-
-
-def owl_rates(
-    distribution: Sequence[float],
-    sparsity: float,
-    spread: float = 0.08,
-    sizes: Sequence[int] | None = None,
-) -> list[float]:
-    """OWL's sparsities: the more outliers, the less is removed; their mean is the target.
-
-    D is stretched to a range of `2 * spread` and centred on its mean, as in the official code. One
-    side can then be farther than `spread` from the target, which the paper does not say. Rates that
-    would leave [0, 0.99] are clipped and the others shifted, so that the mean holds.
-
-    Args:
-        distribution: D of each layer.
-        sparsity: S, the target.
-        spread: lambda.
-        sizes: weights of each layer, for the mean; None for equal sizes.
-
-    Returns:
-        S_l of each layer.
-
-    Raises:
-        UserError: a sparsity outside [0, 1), or a negative spread.
-    """
-    if not 0 <= sparsity < 1:
-        raise UserError(f"sparsity {sparsity!r} is not allowed; use a number in [0, 1)")
-    if not spread >= 0:
-        raise UserError(f"spread {spread!r} is not allowed; use a number >= 0, e.g. 0.08")
-    D = np.asarray(distribution, dtype=np.float64)
-    share = np.ones(len(D))
-    if sizes is not None:
-        share = np.asarray(sizes, dtype=np.float64)
-    share /= share.sum()
-    # g_l = 2 lambda (D_l - min D) / (max D - min D); equal D give equal rates
-    g = 2 * spread * ((D - D.min()) / (np.ptp(D) or 1))
-    # S_l = 1 - d_l with the density d_l = g_l - mean(g) + 1 - S
-    rates = sparsity - (g - share @ g)
-    highest = max(_HIGHEST, (1 + sparsity) / 2)
-    if rates.min() < 0 or rates.max() > highest:
-        rates = shifted_rates(rates, share, sparsity, highest)
-    return rates.tolist()

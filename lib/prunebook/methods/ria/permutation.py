@@ -6,16 +6,13 @@ biomedical-cybernetics/Relative-importance-and-activation-pruning at 7bc55b0. An
 `[in]`: position p of the permuted weight holds column `order[p]`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from ...sparsity.patterns import NofM, check_width, keep_mask
-
-# Distances are summed over this many rows of scores at a time; those of all candidates then stay in
-# the caches of a CPU.
-_ROWS_AT_ONCE = 512
+from .slot_gains import distances, nth_largest
 
 
 def retained(scores: torch.Tensor, order: torch.Tensor, pattern: NofM) -> float:
@@ -96,8 +93,8 @@ def assign_channels(
             columns = groups.to(part.device)
             # Transposed, so that one channel is contiguous.
             channels = part.T.contiguous()
-            threshold = _nth_largest([channels[columns[:, other]] for other in others], pattern.n)
-            gain += _distances(threshold, channels[columns[:, slot]]).cpu()
+            threshold = nth_largest([channels[columns[:, other]] for other in others], pattern.n)
+            gain += distances(threshold, channels[columns[:, slot]]).cpu()
         # The Hungarian assignment; leaving everything in place is one of its choices.
         _, chosen = linear_sum_assignment(gain.numpy(), maximize=True)
         groups[:, slot] = groups[torch.from_numpy(chosen), slot]
@@ -120,48 +117,3 @@ def keep_mask_permuted(scores: torch.Tensor, pattern: NofM) -> torch.Tensor:
     keep = torch.empty_like(scores, dtype=torch.bool)
     keep[:, order] = keep_mask(scores[:, order], pattern)
     return keep
-
-
-def _distances(threshold: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
-    """`sum_r |t_jr - x_ir|` for each group j and candidate i.
-
-    Args:
-        threshold: t, float32 `[groups, rows]`.
-        candidate: x, float32 `[candidates, rows]`.
-
-    Returns:
-        float64 `[groups, candidates]`.
-    """
-    if threshold.device.type != "cpu":
-        return torch.cdist(threshold, candidate, p=1).double()
-    # |t - x| = 2 max(t, x) - t - x. On a CPU two vectorised passes over what its caches hold take
-    # half the time of a distance.
-    larger_sums = threshold.new_zeros(len(threshold), len(candidate))
-    parts = zip(threshold.split(_ROWS_AT_ONCE, 1), candidate.split(_ROWS_AT_ONCE, 1), strict=True)
-    for t, x in parts:
-        x = x.contiguous()
-        ones = x.new_ones(x.shape[1])
-        larger = torch.empty_like(x)
-        # sum_r max(t_jr, x_ir), one group at a time
-        for sums, t_of_group in zip(larger_sums, t, strict=True):
-            torch.maximum(x, t_of_group, out=larger)
-            sums.addmv_(larger, ones)
-    threshold_sums = threshold.sum(1, dtype=torch.float64)
-    candidate_sums = candidate.sum(1, dtype=torch.float64)
-    return 2 * larger_sums.double() - threshold_sums[:, None] - candidate_sums
-
-
-def _nth_largest(tensors: Sequence[torch.Tensor], n: int) -> torch.Tensor:
-    """The n-th largest of a few tensors of one shape, entry by entry.
-
-    n rounds of a bubble sort are many times faster than a selection along a short dimension.
-    """
-    tensors = list(tensors)
-    for bubbled in range(n):
-        # The largest of those that are left rises to place `bubbled`.
-        for i in range(len(tensors) - 1, bubbled, -1):
-            larger = torch.maximum(tensors[i], tensors[i - 1])
-            smaller = torch.minimum(tensors[i], tensors[i - 1])
-            tensors[i - 1] = larger
-            tensors[i] = smaller
-    return tensors[n - 1]

@@ -28,18 +28,18 @@ from ...errors import UserError
 from ...measure.baseline import check_head
 from ...models.sizes import AXES
 from ...passes.backward import restore_requires_grad
-from ...passes.precision import PRECISIONS
 from ...recovery.learned_masks import MaskSearchResult, learn_masks
 from ...recovery.training import Training, training_all
+from ...recovery.training_options import TrainingOptions
 from ...sparsity.structured_masks import check_shape
-from ...validation import check_choices, check_number, check_whole
+from ...validation import check_number, check_whole
 from ..base import MaskTrainingMethod
 
 RAMP = 0.2  # share of the steps in which the targets grow from nothing: 640 of the paper's 3,200
 
 
 @dataclass(frozen=True)
-class ShearedLLaMA(MaskTrainingMethod):
+class ShearedLLaMA(TrainingOptions, MaskTrainingMethod):
     """Masks and weights trained together until the expected sizes are those asked for, then cut.
 
     Training is one pass over the data. The rates of the paper are for 3,200 steps; a few hundred
@@ -77,13 +77,12 @@ class ShearedLLaMA(MaskTrainingMethod):
     sparsity_of: ClassVar[str | None] = None
 
     def __post_init__(self):
-        check_choices(self, "sheared-llama", {"precision": PRECISIONS})
+        self.check_training("sheared-llama")
         if not self._asked_sizes:
             raise UserError("give sizes that stay, e.g. keep_blocks=24 or keep_neurons=1024")
         for axis, size in self._asked_sizes.items():
             check_whole(f"keep_{axis}", size, 1)
-        check_whole("batch_size", self.batch_size, 1)
-        for name in ("learning_rate", "mask_rate", "multiplier_rate"):
+        for name in ("mask_rate", "multiplier_rate"):
             check_number(name, getattr(self, name))
 
     @property
@@ -119,16 +118,7 @@ class ShearedLLaMA(MaskTrainingMethod):
         full = check_shape(model, self._asked_sizes)
         steps = len(data) // self.batch_size
         # One optimiser, AdamW: the paper's betas, no weight decay, gradients of theta clipped at 1.
-        training = Training(
-            self.learning_rate,
-            steps // 10,
-            batch=self.batch_size,
-            seed=self.seed,
-            precision=self.precision,
-            clip=1.0,
-            weight_decay=0.0,
-            betas=(0.9, 0.95),
-        )
+        training = self.training(steps, betas=(0.9, 0.95))
         # min over theta and log alpha, max over lambda and phi of the loss plus, for each kind g of
         # structure, lambda_g (s - t) + phi_g (s - t)^2. At the end the lowest log alpha go, exactly
         # as many as the shape says: in every block for heads and neurons.

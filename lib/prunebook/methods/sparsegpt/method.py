@@ -82,15 +82,15 @@ class SparseGPT(Method):
         return make_pattern(self.sparsity, self.pattern, "layer")
 
     @torch.no_grad()
-    def prune_matrix(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def prune_matrix(self, weight: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
         """The pruned and updated copy of one weight.
 
         Args:
             weight: `[out, in]`.
-            inputs: `[tokens, in]`, what the weight multiplies.
+            activations: `[tokens, in]`, what the weight multiplies.
         """
         statistic = Hessian(weight.shape[1], weight.device)
-        statistic.update(inputs)
+        statistic.update(activations)
         return self._solve([weight], statistic, [self.target])[0]
 
     @torch.no_grad()
