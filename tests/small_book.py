@@ -16,7 +16,8 @@ SHOWN = """\
 import matplotlib.pyplot as plt
 import prunebook as pb
 rows = [{"label": "dense", "perplexity": 20.0}, {"label": "Tiny", "perplexity": 30.5}]
-pb.results(rows, protocol={"model": model_name})
+losses = {"Tiny": [[1.5, 2.5], [3.5, 4.5]]}
+pb.results(rows, protocol={"model": model_name}, losses=losses)
 figure = plt.figure()
 figure.gca().plot([0, 1], [1, 0])
 plt.show()
@@ -28,6 +29,27 @@ known = {"paper": "7.26", "source": "Table 2", "protocol": {"model": model_name}
 pb.claim("k1", "It is <better>", ours="30.5", verdict=True, **known)
 pb.claim("k2", "It is faster", ours="1x", verdict=False, **known)
 pb.not_testable("k3", "It is cheaper", paper="9", source="Figure 1", reason="no <such> device")
+"""
+# The claims of a record, and the cell that checks them.
+STATED = [
+    {
+        "key": "k1",
+        "origin": "paper",
+        "statement": "It is better",
+        "number": "7.26",
+        "source": "Table 2",
+    },
+    {
+        "key": "k2",
+        "origin": "ours",
+        "statement": "It is faster",
+        "number": "none",
+        "source": "not in the paper",
+    },
+]
+CHECKS = """\
+pb.check("k1", ours="30.5", verdict=True)
+pb.check("k2", ours="1x", verdict=False)
 """
 # A page of concepts/ with two code cells, a note and a place for a list of papers.
 TEXT_PAGE = """\

@@ -94,7 +94,7 @@ def notebook(paper: dict) -> nbformat.NotebookNode:
             new_markdown_cell("## Why"),
             *(cell(tag, f"# {tag}") for tag in ("figure", "figure", "claims")),
         ]
-    limits = f"## Challenge\n\nLimits of {paper['short']}."
+    limits = f"## Challenge\n\n- Limits of {paper['short']}."
     cells.append(cell("challenge", limits, new_markdown_cell))
     cells.append(cell("see-also", "More.", new_markdown_cell))
     return new_notebook(cells=cells)

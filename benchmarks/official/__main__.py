@@ -8,6 +8,10 @@ replaced. Each implementation prunes in a process of its own, so that peak memor
 official code runs as it is, except that decoder layers get the rotary embeddings that today's
 transformers want, calibration tokens are ours and CUDA synchronisation is a no-op. Writes a record
 for each method, `results/official-<method>-cpu.json`.
+
+Where the official code cannot prune the model of the other comparisons, the adapter has a function
+`parity`: it runs the official functions for scores, masks and weights on tiny random models. All
+differences in those records are relative to the largest value of the official code.
 """
 
 import argparse
@@ -83,6 +87,29 @@ def _cpu_seconds() -> float:
     """What all threads of this process have computed so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def parity(method: str, folder: str) -> None:
+    """Print what an adapter's `parity` finds, as JSON."""
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        compared = adapter(method).parity(folder)
+    print(json.dumps(compared))
+
+
+def run_parity(method: str, folder: str) -> dict:
+    """The record of an adapter with `parity`, without its surroundings.
+
+    It runs in a process of its own: what stands in for one repository's imports is not there for
+    the next.
+    """
+    command = [sys.executable, "-m", __package__, "--parity", method, folder]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    if result.returncode:
+        raise SystemExit(f"{method} failed:\n{result.stderr[-3000:]}")
+    return {
+        "protocol": {"model": "tiny, random weights and tokens"},
+        "compared": json.loads(result.stdout.splitlines()[-1]),
+    }
 
 
 def run_method(method: str, folder: str, options, scratch: str) -> dict:
@@ -167,6 +194,44 @@ def commit(folder) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def compare(method: str, folder: str, options) -> dict:
+    """Protocol and comparison of one method on the embedded model, for its record."""
+    module = adapter(method)
+    _, tokenizer = pb.load_model("smollm2-135m", device="cpu", dtype="float32")
+    length = getattr(module, "LENGTH", options.length)
+    samples = getattr(module, "SAMPLES", options.samples)
+    tokens = pb.calibration_tokens(tokenizer, samples, length, seed=0)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_file({"tokens": tokens}, f"{scratch}/tokens.safetensors")
+        measured = run_method(method, folder, options, scratch)
+    protocol = {
+        "model": "smollm2-135m, float32",
+        "options": {name: repr(ours) for name, ours in module.OURS.items()},
+        "calibration": [samples, length],
+        "evaluation": [options.windows, options.length],
+        "rounds": options.rounds,
+    }
+    return {"protocol": protocol, **measured}
+
+
+def surroundings(method: str, folder: str) -> dict:
+    """What every record begins with: date, machine, versions and commits."""
+    return {
+        "benchmark": "official",
+        "method": method,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "float32_library": linear_library(),
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "prunebook": pb.__version__,
+        },
+        "commits": {"prunebook": commit(Path(__file__).parent), method: commit(folder)},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -180,48 +245,27 @@ def main() -> None:
     )
     parser.add_argument("--out", default=RESULTS, type=Path)
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--parity", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         return child(*options.child)
-    _, tokenizer = pb.load_model("smollm2-135m", device="cpu", dtype="float32")
+    if options.parity:
+        return parity(*options.parity)
     for method, _, folder in (item.partition("=") for item in options.methods):
         module = adapter(method)
         folder = str(Path(folder).resolve())
         if not commit(folder).startswith(module.COMMIT):
             found = f"{folder} stands at {commit(folder)[:7]}"
             raise SystemExit(f"{found}; check out {module.COMMIT} of {module.REPOSITORY}")
-        length = getattr(module, "LENGTH", options.length)
-        samples = getattr(module, "SAMPLES", options.samples)
-        tokens = pb.calibration_tokens(tokenizer, samples, length, seed=0)
-        with tempfile.TemporaryDirectory() as scratch:
-            save_file({"tokens": tokens}, f"{scratch}/tokens.safetensors")
-            measured = run_method(method, folder, options, scratch)
-        record = {
-            "benchmark": "official",
-            "method": method,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "hardware": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-            "threads": torch.get_num_threads(),
-            "float32_library": linear_library(),
-            "versions": {
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "prunebook": pb.__version__,
-            },
-            "commits": {"prunebook": commit(Path(__file__).parent), method: commit(folder)},
-            "protocol": {
-                "model": "smollm2-135m, float32",
-                "options": {name: repr(ours) for name, ours in module.OURS.items()},
-                "calibration": [samples, length],
-                "evaluation": [options.windows, options.length],
-                "rounds": options.rounds,
-            },
-            **measured,
-        }
+        if hasattr(module, "parity"):
+            measured = run_parity(method, folder)
+        else:
+            measured = compare(method, folder, options)
+        record = surroundings(method, folder) | measured
         write_atomic(
             options.out / f"official-{method}-cpu.json", json.dumps(record, indent=1) + "\n"
         )
-        for row in [*record.get("same_inputs", []), *record["rows"]]:
+        for row in [*record.get("same_inputs", []), *record.get("rows", [])]:
             print(json.dumps(row))
         print(json.dumps(record.get("compared")))
     return None

@@ -1,5 +1,5 @@
 """What the adapters share: official layers that can be called, single linears with their inputs,
-agreement."""
+tiny models, agreement."""
 
 import contextlib
 import importlib
@@ -10,6 +10,7 @@ import unittest.mock
 from collections.abc import Callable, Iterator
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from prunebook.models.anatomy import find_blocks
 
@@ -111,3 +112,53 @@ def agreement(ours: dict, theirs: dict) -> dict:
         "first_block_mask_bits_equal": mean(first),
         "first_block_bit_equal": all(torch.equal(ours[n], theirs[n]) for n in first),
     }
+
+
+def stand_in(name: str, **members) -> types.ModuleType:
+    """An empty module of that name in place of one that is not needed, with some members."""
+    module = types.ModuleType(name)
+    module.__path__ = []
+    module.__dict__.update(members)
+    sys.modules[name] = module
+    return module
+
+
+def tiny_llama(dtype: torch.dtype = torch.float32, **changes):
+    """A random Llama of two blocks with as many key-value heads as query heads.
+
+    Args:
+        dtype: dtype of the weights.
+        changes: entries of its `LlamaConfig` that are others.
+    """
+    sizes = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**sizes | changes)).to(dtype).eval()
+
+
+def tiny_tokens(samples: int, length: int, vocabulary: int = 128) -> torch.Tensor:
+    """Random tokens `[samples, length]`, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (samples, length), generator=generator)
+
+
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference of two tensors, over the largest magnitude of theirs."""
+    if ours.shape != theirs.shape:
+        raise ValueError(f"shapes {tuple(ours.shape)} and {tuple(theirs.shape)} differ")
+    difference = (ours.double() - theirs.double()).abs().max()
+    return (difference / theirs.double().abs().max()).item()
+
+
+def equal_share(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Fraction of the entries of two tensors, e.g. masks, that are equal."""
+    if ours.shape != theirs.shape:
+        raise ValueError(f"shapes {tuple(ours.shape)} and {tuple(theirs.shape)} differ")
+    return (ours == theirs).double().mean().item()

@@ -18,22 +18,25 @@ from tests.browser.hostile import ROOT, hostile_site
 from prunebook.site.build import build_site
 
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-# The time of axe grows with the elements, whose colours depend on their classes alone. It sees
-# three visible tokens of each class of a page's code; of each table the first ten rows, and later
-# ones with a class that is new on the page.
+# The time of axe grows with the elements, hidden ones too, and colours depend on classes alone. So
+# it sees three visible tokens of each class of a page's code, three formulas, and of each table
+# three rows and later ones with a class that is new on the page.
 _THIN_OUT = """() => {
     const tokens = {};
-    for (const token of document.querySelectorAll("pre span[class]")) {
-        if (!token.checkVisibility()) continue;
-        tokens[token.className] = (tokens[token.className] || 0) + 1;
-        if (tokens[token.className] > 3) token.replaceWith(token.textContent);
+    const all = [...document.querySelectorAll("pre span[class]")];
+    const visible = new Set(all.filter(token => token.checkVisibility()));
+    for (const token of all) {
+        if (visible.has(token)) tokens[token.className] = (tokens[token.className] || 0) + 1;
+        if (!visible.has(token) || tokens[token.className] > 3)
+            token.replaceWith(token.textContent);
     }
+    [...document.querySelectorAll("mjx-container")].slice(3).forEach(formula => formula.remove());
     const classes = new Set();
     for (const row of document.querySelectorAll("tbody tr")) {
         const elements = [row, ...row.querySelectorAll("[class]")];
         const inside = elements.map(element => element.getAttribute("class"));
         const known = inside.every(name => classes.has(name));
-        if (known && row.matches(":nth-child(n + 11)")) row.remove();
+        if (known && row.matches(":nth-child(n + 4)")) row.remove();
         inside.forEach(name => classes.add(name));
     }
 }"""

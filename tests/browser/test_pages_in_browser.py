@@ -150,6 +150,25 @@ def test_the_scoreboard_on_a_phone_shows_each_claim_in_full(hostile_html, open_p
         assert box["x"] + box["width"] <= 390
 
 
+def test_the_scoreboard_filters_its_claims_and_the_address_keeps_the_view(hostile_html, open_page):
+    page = open_page(hostile_html / "scoreboard.html")
+    rows = page.locator(".pb-claims tbody tr")
+    count = rows.count()
+    assert page.locator(".pb-filter").is_visible()
+    page.get_by_label("Verdict").select_option("fails")
+    visible = page.locator(".pb-claims tbody tr:visible")
+    assert 0 < visible.count() < count
+    assert {row.get_attribute("data-verdict") for row in visible.all()} == {"fails"}
+    assert (
+        page.locator(".pb-filter .pb-shown").inner_text() == f"{visible.count()} of {count} claims"
+    )
+    assert page.url.endswith("#verdict=fails")
+    page.reload()
+    assert page.get_by_label("Verdict").input_value() == "fails"
+    page.get_by_role("button", name="Clear all").click()
+    assert page.locator(".pb-claims tbody tr:visible").count() == count
+
+
 def test_folded_code_opens_and_closed_code_is_not_printed(hostile_html, open_page):
     page = open_page(hostile_html / "papers" / "alpha.html")
     folded = page.locator("details.hide", has_text="Show the code behind these claims").first

@@ -12,7 +12,11 @@ from prunebook.catalog.fields import PATTERNS
     ("words", "texts", "others"),
     [
         ("lower-case letters", ["a", "2-of-4"], ["A", "-a", "a-", "a--b", "a_b", ""]),
-        ("an arXiv id", ["2306.11695", "0704.0001"], ["2306.11695v1", "306.11695", "2306.116"]),
+        (
+            "an arXiv id",
+            ["2306.11695", "0704.0001", "2312.00001"],
+            ["2306.11695v1", "306.11695", "2306.116", "2313.11695", "2399.11695", "2300.11695"],
+        ),
         ("an OpenReview forum id", ["PxoFut3dWW", "-a_"], ["a b", "a?id=b", ""]),
         ("an address", ["https://x.org/a?b#c"], ["ftp://x.org", "https://x<y", "https://a b"]),
         ("a module of the library", ["prunebook.a.b1"], ["prunebook.a", "prunebook.A.b", "a.b.c"]),
@@ -32,6 +36,7 @@ def test_patterns(words, texts, others):
             "slug: 'Wanda 1' must be lower-case letters, digits and single dashes",
         ),
         ({"arxiv": "v1"}, "arxiv: 'v1' must be an arXiv id like 2306.11695"),
+        ({"arxiv": "2313.11695"}, "arxiv: '2313.11695' must be an arXiv id like 2306.11695"),
         ({"openreview": "a b"}, "openreview: 'a b' must be an OpenReview forum id like PxoFut3dWW"),
         (
             {"code.url": "git@x"},

@@ -188,6 +188,29 @@ def test_options_of_a_cell_are_no_code():
     assert line.startswith("line 11: ")
 
 
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("## Challenges\n\n- **One.** It is\n  long.\n", None),
+        ("- a\n* b\n- c\n- d\n- e\n- f", None),
+        ("## Challenges\n\nNone known.", 0),
+        ("-no item", 0),
+        ("- a\n" * 7, 7),
+    ],
+)
+def test_challenges_are_a_list_of_one_to_six_items(source, count):
+    paper = record()
+    content = notebook(paper)
+    content.cells[10].source = source
+    expected = []
+    if count is not None:
+        expected = [
+            f"cell 10: {count} challenges; write a list of 1 to 6 items, each in the form "
+            "`- **In a few words.** What goes wrong`"
+        ]
+    assert list(RULES["challenges"](content, parse_record(paper, "x"))) == expected
+
+
 def test_check_names_the_concept_page(tmp_path):
     book = make_book(tmp_path / "book")
     page = book / "concepts" / "details" / "LoRA.md"

@@ -111,15 +111,22 @@ def test_missing_record(book, cells):
     )
 
 
-def test_bad_yaml(book):
-    path = write(
-        book,
-        {"slug": "none"},
-        new_notebook(cells=[cell("record", "paper:\n  a: [1\n  b: 2", new_raw_cell)]),
-    )
-    assert read_error(path) == (
-        "papers/none.ipynb: the record is no valid YAML: expected ',' or ']', but got ':' in line 3"
-    )
+COLON = "; put texts with a colon in quotes"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("paper:\n  a: [1\n  b: 2", "expected ',' or ']', but got ':' in line 3" + COLON),
+        ("paper:\n  a: b: c", "mapping values are not allowed here in line 2" + COLON),
+        ("paper:\n  a: {b: c: d}", "expected ',' or '}', but got ':' in line 2" + COLON),
+        ("paper:\n  a: @b", "found character '@' that cannot start any token in line 2"),
+    ],
+)
+def test_bad_yaml(book, text, problem):
+    content = new_notebook(cells=[cell("record", text, new_raw_cell)])
+    path = write(book, {"slug": "none"}, content)
+    assert read_error(path) == f"papers/none.ipynb: the record is no valid YAML: {problem}"
 
 
 def test_slug_must_be_the_file_name(book):
@@ -136,7 +143,7 @@ def test_cell_sources(book):
 
 
 def test_challenge_note(book):
-    assert challenge_note(book / "papers" / "wanda.ipynb") == "## Challenge\n\nLimits of Wanda."
+    assert challenge_note(book / "papers" / "wanda.ipynb") == "## Challenge\n\n- Limits of Wanda."
     content = notebook(record())
     del content.cells[10]
     with pytest.raises(

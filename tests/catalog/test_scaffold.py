@@ -237,6 +237,7 @@ def test_claims_that_a_record_has_stay(book):
         ),
         ({"identifier": "2403.03853v2"}, "'2403.03853v2' is no id"),
         ({"identifier": "240303853"}, "'240303853' is no id"),
+        ({"identifier": "2413.03853"}, "'2413.03853' is no id"),
         ({"identifier": "../../etc"}, "'../../etc' is no id"),
         ({"identifier": "2306.11695"}, "2306.11695 is in the book already: papers/wanda.ipynb"),
         ({"identifier": "PxoFut3dWW"}, "PxoFut3dWW is in the book already: papers/wanda.ipynb"),

@@ -11,14 +11,14 @@ from prunebook.errors import UserError
 
 WANDA = (
     "| [A Simple and Effective Pruning Approach](https://arxiv.org/abs/2306.11695) | ICLR 2024 | "
-    "Unstructured, Semi-structured; Wanda | [page](papers/wanda.ipynb) | "
+    "Unstructured, Semi-structured; Wanda | – | [page](papers/wanda.ipynb) | "
     "[official](https://github.com/locuslab/wanda) |"
 )
 SCALING = (
-    "| Scaling: Laws | ICLR 2024 | Unstructured, Semi-structured; Wanda | "
+    "| Scaling: Laws | ICLR 2024 | Unstructured, Semi-structured; Wanda | – | "
     "[page](papers/scaling.ipynb), not run yet | none |"
 )
-HEADER = "| Paper | Venue | Tags | Page | Code |\n|:--|:--|:--|:--|:--|"
+HEADER = "| Paper | Venue | Tags | Claims | Page | Code |\n|:--|:--|:--|:--|:--|:--|"
 
 
 def row(**changes) -> str:
@@ -39,6 +39,14 @@ def test_the_table_is_grouped_by_year_and_keeps_the_text_around_it(book):
     papers = read_papers(book)
     assert papers_table(text, papers) == expected
     assert papers_table(expected, papers) == expected
+
+
+def test_a_row_counts_the_papers_own_claims_by_verdict(book):
+    text = "<!-- papers:begin --><!-- papers:end -->"
+    counts = {"wanda": {"fails": 1, "holds": 3, "undertrained": 2}}
+    table = papers_table(text, read_papers(book), counts)
+    assert "Wanda | ✓3 ✗1 ◔2 | [page](papers/wanda.ipynb)" in table
+    assert "Wanda | – | [page](papers/scaling.ipynb)" in table
 
 
 def test_no_papers_leave_the_markers():
@@ -97,7 +105,8 @@ LONG_TITLE = f"Wanda and More: {'Very ' * 20}Long"
     ("changes", "tags"),
     [
         ({}, "Unstructured, Semi-structured; Wanda"),
-        ({"code.url": f"https://example.org/{'a' * 95}"}, "Unstructured, Semi-structured"),
+        ({"code.url": f"https://example.org/{'a' * 90}"}, "Unstructured, Semi-structured"),
+        ({"code.url": f"https://example.org/{'a' * 100}"}, "Unstructured, …"),
     ],
 )
 def test_a_row_is_short(changes, tags):
@@ -118,8 +127,9 @@ def test_challenge_notes_have_anchors_for_both_readers(book):
     expected = (
         "# Challenges\n<!-- notes:begin -->\n\n## 2024\n\n"
         '<a id="wanda-simple-2024"></a>\n\n(wanda-simple-2024)=\n'
-        "### Wanda: A Simple and Effective Pruning Approach\n\nLimits of Wanda.\n\n## 2023\n\n"
-        '<a id="scaling-2023"></a>\n\n(scaling-2023)=\n### Scaling: Laws\n\nLimits of Scaling.\n\n'
+        "### Wanda: A Simple and Effective Pruning Approach\n\n- Limits of Wanda.\n\n## 2023\n\n"
+        '<a id="scaling-2023"></a>\n\n(scaling-2023)=\n### Scaling: Laws\n\n'
+        "- Limits of Scaling.\n\n"
         "<!-- notes:end -->\n"
     )
     papers = read_papers(book)

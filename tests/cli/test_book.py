@@ -58,6 +58,35 @@ def test_a_quick_run_is_not_recorded(book, fake_book):
     assert fake_book == []
 
 
+def test_a_run_without_a_quick_run_is_not_recorded(book, fake_book):
+    said = call("run", "--record", "--profile", "book", code=2).stderr
+    assert said == (
+        "prunebook: no up-to-date quick run of wanda, which a record needs; run `prunebook run "
+        "wanda` first\n"
+    )
+    assert fake_book == []
+
+
+def test_the_papers_that_were_asked_for_are_recorded(book, fake_book, monkeypatch):
+    recorded = []
+
+    def record_runs(root, papers, profile, fingerprints):
+        recorded.append(([paper.slug for paper in papers], profile, fingerprints))
+        return [root / "a.json"]
+
+    monkeypatch.setattr("prunebook.runs.records.record_runs", record_runs)
+    monkeypatch.setattr(
+        "prunebook.runs.records.check_recordable",
+        lambda root, profile, papers: {paper.slug: [] for paper in papers},
+    )
+    said = call("run", "wanda", "concepts/why", "--record", "--profile", "book").stdout
+    assert said == f"{book / 'a.json'}\n"
+    call("run", "--record", "--profile", "book")
+    # A paper without implementation has nothing to record.
+    assert recorded == [(["wanda"], "book", {"wanda": []})] * 2
+    assert len(fake_book) == 2
+
+
 def test_build_and_serve(book, fake_book):
     assert call("build").stdout == f"{book / '_build' / 'html'}\n"
     call("serve", "--port", "8123")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from tests.cli.calling import call, error
-from tests.tiny_book import other_record, record, write
+from tests.tiny_book import other_record, write
 
 from prunebook.catalog.metadata import Metadata, NoAnswerError
 from prunebook.cli.main import main
@@ -100,19 +100,6 @@ def test_show_unknown_paper(book):
     assert error("show", "wander") == "prunebook: unknown paper 'wander'; allowed: scaling, wanda"
 
 
-def test_check(book):
-    parts = "record, cells, tags, links, contents, method and test"
-    sound = f"2 papers checked, nothing to mend: {parts}, tables\n"
-    assert call("check").stdout == sound
-    write(book, record(**{"venue.name": "New venue"}))
-    stale = "README.md: does not match the notebooks; run `prunebook check --write`\n"
-    assert call("check", code=2).stdout == stale
-    assert call("check", "wanda").stdout == f"1 paper checked, nothing to mend: {parts}\n"
-    assert call("check", "--write").stdout == sound
-    assert call("check").stdout == sound
-    assert error("check", "wander") == "prunebook: unknown paper 'wander'; allowed: scaling, wanda"
-
-
 GIVEN = (
     "--title",
     "ShortGPT: Layers",
@@ -153,10 +140,28 @@ def test_new_asks_nothing_if_all_is_given(book, answers):
         "lib/prunebook/methods/shortgpt.py",
         "tests/methods/test_shortgpt.py",
         "lib/prunebook/methods/registry.py",
+        "short name 'ShortGPT', class ShortGPT; --short gives others",
         "now fill in what `prunebook check shortgpt` lists",
     ]
     assert answers.asked == []
     call("check", "shortgpt", code=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--kind", "cache"], "short name 'Layers are redundant', class LayersareredundantCache"),
+        (["--kind", "score", "--short", "Cut-GPT"], "short name 'Cut-GPT', class CutGPT"),
+        (["--record-only"], "short name 'Layers are redundant'"),
+    ],
+)
+def test_new_says_which_names_it_chose(book, answers, options, names):
+    (book / "lib/prunebook/caches").mkdir()
+    (book / "lib/prunebook/caches/registry.py").write_text("REGISTRY = {\n}\n")
+    (book / "tests/caches").mkdir()
+    title = ("--title", "Layers are redundant")
+    result = call("new", "2403.03853", "--slug", "shortgpt", *options, *GIVEN[2:], *title)
+    assert result.stdout.splitlines()[-2] == f"{names}; --short gives others"
 
 
 def test_new_and_add_method_beside_a_draft(book, answers):
@@ -199,7 +204,28 @@ def test_what_is_given_goes_before_what_is_found(book, answers):
     assert (record["year"], record["short"]) == (2025, "Short")
 
 
-def test_new_asks_where_there_is_no_network(book, answers):
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ((), "--title --author --year --venue --venue-kind"),
+        (GIVEN[:8], "--venue --venue-kind"),
+        (("--venue", "ACL"), "--title --author --year"),
+    ],
+)
+def test_new_asks_nothing_where_nobody_can_answer(book, answers, options, missing):
+    arguments = ["new", "2403.03853", "--slug", "shortgpt", "--record-only", *options]
+    assert error(*arguments) == (
+        f"prunebook: export.arxiv.org cannot be reached: refused; give {missing}"
+    )
+    answers.found = Metadata("ShortGPT: Layers", ("Xin Men",), 2024)
+    if "--venue" in missing:
+        message = "prunebook: not all of the paper is known; give --venue --venue-kind"
+        assert error(*arguments) == message
+    assert not (book / "papers" / "shortgpt.ipynb").exists()
+
+
+def test_new_asks_where_there_is_no_network(book, answers, monkeypatch):
+    monkeypatch.setattr("prunebook.cli.papers._can_ask", lambda: True)
     typed = "ShortGPT: Layers\nXin Men, Mingyu Xu\nsoon\n2025\nACL\n"
     arguments = ["new", "2403.03853", "--slug", "shortgpt", "--record-only"]
     result = CliRunner().invoke(main, arguments, input=typed)
@@ -243,6 +269,7 @@ def test_add_method(book):
     add = ["add-method", "--kind", "structured"]
     lines = call(*add, "scaling").stdout.splitlines()
     assert lines[0] == "papers/scaling.ipynb"
+    assert lines[-2] == "short name 'Scaling', class Scaling"
     assert lines[-1] == "now fill in what `prunebook check scaling` lists"
     assert record_of(book, "scaling")["method"] == "scaling"
     assert error(*add, "wanda") == "prunebook: wanda has a method already: wanda"

@@ -16,6 +16,24 @@ def numbers():
     return Numbers()
 
 
+BOS = 7777
+
+
+@pytest.fixture(scope="session")
+def numbers_after_bos(numbers):
+    """A tokenizer as `numbers` that begins every text with BOS, as Gemma's does."""
+
+    class NumbersAfterBOS:
+        bos_token_id = BOS
+
+        def __call__(self, text, add_special_tokens=True, verbose=True):
+            if add_special_tokens:
+                return {"input_ids": [BOS]}
+            return numbers(text, add_special_tokens, verbose)
+
+    return NumbersAfterBOS()
+
+
 @pytest.fixture
 def counting(tmp_path):
     """A file of the numbers 0..999, ten a line: calibration 0..349, evaluation 350..599, training

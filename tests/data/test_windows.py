@@ -4,15 +4,17 @@ import inspect
 
 import pytest
 import torch
+from tests.data.conftest import BOS
 
 from prunebook.data.windows import (
     calibration_tokens,
-    check_tokens,
     evaluation_tokens,
     pretraining_tokens,
     training_tokens,
 )
 from prunebook.errors import UserError
+
+OF_A_SPLIT = (calibration_tokens, training_tokens, evaluation_tokens, pretraining_tokens)
 
 
 def test_calibration_windows_are_whole_distinct_and_in_the_calibration_text(numbers, counting):
@@ -97,27 +99,6 @@ def test_the_embedded_text_is_enough_for_the_defaults(embedded):
     assert torch.equal(evaluation, evaluation_tokens(tokenizer, 64, 512))
 
 
-@pytest.mark.parametrize(
-    ("tokens", "message"),
-    [
-        (torch.full((2, 4), 100), "token id 100, outside the vocabulary 0..99"),
-        (torch.full((2, 4), -1), "token id -1, outside the vocabulary"),
-        (torch.zeros(2, 4), r"int64 tensor \[n, length\], not empty, not torch.float32 \[2, 4\]"),
-        (torch.zeros(4, dtype=torch.int64), r"not torch.int64 \[4\]"),
-        (torch.zeros(0, 4, dtype=torch.int64), r"not torch.int64 \[0, 4\]"),
-        ([[1, 2]], "not list"),
-    ],
-)
-def test_bad_tokens_are_refused(make_model, tokens, message):
-    with pytest.raises(UserError, match=message):
-        check_tokens(make_model("llama"), tokens)
-
-
-def test_tokens_without_length_are_refused(make_model):
-    with pytest.raises(UserError, match="int64 tensor"):
-        check_tokens(make_model("llama"), torch.zeros(2, 0, dtype=torch.int64))
-
-
 def test_pretraining_windows_are_in_new_order_every_pass(numbers, counting):
     windows = pretraining_tokens(numbers, 40, 20, seed=1, text=counting)
     assert windows.shape == (40, 20)
@@ -145,4 +126,47 @@ def test_the_signatures_agree():
         names = list(inspect.signature(function).parameters)
         assert names[0] == "tokenizer"
         assert names[2] == "length"
-        assert names[3:] == (["seed", "text"] if function in drawn else ["text"])
+        assert names[3:] == (["seed", "text", "bos"] if function in drawn else ["text", "bos"])
+
+
+@pytest.mark.parametrize("function", OF_A_SPLIT)
+def test_windows_begin_with_bos_where_the_tokenizer_puts_it(numbers_after_bos, counting, function):
+    windows = function(numbers_after_bos, 5, 10, text=counting)
+    assert windows.shape == (5, 10)
+    assert (windows[:, 0] == BOS).all()
+    # Nine tokens of text follow, in their order and without overlap.
+    steps = windows[:, 1:].diff(dim=1)
+    assert (steps == 1).all()
+    assert windows[:, 1:].unique().numel() == 45
+
+
+@pytest.mark.parametrize("function", OF_A_SPLIT)
+def test_without_bos_windows_are_those_of_a_plain_tokenizer(
+    numbers, numbers_after_bos, counting, function
+):
+    plain = function(numbers, 5, 10, text=counting)
+    assert torch.equal(function(numbers_after_bos, 5, 10, text=counting, bos=False), plain)
+
+
+def test_windows_of_text_after_bos_are_those_of_one_token_less(
+    numbers, numbers_after_bos, counting
+):
+    after_bos = evaluation_tokens(numbers_after_bos, None, 11, counting)
+    assert torch.equal(after_bos[:, 1:], evaluation_tokens(numbers, None, 10, counting))
+
+
+@pytest.mark.parametrize(
+    ("bos", "length", "message"),
+    [
+        ("yes", 10, "bos 'yes' is not allowed; use 'auto', True or False"),
+        ("auto", 1, "length 1 leaves no room for text after BOS; use 2 or more"),
+    ],
+)
+def test_a_bad_bos_is_refused(numbers_after_bos, counting, bos, length, message):
+    with pytest.raises(UserError, match=message):
+        evaluation_tokens(numbers_after_bos, 5, length, counting, bos=bos)
+
+
+def test_bos_needs_a_token(numbers, counting):
+    with pytest.raises(UserError, match="bos=True, and the tokenizer has no such token"):
+        evaluation_tokens(numbers, 5, 10, counting, bos=True)

@@ -48,6 +48,32 @@ def test_losses_have_a_row_a_seed_and_a_column_a_window(compared):
     assert len(np.unique(comparison.nll("Wanda"), axis=0)) == 3
 
 
+def test_recorded_losses_are_those_of_each_draw_once(compared):
+    *_, dense, _, comparison = compared
+    losses = comparison.losses()
+    assert {label: np.shape(rows) for label, rows in losses.items()} == {
+        "dense": (1, 5),
+        "by size": (1, 5),
+        "Wanda": (3, 5),
+    }
+    np.testing.assert_allclose(losses["Wanda"], comparison.nll("Wanda"), atol=1e-6)
+    np.testing.assert_allclose(losses["dense"][0], dense.nll.numpy(), atol=1e-6)
+
+
+def test_gap_counts_the_draws_that_the_two_depend_on(compared):
+    comparison = compared[-1]
+    assert comparison.gap("dense", "by size").draws == 0
+    assert comparison.gap("by size", "Wanda").draws == 3
+    assert comparison.gap("by size", "Wanda").windows == 5
+
+
+def test_rows_tell_the_ratio_to_the_dense_model(compared):
+    rows = compared[-1].rows()
+    dense = rows[0]["perplexity"]
+    assert rows[0]["perplexity_ratio"] == 1
+    assert [row["perplexity_ratio"] for row in rows] == [row["perplexity"] / dense for row in rows]
+
+
 def test_each_trial_is_the_method_pruned_and_measured_alone(compared, make_model):
     _, held_out, dense, draws, comparison = compared
     for seed, calibration in enumerate(draws):

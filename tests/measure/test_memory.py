@@ -1,15 +1,18 @@
 """Memory: large blocks are reused while the context is open, and given back after it."""
 
 import ctypes
+import json
+import os
 import resource
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 
-from prunebook.measure.memory import malloc_pool
+from prunebook.measure.memory import malloc_pool, peak_memory
 
 ROOT = Path(__file__).parents[2]
 SIZE = 40 * 2**20  # bytes, above what malloc keeps by its own rule
@@ -36,22 +39,51 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def young_process(code):
-    """What code prints in a process whose heap no other test has used: a free block there would
-    hold the test's."""
-    imports = [
-        "import torch",
-        "from prunebook.measure.memory import malloc_pool, peak_memory",
-        "from tests.measure.test_memory import SIZE, faults, resident",
-    ]
-    code = "\n".join([*imports, code])
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout
+@pytest.fixture(scope="module")
+def young_process():
+    """`young_process(code)`: what code prints in a process whose heap no other test has used.
+
+    A free block there would hold the test's. One process does the imports, which take seconds, and
+    forks another for each code.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+    def printed(code):
+        print(json.dumps(code), file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+
+    yield printed
+    process.communicate(timeout=60)  # closes its input, which ends it
+
+
+def serve():
+    """Run each line of standard input, code as JSON, in a forked process; answer its output."""
+    known = {each.__name__: each for each in (faults, malloc_pool, peak_memory, resident)}
+    for line in sys.stdin:
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.dup2(writing, 1)
+            try:
+                exec(json.loads(line), {"torch": torch, "SIZE": SIZE, **known})
+                sys.stdout.flush()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as output:
+            print(json.dumps(output.read()), flush=True)
+        os.wait()
 
 
 @linux
-def test_what_is_freed_is_reused_while_open_and_given_back_after():
+def test_what_is_freed_is_reused_while_open_and_given_back_after(young_process):
     printed = young_process(
         "fresh, before = faults(), resident()\n"
         "with malloc_pool():\n"
@@ -66,7 +98,7 @@ def test_what_is_freed_is_reused_while_open_and_given_back_after():
 
 
 @linux
-def test_smaller_blocks_are_still_reused_after_it():
+def test_smaller_blocks_are_still_reused_after_it(young_process):
     printed = young_process("with malloc_pool():\n    pass\nprint(faults(size=2**22))")
     # thresholds are lowest in a young process
     assert int(printed) < 5 * 2**22 / resource.getpagesize() / 2
@@ -81,7 +113,7 @@ def test_memory_is_given_back_after_a_fault():
 
 
 @linux
-def test_the_peak_counts_what_was_freed_before_the_end():
+def test_the_peak_counts_what_was_freed_before_the_end(young_process):
     printed = young_process(
         "held = resident()\n"
         "with peak_memory(torch.device('cpu')) as peak:\n"

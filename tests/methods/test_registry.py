@@ -16,27 +16,65 @@ from prunebook.methods.registry import REGISTRY, load_class, make_method, name_o
 def test_methods_are_listed():
     entries = {entry["name"]: entry for entry in list_methods()}
     assert list(entries) == sorted(REGISTRY)
-    papers = {name: entry["paper"] for name, entry in entries.items()}
-    elsewhere = {
-        "gradual-magnitude": "sparse-scaling-laws",
-        "magnitude": "essential-sparsity",
-        "remove-blocks": None,
-    }
-    assert papers == {name: elsewhere.get(name, name) for name in REGISTRY}
     assert entries["wanda"]["options"] == {
         "sparsity": None,
         "pattern": None,
         "scope": "row",
         "precision": "exact",
     }
-    free = ["bitnet-b158", "magnitude", "remove-blocks"]
-    assert [name for name, entry in entries.items() if entry["text"] is None] == free
-    trained = ["compresso", "gradual-magnitude", "sheared-llama"]
-    assert [name for name, entry in entries.items() if entry["text"] == "data"] == trained
     assert entries["sparsegpt"]["class"] == "SparseGPT"
     assert methods.SparseGPT is SparseGPT
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = methods.Nothing
+
+
+def test_an_entry_says_what_the_class_declares(monkeypatch):
+    @dataclass(frozen=True)
+    class Free(Method):
+        blocks: int = 2
+
+        needs_calibration: ClassVar[bool] = False
+        makes_smaller: ClassVar[bool] = True
+        sparsity_of: ClassVar[str | None] = None
+
+        def prune(self, model, text, *, progress=None, device=None):
+            """Leave the model as it is."""
+
+    @dataclass(frozen=True)
+    class Trained(Method):
+        sparsity: float | None = None
+
+        paper: ClassVar[str | None] = "a-paper"
+        needs_calibration: ClassVar[bool] = False
+        needs_data: ClassVar[bool] = True
+        sparsity_of: ClassVar[str | None] = "the weights"
+
+        def prune(self, model, text, *, progress=None, device=None):
+            """Leave the model as it is."""
+
+    for cls in (Free, Trained):
+        monkeypatch.setitem(REGISTRY, cls.__name__.lower(), ("wanda", cls.__name__))
+        monkeypatch.setattr(f"prunebook.methods.wanda.{cls.__name__}", cls, raising=False)
+    entries = {entry["name"]: entry for entry in list_methods()}
+    assert entries["free"] == {
+        "name": "free",
+        "class": "Free",
+        "paper": None,
+        "text": None,
+        "makes_smaller": True,
+        "sparsity_of": None,
+        "options": {"blocks": 2},
+    }
+    assert entries["trained"] == {
+        "name": "trained",
+        "class": "Trained",
+        "paper": "a-paper",
+        "text": "data",
+        "makes_smaller": False,
+        "sparsity_of": "the weights",
+        "options": {"sparsity": None},
+    }
+    assert (entries["wanda"]["paper"], entries["wanda"]["text"]) == ("wanda", "calibration")
 
 
 def test_a_name_and_options_make_a_method():

@@ -7,9 +7,9 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import colors, pyplot
+from tests.notebook.example_gaps import a_gap
 
 from prunebook.notebook import palette
-from prunebook.notebook.gaps import Gap
 
 
 @pytest.fixture
@@ -73,6 +73,17 @@ def test_long_lines_have_no_markers_and_x_may_be_left_out_or_differ(axis):
     assert len(axis.get_legend().get_texts()) == 2
 
 
+def test_methods_have_their_own_style_and_others_take_what_is_free(axis):
+    palette.lines(axis, None, {"no update": [1], "SparseGPT": [2], "Wanda": [3], "RIA": [4]})
+    drawn = [(line.get_color(), line.get_marker()) for line in axis.get_lines()]
+    assert drawn == [
+        (palette.VERMILION, "D"),
+        (palette.ORANGE, "s"),
+        (palette.BLUE, "o"),
+        (palette.GREEN, "^"),
+    ]
+
+
 def test_more_series_than_colours_begin_again(axis):
     palette.lines(axis, None, {str(index): [index] for index in range(9)})
     drawn = [line.get_color() for line in axis.get_lines()]
@@ -104,11 +115,14 @@ def test_scatter(axis):
     assert axis.get_xscale() == "log"
 
 
-def test_gains_have_two_standard_errors(axis):
-    palette.gains(axis, [50, 70], [Gap(0.5, 0.1), Gap(-0.1, 0.2)], xlabel="sparsity [%]")
+def test_gains_have_95_percent_intervals(axis):
+    gaps = [a_gap(0.5, 0.1), a_gap(-0.1, 0.2)]
+    palette.gains(axis, [50, 70], gaps, xlabel="sparsity [%]")
     (errors,) = axis.containers
     (bars,) = errors[2]
-    assert bars.get_segments()[0].tolist() == pytest.approx(np.array([[50, 0.3], [50, 0.7]]))
+    # The t quantile at 10 degrees of freedom is 2.228.
+    expected = np.array([[50, 0.5 - 0.2228], [50, 0.5 + 0.2228]])
+    assert bars.get_segments()[0] == pytest.approx(expected, abs=1e-4)
     assert axis.get_ylabel() == "gain [nats per token]"
 
 

@@ -90,6 +90,33 @@ def test_results_refuse(rows, message):
         results(rows, protocol={"model": "m"})
 
 
+class TwoModels:
+    """A comparison of two models, as `results` reads one."""
+
+    def __init__(self):
+        self.protocol = {"model": "m"}
+
+    def rows(self):
+        return [{"label": "dense", "perplexity": 2.0}]
+
+    def losses(self):
+        return {"dense": [[np.float32(0.5), 0.75]]}
+
+
+def test_results_of_a_comparison_have_its_rows_protocol_and_losses(shown):
+    results(TwoModels())
+    record = shown[0][RESULTS_MIME]
+    assert record["rows"] == [{"label": "dense", "perplexity": 2.0}]
+    assert record["protocol"] == {"model": "m"}
+    assert record["losses"] == {"dense": [[0.5, 0.75]]}
+    assert "0.75" not in shown[0]["text/html"]
+
+
+def test_results_of_rows_may_have_losses(shown):
+    results([{"a": 1}], protocol={"model": "m"}, losses={"a": [[1.0]]})
+    assert shown[0][RESULTS_MIME]["losses"] == {"a": [[1.0]]}
+
+
 @pytest.mark.parametrize(
     ("protocol", "what"), [([1], "list is"), ("abc", "str is"), ({}, "an empty protocol is")]
 )

@@ -8,7 +8,7 @@ import pytest
 
 from prunebook import errors
 from prunebook.errors import UserError
-from prunebook.notebook import claims, gaps, results, source
+from prunebook.notebook import gaps, judging, results, source
 from prunebook.notebook.source import show_source
 
 
@@ -33,10 +33,10 @@ def test_a_class_with_its_place(shown):
 
 
 def test_a_method_is_dedented(shown):
-    show_source(claims.Claim.to_dict)
+    show_source(judging.Claim.to_dict)
     assert "```python\ndef to_dict(self)" in shown[0]["text/markdown"]
     assert "\n    return asdict(self)\n```" in shown[0]["text/markdown"]
-    assert "`prunebook.notebook.claims.Claim.to_dict`" in shown[0]["text/markdown"]
+    assert "`prunebook.notebook.judging.Claim.to_dict`" in shown[0]["text/markdown"]
 
 
 def test_through_a_wrapper(shown):
@@ -55,7 +55,7 @@ def test_the_fence_is_longer_than_any_in_the_source(shown, monkeypatch):
     assert shown[0]["text/markdown"].endswith("\n````")
 
 
-@pytest.mark.parametrize("obj", [len, Path, "wanda", 3, claims, test_a_method_is_dedented])
+@pytest.mark.parametrize("obj", [len, Path, "wanda", 3, judging, test_a_method_is_dedented])
 def test_what_is_not_the_librarys(shown, obj):
     with pytest.raises(
         UserError, match=r"show_source: .* is no function, class or method of prunebook"

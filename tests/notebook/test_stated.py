@@ -10,7 +10,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_raw_cell
 
 from prunebook.errors import UserError
-from prunebook.notebook import stated
 from prunebook.notebook.stated import find_book, find_stated, record_yaml, stated_text
 
 
@@ -202,4 +201,3 @@ def test_claims_and_errata_as_text():
     assert json.loads(text) == {"claims": [{"key": "é"}], "errata": [{"paper": "a"}]}
     as_json = {"cells": [{"cell_type": "raw", "source": source.splitlines(keepends=True)}]}
     assert stated_text(as_json) == text
-    assert stated.ORIGINS == ("paper", "ours")

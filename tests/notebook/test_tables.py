@@ -2,7 +2,13 @@
 
 import pytest
 
-from prunebook.notebook.tables import claim_html, human_bytes, protocol_line, results_text
+from prunebook.notebook.tables import (
+    claim_html,
+    human_bytes,
+    protocol_line,
+    results_text,
+    run_words,
+)
 
 
 def test_costs_of_size_are_shown_where_sizes_differ():
@@ -58,9 +64,10 @@ CLAIM = {
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        ("holds", "✓</span> holds<"),
-        ("tie", "tie (within two"),
-        ("fails", "does not hold at this"),
+        ("holds", "✓</span> holds here<"),
+        ("tie", "≈</span> tie<"),
+        ("undertrained", "◔</span> not given its training<"),
+        ("fails", "✗</span> does not hold here<"),
         ("not_judged", "<dt>This quick run</dt><dd>8</dd>"),
     ],
 )
@@ -75,3 +82,16 @@ def test_a_claim_of_ours_says_so_and_a_recorded_one_of_which_run():
     assert "<dt>Asked by</dt><dd>this book; the paper does not claim it</dd>" in page
     assert '<p class="pb-protocol pb-recorded">Recorded &lt;1&gt;</p>' in page
     assert page.endswith('<p class="pb-protocol">model m</p></section>')
+
+
+def test_the_verdicts_of_all_runs_stand_in_the_box():
+    run = {"profile": "book", "device": "CPU", "model": "m", "windows": None, "version": 2}
+    gpu = run | {"profile": "full", "device": "H200", "windows": 64}
+    verdicts = [gpu | {"verdict": "holds"}, run | {"verdict": "fails", "version": 1}]
+    words = ["full, H200, 64 windows: holds here", "book, CPU, earlier rule: does not hold here"]
+    assert run_words(verdicts) == words
+    page = claim_html(CLAIM | {"verdict": "holds", "verdicts": verdicts})
+    assert f"<dt>All runs</dt><dd>{'; '.join(words)}</dd>" in page
+    assert "All runs" not in claim_html(CLAIM | {"verdict": "holds", "verdicts": verdicts[:1]})
+    other = verdicts[1] | {"model": "n", "version": 2}
+    assert run_words([verdicts[0], other])[1] == "book, CPU, n: does not hold here"

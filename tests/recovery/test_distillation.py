@@ -163,10 +163,11 @@ def test_recomputed_activations_and_fast_products_give_the_same_student(pair, te
 
 def test_a_broken_run_goes_on_with_the_same_result(make_model, pair, text, tmp_path, monkeypatch):
     named = {"hidden": [(1, 1)], "temperature": 2.0}
+    text = text[:20]
     whole, broken, teacher = *(make_model("llama", hidden_size=24) for _ in range(2)), pair[1]
     expected = distill(whole, teacher, text, Training(learning_rate=1e-2), **named)
-    training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=7)
-    breaks = interrupted_at(18, distillation.DistillationStep.forward)
+    training = Training(learning_rate=1e-2, checkpoint=tmp_path / "state", checkpoint_every=4)
+    breaks = interrupted_at(10, distillation.DistillationStep.forward)
     monkeypatch.setattr(distillation.DistillationStep, "forward", breaks)
     with pytest.raises(KeyboardInterrupt):
         distill(broken, teacher, text, training, **named)

@@ -17,7 +17,7 @@ def statuses(summary):
     return {outcome.name: outcome.status for outcome in summary.outcomes}
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     """The first value of `condition()` that is true, asked for ten times a second."""
     end = time.monotonic() + seconds
     while not (value := condition()):

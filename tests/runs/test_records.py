@@ -1,51 +1,107 @@
-"""Recorded runs: which of them the site shows, and which profile is not recorded."""
+"""Recorded runs: what is refused before a run, what is written, which run counts."""
 
 import json
+from pathlib import Path
 
 import pytest
+from tests.runs.recorded import CLAIM, TABLE, earlier, earlier_run, record, write
+from tests.small_book import CHECKS, SHOWN, STATED, write_sources
 
+from prunebook.catalog import read_papers
 from prunebook.errors import UserError
-from prunebook.runs.records import best_runs, check_recordable, read_runs
+from prunebook.runs.records import (
+    check_recordable,
+    read_runs,
+    record_runs,
+    run_of,
+    runs_by_paper,
+)
+from prunebook.runs.run import run_notebooks
 
 
-def recorded(slug, profile, date):
-    """A recorded run as its file has it."""
-    results = [{"date": date, "commit": "abc", "protocol": {"device": "cpu"}}]
-    return {"slug": slug, "short": slug, "profile": profile, "results": results, "claims": []}
+@pytest.fixture
+def papers(book):
+    """The one paper of a book, which has been run in a small and in a full run."""
+    write_sources(book.root)
+    book.add("alpha", SHOWN, CHECKS, claims=STATED)
+    run_notebooks(book.root)
+    run_notebooks(book.root, profile="full")
+    return read_papers(book.root)
 
 
-def write(book, name, *runs, version=1):
-    folder = book.root / "benchmarks" / "results"
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"kind": "prunebook-runs", "version": version, "runs": runs}
-    (folder / f"{name}.json").write_text(json.dumps(content))
+def test_a_record_is_one_file_with_the_fingerprint_of_the_quick_run(book, papers):
+    fingerprints = check_recordable(book.root, "full", papers)
+    (path,) = record_runs(book.root, papers, "full", fingerprints)
+    assert path.relative_to(book.root) == Path("benchmarks/results/record-alpha-full-device.json")
+    content = json.loads(path.read_text())
+    assert (content["kind"], content["version"]) == ("prunebook-record", 2)
+    assert (content["slug"], content["profile"]) == ("alpha", "full")
+    assert content["quick"] == content["results"][0]["rows"]
+    assert [claim["origin"] for claim in content["claims"]] == ["paper", "ours"]
+    assert content["results"][0]["losses"] == {"Tiny": [[1.5, 2.5], [3.5, 4.5]]}
+    # The losses of a draw stand on one line.
+    assert "[1.5, 2.5]" in path.read_text()
+    (run,) = read_runs(book.root)
+    assert (run.results, run.claims) == (content["results"], content["claims"])
+    assert (run.quick, run.version, run.file) == (tuple(content["quick"]), 2, path.name)
 
 
-def test_the_last_profile_and_then_the_last_day_is_shown(book):
-    write(
-        book, "a", recorded("alpha", "full", "2026-01-01"), recorded("beta", "quick", "2026-01-01")
-    )
-    write(
-        book, "b", recorded("alpha", "quick", "2026-02-01"), recorded("beta", "quick", "2026-02-01")
-    )
-    (book.root / "benchmarks" / "results" / "other.json").write_text("[1]")
-    assert len(read_runs(book.root)) == 4
-    best = best_runs(book.root)
-    assert best["alpha"].profile == "full"
-    assert best["beta"].origin == "Recorded on 2026-02-01 (profile quick, cpu, commit abc)."
-
-
-def test_a_record_of_another_form_is_refused(book):
-    for version, run, message in (
-        (2, recorded("alpha", "full", "2026-01-01"), "version 2 is not 1"),
-        (1, {"slug": "alpha"}, "missing"),
-    ):
-        write(book, "a", run, version=version)
-        with pytest.raises(UserError, match=f"^benchmarks/results/a.json is no .*: .*{message}"):
-            read_runs(book.root)
-
-
-def test_a_quick_run_is_not_recorded():
-    check_recordable("book")
+def test_what_cannot_be_recorded_is_refused_before_it_is_run(book, papers):
     with pytest.raises(UserError, match=r"^a run of profile 'quick' judges nothing"):
-        check_recordable("quick")
+        check_recordable(book.root, "quick", papers)
+    with pytest.raises(UserError, match=r"^nothing to record: none of the names is a paper"):
+        check_recordable(book.root, "full", [])
+    book.add("alpha", SHOWN, CHECKS, "1", claims=STATED)
+    book.add("beta", SHOWN)
+    message = (
+        "^no up-to-date quick run of alpha, beta, which a record needs; run `prunebook run alpha "
+        "beta` first$"
+    )
+    with pytest.raises(UserError, match=message):
+        check_recordable(book.root, "full", read_papers(book.root))
+
+
+def test_a_claim_without_origin_is_refused_before_it_is_run(book):
+    write_sources(book.root)
+    claim = 'import prunebook as pb\npb.not_testable("k", "a", paper="b", source="c", reason="d")'
+    book.add("alpha", SHOWN, claim)
+    run_notebooks(book.root)
+    with pytest.raises(UserError, match=r"^papers/alpha\.ipynb: claim 'k' has no origin"):
+        check_recordable(book.root, "full", read_papers(book.root))
+
+
+def test_only_runs_that_are_up_to_date_are_recorded(book, papers):
+    fingerprints = check_recordable(book.root, "full", papers)
+    book.add("alpha", SHOWN, CHECKS, "1", claims=STATED)
+    message = "^no up-to-date run with a table under profile 'full', so nothing is recorded$"
+    with pytest.raises(UserError, match=message):
+        record_runs(book.root, read_papers(book.root), "full", fingerprints)
+    assert not (book.root / "benchmarks").exists()
+
+
+def test_version_2_then_the_profile_then_the_day_counts(book):
+    write(book.root, "a", earlier(earlier_run("alpha", "full"), earlier_run("beta", "quick")))
+    write(book.root, "b", record("alpha", "quick", date="2026-01-01"))
+    write(book.root, "c", record("alpha", "quick", date="2026-02-01"))
+    write(book.root, "d", record("alpha", "full", date="2026-01-01"))
+    write(book.root, "e", record("alpha", "unknown", date="2026-03-01"))
+    write(book.root, "other", "[1]")
+    assert len(read_runs(book.root)) == 6
+    runs = runs_by_paper(book.root)
+    # Records that disagree are all kept.
+    assert [run.file for run in runs["alpha"]] == [f"{name}.json" for name in "dcbea"]
+    assert [run.version for run in runs["beta"]] == [1]
+
+
+def test_a_run_says_where_it_comes_from():
+    run = run_of("alpha", "Alpha", "book", [TABLE], [CLAIM])
+    assert run.origin == "Recorded on 2026-11-30 (profile book, CPU, 2 threads, commit abc)."
+    assert not run.is_recorded
+    bare = TABLE | {"protocol": {}, "commit": None}
+    assert run_of("a", "A", "full", [bare], []).origin == "Recorded on 2026-11-30 (profile full)."
+
+
+def test_a_faulty_record_is_one_line(book):
+    write(book.root, "a", record(version=3))
+    with pytest.raises(UserError, match=r"^benchmarks/results/a\.json: version: 3 is not 2"):
+        read_runs(book.root)

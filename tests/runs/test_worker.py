@@ -21,7 +21,6 @@ def test_only_embedded_models_are_prepared(tmp_path):
     code = (
         "import pathlib, sys, types\n"
         "loading = types.ModuleType('prunebook.models.loading')\n"
-        "loading.EMBEDDED = {'smollm2-135m': None}\n"
         f"marker = pathlib.Path({str(marker)!r})\n"
         "marker.write_text('')\n"
         "loading.prepare_model = lambda name: marker.write_text(marker.read_text() + name)\n"
@@ -31,6 +30,18 @@ def test_only_embedded_models_are_prepared(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, timeout=60, check=True)
     assert marker.read_text() == "smollm2-135m"
+
+
+@needs_fork
+def test_a_run_without_embedded_models_starts_without_torch():
+    code = (
+        "import sys\n"
+        "from prunebook.runs.worker import prepare\n"
+        "sys.modules['torch'] = None\n"  # importing it would fail
+        "prepare(['an-organisation/a-model'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @needs_fork

@@ -106,9 +106,9 @@ def check_papers(html: Path) -> None:
     assert list((html / "_downloads").rglob("alpha.ipynb"))
     assert "has not been run yet" in (html / "papers" / "later.html").read_text()
     scores = (html / "scoreboard.html").read_text()
-    # There is one badge for the verdict overall and one at the claim.
-    assert scores.count('<span class="pb-verdict pb-holds">') == 2
-    assert scores.count('<span class="pb-verdict pb-not-testable">') == 2
+    # There is one badge for the verdict overall, one in the legend and one at the claim.
+    assert scores.count('<span class="pb-verdict pb-holds">') == 3
+    assert scores.count('<span class="pb-verdict pb-not-testable">') == 3
     assert "full-model" in scores
 
 

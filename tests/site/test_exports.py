@@ -1,14 +1,16 @@
 """Exports of a book with outcomes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.catalog.records import ADDRESS
+from tests.site.pages.made_up import CLAIM
 from tests.small_book import published, write_sources
 
 from prunebook.catalog import read_papers
 from prunebook.runs.executed import Execution
-from prunebook.runs.records import Run
+from prunebook.runs.records import run_of
 from prunebook.site.exports import export, export_files
 
 
@@ -49,7 +51,11 @@ def test_export_writes_what_is_known(sources, tmp_path):
 @pytest.mark.parametrize(("current", "state"), [(True, "executed"), (False, "outdated")])
 def test_an_execution_brings_verdicts_and_results(sources, current, state):
     run = Execution(sources, "key", "ci", 12.3, "2026-11-23", {"samples": 2})
-    claims = [{"verdict": "holds"}, {"verdict": "fails"}, {"verdict": "holds"}]
+    claims = [
+        CLAIM | {"key": "a"},
+        CLAIM | {"key": "b", "verdict": "fails", "origin": "paper"},
+        CLAIM | {"key": "c", "origin": "ours"},
+    ]
     results = [
         {
             "rows": [{"label": "dense"}],
@@ -57,17 +63,22 @@ def test_an_execution_brings_verdicts_and_results(sources, current, state):
             "versions": {},
             "date": "2026-11-23",
             "commit": "c",
+            "losses": {"dense": [[1.5]]},
         }
     ]
     entry = entry_of(sources, run, current=current, claims=claims, results=results)
     assert entry["state"] == state
-    assert entry["verdicts"] == {"holds": 2, "fails": 1}
+    # Counts are of the paper's own claims.
+    assert entry["verdicts"] == {"holds": 1, "fails": 1}
+    assert entry["beyond"] == {"holds": 1}
+    assert [outcome["key"] for outcome in entry["outcomes"]] == ["a", "b", "c"]
     assert entry["run"] == {
         "profile": "ci",
         "date": "2026-11-23",
         "seconds": 12.3,
         "parameters": {"samples": 2},
     }
+    del results[0]["losses"]  # the records hold them
     assert entry["results"] == results
     assert entry["measured_under"] == "ci"
 
@@ -83,10 +94,22 @@ def test_a_quick_run_brings_the_results_of_the_record(sources):
             "commit": "c",
         }
     ]
-    record = Run("alpha", "Alpha", "book", results, [])
-    entry = entry_of(sources, quick, claims=[{"verdict": "holds"}], recorded_run=record)
+    record = replace(run_of("alpha", "Alpha", "book", results, [CLAIM]), file="a.json")
+    verdict = {
+        "verdict": "holds",
+        "profile": "book",
+        "device": None,
+        "model": "m",
+        "windows": 32,
+        "date": "2026-11-20",
+        "version": 2,
+        "recorded": True,
+    }
+    claims = [CLAIM | {"verdicts": [verdict]}]
+    entry = entry_of(sources, quick, claims=claims, runs=(record,))
     assert entry["results"] == results
     assert (entry["run"]["profile"], entry["measured_under"]) == ("quick", "book")
+    assert entry["outcomes"][0]["runs"] == [verdict]
 
 
 def test_exports_do_not_depend_on_the_day(sources, tmp_path):

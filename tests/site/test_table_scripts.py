@@ -15,6 +15,7 @@ def test_the_table_library_is_a_plain_script(tmp_path):
     assert sorted(path.name for path in (tmp_path / "scripts").iterdir()) == [
         "datatables.js",
         "explorer.js",
+        "scoreboard.js",
         "tables.js",
     ]
     assert text.startswith("(() => {")

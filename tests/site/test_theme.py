@@ -108,6 +108,7 @@ def test_scripts_that_a_page_does_not_need_go(app):
         ("<table>", []),
         ('<table class="pb-sortable">', ["datatables.js", "tables.js"]),
         ('<div class="pb-explorer">', ["datatables.js", "tables.js", "explorer.js"]),
+        ('<form class="pb-tools pb-filter" hidden>', ["scoreboard.js"]),
     ],
 )
 def test_a_page_with_a_table_gets_its_scripts(app, body, scripts):

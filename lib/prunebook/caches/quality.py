@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import UserError
 from ..measure.baseline import check_head
 from ..measure.quality import Measurement

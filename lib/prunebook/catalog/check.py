@@ -1,6 +1,7 @@
 """Checking the catalogue: records, cells, links, methods, concept pages, contents and tables."""
 
 import ast
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,18 +51,21 @@ class _Read:
     faults: list[str] = field(default_factory=list)
 
 
-def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> list[Problem]:
+def check(
+    root: Path | str,
+    names: Sequence[str] = (),
+    write: bool = False,
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+) -> list[Problem]:
     """Everything that is wrong with the catalogue of a book, file by file.
 
-    The README's table and the challenge page are compared only where all records can be read and
-    are filled in.
+    The README's table and the challenge page are compared where all records are filled in.
 
     Args:
         root: the book's folder.
-        names: check these papers only: no concept page, and no generated table unless they are to
-            be written.
-        write: mend what needs no author: strip outputs, bring the README's table and the challenge
-            page up to date.
+        names: check these papers only, no concept page, and generated tables only to write them.
+        write: mend what needs no author: strip outputs, bring the generated tables up to date.
+        counts: slug -> verdict -> number of the paper's own claims, for the README's table.
 
     Raises:
         UserError: an unknown name, a file that cannot be written, or an unreadable method registry.
@@ -95,10 +99,21 @@ def check(root: Path | str, names: Sequence[str] = (), write: bool = False) -> l
         if names and write:
             problems.append(Problem("README.md", _WAITS))
     elif write or not names:
-        papers = in_order(papers)
-        problems += _generated(root, "README.md", papers_table, papers, write)
-        problems += _generated(root, "challenge/challenge.md", challenge_notes, papers, write)
+        problems += _tables(root, papers, write, counts)
     return problems
+
+
+def _tables(
+    root: Path,
+    papers: Sequence[Paper],
+    write: bool,
+    counts: Mapping[str, Mapping[str, int]] | None,
+) -> Iterator[Problem]:
+    """What is wrong with the generated tables; arguments as for `check`."""
+    papers = in_order(papers)
+    table = functools.partial(papers_table, counts=counts)
+    yield from _generated(root, "README.md", table, papers, write)
+    yield from _generated(root, "challenge/challenge.md", challenge_notes, papers, write)
 
 
 def _check_names(names: Sequence[str], slugs: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ CATALOG = "catalog.json"
 SCHEMA = "catalog.schema.json"
 REFERENCES = "references.bib"
 SITEMAP = "sitemap.xml"
-VERSION = 1
+VERSION = 2
 TITLE = "The Pruning Book"
 _Day = Annotated[datetime.date, Field(strict=False)]
 
@@ -49,13 +49,48 @@ class Results(_Model):
     commit: str | None = None
 
 
+_Verdict = Literal[tuple(VERDICTS)]
 Verdicts = Annotated[
-    dict[Literal[tuple(VERDICTS)], int],
+    dict[_Verdict, int],
     Field(
-        description="How many of the paper's claims have each verdict; none while the notebook has "
-        "not been run."
+        description="How many of the paper's own claims have each verdict; none while the notebook "
+        "has not been run."
     ),
 ]
+
+
+class RunVerdict(_Model):
+    """The verdict of one run on a claim."""
+
+    verdict: _Verdict
+    profile: str
+    device: str | None
+    model: str | None
+    windows: int | None
+    date: _Day
+    version: Annotated[
+        int, Field(description="Version of the record; 1 was judged by two standard errors.")
+    ]
+    recorded: Annotated[bool, Field(description="False for a run of this build.")]
+
+
+class Outcome(_Model):
+    """A claim with its verdict, which is that of the run with the most power."""
+
+    key: str
+    origin: Annotated[
+        str | None,
+        Field(description="`paper`, or who asked beyond the paper: `ours`, `reviewers`."),
+    ]
+    statement: str
+    paper: Annotated[str, Field(description="The paper's number, as text.")]
+    source: str
+    ours: str | None
+    verdict: _Verdict
+    reason: str | None
+    runs: Annotated[
+        list[RunVerdict], Field(description="All verdicts, that with the most power first.")
+    ]
 
 
 class Entry(Record):
@@ -71,14 +106,18 @@ class Entry(Record):
     paper: Annotated[str | None, Field(description="The paper itself.")]
     state: Literal["not run yet", "not executed", "outdated", "executed"]
     verdicts: Verdicts
+    beyond: Annotated[
+        dict[_Verdict, int],
+        Field(default={}, description="The same for claims that the paper does not make."),
+    ]
+    outcomes: Annotated[list[Outcome], Field(default=[], description="Each claim.")]
     run: Run | None
     results: list[Results]
     measured_under: Annotated[
         str | None,
         Field(
             default=None,
-            description="The profile that `results` are of: that of `run`, or of the recorded run "
-            "where `run` judges nothing.",
+            description="The profile that `results` are of: that of the run with the most power.",
         ),
     ]
 

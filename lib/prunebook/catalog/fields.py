@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from .vocabulary import VOCABULARY
 
 SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-_ARXIV = r"^\d{4}\.\d{4,5}$"
+ARXIV = r"^\d{2}(0[1-9]|1[0-2])\.\d{4,5}$"  # year, month, number
 _OPENREVIEW = r"^[A-Za-z0-9_-]+$"
 _URL = r"""^https?://[^\s<>"'`\\{}^]+$"""
 _MODULE = r"^prunebook(\.[a-z_][a-z0-9_]*){2,}$"
@@ -16,7 +16,7 @@ _LISTED_FIELD = rf"^(title|venue|code|links|tags\.({'|'.join(VOCABULARY)}))$"
 # pattern of a text field -> the same in words
 PATTERNS = {
     SLUG: "lower-case letters, digits and single dashes",
-    _ARXIV: "an arXiv id like 2306.11695",
+    ARXIV: "an arXiv id like 2306.11695",
     _OPENREVIEW: "an OpenReview forum id like PxoFut3dWW",
     _URL: "an address that starts with http:// or https://, without quotes or brackets",
     _MODULE: "a module of the library like prunebook.methods.flash_llm.tiled_csl",
@@ -27,7 +27,7 @@ _HIDDEN = re.compile(
 )
 
 Slug = Annotated[str, Field(pattern=SLUG)]
-ArxivId = Annotated[str, Field(pattern=_ARXIV)]
+ArxivId = Annotated[str, Field(pattern=ARXIV)]
 OpenReviewId = Annotated[str, Field(pattern=_OPENREVIEW)]
 Url = Annotated[str, Field(pattern=_URL)]
 Module = Annotated[str, Field(pattern=_MODULE)]

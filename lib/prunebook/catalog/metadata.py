@@ -16,10 +16,11 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import UserError, first_line
+from .fields import ARXIV as ARXIV_PATTERN
 
 ARXIV = "https://export.arxiv.org/api/query?id_list="
 OPENREVIEW = "https://api2.openreview.net/notes?id="
-ARXIV_ID = re.compile(r"\d{4}\.\d{4,5}")
+ARXIV_ID = re.compile(ARXIV_PATTERN)
 OPENREVIEW_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_-]{9,}")
 _LARGEST = 1_000_000
 _ATOM = {"atom": "http://www.w3.org/2005/Atom", "arxiv": "http://arxiv.org/schemas/atom"}

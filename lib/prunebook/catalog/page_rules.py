@@ -18,11 +18,14 @@ from .page_code import (
     text_code_cells,
     typed_colours,
 )
+from .reader import tags_of
 from .schema import Record
 
 LONGEST_PAGE = 130  # lines of code that are neither blank nor folded
 LONGEST_LINE = 100
+MOST_CHALLENGES = 6
 _SENTENCE = 40  # characters from which on a text counts as a sentence
+_ITEM = re.compile(r"(?m)^[-*+] +\S")  # of a list that is not inside another
 _MOST_SHOWN = 30  # characters of a line that a message repeats
 
 Rule = Callable[[nbformat.NotebookNode, Record], Iterator[str]]
@@ -65,6 +68,19 @@ def errata_are_shown(notebook: nbformat.NotebookNode, record: Record) -> Iterato
         yield "the record's errata are not shown; add a cell tagged 'errata': pb.show_errata()"
     if shown and not record.errata:
         yield "shows errata, and the record has none; fill them in, or remove pb.show_errata()"
+
+
+def challenges_are_a_list(notebook: nbformat.NotebookNode, record: Record) -> Iterator[str]:
+    """The challenges are a list of a few items; whether their cell is there is told elsewhere."""
+    for index, cell in enumerate(notebook.cells):
+        if "challenge" not in tags_of(cell):
+            continue
+        count = len(_ITEM.findall(cell.source))
+        if not 1 <= count <= MOST_CHALLENGES:
+            yield (
+                f"cell {index}: {count} challenges; write a list of 1 to {MOST_CHALLENGES} items, "
+                "each in the form `- **In a few words.** What goes wrong`"
+            )
 
 
 def public_source_is_shown(cells: Sequence[CodeCell]) -> Iterator[str]:
@@ -126,6 +142,7 @@ RULES: dict[str, Rule] = {
     "claims-checked": claims_are_checked,
     "claims-known": checked_keys_are_claims,
     "errata-shown": errata_are_shown,
+    "challenges": challenges_are_a_list,
     "sentences": sentences_stand_once,
 }
 CODE_RULES: dict[str, CodeRule] = {

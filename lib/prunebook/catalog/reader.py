@@ -107,6 +107,9 @@ def record_data(notebook: nbformat.NotebookNode, path: Path | str) -> Any:
         problem = getattr(error, "problem", None) or error
         if mark:
             problem = f"{problem} in line {mark.line + 1}"
+        # YAML's own words do not say what authors meet most: a colon inside a text.
+        if "':'" in problem or "mapping values" in problem:
+            problem = f"{problem}; put texts with a colon in quotes"
         raise UserError(f"{shown(path)}: the record is no valid YAML: {problem}") from error
     if not isinstance(content, dict) or set(content) != {"paper"}:
         raise UserError(f"{shown(path)}: {_NO_RECORD}")

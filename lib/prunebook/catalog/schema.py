@@ -66,7 +66,10 @@ class StatedClaim(Strict):
     key: Annotated[Slug, Field(description="Name of the claim, unique in the paper.")]
     origin: Annotated[
         Literal[ORIGINS],
-        Field(description="`paper`: the paper claims it; `ours`: the book asks it beyond that."),
+        Field(
+            description="`paper`: the paper claims it; `ours`: the book asks it beyond that; "
+            "`reviewers`: the paper's reviewers asked it."
+        ),
     ]
     statement: Annotated[Text, Field(description="The claim, in the book's own words.")]
     number: Annotated[Text, Field(description="The paper's number, as text.")]

@@ -2,32 +2,36 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from ..errors import UserError
+from ..notebook.tables import VERDICTS
 from .reader import Paper, challenge_note
 from .schema import Record
 
 LONGEST_ROW = 250  # characters of a paper's row
-_HEADER = "| Paper | Venue | Tags | Page | Code |\n|:--|:--|:--|:--|:--|"
+_HEADER = "| Paper | Venue | Tags | Claims | Page | Code |\n|:--|:--|:--|:--|:--|:--|"
 _TAGS = ("type", "criteria")  # facets that a row has room for; the site shows them all
 
 
-def papers_table(readme: str, papers: Sequence[Paper]) -> str:
+def papers_table(
+    readme: str, papers: Sequence[Paper], counts: Mapping[str, Mapping[str, int]] | None = None
+) -> str:
     """The README with the table of the papers between its `papers` markers.
 
     Args:
         readme: the README as it is.
         papers: the papers, in the order of the table.
+        counts: slug -> verdict -> number of the paper's own claims; None: none is known.
 
     Raises:
         UserError: the markers are missing.
     """
-    sections = [
-        f"### {year}\n\n" + "\n".join([_HEADER, *(table_row(paper.record) for paper in group)])
-        for year, group in _by_year(papers)
-    ]
+    sections = []
+    for year, group in _by_year(papers):
+        rows = [table_row(paper.record, (counts or {}).get(paper.slug, {})) for paper in group]
+        sections.append(f"### {year}\n\n" + "\n".join([_HEADER, *rows]))
     return _between(readme, "papers", sections, "README.md")
 
 
@@ -48,34 +52,47 @@ def challenge_notes(page: str, papers: Sequence[Paper]) -> str:
     return _between(page, "notes", sections, "challenge/challenge.md")
 
 
-def table_row(record: Record) -> str:
+def table_row(record: Record, counts: Mapping[str, int] | None = None) -> str:
     """The paper's row of the README table.
 
-    Where the row would be too long, the short name stands for the title, and at last the criteria
-    are left out.
+    Where the row would be too long, the short name stands for the title, then the criteria are
+    left out, and at last all types but the first.
+
+    Args:
+        record: the paper's record.
+        counts: verdict -> number of the paper's own claims; None: none is known.
     """
+    claims = " ".join(
+        f"{symbol}{counts[verdict]}"
+        for verdict, (symbol, _) in VERDICTS.items()
+        if counts and counts.get(verdict)
+    )
+    claims = claims or "–"
+    tags = [", ".join(record.facets()[name].values) for name in _TAGS]
+    first, _, others = tags[0].partition(", ")
+    if others:
+        first += ", …"
     rows = (
-        _row(record, record.title, _TAGS),
-        _row(record, record.short, _TAGS),
-        _row(record, record.short, _TAGS[:1]),
+        _row(record, record.title, "; ".join(tags), claims),
+        _row(record, record.short, "; ".join(tags), claims),
+        _row(record, record.short, tags[0], claims),
+        _row(record, record.short, first, claims),
     )
     return next((row for row in rows if len(row) <= LONGEST_ROW), rows[-1])
 
 
-def _row(record: Record, title: str, tags: Sequence[str]) -> str:
-    """A row: title, venue, tags of these facets, page and code."""
+def _row(record: Record, title: str, tags: str, claims: str) -> str:
+    """A row: title, venue, tags, counts of claims, page and code."""
     paper = _cell(title)
     if record.url:
         paper = _link(title, record.url)
     venue = f"{record.venue.name} {record.venue.year}"
     if record.venue.kind not in ("conference", "journal"):
         venue += f" ({record.venue.kind})"
-    facets = record.facets()
-    values = "; ".join(", ".join(facets[name].values) for name in tags)
     page = _link("page", f"papers/{record.slug}.ipynb")
     if not record.is_implemented:
         page += ", not run yet"
-    cells = (paper, _cell(venue), values, page, _code(record))
+    cells = (paper, _cell(venue), tags, claims, page, _code(record))
     return f"| {' | '.join(cells)} |"
 
 

@@ -28,7 +28,7 @@ _profile_option = click.option(
 @click.option(
     "--record",
     is_flag=True,
-    help="Keep what was measured under benchmarks/results/, for the boards.",
+    help="Keep what papers measured under benchmarks/results/, for verdicts and boards.",
 )
 @click.pass_context
 def run(
@@ -46,21 +46,30 @@ def run(
     """
     from ..runs.records import check_recordable, record_runs
     from ..runs.run import run_notebooks
-    from ..site.published import read_published
 
     if since and only_changed:
         raise UserError(f"--since {since} and --only-changed say two things; give one of them")
     if only_changed:
         since = "HEAD"
+    root = catalog.find_root()
     # A run that cannot be recorded is refused before the work, not after it.
     if record:
-        check_recordable(profile)
-    root = catalog.find_root()
+        papers = _recorded_papers(root, names)
+        fingerprints = check_recordable(root, profile, papers)
     summary = run_notebooks(root, list(names), profile=profile, since=since, **settings)
     if record:
-        click.echo(record_runs(root, read_published(root), profile))
+        for path in record_runs(root, papers, profile, fingerprints):
+            click.echo(path)
     if summary.failed:
         ctx.exit(1)
+
+
+def _recorded_papers(root: Path, names: tuple[str, ...]) -> list[catalog.Paper]:
+    """The papers that run and have one of the names; all that run for no name."""
+    papers = [paper for paper in catalog.read_papers(root) if paper.record.is_implemented]
+    if not names:
+        return papers
+    return [paper for paper in papers if paper.slug in names]
 
 
 @click.command()

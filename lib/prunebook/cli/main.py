@@ -4,7 +4,7 @@ import click
 
 from .. import __version__
 from ..errors import UserError
-from . import bench, book, models, papers
+from . import bench, book, check, models, papers
 
 
 class _Group(click.Group):
@@ -32,7 +32,7 @@ for _command in (
     papers.show,
     papers.new,
     papers.add,
-    papers.check,
+    check.check,
     models.methods,
     models.prune,
     models.evaluate,

@@ -1,5 +1,6 @@
-"""The commands on papers: `list` and `show`; for authors, `new`, `add-method` and `check`."""
+"""The commands on papers: `list` and `show`; for authors, `new` and `add-method`."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -7,8 +8,10 @@ from typing import Any, get_args
 import click
 
 from .. import catalog
-from ..catalog.draft import Draft
+from ..catalog.draft import Draft, read_draft
 from ..catalog.metadata import Metadata, NoAnswerError, fetch_metadata
+from ..catalog.reader import read_notebook
+from ..catalog.registry import read_registry
 from ..catalog.scaffold import add_method, check_new, new_paper
 from ..catalog.schema import Code, Venue
 from ..catalog.templates import KINDS
@@ -124,7 +127,7 @@ def show(slug: str, as_json: bool):
 @click.option("--year", type=int, help="Year of the publication.")
 @click.option("--venue", help="E.g. ICLR, or arXiv for a preprint.")
 @click.option("--venue-kind", type=click.Choice(_VENUE_KINDS), help="Kind of the venue.")
-@click.option("--short", help="Short name; by default the title up to its colon.")
+@click.option("--short", help="Short name, and the class's; by default the title up to its colon.")
 @click.option(
     "--tag", "tags", multiple=True, metavar="FACET=VALUE", help="E.g. type=Structured; repeatable."
 )
@@ -155,7 +158,18 @@ def new(
     values_by_facet = _by_facet(parse_tags(tags))
     typed = Metadata(title, authors, year, venue, venue_kind)
     draft = _draft(identifier, slug, typed, short, values_by_facet)
-    _print_next_steps(new_paper(root, draft, kind), slug)
+    written = new_paper(root, draft, kind)
+    _print_next_steps(written, slug, f"{_chosen_names(root, slug)}; --short gives others")
+
+
+def _chosen_names(root: Path, slug: str) -> str:
+    """The short name of a paper that may be a draft, and the class of its method if it has one."""
+    path = root / "papers" / f"{slug}.ipynb"
+    names = f"short name {read_draft(read_notebook(path), path).short!r}"
+    entry = read_registry(root).get(slug)
+    if entry is not None:
+        names += f", class {entry.class_name}"
+    return names
 
 
 def _draft(
@@ -168,7 +182,7 @@ def _draft(
     """What is known of a new paper: from the options, the paper's service and the user."""
     metadata = typed
     if not (typed.title and typed.authors and typed.year and typed.venue):
-        metadata = _completed(typed, _looked_up(identifier))
+        metadata = _completed(typed, _looked_up(identifier, typed))
     return Draft(
         identifier,
         slug,
@@ -204,40 +218,38 @@ def _usual_kind(venue: str) -> str:
 )
 def add(slug: str, kind: str):
     """Begin the method of a paper that is 'not run yet': source, test, registry, code cells."""
-    _print_next_steps(add_method(catalog.find_root(), slug, kind), slug)
-
-
-@click.command()
-@click.argument("papers", nargs=-1, metavar="[PAPER]...")
-@click.option(
-    "--write",
-    is_flag=True,
-    help="Strip outputs; bring the README's table and the challenge page up to date.",
-)
-@click.pass_context
-def check(ctx: click.Context, papers: tuple[str, ...], write: bool):
-    """Check papers, or all of them with contents and generated tables.
-
-    The exit code is 2 if anything is wrong.
-    """
     root = catalog.find_root()
-    problems = catalog.check(root, papers, write=write)
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        ctx.exit(2)
-    count = len(set(papers)) or len(catalog.read_papers(root))
-    checked = "record, cells, tags, links, contents, method and test"
-    if not papers:
-        checked += ", tables"
-    click.echo(f"{count} paper{'s' * (count != 1)} checked, nothing to mend: {checked}")
+    _print_next_steps(add_method(root, slug, kind), slug, _chosen_names(root, slug))
 
 
-def _looked_up(identifier: str) -> Metadata:
-    """What the paper's service says; where it does not answer, nothing, and a line says so."""
+def _can_ask() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()
+
+
+def _missing_options(known: Metadata) -> str:
+    """The options that would give what is not known of a paper; empty where all is."""
+    values = {
+        "--title": known.title,
+        "--author": known.authors,
+        "--year": known.year,
+        "--venue": known.venue,
+        "--venue-kind": known.kind or known.venue,
+    }
+    return " ".join(option for option, value in values.items() if not value)
+
+
+def _looked_up(identifier: str, typed: Metadata) -> Metadata:
+    """What the paper's service says; where it does not answer, nothing, and a line says so.
+
+    Raises:
+        UserError: there is no such paper; or no answer, and nobody to ask.
+    """
     try:
         return fetch_metadata(identifier)
     except NoAnswerError as error:
+        if not _can_ask():
+            raise UserError(f"{error}; give {_missing_options(typed)}") from None
         click.echo(f"prunebook: {error}; please type what it would have said", err=True)
         return Metadata()
 
@@ -248,15 +260,23 @@ def _completed(typed: Metadata, looked_up: Metadata) -> Metadata:
     Args:
         typed: what the options say; it goes first.
         looked_up: what the paper's service says.
+
+    Raises:
+        UserError: something is in neither, and nobody is there to ask.
     """
-    title = typed.title or looked_up.title or click.prompt("Title")
-    authors = (
-        typed.authors or looked_up.authors or _people(click.prompt("Authors, separated by commas"))
+    known = Metadata(
+        typed.title or looked_up.title,
+        typed.authors or looked_up.authors,
+        typed.year or looked_up.year,
+        typed.venue or looked_up.venue,
     )
-    year = typed.year or looked_up.year or click.prompt("Year", type=int)
-    venue = (
-        typed.venue or looked_up.venue or click.prompt("Venue, e.g. ICLR, or arXiv for a preprint")
-    )
+    missing = _missing_options(known)
+    if missing and not _can_ask():
+        raise UserError(f"not all of the paper is known; give {missing}")
+    title = known.title or click.prompt("Title")
+    authors = known.authors or _people(click.prompt("Authors, separated by commas"))
+    year = known.year or click.prompt("Year", type=int)
+    venue = known.venue or click.prompt("Venue, e.g. ICLR, or arXiv for a preprint")
     kind = typed.kind
     # The kind that was found belongs to the venue that was found, not to one of the options.
     if kind is None and not typed.venue:
@@ -271,8 +291,9 @@ def _people(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
-def _print_next_steps(paths: Iterable[Path], slug: str) -> None:
-    """Print which files were written, and what to do next."""
+def _print_next_steps(paths: Iterable[Path], slug: str, names: str) -> None:
+    """Print which files were written, which names were chosen, and what to do next."""
     for path in paths:
         click.echo(path)
+    click.echo(names)
     click.echo(f"now fill in what `prunebook check {slug}` lists")

@@ -14,7 +14,8 @@ from ..errors import UserError
 from ..measure.footprint import cache_bytes, timed_pass
 from ..measure.quality import Measurement
 from ..notebook.contention import BUSY, watch
-from .compare import Comparison, model_protocol
+from .compare import Comparison
+from .protocol import model_protocol
 
 PLAIN = "full cache"  # label of the plain cache
 Factory = Callable[[], Cache]

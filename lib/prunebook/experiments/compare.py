@@ -18,6 +18,7 @@ from ..measure.quality import measure_quality
 from ..methods.base import Method
 from ..notebook.gaps import Gap, gap
 from ..notebook.quick import is_quick_run
+from .protocol import comparison_protocol
 from .trial_cache import TrialCache
 from .trials import Trial, measure_dense, prune_with, run_trial
 
@@ -114,7 +115,12 @@ class Comparison:
             lower: label of what should have the lower loss.
             higher: label of what should have the higher loss.
         """
-        return gap(self.nll(lower), self.nll(higher))
+        trials = [*self.of(lower), *self.of(higher)]
+        # A method that needs no text, or a cache without noise, has no draw.
+        drawn = any(getattr(trial, "seed", None) is not None for trial in trials)
+        if drawn:
+            return gap(self.nll(lower), self.nll(higher))
+        return gap(self.nll(lower)[:1], self.nll(higher)[:1], drawn=False)
 
     def beside(self, *labels: str) -> str:
         """Mean perplexities as text, e.g. `Wanda 47.20, SparseGPT 44.02 (dense 26.67)`."""
@@ -127,7 +133,17 @@ class Comparison:
 
         A time that other work disturbed is None, and `machine_busy` of its row is true.
         """
-        return [trial.row() for trial in (self.baseline, *self.trials)]
+        rows = [trial.row() for trial in (self.baseline, *self.trials)]
+        # A ratio of perplexities can be compared between texts, a perplexity cannot.
+        baseline = rows[0]["perplexity"]
+        return [{**row, "perplexity_ratio": row["perplexity"] / baseline} for row in rows]
+
+    def losses(self) -> dict[str, list[list[float]]]:
+        """Label -> mean NLL in nats of each draw and window, `[draws][windows]`, for the record."""
+        return {
+            label: [trial.nll.double().round(decimals=6).tolist() for trial in self.of(label)]
+            for label in self.labels
+        }
 
 
 def compare(
@@ -169,7 +185,7 @@ def compare(
         settings = {"length": length, "speed": speed and not seed}
         make = partial(run_trial, model, method, text, held_out, dense, **settings)
         trials.append(Trial(label, seed, **cache.trial(method, text, settings, make)))
-    protocol = _protocol(model, calibrations, held_out, dense, speed, length)
+    protocol = comparison_protocol(model, calibrations, held_out, dense, speed, length)
     baseline = measure_dense(model, dense, length, speed=speed)
     return Comparison(baseline, trials, max(1, len(calibrations)), protocol)
 
@@ -229,55 +245,3 @@ def sweep(
         nll = cache.nll(method, text, partial(nll_of, method, text))
         curve[label] = nll[None].numpy()
     return curve
-
-
-def model_protocol(model: PreTrainedModel) -> dict[str, Any]:
-    """The part of a protocol that says on what model and device the numbers were taken."""
-    return {
-        "model": getattr(model, "prunebook_source", model.config.name_or_path),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": device_name(model.device),
-    }
-
-
-def _protocol(
-    model: PreTrainedModel,
-    calibrations: Sequence[torch.Tensor],
-    held_out: torch.Tensor,
-    dense: DenseBaseline,
-    speed: bool,
-    length: int,
-) -> dict[str, Any]:
-    """The protocol of a comparison of methods; arguments as for `compare`."""
-    samples = 0
-    tokens = 0
-    if len(calibrations):
-        samples, tokens = calibrations[0].shape
-    windows, window_length = held_out.shape
-    memory = "resident, whole process"
-    if model.device.type == "cuda":
-        memory = "allocated on the GPU"
-    protocol = {
-        **model_protocol(model),
-        "calibration": f"{samples} x {tokens} tokens",
-        "seeds": len(calibrations),
-        "evaluation": f"{windows} x {window_length} tokens, windows without overlap",
-        "evaluation_precision": dense.precision,
-        "peak_memory": memory,
-    }
-    counted = "FLOPs"
-    if speed:
-        protocol["generation"] = "batch 1, greedy, 16 tokens read, 16 written"
-        counted = "FLOPs, latency"
-    protocol["footprint"] = f"{counted} and key-value cache of {length} tokens, batch 1"
-    return protocol
-
-
-def device_name(device: torch.device) -> str:
-    """What a protocol calls the device: the GPU's name, or the CPU with its number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return "CPU, 1 thread"
-    return f"CPU, {threads} threads"

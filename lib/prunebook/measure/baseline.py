@@ -18,7 +18,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import UserError
 from ..files import cached
 from ..kernels.logits import compare_logits

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Cache, PreTrainedModel
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import UserError
 from ..notebook.contention import BUSY, watch
 from ..notebook.speedup import Speedup, of_rates

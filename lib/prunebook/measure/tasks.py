@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import UserError
 from ..passes.precision import matmul_precision
 from .baseline import resolve_precision, windows_per_batch

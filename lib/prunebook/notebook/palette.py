@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .method_styles import method_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -204,9 +206,9 @@ def gains(
     colour: str = VERMILION,
     xlabel: str = "",
     ylabel: str = "gain [nats per token]",
-    title: str = "Gain, with two standard errors",
+    title: str = "Gain, with 95 % intervals",
 ) -> None:
-    """Draw gaps with two standard errors to either side, and the line of no difference.
+    """Draw gaps with their 95 % intervals, and the line of no difference.
 
     Args:
         axis: where to draw.
@@ -218,7 +220,7 @@ def gains(
         title: title of the axis.
     """
     means = [each.mean for each in gaps]
-    errors = [2 * each.standard_error for each in gaps]
+    errors = [each.half_width for each in gaps]
     style = _style(colour)
     axis.errorbar(
         x, means, errors, color=style.colour, marker=style.marker, linestyle=style.line, capsize=4
@@ -262,10 +264,28 @@ def _styled(
     series: Mapping[str, Any], colours: Sequence[str] | Mapping[str, str]
 ) -> Iterable[tuple[Style, str, Any]]:
     """Style, label and values of each series; colours begin again where they run out."""
-    if not isinstance(colours, Mapping):
-        colours = dict(zip(series, itertools.cycle(colours), strict=False))
+    if colours is COLOURS:
+        styles = _default_styles(series)
+    else:
+        if not isinstance(colours, Mapping):
+            colours = dict(zip(series, itertools.cycle(colours), strict=False))
+        styles = {label: _style(colours[label]) for label in series}
     for label, values in series.items():
-        yield _style(colours[label]), label, values
+        yield styles[label], label, values
+
+
+def _default_styles(labels: Iterable[str]) -> dict[str, Style]:
+    """Label -> style: a method has its own; other series take the free ones in their order."""
+    labels = list(labels)
+    styles = {}
+    for label in labels:
+        own = method_style(label)
+        if own and own[0] not in {style.colour for style in styles.values()}:
+            colour, marker = own
+            styles[label] = _style(colour)._replace(marker=marker)
+    taken = {style.colour for style in styles.values()}
+    free = itertools.cycle([style for style in STYLES if style.colour not in taken] or STYLES)
+    return {label: styles.get(label) or next(free) for label in labels}
 
 
 def _finish(

@@ -7,9 +7,9 @@ import math
 import numbers
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,13 +24,24 @@ _VERSIONED = ("torch", "transformers")  # packages whose version changes numbers
 
 @dataclass(frozen=True)
 class Results(ShownRecord):
-    """Measured rows with what is needed to measure them again."""
+    """Measured rows with what is needed to measure them again, and to judge them again.
+
+    Attributes:
+        rows: the rows, column -> value.
+        protocol: what the numbers depend on.
+        versions: package -> version.
+        date: day of the run.
+        commit: commit of the library; None outside its repository.
+        losses: label -> mean loss of each draw and window, `[draws][windows]`; empty where the
+            page gives none.
+    """
 
     rows: list[dict[str, Any]]
     protocol: dict[str, Any]
     versions: dict[str, str]
     date: str
     commit: str | None
+    losses: dict[str, list[list[float]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The record, JSON-able."""
@@ -43,20 +54,41 @@ class _Page:
     protocol: dict[str, Any] | None = None
 
 
-def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:
+@runtime_checkable
+class Compared(Protocol):
+    """What `results` reads of a comparison, e.g. of `pb.compare`."""
+
+    protocol: dict[str, Any]
+
+    def rows(self) -> list[dict[str, Any]]: ...
+
+    def losses(self) -> dict[str, list[list[float]]]: ...
+
+
+def results(
+    rows: Iterable[Mapping] | Compared,
+    *,
+    protocol: Mapping | None = None,
+    losses: Mapping[str, Any] | None = None,
+) -> Results:
     """Show measured rows as one table and record them with versions, date and commit.
 
     The protocol becomes that of the checks which follow on the page, see `use_protocol`.
 
     Args:
-        rows: one mapping of name -> number, text, truth value or None for each row. Values that
-            are not finite are recorded as None.
+        rows: a comparison, which has all three; or one mapping of name -> number, text, truth
+            value or None for each row. Values that are not finite are recorded as None.
         protocol: what the numbers depend on.
+        losses: label -> mean loss of each draw and window, `[draws][windows]`; None for none.
 
     Raises:
         UserError: there is no row, the protocol is empty or no mapping, or a value is one that JSON
             cannot hold.
     """
+    if isinstance(rows, Compared):
+        protocol = protocol or rows.protocol
+        losses = losses or rows.losses()
+        rows = rows.rows()
     rows = [plain(dict(row), f"results: row {index}") for index, row in enumerate(rows)]
     if not rows:
         raise UserError("results: no rows; needs at least one")
@@ -66,6 +98,7 @@ def results(rows: Iterable[Mapping], *, protocol: Mapping) -> Results:
         _versions(),
         datetime.date.today().isoformat(),
         library_commit(),
+        plain(dict(losses or {}), "results: losses"),
     )
     use_protocol(record.protocol)
     page = results_html(rows, record.protocol)

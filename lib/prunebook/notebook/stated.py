@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 
 CLAIMS_VARIABLE = "PRUNEBOOK_CLAIMS"
-ORIGINS = ("paper", "ours")  # whose claim it is: the paper's own, or what we asked beyond
+# Whose claim it is: the paper's own, what we asked beyond, or what its reviewers asked.
+ORIGINS = ("paper", "ours", "reviewers")
 _SESSION_VARIABLE = "JPY_SESSION_NAME"  # Jupyter names the kernel's notebook in it
 _LISTS = ("claims", "errata")
 _FORM = '{"claims": [{"key": "a-key", ...}], "errata": [{...}]}'

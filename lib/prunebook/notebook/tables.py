@@ -5,7 +5,7 @@ Needs no torch.
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,11 +13,17 @@ from .contention import BUSY
 
 # verdict -> symbol and words, as every page shows them
 VERDICTS = {
-    "holds": ("✓", "holds"),
-    "tie": ("≈", "tie (within two standard errors)"),
-    "fails": ("✗", "does not hold at this scale"),
-    "not_testable": ("○", "not testable here"),
+    "holds": ("✓", "holds here"),
+    "tie": ("≈", "tie"),
+    "fails": ("✗", "does not hold here"),
+    "undertrained": ("◔", "not given its training"),
+    "not_testable": ("○", "not testable"),
     "not_judged": ("·", "not judged in a quick run"),
+}
+# Who asked for a claim that is not the paper's own, as its box says.
+_ASKED_BY = {
+    "ours": "this book; the paper does not claim it",
+    "reviewers": "reviewers of the paper; the paper does not claim it",
 }
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -40,6 +46,9 @@ _COLUMNS = {
     "seed": ("Seed", str),
     "sparsity": ("Sparsity", "{:.2%}".format),
     "perplexity": ("Perplexity", "{:,.2f}".format),
+    "half_width": ("± (95 %)", "{:,.2f}".format),
+    "perplexity_ratio": ("Ratio to dense", "{:.3f}".format),
+    "beside_best": ("Beside the best", str),
     "kl": ("KL to dense", "{:.4f}".format),
     "agreement": ("Agreement", "{:.2%}".format),
     "accuracy": ("Accuracy", "{:.2%}".format),
@@ -95,20 +104,29 @@ def claim_html(record: Mapping) -> str:
 
     Args:
         record: the record, as `Claim.to_dict` gives it. One whose verdict is taken from a recorded
-            run has the text `recorded` as well, which says of which run.
+            run has the text `recorded` as well, which says of which run; one that several runs
+            judged has their verdicts as the list `verdicts`.
     """
     text = {name: html.escape(str(value)) for name, value in record.items() if value is not None}
     rows = [("Paper", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
-    if record.get("origin") == "ours":
-        rows.append(("Asked by", "this book; the paper does not claim it"))
+    if record.get("origin") in _ASKED_BY:
+        rows.append(("Asked by", _ASKED_BY[record["origin"]]))
     if "ours" in text:
         heading = "Ours"
         if record["verdict"] == "not_judged":
             heading = "This quick run"
         rows.append((heading, text["ours"]))
+    if record.get("gap") and "half_width" in record["gap"]:
+        rows.append(("Difference", html.escape(_gap_words(record["gap"], record["verdict"]))))
+    if record.get("bound"):
+        rows.append(("Estimate", html.escape(_bound_words(record["bound"]))))
+    if "undertrained" in text:
+        rows.append(("Training", text["undertrained"]))
     if "reason" in text:
         rows.append(("Why not", text["reason"]))
     rows.append(("Verdict", verdict_html(record["verdict"])))
+    if len(record.get("verdicts", [])) > 1:
+        rows.append(("All runs", html.escape("; ".join(run_words(record["verdicts"])))))
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
     notes = ""
     if "recorded" in text:
@@ -120,6 +138,60 @@ def claim_html(record: Mapping) -> str:
         f'<section class="{style}" aria-label="Claim: {text["key"]}">'
         f'<p class="pb-statement">{text["statement"]}</p><dl>{body}</dl>{notes}</section>'
     )
+
+
+def run_words(verdicts: Sequence[Mapping]) -> list[str]:
+    """The verdict of each run on one claim, e.g. `full, NVIDIA H200, 64 windows: holds here`.
+
+    Args:
+        verdicts: what each run says: `verdict`, `profile`, `device`, `model`, `windows`, `version`.
+    """
+    several_models = len({each["model"] for each in verdicts}) > 1
+    lines = []
+    for each in verdicts:
+        parts = [each["profile"], each["device"]]
+        if several_models:
+            parts.append(each["model"])
+        if each["windows"]:
+            parts.append(f"{each['windows']} windows")
+        if each["version"] == 1:
+            parts.append("earlier rule")
+        where = ", ".join(filter(None, parts))
+        lines.append(f"{where}: {VERDICTS[each['verdict']][1]}")
+    return lines
+
+
+def _gap_words(gap: Mapping, verdict: str) -> str:
+    """What a claim's box says of the difference that it rests on.
+
+    Args:
+        gap: the numbers, as `Gap.to_dict` gives them.
+        verdict: a key of `VERDICTS`; a tie also tells which difference would have been seen.
+    """
+    sampled = [f"{gap['windows']} {gap.get('columns', 'windows')}"]
+    if gap["draws"]:
+        sampled.insert(0, f"{gap['draws']} draws")
+    if gap["this_draw_only"]:
+        sampled[0] = "this draw only"
+    number = f"{gap['mean']:+.4f} ± {gap['half_width']:.4f} {gap['unit']}"
+    parts = [f"{number} (95 % interval; {', '.join(sampled)})"]
+    if gap["margin"] is not None:
+        parts.append(f"no difference is one below {gap['margin']:.4f}")
+    if verdict == "tie":
+        parts.append(f"one of {gap['detectable']:.4f} would be seen eight times in ten")
+    return "; ".join(parts)
+
+
+def _bound_words(bound: Mapping) -> str:
+    """What a claim's box says of the estimate that it rests on, as `Bound.to_dict` gives it."""
+    parts = [
+        f"{bound['estimate']:.3g} (95 % interval {bound['low']:.3g} to {bound['high']:.3g}; "
+        f"{bound['samples']} samples)"
+    ]
+    for name in ("at_least", "at_most"):
+        if bound[name] is not None:
+            parts.append(f"claimed: {name.replace('_', ' ')} {bound[name]:.3g}")
+    return "; ".join(parts)
 
 
 def results_html(rows: list[Mapping], protocol: Mapping, first: str | None = None) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import UserError, not_finite
 from ..models.anatomy import find_blocks
 from .hooks import Hook, forward_hooks, hook_gradient

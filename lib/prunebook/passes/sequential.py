@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import not_finite
 from ..models.anatomy import Block, find_blocks, weight_of
 from .capture import capture_inputs

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from ..data.windows import check_tokens
+from ..data.token_check import check_tokens
 from ..errors import UserError
 from ..models.anatomy import find_stack, sublayers
 from ..passes.backward import restore_requires_grad

@@ -7,8 +7,9 @@ the bytes that its kernel held at most.
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import papermill
@@ -21,6 +22,8 @@ from ..notebook.stated import CLAIMS_VARIABLE
 from .forked_kernel import ForkedKernel, ForkedProvisioner
 
 _INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # how IPython colours a traceback
+_CELL_LINE = re.compile(r"Cell In ?\[\d+\], line (\d+)")  # where it says that a cell failed
 # A report must fit into the 4,096 bytes that a pipe takes at once, and JSON may need 12 bytes for a
 # character. So a report has at most this many characters of each text.
 _LONGEST_TEXT = 100
@@ -110,7 +113,8 @@ def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> 
             cwd=job["cwd"],
         )
     except PapermillExecutionError as error:
-        report(failure=_failure(error.cell_index, error.ename, error.evalue))
+        failure = _failure(error.cell_index, error.ename, error.evalue, error.traceback)
+        report(failure=failure)
     except Exception as error:  # e.g. a dead kernel or a full disk; the log has the traceback
         report(failure=_failure(_Engine.current, type(error).__name__, str(error)))
         raise
@@ -121,16 +125,17 @@ def execute(job: dict[str, Any], report: Callable[..., None], *, fork: bool) -> 
             report(peak_memory=_Kernel.forked.peak_memory)
 
 
-def _failure(index: int, error: str, message: str) -> dict[str, Any]:
+def _failure(index: int, error: str, message: str, traceback: Sequence[str] = ()) -> dict[str, Any]:
     """The report of a failure, which the summary shows.
 
     Args:
         index: index of the cell in the notebook that is executed.
         error: name of the exception.
         message: its message.
+        traceback: lines of its traceback, as IPython prints them; empty where there is none.
 
     Returns:
-        The same with the first line of the cell; `cell` is its index in the source notebook.
+        The same with the line of the cell that failed; `cell` is its index in the source notebook.
     """
     injected = sum(_INJECTED in cell.metadata.get("tags", []) for cell in _Engine.cells[:index])
     source = ""
@@ -138,10 +143,24 @@ def _failure(index: int, error: str, message: str) -> dict[str, Any]:
         source = _Engine.cells[index].source.strip()
     return {
         "cell": index - injected,
-        "line": source.partition("\n")[0][:_LONGEST_TEXT],
+        "line": _failing_line(source, traceback)[:_LONGEST_TEXT],
         "error": error[:_LONGEST_TEXT],
         "message": message.strip().partition("\n")[0][:_LONGEST_TEXT],
     }
+
+
+def _failing_line(source: str, traceback: Sequence[str]) -> str:
+    """The line of a cell at which it failed; the first line where the traceback does not say it.
+
+    Args:
+        source: code of the cell, without the empty lines around it, which IPython does not count.
+        traceback: lines of the traceback, the cell's own frame first.
+    """
+    lines = source.splitlines() or [""]
+    place = _CELL_LINE.search(_COLOUR.sub("", "\n".join(traceback)))
+    if place is None or int(place[1]) > len(lines):
+        return lines[0]
+    return lines[int(place[1]) - 1].strip()
 
 
 def channel_to(descriptor: int, job: int) -> Callable[..., None]:

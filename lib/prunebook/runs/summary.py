@@ -14,7 +14,7 @@ class Failure:
     Attributes:
         where: place in the source: `cell 5` in a notebook, `line 42` in a page; empty where the
             process ended without a report.
-        line: first line of the cell; empty like `where`.
+        line: the line of the cell that failed, or else its first; empty like `where`.
         error: name of the exception.
         message: first line of its message.
     """

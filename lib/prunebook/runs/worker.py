@@ -84,7 +84,11 @@ def prepare(models: Sequence[str]) -> None:
     Args:
         models: names or addresses of models; those that are not embedded are left out.
     """
-    if not models:
+    # Imported by name, because no module of this room may import torch. This one needs none, so a
+    # run without embedded models is spared the seconds that importing it takes.
+    known = importlib.import_module("prunebook.models.embedded").EMBEDDED
+    embedded = [name for name in models if name in known]
+    if not embedded:
         return
     pid = os.fork()
     if pid:
@@ -94,11 +98,9 @@ def prepare(models: Sequence[str]) -> None:
         from .forked_kernel import end_with_parent
 
         end_with_parent()
-        # Imported by name, because no module of this room may import torch.
         loading = importlib.import_module("prunebook.models.loading")
-        for name in models:
-            if name in loading.EMBEDDED:
-                loading.prepare_model(name)
+        for name in embedded:
+            loading.prepare_model(name)
         os._exit(0)
     except BaseException:
         traceback.print_exc()

@@ -15,10 +15,11 @@ from ..errors import UserError
 from ..files import atomic_folder, make_folder, write_atomic
 from ..runs.installed import versions_of
 from .assemble import assemble
-from .book import read_book
+from .book import Book, read_book
 from .check import check_site, expectations
 from .inputs import inputs_state
 from .theme import theme_files
+from .verdicts import contradictions
 
 _TOOLS = (
     "jupyter-book",
@@ -49,8 +50,8 @@ def build_site(root: Path | str) -> Path:
     they replace `_build/html`.
 
     Raises:
-        BuildError: Jupyter Book fails or warns, or the pages fail their check; the log is
-            `_build/build.log`.
+        BuildError: Jupyter Book fails or warns, the pages fail their check, or a run of this build
+            contradicts a recorded one beyond noise; the log is `_build/build.log`.
         UserError: Jupyter Book is not installed or of version 2 or later, a source cannot be read,
             or a folder cannot be written.
     """
@@ -66,6 +67,7 @@ def build_site(root: Path | str) -> Path:
             return html
         # Where only times have changed, the assembled sources are the same.
         book = read_book(root)
+        _refuse_contradictions(book)
         site = assemble(book)
         digest = _digest(site, versions)
         if _holds(html / ".digest", digest):
@@ -83,6 +85,15 @@ def build_site(root: Path | str) -> Path:
                 write_atomic(target / ".digest", digest)
                 write_atomic(target / ".state", inputs)
     return html
+
+
+def _refuse_contradictions(book: Book) -> None:
+    """Raise a `BuildError` where a run of this build contradicts a record beyond noise."""
+    lines = []
+    for published in book.papers:
+        lines += contradictions(published.paper.slug, published.runs, published.changes)
+    if lines:
+        raise BuildError("; ".join(lines))
 
 
 def _holds(file: Path, text: str) -> bool:

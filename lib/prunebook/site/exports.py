@@ -1,7 +1,7 @@
 """What the book exports: catalogue with outcomes, references, feed, sitemap, copies for Colab."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..files import write_atomic
 from .book import read_page_names
 from .buttons import COLAB_BRANCH, colab_notebook
 from .published import Published, read_published
+from .verdicts import counts_of, is_own
 
 
 def export(root: Path, folder: Path) -> list[Path]:
@@ -54,18 +55,30 @@ def _outcome(published: Published) -> dict[str, Any]:
         shown = ("profile", "date", "seconds", "parameters")
         run = {name: getattr(execution, name) for name in shown}
     measured_under = None
-    if published.judged_results:
-        measured = published.recorded_run
-        if published.judges:
-            measured = execution
-        measured_under = measured.profile
+    if published.runs:
+        measured_under = published.runs[0].profile
+    elif published.judges:
+        measured_under = execution.profile
     return {
         "state": _state(published),
-        "verdicts": Counter(claim["verdict"] for claim in published.claims),
+        "verdicts": counts_of(published.claims),
+        "beyond": Counter(claim["verdict"] for claim in published.claims if not is_own(claim)),
+        "outcomes": [_claim_outcome(claim) for claim in published.claims],
         "run": run,
-        "results": published.judged_results,
+        "results": [_table(result) for result in published.judged_results],
         "measured_under": measured_under,
     }
+
+
+def _table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A table as the catalogue has it: without the losses by window, which the records hold."""
+    return {name: value for name, value in result.items() if name != "losses"}
+
+
+def _claim_outcome(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict on one claim, and those of all runs."""
+    names = ("key", "origin", "statement", "paper", "source", "ours", "verdict", "reason")
+    return {name: claim.get(name) for name in names} | {"runs": claim.get("verdicts", [])}
 
 
 def _state(published: Published) -> str:

@@ -1,6 +1,7 @@
 """What the book publishes: papers with notebook, claims and results, and pages with code cells."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from ..notebook.quick import QUICK
 from ..notebook.results import RESULTS_MIME
 from ..runs.executed import Execution, best_execution
 from ..runs.notebooks import Runnable, of_paper, read_pages
-from ..runs.records import Run, best_runs
+from ..runs.quick_rows import fingerprint, first_change, outputs_of, read_quick_run
+from ..runs.records import Run, ranked, run_of, runs_by_paper
 from ..runs.text_notebooks import front_matter
 from .verdicts import shown_claims, with_verdicts
 
@@ -30,8 +32,9 @@ class Published:
         current: False where the notebook, the library or the profile has changed since then.
         claims: the claims with the verdicts that pages show.
         results: the tables of the execution.
-        recorded_run: the recorded run that verdicts come from where the execution judges nothing or
-            is missing; None where there is no record.
+        runs: the runs that judge, the one with the most power first: those on record, and that of
+            the execution if it judges and is none of them.
+        changes: file of a recorded run -> what has changed since it was recorded.
     """
 
     paper: Paper
@@ -41,7 +44,8 @@ class Published:
     current: bool
     claims: list[dict[str, Any]]
     results: list[dict[str, Any]]
-    recorded_run: Run | None = None
+    runs: tuple[Run, ...] = ()
+    changes: dict[str, str] = field(default_factory=dict)
 
     @property
     def judges(self) -> bool:
@@ -50,11 +54,11 @@ class Published:
 
     @property
     def judged_results(self) -> list[dict[str, Any]]:
-        """The tables that boards may show: those of an execution that judges, or of the record."""
+        """The tables of the run with the most power; none where no run judges."""
+        if self.runs:
+            return self.runs[0].results
         if self.judges:
             return self.results
-        if self.recorded_run is not None:
-            return self.recorded_run.results
         return []
 
     @property
@@ -98,8 +102,8 @@ def read_published(root: Path) -> list[Published]:
     Raises:
         UserError: a notebook, a record or the profiles cannot be read.
     """
-    recorded_runs = best_runs(root)
-    return [_read_paper(root, paper, recorded_runs.get(paper.slug)) for paper in read_papers(root)]
+    recorded = runs_by_paper(root)
+    return [_read_paper(root, paper, recorded.get(paper.slug, [])) for paper in read_papers(root)]
 
 
 def read_published_pages(root: Path) -> list[PublishedPage]:
@@ -111,19 +115,53 @@ def read_published_pages(root: Path) -> list[PublishedPage]:
     return published
 
 
-def _read_paper(root: Path, paper: Paper, recorded_run: Run | None) -> Published:
+def _read_paper(root: Path, paper: Paper, records: Sequence[Run]) -> Published:
     source = read_notebook(paper.path)
     notebook, execution, current = _latest(root, of_paper(paper))
-    bundles = _bundles(notebook)
-    claims = [data[CLAIM_MIME] for data in bundles if CLAIM_MIME in data]
-    results = [data[RESULTS_MIME] for data in bundles if RESULTS_MIME in data]
-    if execution is not None and execution.profile != QUICK:
-        return Published(paper, source, notebook, execution, current, claims, results)
-    # A quick run judges nothing: the record, if there is one, has the verdicts.
-    claims = shown_claims(claims, recorded_run)
+    claims = outputs_of(notebook, CLAIM_MIME)
+    results = outputs_of(notebook, RESULTS_MIME)
+    runs = list(records)
+    # A quick run judges nothing; and a run of this build may be on record already.
+    is_recorded = any(run.results == results for run in records)
+    if execution is not None and execution.profile != QUICK and results and not is_recorded:
+        own = run_of(paper.slug, paper.record.short, execution.profile, results, claims)
+        runs = ranked(root, [own, *records])
+    changes = _changes(root, paper, records, execution, current, results)
+    claims = shown_claims(claims, runs, paper.record, changes)
     if execution is not None:
         notebook = with_verdicts(notebook, claims)
-    return Published(paper, source, notebook, execution, current, claims, results, recorded_run)
+    return Published(
+        paper, source, notebook, execution, current, claims, results, tuple(runs), changes
+    )
+
+
+def _changes(
+    root: Path,
+    paper: Paper,
+    records: Sequence[Run],
+    execution: Execution | None,
+    current: bool,
+    results: Sequence[dict[str, Any]],
+) -> dict[str, str]:
+    """File of a recorded run -> the first number of the quick run that is another one now.
+
+    It is empty where the quick run is not up to date, which pages say elsewhere.
+    """
+    records = [run for run in records if run.version > 1]
+    if not records:
+        return {}
+    quick_rows = None
+    if execution is not None and execution.profile == QUICK:
+        if current:
+            quick_rows = fingerprint(results)
+    else:
+        quick_run = read_quick_run(root, of_paper(paper))
+        if quick_run is not None:
+            quick_rows = quick_run[0]
+    if quick_rows is None:
+        return {}
+    changes = {run.file: first_change(run.quick, quick_rows) for run in records}
+    return {file: change for file, change in changes.items() if change}
 
 
 def _latest(root: Path, runnable: Runnable) -> tuple[nbformat.NotebookNode, Execution | None, bool]:

@@ -13,6 +13,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = {
     'class="pb-explorer"': ("datatables.js", "tables.js", "explorer.js"),
     'class="pb-sortable"': ("datatables.js", "tables.js"),
+    'class="pb-tools pb-filter"': ("scoreboard.js",),
 }
 _LANDING = "LLM-pruning papers that run"
 _FEED_LINK = '\n<link rel="alternate" type="application/atom+xml" title="New papers" href="{}" />\n'

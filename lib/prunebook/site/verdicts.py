@@ -1,38 +1,222 @@
-"""The verdicts that pages and boards show: those of a judging run, or those on record."""
+"""The verdicts that pages and boards show: for each claim that of the run with the most power."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from ..catalog import Record, read_papers
 from ..notebook.claims import CLAIM_MIME
 from ..notebook.tables import claim_html
-from ..runs.records import Run
+from ..runs.record_check import read_all
+from ..runs.records import Run, ranked
+
+Claim = Mapping[str, Any]
+# What of a protocol says where a run was made, and not what was measured.
+_OF_MACHINE = ("device", "peak_memory")
+_STATED = ("statement", "paper", "source", "origin")
 
 
-def shown_claims(claims: Sequence[Mapping[str, Any]], run: Run | None) -> list[dict[str, Any]]:
-    """The claims of a notebook that judges nothing, with the verdicts on record.
+def is_own(claim: Claim) -> bool:
+    """Is the claim one that the paper makes itself? One that does not say whose it is counts so."""
+    return claim.get("origin") in (None, "paper")
+
+
+def counts_of(claims: Iterable[Claim]) -> Counter:
+    """Verdict -> number of the paper's own claims that have it."""
+    return Counter(claim["verdict"] for claim in claims if is_own(claim))
+
+
+def recorded_counts(root: Path) -> dict[str, Counter]:
+    """Slug -> counts of the paper's own claims by verdict, from the recorded runs alone.
+
+    A record that cannot be read is left out: `prunebook check` names it.
+
+    Raises:
+        UserError: a notebook or the profiles cannot be read.
+    """
+    runs, _ = read_all(root)
+    counts = {}
+    for paper in read_papers(root):
+        own = ranked(root, [run for run in runs if run.slug == paper.slug])
+        counts[paper.slug] = counts_of(shown_claims([], own, paper.record))
+    return counts
+
+
+def shown_claims(
+    claims: Sequence[Claim],
+    runs: Sequence[Run],
+    record: Record | None = None,
+    changes: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """The claims of a paper, each with the verdict of the run with the most power.
 
     Args:
-        claims: the claims in the outputs of a quick run; empty for a notebook without outputs.
-        run: the recorded run to take verdicts from; None where there is none.
+        claims: the claims in the outputs of the page; empty for a notebook without outputs.
+        runs: runs that judge, the one with the most power first.
+        record: the paper's record, which states its claims; None where it states none.
+        changes: file of a recorded run -> what has changed since.
 
     Returns:
-        The notebook's claims in their order, then those that only the record has. A verdict from
-        the record has its origin as the text `recorded`.
+        The page's claims in their order, then those that only runs have. A claim that the paper's
+        record no longer states is left out. A claim with a verdict has all of them as the list
+        `verdicts`; one whose verdict is on record has its origin as the text `recorded`.
     """
-    if run is None:
-        return [dict(claim) for claim in claims]
-    on_record = {claim["key"]: {**claim, "recorded": run.origin} for claim in run.claims}
+    stated = {}
+    if record is not None:
+        stated = {claim.key: _as_stated(claim) for claim in record.claims}
+    own = {claim["key"]: dict(claim) for claim in claims}
+    of_runs: dict[str, list[tuple[Run, Claim]]] = {}
+    for run in runs:
+        for claim in run.claims:
+            of_runs.setdefault(claim["key"], []).append((run, claim))
     shown = []
-    for claim in claims:
-        shown.append(on_record.pop(claim["key"], dict(claim)))
-    return [*shown, *on_record.values()]
+    for key in dict.fromkeys([*own, *stated, *of_runs]):
+        known = key in own or key in stated or not stated
+        page_claim = own.get(key) or stated.get(key)
+        if known:
+            shown.append(_shown(page_claim, of_runs.get(key, []), changes or {}))
+    return [claim for claim in shown if claim is not None]
+
+
+def _as_stated(claim: Any) -> dict[str, Any]:
+    """A claim of the paper's record, as a notebook's output would hold it without a verdict."""
+    fields = {
+        "key": claim.key,
+        "statement": claim.statement,
+        "paper": claim.number,
+        "source": claim.source,
+        "origin": claim.origin,
+        "ours": None,
+        "protocol": {},
+    }
+    if claim.not_testable is None:
+        return fields
+    return {**fields, "verdict": "not_testable", "reason": claim.not_testable, "ruled_out": True}
+
+
+def _shown(
+    page_claim: Claim | None, of_runs: Sequence[tuple[Run, Claim]], changes: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """One claim with the verdict to show; None where the page and all runs say nothing of it.
+
+    Args:
+        page_claim: the claim of the page, or as the paper's record states it.
+        of_runs: runs with what each says of the claim, the one with the most power first.
+        changes: as for `shown_claims`.
+    """
+    page = dict(page_claim or {})
+    # What the paper's record rules out was not measured as the claim means it.
+    if page.pop("ruled_out", False):
+        return page
+    judged = [(run, claim) for run, claim in of_runs if claim["verdict"] != "not_testable"]
+    best = (judged or of_runs)[:1]
+    if not best:
+        if "verdict" in page:
+            return page
+        return None
+    ((run, claim),) = best
+    texts = {name: page[name] for name in _STATED if page.get(name)}
+    shown = {**claim, **texts, "verdicts": [_verdict(*each) for each in judged]}
+    if run.is_recorded:
+        shown["recorded"] = " ".join(_remarks(run, claim, shown, changes))
+    return shown
+
+
+def _verdict(run: Run, claim: Claim) -> dict[str, Any]:
+    """One verdict on a claim, with the run that it is of."""
+    return {
+        "verdict": claim["verdict"],
+        "profile": run.profile,
+        "device": run.device,
+        "model": claim["protocol"].get("model"),
+        "windows": _windows(claim),
+        "date": run.date,
+        "version": run.version,
+        "recorded": run.is_recorded,
+    }
+
+
+def _windows(claim: Claim) -> int | None:
+    """The number of held-out windows that a verdict rests on; None where it is not known."""
+    gap = claim.get("gap") or {}
+    # Other things than windows may be compared, e.g. prompts.
+    if "windows" in gap and gap.get("columns", "windows") == "windows":
+        return gap["windows"]
+    count = re.match(r"(\d+) x ", str(claim["protocol"].get("evaluation", "")))
+    if count:
+        return int(count[1])
+    return None
+
+
+def _remarks(run: Run, claim: Claim, shown: Claim, changes: Mapping[str, str]) -> Iterator[str]:
+    """What a reader must know of a verdict on record, one sentence each."""
+    yield run.origin
+    if run.version == 1:
+        evaluation = claim["protocol"].get("evaluation", "evaluation not named")
+        yield f"Recorded under the earlier rule: two standard errors, {evaluation}."
+    if " ".join(claim["statement"].split()) != " ".join(shown["statement"].split()):
+        yield f"It judged the statement “{claim['statement']}”."
+    if run.file in changes:
+        yield f"Changed since it was recorded: {changes[run.file]}."
+
+
+def contradictions(slug: str, runs: Iterable[Run], changes: Mapping[str, str]) -> list[str]:
+    """Where a run of this build contradicts a record beyond noise, one line each.
+
+    Compared are gaps of the same claim under the same protocol, whatever machine each was made on.
+    A record that has changed since, or of the earlier rule, contradicts nothing.
+
+    Args:
+        slug: slug of the paper.
+        runs: its runs, those of this build among them.
+        changes: file of a recorded run -> what has changed since.
+    """
+    own = [run for run in runs if not run.is_recorded]
+    records = [run for run in runs if run.is_recorded and run.version > 1]
+    lines = []
+    for run in own:
+        gaps = {claim["key"]: claim for claim in run.claims if claim.get("gap")}
+        for record in records:
+            if record.file in changes:
+                continue
+            for claim in record.claims:
+                ours = gaps.get(claim["key"])
+                if ours and claim.get("gap") and _differ(ours, claim):
+                    lines.append(
+                        f"papers/{slug}: claim {claim['key']!r}: this build's run has "
+                        f"{_number(ours)}, {record.file} has {_number(claim)}; they differ by "
+                        "more than noise"
+                    )
+    return lines
+
+
+def _differ(ours: Claim, recorded: Claim) -> bool:
+    """Do two gaps under one protocol differ by more than their intervals together?"""
+    if _what(ours["protocol"]) != _what(recorded["protocol"]):
+        return False
+    distance = abs(ours["gap"]["mean"] - recorded["gap"]["mean"])
+    return distance > math.hypot(ours["gap"]["half_width"], recorded["gap"]["half_width"])
+
+
+def _what(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol without what says where the run was made."""
+    return {name: value for name, value in protocol.items() if name not in _OF_MACHINE}
+
+
+def _number(claim: Claim) -> str:
+    """The gap of a claim with its interval."""
+    gap = claim["gap"]
+    return f"{gap['mean']:+.4f} ± {gap['half_width']:.4f}"
 
 
 def with_verdicts(
-    notebook: nbformat.NotebookNode, claims: Sequence[Mapping[str, Any]]
+    notebook: nbformat.NotebookNode, claims: Sequence[Claim]
 ) -> nbformat.NotebookNode:
     """A copy of an executed notebook whose boxes show `claims`.
 
@@ -54,5 +238,5 @@ def with_verdicts(
     return changed
 
 
-def _bundle(claim: Mapping[str, Any]) -> dict[str, Any]:
+def _bundle(claim: Claim) -> dict[str, Any]:
     return nbformat.from_dict({CLAIM_MIME: dict(claim), "text/html": claim_html(claim)})

@@ -84,7 +84,7 @@ def test_by_hand(decode):
     [
         (1, 1, 1, 1, 8, None),
         (2, 2, 3, 65, 20, None),
-        (2, 1, 4, 300, 64, None),
+        (1, 1, 4, 300, 64, None),
         (1, 2, 4, 97, 128, None),
         (1, 3, 1, 33, 16, None),
         (1, 1, 17, 40, 24, 40),
@@ -107,8 +107,8 @@ def test_close_to_float64(decode, batch, kv_heads, group, slots, width, v_width)
     [
         (1, 1, 1, 1, 8, (1.0,)),
         (2, 2, 3, 65, 20, (1.0, 2.0)),
-        (2, 1, 4, 300, 64, (0.5,)),
-        (1, 1, 17, 40, 24, (1.5,)),
+        (1, 1, 4, 130, 64, (0.5,)),
+        (1, 1, 5, 40, 24, (1.5,)),
     ],
 )
 def test_perturbed_logits(decode, noise, batch, kv_heads, group, slots, width, temperatures):
@@ -120,12 +120,13 @@ def test_perturbed_logits(decode, noise, batch, kv_heads, group, slots, width, t
         torch.tensor(temperatures, device=DEVICE), queries, stream_of(5, 2) if noise else None
     )
     (output, mass), (wanted, wanted_mass) = decode(*given, change), expected(*given, change)
-    torch.testing.assert_close(output, decode(*given)[0], rtol=0, atol=0)
+    plain_output, plain_mass = decode(*given)
+    torch.testing.assert_close(output, plain_output, rtol=0, atol=0)
     torch.testing.assert_close(output.double(), wanted, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(mass.sum(2), torch.full_like(mass[..., 0], group), rtol=1e-5, atol=0)
     if slots > 1:
-        assert not torch.allclose(mass, decode(*given)[1], rtol=1e-2)
+        assert not torch.allclose(mass, plain_mass, rtol=1e-2)
 
 
 @needs_triton

@@ -35,18 +35,19 @@ def launched(*arguments):
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("rows", "width", "tokens"),
+    ("rows", "width", "tokens", "dtype"),
     [
-        (1, 4, 1),
-        (5, 36, 1),
-        (7, 20, 2),
-        (3, 576, 3),
-        (5, 1028, 4),
-        (66, 60, 5),
-        (3, 576, 17),
-        (65, 300, 33),
+        # Each kernel in each dtype: few tokens, and more of them.
+        *((7, 20, 2, dtype) for dtype in DTYPES),
+        *((3, 576, 17, dtype) for dtype in DTYPES),
+        # Other shapes in one dtype each.
+        (1, 4, 1, torch.float32),
+        (5, 36, 1, torch.bfloat16),
+        (3, 576, 3, torch.float16),
+        (5, 1028, 4, torch.bfloat16),
+        (66, 60, 5, torch.float32),
+        (65, 300, 33, torch.bfloat16),
     ],
 )
 def test_products_are_as_exact_as_dense_ones(rows, width, tokens, dtype):

@@ -1,11 +1,13 @@
 """The card under a paper's title."""
 
+import re
 from dataclasses import replace
 
 import nbformat
 import pytest
-from tests.site.pages.made_up import ADDRESS, alpha_with_outcomes
+from tests.site.pages.made_up import ADDRESS, CLAIM, alpha_with_outcomes
 
+from prunebook.runs.records import run_of
 from prunebook.site.pages.cards import card, claim_badges, escape
 from prunebook.site.published import read_published
 
@@ -31,10 +33,10 @@ def test_card(alpha):
         "{bdg-ref-primary-line}`Wanda <criteria-wanda>` {bdg-ref-primary-line}`Other "
         "<criteria-other>`",
         "`Sparsity <budget-sparsity>` (layer)",
-        ':Claims: <span class="pb-verdict pb-holds"><span aria-hidden="true">✓</span> holds: '
+        ':Claims: <span class="pb-verdict pb-holds"><span aria-hidden="true">✓</span> holds here: '
         "1</span> <span class=",
         '<span class="pb-verdict pb-not-testable"><span aria-hidden="true">○</span> not '
-        "testable here: 1</span>\n",
+        "testable: 1</span>\n",
         ":Notebook: [Open in "
         "Colab](<https://colab.research.google.com/github/some/book/blob/colab/alpha.ipynb>) · ",
         ":Executed: profile ci\\, 2026\\-11\\-23\\, 12 s\\, one CPU\\, torch 2\\.13\\.0\\, "
@@ -100,14 +102,33 @@ def test_card_says_when_outputs_are_old_or_missing(alpha):
     assert "has not been run for this build" in card(missing, ADDRESS)
 
 
+def test_card_counts_the_papers_own_claims_and_the_others_apart(alpha):
+    ours = CLAIM | {"origin": "ours", "verdict": "tie"}
+    text = card(replace(alpha, claims=[CLAIM, ours]), ADDRESS)
+    claims, beyond = (re.search(f":{name}: (.*)", text)[1] for name in ("Claims", "Asked beyond"))
+    assert re.sub("<[^>]*>", "", claims) == "✓ holds here: 1"
+    assert re.sub("<[^>]*>", "", beyond) == "≈ tie: 1"
+
+
+def test_card_names_the_recorded_runs_and_what_has_changed(alpha):
+    run = replace(run_of("alpha", "Alpha", "book", alpha.results, []), file="a.json")
+    text = card(replace(alpha, runs=(run,), changes={"a.json": "x: 2, was 1"}), ADDRESS)
+    assert ":Verdicts: Recorded on 2026\\-11\\-23 \\(profile book\\, one CPU" in text
+    assert "Changed since it was recorded\\: x\\: 2\\, was 1\\." in text
+    own = replace(run, file="")
+    assert ":Verdicts:" not in card(replace(alpha, runs=(own,)), ADDRESS)
+    two = card(replace(alpha, runs=(own, run, run)), ADDRESS)
+    assert two.count("\n  - Recorded on") == 2
+
+
 def test_a_badge_for_each_verdict_in_the_order_of_all_pages():
     badges = claim_badges([{"verdict": word} for word in ("fails", "holds", "fails", "tie")])
     words = [
         text.removesuffix("</span>").split("</span> ")[1] for text in badges.split(" <span class=")
     ]
     assert words == [
-        "holds: 1",
-        "tie (within two standard errors): 1",
-        "does not hold at this scale: 2",
+        "holds here: 1",
+        "tie: 1",
+        "does not hold here: 2",
     ]
     assert claim_badges([]) == ""

@@ -2,12 +2,23 @@
 
 import xml.etree.ElementTree as ET
 
-from prunebook.site.pages.figures import STYLES, draw_dense, new_figure, to_svg
+import pytest
+
+from prunebook.notebook.method_styles import METHOD_STYLES
+from prunebook.site.pages.figures import draw_dense, half_width, new_figure, styles_of, to_svg
 
 
-def test_styles_differ_by_colour_and_by_marker():
-    colours, markers = zip(*STYLES, strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(STYLES) == 6
+def test_a_method_looks_the_same_everywhere_and_no_two_look_alike():
+    styles = styles_of(["wanda", "random masks", "sparsegpt", "dense, cut"])
+    assert len(set(styles.values())) == 4
+    assert styles["wanda"] == METHOD_STYLES["wanda"]
+    assert styles_of(["other", "wanda"])["wanda"] == METHOD_STYLES["wanda"]
+    assert styles["random masks"] not in METHOD_STYLES.values()
+
+
+def test_the_interval_of_a_mean_is_that_of_the_t_distribution():
+    assert half_width([3.0]) == 0
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, abs=1e-3)
 
 
 def draw():

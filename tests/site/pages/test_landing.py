@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -56,9 +57,18 @@ def test_rows(papers):
     assert "<bdi>A &quot;&lt;b&gt;&quot; title</bdi>" in alpha
     assert "<span hidden><bdi>Ann O&#x27;Thor</bdi></span>" in alpha
     assert '<a href="concepts/criteria.html#criteria-wanda">Wanda</a>, ' in alpha
-    assert re.sub("<[^>]*>", "", alpha).endswith("runs ✓holds: 1 ✗does not hold at this scale: 2")
+    assert re.sub("<[^>]*>", "", alpha).endswith("runs ✓holds here: 1 ✗does not hold here: 2")
     assert "<bdi>arXiv 2023 (preprint)</bdi>" in later
     assert re.sub("<[^>]*>", "", later).rstrip().endswith("not run yet")
+
+
+def test_claims_beyond_the_paper_and_runs_that_disagree(papers):
+    beyond = {"verdict": "tie", "origin": "ours"}
+    split = {"verdict": "holds", "verdicts": [{"verdict": "holds"}, {"verdict": "fails"}]}
+    alpha = replace(papers[0], claims=[split, beyond, beyond | {"verdicts": split["verdicts"]}])
+    text = re.sub("<[^>]*>", "", explorer([alpha]))
+    assert "runs ✓holds here: 1 ⇄claims with another verdict in another run: 1" in text
+    assert facets_of(alpha)["verdict"] == ["holds"]
 
 
 class _Boxes(HTMLParser):

@@ -1,16 +1,13 @@
-"""The leaderboard and the recorded runs it reads, from tables put in by hand."""
+"""The leaderboard, from tables put in by hand."""
 
-import json
 import re
 from dataclasses import replace
 
-import pytest
 from tests.small_book import published
 
 from prunebook.catalog import read_papers
-from prunebook.errors import UserError
 from prunebook.runs.executed import Execution
-from prunebook.runs.records import Run, read_runs, record_runs
+from prunebook.runs.records import run_of
 from prunebook.site.pages.leaderboard import leaderboard
 
 DENSE = {"method": "dense", "label": "dense", "seed": None, "sparsity": 0.0, "perplexity": 20.0}
@@ -71,36 +68,43 @@ def table(text):
     return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", body)]
 
 
-def test_draws_are_averaged_and_rows_go_by_perplexity(book):
+def recorded(slug, *results, version=2, short=None):
+    """A recorded run of a paper with these tables."""
+    run = run_of(slug, short or slug.title(), "ci", results, [])
+    return replace(run, version=version, file=f"{slug}.json")
+
+
+def test_draws_are_averaged_with_an_interval_and_rows_go_by_level(book):
     text, _ = leaderboard([alpha(book, result(OTHER, *DRAWS, DENSE))], [])
-    assert [row[:5] for row in table(text)] == [
-        [ALPHA, "dense", "–", "0.00%", "20.00"],
-        [ALPHA, "Big", "70 %", "70.00%", "25.00"],
-        [ALPHA, "Tiny", "50 %", "50.00%", "30.50"],
+    assert [row[:7] for row in table(text)] == [
+        [ALPHA, "dense", "–", "0.00%", "20.00", "–", "1.000"],
+        [ALPHA, "Tiny", "50 %", "50.00%", "30.50", "6.35", "1.525"],
+        [ALPHA, "Big", "70 %", "70.00%", "25.00", "–", "1.250"],
     ]
     heads = re.findall("<th[^>]*>(.*?)</th>", text)
-    tiny = dict(zip(heads, table(text)[2], strict=True))
+    tiny = dict(zip(heads, table(text)[1], strict=True))
     assert tiny["Seeds"] == "2"
     assert tiny["Size"] == "7"
     assert (tiny["Device"], tiny["Date"], tiny["Commit"]) == ("one CPU", "2026-11-23", "abc")
 
 
+def test_the_dense_model_stands_once_for_all_papers(book):
+    text, _ = leaderboard([alpha(book, result(DENSE))], [recorded("beta", result(DENSE))])
+    assert [row[0] for row in table(text)] == ["all"]
+
+
 def test_a_row_that_two_notebooks_measured_stands_once(book):
-    run = Run("beta", "Be <ta", "ci", [result(DENSE)], [])
-    text, _ = leaderboard([alpha(book, result(DENSE))], [run])
+    run = recorded("beta", result(OTHER), short="Be <ta")
+    text, _ = leaderboard([alpha(book, result(OTHER))], [run])
     assert [row[0] for row in table(text)] == [f"{ALPHA}, Be &lt;ta"]
 
 
-def test_rows_of_another_device_join_the_table_and_those_of_another_text_do_not(book):
-    gpu = Run(
-        "beta",
-        "Beta",
-        "gpu",
-        [result(OTHER, device="GPU"), result(DENSE, evaluation="9 windows")],
-        [],
-    )
+def test_rows_of_another_text_or_dense_model_have_a_section_of_their_own(book):
+    other_text = result(DENSE, evaluation="9 windows")
+    other_model = result(DENSE | {"perplexity": 21.0})
+    gpu = recorded("beta", result(OTHER, device="GPU"), other_text, other_model)
     text, _ = leaderboard([alpha(book, result(DENSE))], [gpu])
-    assert text.count('<table class="pb-results">') == 2
+    assert text.count('<table class="pb-results">') == 3
     assert [row[1] for row in table(text)] == ["dense", "Big"]
     assert "GPU" in table(text)[1]
 
@@ -108,12 +112,25 @@ def test_rows_of_another_device_join_the_table_and_those_of_another_text_do_not(
 def test_the_figure_is_drawn_from_the_rows_and_always_the_same(book):
     paper = alpha(book, result(DENSE, *DRAWS, OTHER))
     (text, figures), again = leaderboard([paper], []), leaderboard([paper], [])[1]
-    assert list(figures) == ["leaderboard-1.svg"]
-    assert "```{figure} leaderboard-1.svg" in text
+    assert list(figures) == ["leaderboard-1-weights.svg"]
+    assert "```{figure} leaderboard-1-weights.svg" in text
     assert figures == again
-    drawn = figures["leaderboard-1.svg"].decode()
+    drawn = figures["leaderboard-1-weights.svg"].decode()
     assert all(f"{name}</text>" in drawn for name in ("tiny", "big", "dense"))
     assert leaderboard([alpha(book, result(DENSE))], [])[1] == {}
+
+
+def test_structures_and_weights_have_tables_and_figures_of_their_own(book):
+    dense = DENSE | {"parameters": 100}
+    cut = OTHER | {"pattern": "2 blocks", "parameters": 80, "method": "cut"}
+    deeper = cut | {"sparsity": 0.3, "label": "deeper", "parameters": 70}
+    masked = [row | {"parameters": 100} for row in (DRAWS[0], OTHER)]
+    text, figures = leaderboard([alpha(book, result(dense, cut, deeper, *masked))], [])
+    assert list(figures) == ["leaderboard-1-weights.svg", "leaderboard-1-structures.svg"]
+    assert b"tiny" in figures["leaderboard-1-weights.svg"]
+    assert b"tiny" not in figures["leaderboard-1-structures.svg"]
+    assert text.index("### Weights") < text.index("### Blocks, heads")
+    assert text.count('<table class="pb-results">') == 2
 
 
 def test_rows_without_perplexity_have_a_table_and_no_figure(book):
@@ -124,6 +141,36 @@ def test_rows_without_perplexity_have_a_table_and_no_figure(book):
     text, figures = leaderboard([alpha(book, result(*rows))], [])
     assert figures == {}
     assert "80.00%" in text
+
+
+def test_a_perplexity_above_the_vocabulary_is_broken_and_not_drawn(book):
+    broken = OTHER | {"perplexity": 5e4 + 1, "method": "worse", "label": "Worse"}
+    text, figures = leaderboard([alpha(book, result(DENSE, *DRAWS, broken, OTHER))], [])
+    assert '<span class="pb-broken" title="worse than guessing among 50,000 words">' in text
+    assert "50,001" not in text
+    assert b"worse" not in figures["leaderboard-1-weights.svg"]
+
+
+def test_times_are_those_of_an_idle_machine(book):
+    idle = OTHER | {"seconds": 3.0, "peak_memory": 2**20, "machine_busy": False}
+    busy = OTHER | {"method": "b", "label": "B", "seconds": 5.0, "machine_busy": True}
+    unknown = OTHER | {"method": "c", "label": "C", "seconds": 7.0}
+    text, _ = leaderboard([alpha(book, result(idle, busy, unknown))], [])
+    heads = re.findall("<th[^>]*>(.*?)</th>", text)
+    rows = [dict(zip(heads, row, strict=True)) for row in table(text)]
+    assert [row["Seconds"] for row in rows] == ["3.0", "–", "–"]
+    assert rows[0]["Peak memory"] == "1.0 MiB"
+    assert "machine was busy" not in text
+
+
+def test_rows_of_version_1_are_folded_away(book):
+    old = recorded("beta", result(OTHER | {"label": "Old"}), version=1)
+    text, figures = leaderboard([alpha(book, result(DENSE))], [old])
+    before, _, folded = text.partition('<details class="pb-earlier">')
+    assert "Old" not in before
+    assert "Old" in folded
+    assert "\n\n" not in folded.partition("</details>")[0]
+    assert figures == {}
 
 
 def test_before_any_run(book):
@@ -138,39 +185,3 @@ def test_markup_in_a_row_is_text(book):
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
     assert ">a # b</td>" in text
-
-
-def test_runs_are_recorded_and_read_again(book):
-    paper = alpha(book, result(*DRAWS))
-    path = record_runs(book.root, [paper], "ci")
-    assert path.relative_to(book.root).as_posix() == "benchmarks/results/runs-ci-one-cpu.json"
-    (path.parent / "kernels.json").write_text('{"benchmark": "kernels"}')
-    assert read_runs(book.root) == [Run("alpha", "Alpha", "ci", paper.results, [])]
-
-
-def test_only_runs_that_are_up_to_date_are_recorded(book):
-    paper = alpha(book, result(DENSE))
-    old = replace(paper, current=False)
-    for papers, profile in (([old], "ci"), ([paper], "gpu")):
-        with pytest.raises(UserError, match=f"no up-to-date run under profile '{profile}'"):
-            record_runs(book.root, papers, profile)
-    assert not (book.root / "benchmarks").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "is no readable record"),
-        (json.dumps({"kind": "prunebook-runs", "version": 2, "runs": []}), "version 2 is not 1"),
-        (
-            json.dumps({"kind": "prunebook-runs", "version": 1, "runs": [{"slug": "a"}]}),
-            "is no readable record",
-        ),
-    ],
-)
-def test_an_unreadable_record_is_one_line(book, content, message):
-    folder = book.root / "benchmarks" / "results"
-    folder.mkdir(parents=True)
-    (folder / "bad.json").write_text(content)
-    with pytest.raises(UserError, match=f"benchmarks/results/bad.json.*{message}"):
-        read_runs(book.root)

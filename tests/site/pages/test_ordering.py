@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 from prunebook.site.pages.leaderboard import leaderboard
 from prunebook.site.pages.ordering import ordering
 
@@ -38,23 +40,45 @@ RECORD = {
 }
 
 
-def test_means_deviations_and_the_best_of_a_column():
+def test_means_intervals_and_ratios():
     text, figures = ordering(RECORD, ["wanda", "owl"])
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert lines == [
         "| method | 50 % | 2:4 |",
         "|---|--:|--:|",
-        "| [Wanda](papers/wanda.ipynb) | 30.00 ± 1 | 91.00 ± 1.4 |",
-        "| Magnitude | 4000 | **80.00** |",
-        "| [OWL](papers/owl.ipynb) | **28.25 ± 0.35** | – |",
+        "| [Wanda](papers/wanda.ipynb) | 30.00\u00a0± 2.5<br>×1.75 | 91.00\u00a0± 13<br>×5.32 |",
+        "| Magnitude | 4000<br>×233.67 | 80.00<br>×4.67 |",
+        "| [OWL](papers/owl.ipynb) | 28.25\u00a0± 3.2<br>×1.65 | – |",
     ]
     assert (
         "model: m; evaluation: 4 x 8 tokens; seeds: 3. Dense: 17.12. Recorded on 2026-11-24."
         in text
     )
-    assert "not defined. Options beside the sparsity: OWL: shots 1, by row. model: m" in text
-    assert "mean over 3 calibration draws" in text
+    assert "is broken. Options beside the sparsity: OWL: shots 1, by row. model: m" in text
+    assert "mean over 3 calibration draws with its 95 % interval" in text
+    assert "no method is tested against the best" in text
     assert list(figures) == ["ordering.svg"]
+
+
+def test_ties_are_those_of_the_test_where_losses_are_on_record():
+    generator = np.random.default_rng(0)
+    means = {"Wanda": 3.0, "Magnitude": 8.0, "OWL": 3.02}
+    rows = [
+        row | {"losses": (means[row["label"]] + generator.normal(0, 0.05, 8)).tolist()}
+        for row in ROWS
+    ]
+    text, _ = ordering(RECORD | {"rows": rows})
+    assert "30.00\u00a0± 2.5 *(best)*<br>" in text
+    assert "28.25\u00a0± 3.2 *(tie)*<br>" in text
+    assert "4000<br>" in text
+    assert "*(best)* is the lowest mean of a column" in text
+
+
+def test_what_is_worse_than_guessing_is_broken():
+    rows = [row("Wanda", "50 %", 0, 30.0), row("Magnitude", "50 %", 0, 6e4, "magnitude")]
+    text, figures = ordering(RECORD | {"rows": rows})
+    assert "| Magnitude | broken |" in text
+    assert "ordering.svg" in figures
 
 
 def test_the_figure_names_methods_and_levels_and_is_the_same_each_time():

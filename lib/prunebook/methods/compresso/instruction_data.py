@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...data.corpora import SPLITS, embedded_articles, split_of
-from ...data.windows import check_tokens
+from ...data.token_check import check_tokens
 from ...errors import UserError
 
 IGNORED = -100  # label of a token that is not predicted

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ...data.windows import check_tokens
+from ...data.token_check import check_tokens
 from ...passes.backward import next_token_loss
 from ...passes.precision import matmul_precision
 from ...recovery.training import Loss

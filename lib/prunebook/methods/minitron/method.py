@@ -7,6 +7,10 @@ by a teacher is a step of its own, `recovery.distillation.distill`; the shapes t
 
 Difference from the paper: dropped heads are not merged into others. The paper's rule for it leaves
 open which matrices it means and prints an index that does not exist, and NVIDIA's code has none.
+
+Beside NVIDIA/Model-Optimizer at a2fbac7, on random Llamas, scores of neurons, hidden channels,
+blocks and, with `head_norm="channel"`, heads differ by at most 1e-7 of the largest, and the same
+units stay; the paper's `head_norm="token"` moves scores of heads by up to 12 %.
 """
 
 from dataclasses import dataclass

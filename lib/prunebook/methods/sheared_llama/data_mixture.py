@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ...data.windows import check_tokens
+from ...data.token_check import check_tokens
 from ...errors import UserError
 from ...measure.baseline import add_tensors
 from ...measure.quality import measure_quality

@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from ...data.windows import check_tokens
+from ...data.token_check import check_tokens
 from ...errors import UserError
 from ...measure.baseline import check_head
 from ...models.sizes import AXES

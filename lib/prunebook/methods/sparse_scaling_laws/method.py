@@ -21,7 +21,7 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedModel
 
-from ...data.windows import check_tokens
+from ...data.token_check import check_tokens
 from ...errors import UserError
 from ...measure.baseline import check_head
 from ...models.loading import on_device

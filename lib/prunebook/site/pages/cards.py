@@ -9,6 +9,7 @@ from ...notebook.quick import QUICK
 from ...notebook.tables import VERDICTS, verdict_html
 from ..buttons import buttons
 from ..published import Published, PublishedPage
+from ..verdicts import is_own
 
 _STATUS_COLOURS = {"tested": "success", "documented": "info", "removed": "warning"}
 _NOT_RUN = "This notebook has not been run yet: it shows the record and the text, and no results."
@@ -52,9 +53,6 @@ def _fields(published: Published, address: Address) -> dict[str, str]:
         name.title(): f"{tags(record, name)}{_listed(record, name)}" for name in record.facets()
     }
     download = f"{{download}}`Download </_notebooks/{record.slug}.ipynb>`"
-    verdicts = ""
-    if published.recorded_run:
-        verdicts = escape(published.recorded_run.origin)
     return {
         "Authors": escape(", ".join(record.authors)),
         "Paper": " ".join(_paper(record)),
@@ -63,12 +61,27 @@ def _fields(published: Published, address: Address) -> dict[str, str]:
         **facets,
         "Corrected": _bullets(map(_correction, record.corrections)),
         "Runs in": _bullets(map(_runtime, record.runs_in)),
-        "Claims": claim_badges(published.claims) or _no_claims(published),
+        "Claims": claim_badges(filter(is_own, published.claims)) or _no_claims(published),
+        "Asked beyond": claim_badges(claim for claim in published.claims if not is_own(claim)),
         "Executed": _run(published),
-        "Verdicts": verdicts,
+        "Verdicts": _records(published),
         "Notebook": f"{buttons(record.slug, address)} · {download}",
         "More": f"{{ref}}`Challenges <{record.challenge}>` · {{doc}}`Scoreboard </scoreboard>`",
     }
+
+
+def _records(published: Published) -> str:
+    """The recorded runs that verdicts come from, the one with the most power first."""
+    lines = []
+    for run in published.runs:
+        if run.is_recorded:
+            line = run.origin
+            if run.file in published.changes:
+                line += f" Changed since it was recorded: {published.changes[run.file]}."
+            lines.append(escape(line))
+    if len(lines) == 1:
+        return lines[0]
+    return _bullets(lines)
 
 
 def tags(record: Record, facet: str) -> str:

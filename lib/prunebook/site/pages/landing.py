@@ -13,6 +13,7 @@ from ...catalog import CONCEPT_PAGES, VOCABULARY, Record, concept_anchor
 from ...errors import UserError
 from ...notebook.tables import VERDICTS
 from ..published import Published
+from ..verdicts import counts_of, is_own
 
 PAPERS_MARKER = "<!-- papers -->"
 _RUNS = {True: "runs", False: "not run yet"}
@@ -83,7 +84,7 @@ def facets_of(published: Published) -> dict[str, list[str]]:
         "venue": [_line(record.venue.name)],
         "kind": [record.venue.kind],
         "runs": [_RUNS[record.is_implemented]],
-        "verdict": [verdict for verdict in VERDICTS if verdict in _counts(published)],
+        "verdict": [verdict for verdict in VERDICTS if verdict in counts_of(published.claims)],
     }
 
 
@@ -153,7 +154,9 @@ def _row(published: Published, facets: Mapping[str, Sequence[str]]) -> str:
         "paper": _paper(record),
         "year": str(record.year),
         **{name: _tags(record, name) for name in VOCABULARY},
-        "runs": f"{facets['runs'][0]} {_claims(published)}",
+        "runs": " ".join(
+            filter(None, [facets["runs"][0], _claims(published), _split(published.claims)])
+        ),
     }
     body = "".join(
         f'<td role="cell" data-label="{_COLUMNS[name]}" class="pb-{name}"><div>{cell}</div></td>'
@@ -189,8 +192,8 @@ def _tags(record: Record, facet: str) -> str:
 
 
 def _claims(published: Published) -> str:
-    """How many claims have each verdict."""
-    counts = _counts(published)
+    """How many of the paper's own claims have each verdict."""
+    counts = counts_of(published.claims)
     marks = [
         f'<span class="pb-mark pb-{verdict.replace("_", "-")}" title="{words}">'
         f'<span aria-hidden="true">{symbol}</span><span class="visually-hidden">{words}:</span>'
@@ -201,8 +204,18 @@ def _claims(published: Published) -> str:
     return " ".join(marks)
 
 
-def _counts(published: Published) -> Counter:
-    return Counter(claim["verdict"] for claim in published.claims)
+def _split(claims: Sequence[Mapping]) -> str:
+    """How many of the paper's own claims have verdicts that differ between runs; empty for none."""
+    count = 0
+    for claim in filter(is_own, claims):
+        count += len({each["verdict"] for each in claim.get("verdicts", [])}) > 1
+    if not count:
+        return ""
+    words = "claims with another verdict in another run"
+    return (
+        f'<span class="pb-mark" title="{words}"><span aria-hidden="true">⇄</span>'
+        f'<span class="visually-hidden">{words}:</span> {count}</span>'
+    )
 
 
 def _line(text: str) -> str:

@@ -1,8 +1,8 @@
-"""The leaderboard page: every measured row of every paper, beside those it may be compared with."""
+"""The leaderboard: the order at equal sparsity, and what the recorded runs of papers measured."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Real
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -10,8 +10,10 @@ from markupsafe import Markup, escape
 from ...notebook.tables import results_html
 from ...runs.records import Run
 from ..published import Published
+from .board_cells import marks, shown_cells
+from .board_rows import KINDS, Board, BoardRow, boards
 from .cards import escape as escape_markdown
-from .figures import STYLES, draw_dense, new_figure, to_svg
+from .figures import draw_dense, half_width, new_figure, styles_of, to_svg
 from .ordering import ordering
 from .scoreboard import paper_link
 
@@ -21,29 +23,31 @@ html_theme.sidebar_secondary.remove: true
 ---
 # Leaderboard
 
-Every row that the notebooks measured in runs that judge; the short runs that only show that pages \
-work are left out.
-One table holds what may be compared: the same model, held-out text, window
-length and precision of the evaluation. Each row names what else it depends on: calibration, \
-device, day and commit.
-Rows that differ only in the calibration draw are averaged, and *seeds* counts the draws; the same \
-row from two
-notebooks stands once. Zeros are stored dense, so *on disk* and *tokens/s* show what a mask alone \
-saves. A
-click on a heading sorts.
+Every row that the papers measured in recorded runs. One section holds what may be compared: the \
+same model, held-out text, window length and precision, so one dense value; weights, structures \
+and caches have tables of their own. Each row names what else it depends on: calibration, device, \
+day and commit. `smollm2-135m` is SmolLM2-135M-Instruct, dequantised from a 4-bit file.
+
+Rows that differ only in the calibration draw are averaged: *seeds* counts the draws, and ± is the \
+95 % interval of the mean over them. *Beside the best* compares a row with the best of its level \
+by the paired test over windows and draws: *tie* means that the test cannot tell the two apart, \
+and *one draw* that other draws might decide. A perplexity above the size of the vocabulary is \
+worse than guessing and shown as *broken*. Times and memory are shown only where the machine was \
+idle. Zeros are stored dense, so *on disk* and *tokens/s* show what a mask alone saves. A click on \
+a heading sorts.
 """
 _FIGURE = """\
 ```{{figure}} {name}
 :alt: Perplexity against real sparsity, a marker for each method; the table has the numbers
 :width: 100%
 
-Perplexity on the held-out text against the sparsity that was really reached. Lower is better.
+Perplexity on the held-out text against the sparsity that was really reached, with the 95 % \
+interval over the draws where there are several. Hollow markers are n:m patterns. Lower is better; \
+broken models are left out.
 ```"""
-# What two rows must share to stand in one table; the rest of a protocol is told in the row.
-_SHARED = ("model", "dtype", "evaluation", "evaluation_precision")
-_IN_ROW = ("calibration", "device")
-# What makes two averaged rows the same measurement, whichever notebook made it.
-_IDENTITY = ("method", "pattern", "sparsity", "perplexity", "calibration", "device")
+_EARLIER = (
+    "Earlier runs: version 1 of the records, on fewer windows, each section a protocol of its own"
+)
 
 
 def leaderboard(
@@ -66,110 +70,159 @@ def leaderboard(
         parts.append(text)
     links = {run.slug: escape(" ".join(run.short.split())) for run in recorded_runs}
     links |= {published.paper.slug: Markup(paper_link(published)) for published in papers}
-    tables = _tables(papers, recorded_runs)
-    for number, (protocol, measured_rows) in enumerate(tables, start=1):
-        rows = []
-        for row in sorted(_averaged(measured_rows), key=_perplexity):
-            linked = Markup(", ").join(links[slug] for slug in row["paper"])
-            rows.append({**row, "paper": linked})
-        model = protocol.get("model", "model not named")
-        evaluation = protocol.get("evaluation", "evaluation not named")
-        parts.append(f"## {escape_markdown(f'{model}, {evaluation}')}")
-        if len({row.get("sparsity") for row in rows if row.get("perplexity")}) > 2:
-            name = f"leaderboard-{number}.svg"
-            figures[name] = _figure(rows)
-            parts.append(_FIGURE.format(name=name))
-        parts.append(f'<div class="pb-sortable">{results_html(rows, protocol, "paper")}</div>')
+    measured = []
+    for published in papers:
+        if published.judges:
+            measured += [(published.paper.slug, result) for result in published.results]
+    measured += _tables(run for run in recorded_runs if run.version > 1)
+    for number, board in enumerate(_in_order(boards(measured), ordering_record), start=1):
+        text, drawn = _section(board, links, number)
+        parts.append(text)
+        figures |= drawn
+    earlier = boards(_tables(run for run in recorded_runs if run.version == 1))
+    if earlier:
+        parts.append(_folded(earlier, links))
     if len(parts) == 1:
         parts.append("No notebook has been run yet.")
     return "\n\n".join(parts) + "\n", figures
 
 
-def _perplexity(row: Mapping) -> float:
-    """What rows are sorted by; those without a perplexity come last."""
-    return row.get("perplexity") or float("inf")
+def _tables(runs: Iterable[Run]) -> list[tuple[str, dict[str, Any]]]:
+    """Slug and table of each table of runs."""
+    tables = []
+    for run in runs:
+        tables += [(run.slug, result) for result in run.results]
+    return tables
 
 
-def _tables(
-    papers: Iterable[Published], recorded_runs: Iterable[Run]
-) -> list[tuple[dict, list[dict]]]:
-    """The shared part of a protocol, and all rows measured under it.
+def _in_order(made: Sequence[Board], ordering_record: Mapping[str, Any] | None) -> list[Board]:
+    """The boards, those under the protocol of the order at equal sparsity first."""
+    if not ordering_record:
+        return list(made)
+    present = ordering_record["protocol"]
 
-    Each row has its paper and what else it depends on.
+    def is_other(board: Board) -> bool:
+        shared = ("model", "evaluation")
+        return any(board.protocol.get(name) != present.get(name) for name in shared)
+
+    return sorted(made, key=is_other)
+
+
+def _title(board: Board) -> str:
+    """Model and text of a board, as its heading."""
+    model = board.protocol.get("model", "model not named")
+    return f"{model}, {board.protocol.get('evaluation', 'evaluation not named')}"
+
+
+def _section(board: Board, links: Mapping[str, str], number: int) -> tuple[str, dict[str, bytes]]:
+    """The section of a board as MyST, and its figures.
+
+    Args:
+        board: the board.
+        links: slug -> the paper's name as HTML.
+        number: number of the section on the page, for the names of figures.
     """
-    measured = []
-    for published in papers:
-        if published.judges:
-            measured += [(published.paper.slug, result) for result in published.results]
-    for run in recorded_runs:
-        measured += [(run.slug, result) for result in run.results]
-    tables = {}
-    for slug, result in measured:
-        protocol = result["protocol"]
-        shared = {name: protocol[name] for name in _SHARED if name in protocol}
-        in_row = {name: protocol[name] for name in _IN_ROW if name in protocol}
-        in_row |= {name: result[name] for name in ("date", "commit") if result.get(name)}
-        _, rows = tables.setdefault(json.dumps(shared, sort_keys=True), (shared, []))
-        rows += [{"paper": slug, **row, **in_row} for row in result["rows"]]
-    return list(tables.values())
+    parts = [f"## {escape_markdown(_title(board))}"]
+    figures = {}
+    dense = [row for row in board.rows if row.is_dense]
+    kinds = {row.kind for row in board.rows if not row.is_dense}
+    for kind, heading in KINDS.items():
+        rows = [row for row in board.rows if row.kind == kind and not row.is_dense]
+        if not rows and (kinds or kind != "weights"):
+            continue
+        parts.append(f"### {heading}")
+        if len({row.level for row in rows}) > 1 and any(row.perplexities for row in rows):
+            name = f"leaderboard-{number}-{kind}.svg"
+            figures[name] = _figure([*dense, *rows], board)
+            parts.append(_FIGURE.format(name=name))
+        parts.append(_table([*dense, *rows], board, links))
+    return "\n\n".join(parts), figures
 
 
-def _averaged(rows: Iterable[Mapping]) -> Iterator[dict[str, Any]]:
-    """One row for all draws of a method, and one for what several notebooks measured alike."""
-    # Draws of one method agree in all texts and in the sparsity, but for its last digits.
-    draws = {}
-    for row in rows:
-        texts = {name: value for name, value in row.items() if isinstance(value, str)}
-        draws.setdefault((*texts.items(), round(row.get("sparsity") or 0, 3)), []).append(row)
-    same = {}
-    for group in draws.values():
-        row = dict(_mean(group))
-        identity = json.dumps([row.get(name) for name in _IDENTITY])
-        same.setdefault(identity, []).append(row)
-    for group in same.values():
-        yield {**group[0], "paper": list(dict.fromkeys(row["paper"] for row in group))}
+def _table(rows: Sequence[BoardRow], board: Board, links: Mapping[str, str]) -> str:
+    """Rows as a table that sorts: the dense model, then level by level, the best first."""
+    rows = sorted(rows, key=_place)
+    words = marks(rows)
+    shown = []
+    for index, row in enumerate(rows):
+        cells = shown_cells(row, board)
+        paper = Markup(", ").join(links[slug] for slug in row.papers)
+        if row.is_dense and len(row.papers) > 1:
+            paper = "all"
+        shown.append({"paper": paper, **cells, "beside_best": words.get(index)})
+    return f'<div class="pb-sortable">{results_html(shown, board.protocol, "paper")}</div>'
 
 
-def _mean(group: Sequence[Mapping]) -> Iterator[tuple[str, Any]]:
-    """Name and value of each column of the row that stands for a group of draws."""
-    for name, first in group[0].items():
-        values = [row[name] for row in group if row.get(name) is not None]
-        if name == "seed":
-            yield "seeds", len(set(values)) or None
-        elif values and all(map(_is_number, values)):
-            mean = sum(values) / len(values)
-            if all(isinstance(value, int) for value in values):
-                mean = round(mean)
-            yield name, mean
-        elif all(value == first for value in values):
-            yield name, first
-        else:
-            yield name, None
+def _place(row: BoardRow) -> tuple[bool, float, str, float]:
+    """What rows are sorted by; those without a perplexity come last in their level."""
+    perplexity = row.cells.get("perplexity") or float("inf")
+    return not row.is_dense, round(row.cells.get("sparsity") or 0, 2), row.level, perplexity
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _folded(earlier: Iterable[Board], links: Mapping[str, str]) -> str:
+    """The tables of earlier runs as one folded block of HTML, without an empty line."""
+    parts = []
+    for board in earlier:
+        parts.append(f"<h3>{html.escape(_title(board))}</h3>")
+        parts.append(_table(board.rows, board, links))
+    body = "\n".join(parts)
+    return f'<details class="pb-earlier">\n<summary>{_EARLIER}</summary>\n{body}\n</details>'
 
 
-def _figure(rows: Sequence[Mapping]) -> bytes:
-    """Perplexity against sparsity as SVG."""
+def _figure(rows: Sequence[BoardRow], board: Board) -> bytes:
+    """Perplexity against sparsity as SVG, with intervals where there are draws."""
     figure, axis = new_figure()
-    plotted = [row for row in rows if row.get("perplexity") and row.get("sparsity") is not None]
-    methods = dict.fromkeys(row.get("method") or row["label"] for row in plotted)
-    for number, method in enumerate(name for name in methods if name != "dense"):
-        colour, marker = STYLES[number % len(STYLES)]
-        points = [row for row in plotted if (row.get("method") or row["label"]) == method]
-        x = [100 * row["sparsity"] for row in points]
-        y = [row["perplexity"] for row in points]
-        axis.scatter(x, y, s=40, color=colour, marker=marker, label=method, alpha=0.85)
-    dense = next((row for row in plotted if row.get("method") == "dense"), None)
-    if dense:
-        draw_dense(axis, dense["perplexity"])
-    axis.set(
-        yscale="log",
-        xlabel="sparsity of the linears inside the blocks [%]",
-        ylabel="perplexity (log scale)",
-    )
+    plotted = [
+        row
+        for row in rows
+        if not row.is_dense
+        and row.perplexities
+        and row.cells.get("sparsity") is not None
+        and row.cells["perplexity"] <= board.vocabulary
+    ]
+    for method, style in styles_of(dict.fromkeys(row.name for row in plotted)).items():
+        points = [row for row in plotted if row.name == method]
+        label = method
+        for hollow in (False, True):
+            chosen = [row for row in points if (":" in row.level) == hollow]
+            if chosen:
+                _draw_points(axis, chosen, style, label, hollow)
+                # The legend names a method once.
+                label = None
+    if board.dense:
+        draw_dense(axis, board.dense)
+    axis.set(yscale="log", xlabel="sparsity that was reached [%]", ylabel="perplexity (log scale)")
     axis.grid(visible=True, which="both", alpha=0.25)
     axis.legend(title="method")
     return to_svg(figure)
+
+
+def _draw_points(
+    axis: Any, rows: Sequence[BoardRow], style: tuple[str, str], label: str | None, hollow: bool
+) -> None:
+    """Draw the rows of one method with their intervals.
+
+    Args:
+        axis: where to draw.
+        rows: the rows.
+        style: colour and marker of the method.
+        label: its name in the legend; None where it is there already.
+        hollow: whether the markers are empty.
+    """
+    colour, marker = style
+    face = colour
+    if hollow:
+        face = "white"
+    axis.errorbar(
+        [100 * row.cells["sparsity"] for row in rows],
+        [row.cells["perplexity"] for row in rows],
+        [half_width(row.perplexities) or math.nan for row in rows],
+        color=colour,
+        marker=marker,
+        markerfacecolor=face,
+        markersize=7,
+        linestyle="none",
+        capsize=4,
+        alpha=0.85,
+        label=label,
+    )

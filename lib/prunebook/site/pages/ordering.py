@@ -1,19 +1,19 @@
 """The order of the methods at equal sparsity: a section of the leaderboard, with a figure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...notebook.palette import BLACK
-from .figures import STYLES, draw_dense, new_figure, to_svg
+from .board_cells import marks
+from .board_rows import Board, BoardRow
+from .figures import draw_dense, half_width, new_figure, styles_of, to_svg
 
-# label of a method -> level of sparsity -> perplexity of each calibration draw
-Measured = Mapping[str, Mapping[str, Sequence[float]]]
+# label of a method -> level of sparsity -> rows of its calibration draws
+Measured = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
 _NAME = "ordering.svg"
-_GREY = "#999999"
-_STYLES = ((_GREY, "x"), *STYLES, (BLACK, "*"))
 _SECTION = """\
 ## The order at equal sparsity
 
@@ -21,15 +21,21 @@ _SECTION = """\
 :alt: Perplexity of each method at each sparsity with error bars; the table below has the numbers
 :width: 100%
 
-Perplexity on held-out text, mean over {seeds} calibration draws with one standard deviation as \
-bar. Lower is better.
+Perplexity on held-out text, mean over {seeds} calibration draws with its 95 % interval as bar. \
+Lower is better.
 ```
 
 {table}
 
-Mean ± standard deviation over the draws, the lowest of a column in bold; magnitude needs no data, \
-and – stands where a
-method is not defined.{options} {protocol} Dense: {dense:.2f}. Recorded on {days}."""
+Mean ± 95 % interval of the mean over the draws, and below it × the ratio to dense. {tested} \
+Magnitude needs no data, – stands where a method is not defined, and a perplexity above the \
+{vocabulary:,} words of the vocabulary is broken.{options} {protocol} Dense: {dense:.2f}. \
+Recorded on {days}."""
+_TESTED = (
+    "*(best)* is the lowest mean of a column; *(tie)* means that the paired test over windows and "
+    "draws cannot tell the two apart."
+)
+_UNTESTED = "No losses by window are on record, so no method is tested against the best."
 
 
 def ordering(record: Mapping[str, Any], slugs: Sequence[str] = ()) -> tuple[str, dict[str, bytes]]:
@@ -41,40 +47,62 @@ def ordering(record: Mapping[str, Any], slugs: Sequence[str] = ()) -> tuple[str,
     """
     rows = record["rows"]
     levels = list(dict.fromkeys(row["level"] for row in rows))
-    measured: dict[str, dict[str, list[float]]] = {}
+    measured: dict[str, dict[str, list[Mapping]]] = {}
     links = {}
     for row in rows:
-        draws = measured.setdefault(row["label"], {}).setdefault(row["level"], [])
-        draws.append(row["perplexity"])
+        measured.setdefault(row["label"], {}).setdefault(row["level"], []).append(row)
         links[row["label"]] = row["label"]
         if row["method"] in slugs:
             links[row["label"]] = f"[{row['label']}](papers/{row['method']}.ipynb)"
     protocol = "; ".join(
         f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()
     )
+    board = Board(dict(record["protocol"]), record["dense"])
+    words = _words(measured, levels)
+    tested = _UNTESTED
+    if words:
+        tested = _TESTED
     text = _SECTION.format(
         name=_NAME,
-        table=_table(measured, levels, links),
+        table=_table(measured, levels, links, board, words),
         seeds=record["protocol"]["seeds"],
         protocol=f"{protocol}.",
         options=_options(rows),
+        tested=tested,
+        vocabulary=board.vocabulary,
         dense=record["dense"],
         days=" to ".join(_first_and_last(row["date"][:10] for row in rows)),
     )
-    return text, {_NAME: _figure(measured, levels, record["dense"])}
+    return text, {_NAME: _figure(measured, levels, board)}
 
 
-def _table(measured: Measured, levels: Sequence[str], links: Mapping[str, str]) -> str:
-    """A row a method, a column a level; the lowest mean of a column is bold."""
-    best = {}
-    for level in levels:
-        means = [
-            (np.mean(draws[level]), label) for label, draws in measured.items() if level in draws
-        ]
-        best[level] = min(means)[1]
+def _words(measured: Measured, levels: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Label and level -> how the method compares with the best of the level, see `marks`."""
+    places = []
+    rows = []
+    for label, by_level in measured.items():
+        for level in levels:
+            draws = by_level.get(level, [])
+            if draws and all("losses" in row for row in draws):
+                places.append((label, level))
+                losses = tuple(tuple(row["losses"]) for row in draws)
+                rows.append(BoardRow({}, (), "weights", level, _perplexities(draws), losses))
+    return {places[index]: word for index, word in marks(rows).items()}
+
+
+def _table(
+    measured: Measured,
+    levels: Sequence[str],
+    links: Mapping[str, str],
+    board: Board,
+    words: Mapping[tuple[str, str], str],
+) -> str:
+    """A row a method, a column a level."""
     lines = ["| method | " + " | ".join(levels) + " |", "|---" + "|--:" * len(levels) + "|"]
-    for label, draws in measured.items():
-        cells = [_cell(draws.get(level), best[level] == label) for level in levels]
+    for label, by_level in measured.items():
+        cells = []
+        for level in levels:
+            cells.append(_cell(by_level.get(level), board, words.get((label, level))))
         lines.append(f"| {links[label]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -97,43 +125,48 @@ def _first_and_last(days: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([days[0], days[-1]]))
 
 
-def _cell(draws: Sequence[float] | None, best: bool) -> str:
-    """Mean and standard deviation of the draws."""
+def _perplexities(draws: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    return tuple(row["perplexity"] for row in draws)
+
+
+def _cell(draws: Sequence[Mapping[str, Any]] | None, board: Board, word: str | None) -> str:
+    """Mean of the draws, its interval and ratio to dense, and how it compares with the best."""
     if not draws:
         return "–"
-    mean = np.mean(draws)
+    perplexities = _perplexities(draws)
+    mean = float(np.mean(perplexities))
+    if mean > board.vocabulary:
+        return "broken"
     text = f"{mean:.0f}"
     if mean < 1000:
         text = f"{mean:.2f}"
     if len(draws) > 1:
-        deviation = _deviation(draws)
-        digits = ".2g" if deviation < 99 else ".0f"
-        text += f" ± {deviation:{digits}}"
-    if best:
-        return f"**{text}**"
-    return text
+        width = half_width(perplexities)
+        digits = ".0f"
+        if width < 99:
+            digits = ".2g"
+        text += f"\u00a0± {width:{digits}}"
+    if word in ("best", "tie"):
+        text += f" *({word})*"
+    return f"{text}<br>×{mean / board.dense:.2f}"
 
 
-def _deviation(draws: Sequence[float]) -> float:
-    """The standard deviation of the draws; 0 for a single one."""
-    if len(draws) < 2:
-        return 0.0
-    return np.std(draws, ddof=1)
-
-
-def _figure(measured: Measured, levels: Sequence[str], dense: float) -> bytes:
+def _figure(measured: Measured, levels: Sequence[str], board: Board) -> bytes:
     """Levels side by side, methods in the order of the record within each, as SVG."""
     figure, axis = new_figure()
     # Methods stand beside each other within a level; a single one stands in the middle.
     offsets = [0.0]
     if len(measured) > 1:
         offsets = np.linspace(-0.3, 0.3, len(measured))
-    for number, (label, draws_of) in enumerate(measured.items()):
-        colour, marker = _STYLES[number % len(_STYLES)]
+    styles = styles_of(measured)
+    for number, (label, by_level) in enumerate(measured.items()):
+        colour, marker = styles[label]
+        means = {level: np.mean(_perplexities(draws)) for level, draws in by_level.items()}
+        drawn = [level for level, mean in means.items() if mean <= board.vocabulary]
         axis.errorbar(
-            [levels.index(level) + offsets[number] for level in draws_of],
-            [np.mean(draws) for draws in draws_of.values()],
-            [_deviation(draws) for draws in draws_of.values()],
+            [levels.index(level) + offsets[number] for level in drawn],
+            [means[level] for level in drawn],
+            [half_width(_perplexities(by_level[level])) or math.nan for level in drawn],
             color=colour,
             marker=marker,
             markersize=7,
@@ -141,7 +174,7 @@ def _figure(measured: Measured, levels: Sequence[str], dense: float) -> bytes:
             capsize=4,
             label=label,
         )
-    draw_dense(axis, dense)
+    draw_dense(axis, board.dense)
     axis.set_xticks(range(len(levels)), levels)
     axis.set(
         yscale="log",

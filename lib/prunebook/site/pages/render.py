@@ -19,7 +19,7 @@ def render_site(book: Book) -> dict[str, str | bytes]:
     """
     board, figures = leaderboard(book.papers, book.recorded_runs, book.ordering_record)
     exports = export_files(book.address, book.papers, book.page_names)
-    boards = {"leaderboard.md": board, "scoreboard.md": scoreboard(book.papers)}
+    boards = {"leaderboard.md": board, "scoreboard.md": scoreboard(book.papers, book.page_names)}
     return {
         "_toc.yml": name_papers(book.contents, book.bare_papers),
         **_markdown_pages(book, boards),

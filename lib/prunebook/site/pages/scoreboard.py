@@ -2,12 +2,16 @@
 
 import html
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...notebook.claims import NOT_JUDGED
-from ...notebook.tables import VERDICTS, protocol_line, verdict_html
+from ...notebook.tables import VERDICTS, protocol_line, run_words, verdict_html
 from ..published import Published
+from ..verdicts import counts_of, is_own
 from .cards import claim_badges, escape
+
+Claim = Mapping
+_Row = tuple[Published, Claim]
 
 # The page needs the width of the column on the right.
 _INTRO = """\
@@ -16,62 +20,156 @@ html_theme.sidebar_secondary.remove: true
 ---
 # Scoreboard
 
-Each claim below is one that its paper makes, checked by the paper's notebook on one model and one \
-text. A
-verdict on a difference between two methods compares the same windows of text and the same \
-calibration draws:
-above two standard errors the claim holds, below minus two it does not, and in between it is a \
-tie. A claim
-that does not hold at this scale may well hold at the paper's. A verdict is that of the recorded \
-run that its
-protocol names; quick runs, which show that pages work, judge nothing.
+Each claim is checked by its paper's notebook. Its verdict is that of the recorded run with the \
+most power, and the verdicts of all other runs stand below it; quick runs judge nothing. Two \
+methods are compared on the same windows of text and the same calibration draws, and ± is a 95 % \
+interval everywhere.{rule} The counts are of claims that the papers make themselves; what we or \
+reviewers asked beyond them has a table of its own.
 """
+# verdict -> what it means, in the order of the legend
+_LEGEND = {
+    "holds": "the whole 95 % interval lies on the claimed side, or the stated bound is met",
+    "tie": "our measurement cannot tell; a single draw is never more than this",
+    "fails": "the opposite was measured, on this model and text",
+    "undertrained": "it did not hold, and the method had a small part of the paper's training",
+    "not_testable": "it needs a larger model, training, data or hardware; the reason is given",
+    NOT_JUDGED: "only a quick run has been made",
+}
+_RULE_PAGE = "concepts/other_concepts"  # it explains and simulates the test
 _COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
+_ORIGINS = {"paper": "the paper", "ours": "this book", "reviewers": "its reviewers"}
+_CHANCE = 0.025  # share of tests that find the claimed side better though nothing differs
 
 
-def scoreboard(papers: Sequence[Published]) -> str:
-    """The page as MyST, with its tables as HTML."""
+def scoreboard(papers: Sequence[Published], page_names: Collection[str] = ()) -> str:
+    """The page as MyST, with its tables as HTML.
+
+    Args:
+        papers: the papers, in the tables' order.
+        page_names: the pages of the book without their ending.
+    """
     rows = []
     not_run = []
     for published in papers:
         rows += [(published, claim) for claim in published.claims]
         if published.execution is None and not published.claims:
             not_run.append(published.paper.record.short)
-    parts = [_INTRO, claim_badges(claim for _, claim in rows) or "No notebook has been run yet."]
+    own = [(published, claim) for published, claim in rows if is_own(claim)]
+    beyond = [(published, claim) for published, claim in rows if not is_own(claim)]
+    badges = claim_badges(claim for _, claim in own)
+    rule = ""
+    if _RULE_PAGE in page_names:
+        rule = f" [How a verdict is made]({_RULE_PAGE}.md) has the test."
+    parts = [_INTRO.format(rule=rule), badges or "No notebook has been run yet."]
     if rows:
-        parts += ["## By paper", _counts_table(papers), "## Claims", _claims_table(rows)]
+        parts += [_legend(rows), _chance(rows), "## By paper", _counts_table(papers)]
+        parts += ["## Claims of the papers", _filter(rows), _claims_table("Claims", own)]
+    if beyond:
+        parts += ["## What we asked beyond", claim_badges(claim for _, claim in beyond)]
+        parts.append(_claims_table("Claims beyond the papers", beyond))
     if not_run:
         parts.append(f"Not run yet: {escape(', '.join(not_run))}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _counts_table(papers: Iterable[Published]) -> str:
-    """How many claims of each paper have each verdict."""
-    counted = [
-        (published, Counter(claim["verdict"] for claim in published.claims)) for published in papers
+def _legend(rows: Iterable[_Row]) -> str:
+    """What each verdict means that some claim has."""
+    present = {claim["verdict"] for _, claim in rows}
+    items = [
+        f"<dt>{verdict_html(verdict)}</dt><dd>{text}</dd>"
+        for verdict, text in _LEGEND.items()
+        if verdict in present
     ]
-    unjudged = any(counts[NOT_JUDGED] for _, counts in counted)
-    shown = [verdict for verdict in VERDICTS if verdict != NOT_JUDGED or unjudged]
-    words = ['<th scope="col">{} {}</th>'.format(*VERDICTS[verdict]) for verdict in shown]
+    return f'<dl class="pb-legend">{"".join(items)}</dl>'
+
+
+def _chance(rows: Iterable[_Row]) -> str:
+    """How many of the tests would hold by chance."""
+    tests = 0
+    for _, claim in rows:
+        gap = claim.get("gap")
+        # A question whether two are equal is decided by another test.
+        tests += bool(gap) and gap.get("margin") is None and claim["verdict"] != "not_testable"
+    return (
+        f"{tests} verdicts rest on a test at 5 % of whether one loss lies below another. If no "
+        f"method differed from any other, some {_CHANCE * tests:.0f} of them would still hold by "
+        "chance, and as many would fail."
+    )
+
+
+def _filter(rows: Sequence[_Row]) -> str:
+    """The form that filters both tables of claims; hidden until the script runs."""
+    papers = {
+        published.paper.slug: " ".join(published.paper.record.short.split())
+        for published, _ in rows
+    }
+    present = {claim["verdict"] for _, claim in rows}
+    verdicts = {name: " ".join(VERDICTS[name]) for name in VERDICTS if name in present}
+    asked = {_origin(claim) for _, claim in rows}
+    origins = {name: text for name, text in _ORIGINS.items() if name in asked}
+    selects = [
+        _select("paper", "Paper", papers),
+        _select("verdict", "Verdict", verdicts),
+        _select("origin", "Asked by", origins),
+    ]
+    return (
+        '<form class="pb-tools pb-filter" aria-label="Claims to show" hidden><div class="pb-bar">'
+        f'{"".join(selects)}<button type="reset">Clear all</button></div>'
+        '<p class="pb-shown" role="status"></p></form>'
+    )
+
+
+def _select(name: str, heading: str, options: Mapping[str, str]) -> str:
+    """A choice of one value or all."""
+    entries = "".join(
+        f'<option value="{html.escape(value)}">{html.escape(text)}</option>'
+        for value, text in options.items()
+    )
+    return (
+        f'<label class="pb-sort">{heading} <select name="{name}"><option value="">all</option>'
+        f"{entries}</select></label>"
+    )
+
+
+def _origin(claim: Claim) -> str:
+    """Who asked: a claim that does not say so is the paper's."""
+    return claim.get("origin") or "paper"
+
+
+def _counts_table(papers: Iterable[Published]) -> str:
+    """How many of each paper's own claims have each verdict, and the protocol of the paper."""
+    counted = [(published, counts_of(published.claims)) for published in papers]
+    total = Counter()
+    for _, counts in counted:
+        total += counts
+    shown = [verdict for verdict in VERDICTS if verdict in total]
+    head = '<th scope="col">Paper</th>'
+    head += "".join('<th scope="col">{} {}</th>'.format(*VERDICTS[verdict]) for verdict in shown)
+    head += '<th scope="col">Protocol</th>'
     rows = []
     for published, counts in counted:
         if counts:
             cells = "".join(f'<td class="pb-number">{counts[verdict]}</td>' for verdict in shown)
-            rows.append(f'<tr><th scope="row">{paper_link(published)}</th>{cells}</tr>')
-    return scrolling("Claims by paper", f'<th scope="col">Paper</th>{"".join(words)}', rows)
+            protocol = _folded("Protocol", protocol_line(_protocol_of(published)))
+            rows.append(
+                f'<tr><th scope="row">{paper_link(published)}</th>{cells}<td>{protocol}</td></tr>'
+            )
+    return scrolling("Claims by paper", head, rows)
 
 
-def scrolling(label: str, head: str, rows: Iterable[str]) -> str:
+def scrolling(label: str, head: str, rows: Iterable[str], style: str = "") -> str:
     """A table that scrolls in its own box.
 
     Args:
         label: the table's name for screen readers.
         head: the cells of the table's head, as HTML.
         rows: whole rows, as HTML.
+        style: a further class of the box.
     """
     body = "\n".join(rows)
     return (
-        f'<div class="pb-scroll" tabindex="0" role="region" aria-label="{label}">\n'
+        f'<div class="{f"pb-scroll {style}".strip()}" tabindex="0" role="region" '
+        f'aria-label="{label}">\n'
         f'<table class="pb-scoreboard">\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
     )
@@ -83,37 +181,76 @@ def paper_link(published: Published) -> str:
     return f'<a href="papers/{record.slug}.html">{html.escape(" ".join(record.short.split()))}</a>'
 
 
-def _claims_table(rows: Iterable[tuple[Published, Mapping]]) -> str:
+def _claims_table(label: str, rows: Iterable[_Row]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
-    return scrolling("Claims", head, (_claim_row(published, claim) for published, claim in rows))
+    lines = [_claim_row(published, claim) for published, claim in rows]
+    return scrolling(label, head, lines, "pb-claims")
 
 
-def _claim_row(published: Published, claim: Mapping) -> str:
+def _claim_row(published: Published, claim: Claim) -> str:
     text = {
         name: html.escape(" ".join(str(value).split())) for name, value in claim.items() if value
     }
     ours = "–"
     if claim["verdict"] != NOT_JUDGED:
-        ours = (text.get("ours") or text["reason"]) + _protocol(claim, text.get("recorded"))
+        ours = (text.get("ours") or text.get("reason", "–")) + _protocol(published, claim)
     cells = [
         paper_link(published),
-        verdict_html(claim["verdict"]),
+        verdict_html(claim["verdict"]) + _other_runs(claim),
         text["statement"],
         f'{text["paper"]}<br><span class="pb-source">{text["source"]}</span>',
         ours,
     ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    data = {
+        "paper": published.paper.slug,
+        "verdict": claim["verdict"],
+        "origin": _origin(claim),
+    }
+    marks = " ".join(f'data-{name}="{value}"' for name, value in data.items())
+    return f"<tr {marks}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _protocol(claim: Mapping, recorded: str | None) -> str:
-    """How the claim was measured, folded; empty where nothing is known of it.
+def _other_runs(claim: Claim) -> str:
+    """The verdicts of all runs below the one that counts, folded where they agree."""
+    verdicts = claim.get("verdicts", [])
+    if len(verdicts) < 2:
+        return ""
+    lines = run_words(verdicts)
+    if len({each["verdict"] for each in verdicts}) == 1:
+        return _folded(f"{len(lines)} runs agree", *lines)
+    text = "<br>".join(html.escape(line) for line in lines)
+    return f'<div class="pb-source">{text}</div>'
+
+
+def _protocol_of(published: Published) -> Mapping:
+    """The protocol of the paper: that of the first table of the run with the most power."""
+    results = published.judged_results or published.results
+    if not results:
+        return {}
+    return results[0]["protocol"]
+
+
+def _protocol(published: Published, claim: Claim) -> str:
+    """What differs from the paper's protocol, and the run, folded; empty where nothing is known.
 
     Args:
-        claim: the claim with its protocol.
-        recorded: HTML that names the recorded run that the verdict is of; None for the page's own.
+        published: the paper.
+        claim: its claim, with a text `recorded` where a recorded run judged it.
     """
-    parts = filter(None, [html.escape(protocol_line(claim["protocol"])), recorded])
-    line = "<br>".join(parts)
-    if not line:
+    usual = _protocol_of(published)
+    own = claim["protocol"]
+    differing = {name: value for name, value in own.items() if usual.get(name) != value}
+    lines = []
+    if differing:
+        lines.append(protocol_line(differing))
+    if claim.get("recorded"):
+        lines.append(claim["recorded"])
+    return _folded("Protocol of this claim", *lines)
+
+
+def _folded(summary: str, *lines: str) -> str:
+    """Lines of text that open on a click; empty without any."""
+    text = "<br>".join(html.escape(" ".join(line.split())) for line in lines if line)
+    if not text:
         return ""
-    return f'<details class="pb-protocol"><summary>Protocol</summary>{line}</details>'
+    return f'<details class="pb-protocol"><summary>{summary}</summary>{text}</details>'

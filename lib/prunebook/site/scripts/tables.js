@@ -16,7 +16,7 @@ function makeTable(element, options = {}) {
   });
 }
 
-// Tables of results: numbers sort by size whatever their unit, and come after what was not measured.
+// Tables of results: numbers sort by size whatever their unit, after what was not measured and before what is broken.
 document.addEventListener("DOMContentLoaded", () => {
   const units = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
   const size = (text) => {
@@ -27,7 +27,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const numeric = [...table.tHead.rows[0].cells].map((head) => head.classList.contains("pb-number"));
     for (const row of table.tBodies[0].rows) {
       [...row.cells].forEach((cell, column) => {
-        if (numeric[column]) cell.dataset.order = cell.classList.contains("pb-number") ? size(cell.textContent) : -1;
+        const other = cell.querySelector(".pb-broken") ? Number.MAX_VALUE : -1;
+        if (numeric[column]) cell.dataset.order = cell.classList.contains("pb-number") ? size(cell.textContent) : other;
       });
     }
     makeTable(table, { searching: false });

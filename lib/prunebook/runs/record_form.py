@@ -1,0 +1,170 @@
+"""The form of recorded runs: what a file must hold, and one line for what is wrong with it.
+
+A file of version 2 holds one run of one paper, `{"kind": "prunebook-record", "version": 2, ...}`.
+A file of version 1 holds several runs, `{"kind": "prunebook-runs", "version": 1, "runs": [...]}`;
+none is written any more.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import UserError
+from ..notebook.stated import ORIGINS
+
+KIND = "prunebook-record"
+VERSION = 2
+EARLIER_KIND = "prunebook-runs"
+EARLIER_VERSION = 1
+# The verdicts that a record may hold; a quick run, which judges nothing, is not recorded.
+RECORDED_VERDICTS = ("holds", "tie", "fails", "undertrained", "not_testable")
+
+_TEXT = "text"
+_MAPPING = "a mapping"
+_LIST = "a list of mappings"
+_OPTIONAL = "text or null"
+_DAY = "a day, YYYY-MM-DD"
+_RUN_FIELDS = {
+    "slug": _TEXT,
+    "short": _TEXT,
+    "profile": _TEXT,
+    "results": _LIST,
+    "claims": _LIST,
+}
+_RECORD_FIELDS = {
+    **_RUN_FIELDS,
+    "device": _OPTIONAL,
+    "date": _DAY,
+    "commit": _OPTIONAL,
+    "versions": _MAPPING,
+    "quick": _LIST,
+}
+_TABLE_FIELDS = {"rows": _LIST, "protocol": _MAPPING, "date": _DAY, "commit": _OPTIONAL}
+_CLAIM_FIELDS = {
+    "key": _TEXT,
+    "statement": _TEXT,
+    "paper": _TEXT,
+    "source": _TEXT,
+    "verdict": _TEXT,
+    "protocol": _MAPPING,
+}
+_EARLIER_GAP_FIELDS = ("mean", "standard_error")
+_GAP_FIELDS = (*_EARLIER_GAP_FIELDS, "half_width")
+
+
+def read_content(text: str, file: str) -> dict[str, Any] | None:
+    """The content of a file of recorded runs, checked; None for a file of another kind.
+
+    Args:
+        text: the text of the file.
+        file: its name, for the error.
+
+    Raises:
+        UserError: the text is no JSON, or the content is not of the form of its kind; the line
+            names the file and the field.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{file}: no readable JSON, perhaps cut short: {error}") from error
+    if not isinstance(content, dict) or content.get("kind") not in (KIND, EARLIER_KIND):
+        return None
+    try:
+        _check_finite(content, "")
+        if content["kind"] == KIND:
+            _check_version(content, VERSION)
+            _check_run(content, "", _RECORD_FIELDS)
+        else:
+            _check_version(content, EARLIER_VERSION)
+            _check_fields(content, "", {"runs": _LIST})
+            for index, run in enumerate(content["runs"]):
+                _check_run(run, f"runs[{index}].", _RUN_FIELDS)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    return content
+
+
+def _check_version(content: Mapping[str, Any], version: int) -> None:
+    if content.get("version") != version:
+        given = content.get("version", "missing")
+        raise ValueError(f"version: {given} is not {version}, which {content['kind']} has")
+
+
+def _check_run(run: Mapping[str, Any], place: str, fields: Mapping[str, str]) -> None:
+    """Raise a `ValueError` for the first fault of a run, `place` being the way to its fields."""
+    _check_fields(run, place, fields)
+    if not run["results"]:
+        raise ValueError(f"{place}results: must not be empty")
+    for index, table in enumerate(run["results"]):
+        _check_fields(table, f"{place}results[{index}].", _TABLE_FIELDS)
+    for index, claim in enumerate(run["claims"]):
+        _check_claim(claim, f"{place}claims[{index}].", earlier="quick" not in fields)
+
+
+def _check_claim(claim: Mapping[str, Any], place: str, *, earlier: bool) -> None:
+    """Raise a `ValueError` for the first fault of a claim, `earlier` for one of version 1."""
+    _check_fields(claim, place, _CLAIM_FIELDS)
+    if claim["verdict"] not in RECORDED_VERDICTS:
+        allowed = ", ".join(RECORDED_VERDICTS)
+        raise ValueError(f"{place}verdict: {claim['verdict']!r} is unknown; allowed: {allowed}")
+    if not earlier and claim.get("origin") not in ORIGINS:
+        allowed = ", ".join(ORIGINS)
+        given = claim.get("origin") or "missing"
+        raise ValueError(f"{place}origin: {given}; allowed: {allowed}")
+    needed = "ours"
+    if claim["verdict"] == "not_testable":
+        needed = "reason"
+    _check_fields(claim, place, {needed: _TEXT})
+    gap_fields = _GAP_FIELDS
+    if earlier:
+        gap_fields = _EARLIER_GAP_FIELDS
+    _check_gap(claim.get("gap"), f"{place}gap", gap_fields)
+
+
+def _check_gap(gap: Any, place: str, fields: Sequence[str]) -> None:
+    """Raise a `ValueError` unless a gap is missing or has these numbers."""
+    if gap is None:
+        return
+    if not isinstance(gap, dict):
+        raise ValueError(f"{place}: must be {_MAPPING} or null")
+    for name in fields:
+        if not isinstance(gap.get(name), int | float):
+            raise ValueError(f"{place}.{name}: must be a number")
+
+
+def _check_fields(content: Any, place: str, fields: Mapping[str, str]) -> None:
+    """Raise a `ValueError` for the first field that is missing or of another type."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{place.rstrip('.')}: must be {_MAPPING}")
+    for name, needed in fields.items():
+        if name not in content:
+            raise ValueError(f"{place}{name}: missing")
+        if not _fits(content[name], needed):
+            raise ValueError(f"{place}{name}: must be {needed}")
+
+
+def _fits(value: Any, needed: str) -> bool:
+    """Is the value of the type that these words name?"""
+    if needed == _MAPPING:
+        return isinstance(value, dict)
+    if needed == _LIST:
+        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    if needed == _OPTIONAL and value is None:
+        return True
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return needed != _DAY or re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is not None
+
+
+def _check_finite(value: Any, place: str) -> None:
+    """Raise a `ValueError` that names the first number which is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place}: {value} is no number that a run can measure")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_finite(item, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_finite(item, f"{place}[{index}]")
