@@ -16,6 +16,7 @@ from prunebook.errors import UserError
 from prunebook.methods import prune
 from prunebook.models.anatomy import sublayers
 from prunebook.models.config import WIDTHS
+from prunebook.models.embedded import EMBEDDED
 from prunebook.models.loading import (
     load_model,
     resolve_device,
@@ -116,7 +117,7 @@ def refused(path, message):
     with pytest.raises(UserError, match=message) as caught:
         load_model(path, device="cpu")
     assert "\n" not in str(caught.value)
-    assert "use smollm2-135m, minilm-l6, a local folder with safetensors" in str(caught.value)
+    assert f"use {', '.join(EMBEDDED)}, a local folder with safetensors" in str(caught.value)
 
 
 def test_pickled_weights_are_refused(saved, make_model):
