@@ -94,6 +94,6 @@ def test_no_address_of_a_record_twice(book, url, owner):
 )
 def test_links_of_cells(book, text, fault):
     content = notebook(record())
-    content.cells[10].source = text
+    content.cells[10].source = f"- **In a few words.** {text}"
     write(book, record(), content)
     assert lines(book, "wanda") == ([f"{WANDA}: cell 10 (challenge): {fault}"] if fault else [])

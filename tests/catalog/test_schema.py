@@ -98,7 +98,7 @@ def test_a_claim_says_all(field):
         ({"claims": [CLAIM | {"key": "A b"}]}, f"claims[0].key: 'A b' must be {SLUG}"),
         (
             {"claims": [CLAIM | {"origin": "theirs"}]},
-            "claims[0].origin: 'theirs' is not allowed; allowed: 'paper', 'ours'",
+            "claims[0].origin: 'theirs' is not allowed; allowed: 'paper', 'ours', 'reviewers'",
         ),
         ({"claims": [CLAIM | {"number": 7.26}]}, "claims[0].number: 7.26 must be text (quote it)"),
         ({"claims": [CLAIM | {"not_testable": ""}]}, "claims[0].not_testable: must not be empty"),

@@ -99,10 +99,12 @@ def test_the_library_itself():
     assert graph.methods["wanda"] == "prunebook.methods.wanda"
     reached = graph.reach(["import prunebook as pb\npb.claim('x')"], {})
     names = (
+        "bounds",
         "claims",
         "contention",
         "display",
         "gaps",
+        "judging",
         "quick",
         "results",
         "speedup",

@@ -43,7 +43,7 @@ def test_through_a_wrapper(shown):
     show_source(results.library_commit)
     show_source(functools.partial(gaps.gap, [[0, 1]]))
     assert "@functools.cache\ndef library_commit()" in shown[0]["text/markdown"]
-    assert "def gap(lower: ArrayLike" in shown[1]["text/markdown"]
+    assert "def gap(\n    lower: ArrayLike," in shown[1]["text/markdown"]
 
 
 def test_the_fence_is_longer_than_any_in_the_source(shown, monkeypatch):

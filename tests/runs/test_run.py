@@ -36,12 +36,13 @@ def test_run_skip_force_and_failure(book, capsys):
     assert outputs(book, "beta").split() == ["5", str(max(1, usable_cores() // 3))]
 
     (failed,) = summary.failed
-    assert (failed.failure.where, failed.failure.line) == ("cell 5", "# the cell that fails")
+    where = (failed.failure.where, failed.failure.line)
+    assert where == ("cell 5", r"raise KeyError('no\nway')")
     assert failed.failure.error == "KeyError"
     assert failed.failure.message == repr("no\nway")
     text = str(summary)
     assert "rerun: prunebook run broken --profile quick" in text
-    assert "cell 5: # the cell that fails" in text
+    assert r"cell 5: raise KeyError('no\nway')" in text
     assert text in capsys.readouterr().out
     folder = book.root / "_build" / "executed" / "quick"
     assert "before" in (folder / "broken.failed.ipynb").read_text()

@@ -48,7 +48,7 @@ def test_reading(page, book):
     ]
     assert notebook.cells[1].source == "samples = 1\nwindows: int = 2"
     assert 'no = "cell"' in notebook.cells[2].source
-    assert [place(notebook, index) for index in (1, 3)] == ["line 11", "line 25"]
+    assert [place(notebook, index) for index in (1, 3)] == ["cell at line 11", "cell at line 25"]
     assert PAGE.splitlines()[24] == "```{code-cell}"
     assert assigned_parameters(notebook) == {"samples", "windows"}
     assert notebook == runnable.read()
@@ -107,7 +107,7 @@ def test_run_skip_and_failure(page, book):
         ("concepts/why", "ran"),
     ]
     text = str(summary)
-    assert "line 25: # it fails\n" in text
+    assert "cell at line 25: raise KeyError('no')\n" in text
     assert "KeyError: 'no'" in text
     assert "rerun: prunebook run concepts/details/broken --profile quick" in text
     folder = book.root / "_build" / "executed" / "quick" / "concepts"

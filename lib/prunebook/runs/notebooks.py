@@ -73,7 +73,8 @@ def read_runnables(root: Path) -> list[Runnable]:
 
 
 def place(notebook: nbformat.NotebookNode, cell: int) -> str:
-    """The place of a cell in its source: `cell 5`, or in a page the line of its fence, `line 42`.
+    """The place of a cell in its source: `cell 5`, or in a page the line of its fence, `cell at
+    line 42`.
 
     Args:
         notebook: the source.
@@ -81,7 +82,7 @@ def place(notebook: nbformat.NotebookNode, cell: int) -> str:
     """
     lines = notebook.metadata.get(SOURCE_MAP)
     if lines:
-        return f"line {lines[cell]}"
+        return f"cell at line {lines[cell]}"
     return f"cell {cell}"
 
 
