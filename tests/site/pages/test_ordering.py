@@ -46,9 +46,9 @@ def test_means_intervals_and_ratios():
     assert lines == [
         "| method | 50 % | 2:4 |",
         "|---|--:|--:|",
-        "| [Wanda](papers/wanda.ipynb) | 30.00\u00a0± 2.5<br>×1.75 | 91.00\u00a0± 13<br>×5.32 |",
+        "| [Wanda](papers/wanda.ipynb) | 30.0\u00a0± 2.5<br>×1.75 | 91\u00a0± 13<br>×5.32 |",
         "| Magnitude | 4000<br>×233.67 | 80.00<br>×4.67 |",
-        "| [OWL](papers/owl.ipynb) | 28.25\u00a0± 3.2<br>×1.65 | – |",
+        "| [OWL](papers/owl.ipynb) | 28.2\u00a0± 3.2<br>×1.65 | – |",
     ]
     assert (
         "model: m; evaluation: 4 x 8 tokens; seeds: 3. Dense: 17.12. Recorded on 2026-11-24."
@@ -68,8 +68,8 @@ def test_ties_are_those_of_the_test_where_losses_are_on_record():
         for row in ROWS
     ]
     text, _ = ordering(RECORD | {"rows": rows})
-    assert "30.00\u00a0± 2.5 *(best)*<br>" in text
-    assert "28.25\u00a0± 3.2 *(tie)*<br>" in text
+    assert "30.0\u00a0± 2.5 *(best)*<br>" in text
+    assert "28.2\u00a0± 3.2 *(tie)*<br>" in text
     assert "4000<br>" in text
     assert "*(best)* is the lowest mean of a column" in text
 

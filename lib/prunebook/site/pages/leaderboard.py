@@ -193,7 +193,8 @@ def _figure(rows: Sequence[BoardRow], board: Board) -> bytes:
         draw_dense(axis, board.dense)
     axis.set(yscale="log", xlabel="sparsity that was reached [%]", ylabel="perplexity (log scale)")
     axis.grid(visible=True, which="both", alpha=0.25)
-    axis.legend(title="method")
+    # Above the axis, where no point can lie.
+    axis.legend(ncols=5, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return to_svg(figure)
 
 

@@ -137,18 +137,23 @@ def _cell(draws: Sequence[Mapping[str, Any]] | None, board: Board, word: str | N
     mean = float(np.mean(perplexities))
     if mean > board.vocabulary:
         return "broken"
-    text = f"{mean:.0f}"
-    if mean < 1000:
-        text = f"{mean:.2f}"
+    width = half_width(perplexities)
+    decimals = _decimals(mean, width)
+    text = f"{mean:.{decimals}f}"
     if len(draws) > 1:
-        width = half_width(perplexities)
-        digits = ".0f"
-        if width < 99:
-            digits = ".2g"
-        text += f"\u00a0± {width:{digits}}"
+        text += f"\u00a0± {width:.{decimals}f}"
     if word in ("best", "tie"):
         text += f" *({word})*"
     return f"{text}<br>×{mean / board.dense:.2f}"
+
+
+def _decimals(mean: float, width: float) -> int:
+    """Decimals of a perplexity and of half its interval: no more than the interval tells."""
+    if width >= 10 or mean >= 1000:
+        return 0
+    if width >= 1:
+        return 1
+    return 2
 
 
 def _figure(measured: Measured, levels: Sequence[str], board: Board) -> bytes:
@@ -182,5 +187,6 @@ def _figure(measured: Measured, levels: Sequence[str], board: Board) -> bytes:
         ylabel="perplexity (log scale)",
     )
     axis.grid(visible=True, axis="y", which="both", alpha=0.25)
-    axis.legend(ncols=2, fontsize="small")
+    # Above the axis, where no point can lie.
+    axis.legend(ncols=5, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return to_svg(figure)
