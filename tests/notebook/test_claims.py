@@ -49,7 +49,7 @@ def test_a_quick_run_judges_nothing(shown, monkeypatch):
         (np.bool_(False), "fails"),
         ("tie", "tie"),
         (a_gap(-1.0, 0.1), "fails"),
-        (Bound(1.5, 1.0, 2.0, 8, at_least=1.0), "holds"),
+        (Bound(1.5, 1.0, 2.0, 20, at_least=0.9), "holds"),
     ],
 )
 def test_claim_is_shown_and_recorded(shown, verdict, word):

@@ -63,11 +63,13 @@ def test_equal_rows_are_no_draws():
 def test_repeated_controls_enter_with_their_own_spread():
     chosen = np.zeros((1, 8))
     controls = np.array([[1.0], [2.0], [6.0]]) * np.ones((1, 8))
-    result = gap(chosen, controls)
+    result = gap(chosen, controls, drawn=False)
     assert result.mean == 3
     # The controls alone differ: the standard error of 1, 2 and 6.
     assert result.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
     assert result.draws == 3
+    # A method that was drawn once is told for this draw only, however many controls there are.
+    assert gap(chosen, controls).this_draw_only
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,12 @@ def test_one_draw_is_never_more_than_a_tie():
     assert a_gap(9.0, draws=0).verdict == "holds"
 
 
+def test_two_draws_are_never_more_than_a_tie():
+    two = a_gap(9.0, draws=2)
+    assert (two.verdict, two.of_one_run().verdict) == ("tie", "holds")
+    assert str(two).endswith("nats per token, 2 draws only")
+
+
 def test_few_windows_give_no_verdict():
     few = a_gap(9.0, windows=7)
     assert few.refusal == "7 windows; a verdict takes at least 8"
@@ -102,9 +110,10 @@ def test_equivalence_by_two_one_sided_tests(mean, verdict):
     assert a_gap(mean).within(100.0).verdict == verdict
 
 
-def test_equivalence_takes_a_ratio_above_1():
-    with pytest.raises(UserError, match=r"within: ratio 1 is not allowed; use one above 1"):
-        a_gap(0.0).within(1)
+@pytest.mark.parametrize("ratio", [1, 0.5, math.inf, math.nan, "1.1", None])
+def test_equivalence_takes_a_ratio_above_1(ratio):
+    with pytest.raises(UserError, match=r"within: ratio .* is not allowed; use one above 1"):
+        a_gap(0.0).within(ratio)
 
 
 def test_detectable_gap_is_seen_in_eight_of_ten_repetitions():
@@ -164,6 +173,8 @@ def test_exchanged_sides_have_the_opposite_gap(draws, windows, seed):
         ([[1]], [[2]], r"windows >= 2"),
         ([[1, math.nan]], [[1, 2]], "lower has 1 values that are not finite"),
         ([[1, 2]], [["a", 2]], "higher must be numbers"),
+        ([[0, 0]], [[800, 800]], r"gap: a difference of 800 ± 0 cannot be judged"),
+        ([[0, 0]], [[1e300, -1e300]], "cannot be judged"),
     ],
 )
 def test_gap_refuses(lower, higher, message):
@@ -172,5 +183,5 @@ def test_gap_refuses(lower, higher, message):
 
 
 def test_gap_refuses_draws_where_nothing_is_drawn():
-    with pytest.raises(UserError, match="gap: 2 draws differ; leave drawn=False out"):
-        gap(np.zeros((2, 4)), TABLE, drawn=False)
+    with pytest.raises(UserError, match="gap: 2 draws of lower differ; leave drawn=False out"):
+        gap(TABLE, np.zeros((2, 4)), drawn=False)

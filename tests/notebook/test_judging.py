@@ -5,8 +5,10 @@ import math
 import pytest
 from tests.notebook.example_gaps import a_gap
 
+from prunebook.errors import UserError
 from prunebook.notebook.bounds import Bound
-from prunebook.notebook.judging import CLAIM_MIME, judge
+from prunebook.notebook.judging import CLAIM_MIME, judge, judge_speed
+from prunebook.notebook.speedup import Speedup
 from prunebook.notebook.stated import Statement
 
 PROTOCOL = {"model": "m"}
@@ -36,11 +38,11 @@ def test_one_draw_is_told_in_the_box(shown):
 
 
 def test_claim_records_and_shows_the_bound(shown):
-    bound = Bound(1.5, 1.0, 2.0, 8, at_most=1.75)
+    bound = Bound(1.5, 1.0, 2.0, 20, at_most=1.75)
     judge(STATEMENT, "8", bound, PROTOCOL)
     assert shown[0][CLAIM_MIME]["bound"] == bound.to_dict()
     page = shown[0]["text/html"]
-    assert "1.5 (95 % interval 1 to 2; 8 samples); claimed: at most 1.75" in page
+    assert "1.5 (95 % interval 1 to 2; 20 samples); claimed: at most 1.75" in page
     assert "pb-tie" in page
 
 
@@ -48,7 +50,7 @@ def test_claim_records_and_shows_the_bound(shown):
     ("verdict", "reason"),
     [
         (a_gap(9.0, windows=7), "7 windows; a verdict takes at least 8"),
-        (Bound(1.5, 1.0, 2.0, 7, at_most=3.0), "7 samples; a verdict takes at least 8"),
+        (Bound(1.5, 1.0, 2.0, 19, at_most=3.0), "19 samples; a verdict takes at least 20"),
     ],
 )
 def test_too_few_samples_leave_a_claim_without_a_verdict(shown, monkeypatch, verdict, reason):
@@ -59,7 +61,7 @@ def test_too_few_samples_leave_a_claim_without_a_verdict(shown, monkeypatch, ver
 
 
 @pytest.mark.parametrize(
-    ("verdict", "word"), [(True, "holds"), ("tie", "undertrained"), (a_gap(-9.0), "undertrained")]
+    ("verdict", "word"), [(True, "holds"), ("tie", "tie"), (a_gap(-9.0), "undertrained")]
 )
 def test_what_does_not_hold_without_its_training_says_so(shown, verdict, word):
     result = judge(STATEMENT, "8", verdict, PROTOCOL, "20 of 42,000 steps")
@@ -70,3 +72,15 @@ def test_what_does_not_hold_without_its_training_says_so(shown, verdict, word):
 def test_a_fault_of_training_is_no_excuse_in_a_quick_run(shown, monkeypatch):
     monkeypatch.setenv("PRUNEBOOK_PROFILE", "quick")
     assert judge(STATEMENT, "8", False, PROTOCOL, "20 steps").verdict == "not_judged"
+
+
+def test_a_speed_may_lack_its_training_too(shown):
+    slow = Speedup((0.5, 0.6, 0.7))
+    result = judge_speed(STATEMENT, "", slow, PROTOCOL, 1.0, True, "20 of 42,000 steps")
+    assert (result.verdict, result.undertrained) == ("undertrained", "20 of 42,000 steps")
+
+
+@pytest.mark.parametrize("undertrained", ["", 3, False])
+def test_missing_training_is_told_as_text(shown, undertrained):
+    with pytest.raises(UserError, match=r"claim 'k': undertrained is .*; needs a text"):
+        judge(STATEMENT, "8", False, PROTOCOL, undertrained)

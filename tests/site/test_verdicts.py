@@ -92,7 +92,8 @@ def test_the_first_run_that_judges_counts_and_all_verdicts_stand_beside_it():
         (each["profile"], each["verdict"], each["windows"], each["version"])
         for each in shown["verdicts"]
     ]
-    assert verdicts == [("full", "holds", 64, 2), ("book", "fails", 2, 1)]
+    # The earlier rule does not count beside the present one.
+    assert verdicts == [("full", "holds", 64, 2)]
     (untested,) = shown_claims([], runs[:1])
     assert (untested["verdict"], untested["verdicts"]) == ("not_testable", [])
 
@@ -109,15 +110,35 @@ def test_a_verdict_of_version_1_says_under_which_rule():
     )
 
 
-def test_a_changed_record_and_another_statement_are_told():
-    page = claim("a", "not_judged", statement="Said anew", origin="ours")
+def test_a_changed_record_is_told():
+    page = claim("a", "not_judged", statement="The  a", origin="ours")
     (shown,) = shown_claims(
         [page], [run(claim("a", "tie"))], changes={"record.json": "x: 2, was 1"}
     )
-    assert (shown["statement"], shown["origin"]) == ("Said anew", "ours")
-    assert shown["recorded"] == (
-        f"{ORIGIN} It judged the statement “The a”. Changed since it was recorded: x: 2, was 1."
-    )
+    assert shown["origin"] == "ours"
+    assert shown["recorded"] == f"{ORIGIN} Changed since it was recorded: x: 2, was 1."
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_verdict_on_another_statement_is_none_on_this_one(version):
+    page = claim("a", "not_judged", statement="Said anew")
+    record = run(claim("a", "holds"), version=version)
+    (shown,) = shown_claims([page], [record])
+    assert (shown["statement"], shown["verdict"]) == ("Said anew", "not_judged")
+    assert "recorded" not in shown
+    # The same without a page that was run: the paper's record states the claim anew.
+    anew = STATED[0] | {"key": "a", "statement": "Said anew"}
+    (shown,) = shown_claims([], [record], stated(anew))
+    assert (shown["statement"], shown["verdict"]) == ("Said anew", "not_judged")
+
+
+def test_the_earlier_rule_did_not_know_of_missing_training():
+    page = claim("a", "not_judged", undertrained="2 of 42,000 steps")
+    for verdict, shown_as in (("fails", "undertrained"), ("tie", "tie"), ("holds", "holds")):
+        (shown,) = shown_claims([page], [run(claim("a", verdict), version=1)])
+        assert shown["verdict"] == shown_as
+    (shown,) = shown_claims([page], [run(claim("a", "fails"))])
+    assert shown["verdict"] == "fails"
 
 
 def test_claims_that_only_a_record_has_follow():
@@ -127,9 +148,10 @@ def test_claims_that_only_a_record_has_follow():
 
 def test_the_papers_record_has_the_last_word_on_what_is_claimed():
     ruled_out = STATED[1] | {"not_testable": "its table was not seen"}
+    said = {"statement": STATED[0]["statement"]}
     shown = shown_claims(
         [],
-        [run(claim("gone", "holds"), claim("k1", "holds"), claim("k2", "fails"))],
+        [run(claim("gone", "holds"), claim("k1", "holds", **said), claim("k2", "fails"))],
         stated(STATED[0], ruled_out),
     )
     assert [(item["key"], item["verdict"], item["origin"]) for item in shown] == [
@@ -196,7 +218,7 @@ def test_boxes_of_a_page_show_the_verdicts_given():
     before = nbformat.writes(source)
     shown = shown_claims(
         [claim("a", "not_judged"), claim("b", "not_judged")],
-        [run(claim("b", "fails"), claim("z", "tie")), run(claim("b", "holds"), version=1)],
+        [run(claim("b", "fails"), claim("z", "tie")), run(claim("b", "holds"), file="b.json")],
     )
     page = with_verdicts(source, shown)
     assert nbformat.writes(source) == before
@@ -208,7 +230,7 @@ def test_boxes_of_a_page_show_the_verdicts_given():
     assert [output.data[CLAIM_MIME]["key"] for output in second] == ["b", "z"]
     html = second[0].data["text/html"]
     assert "does not hold here" in html
-    assert "book, one CPU, 2 windows, earlier rule: holds here" in html
+    assert "book, one CPU, 2 windows: holds here" in html
     assert f'<p class="pb-protocol pb-recorded">{ORIGIN}</p>' in html
     assert page.cells[3].outputs == []
     nbformat.validate(page)

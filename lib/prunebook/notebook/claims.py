@@ -57,7 +57,7 @@ def check(
         paper: the paper's number, where the page computes it; default: that of the record.
         not_testable: why this run cannot test a claim that others can, in place of a verdict.
         undertrained: what the method lacked of the training that the paper gives it, e.g. "20 of
-            42,000 steps"; whatever then does not hold is "not given its training".
+            42,000 steps"; what then fails is "not given its training".
         at_least: how many times as fast the claim says it is; for a `Speedup` alone.
         requires: whether all else holds that the claim says; for a `Speedup` alone.
 
@@ -74,7 +74,7 @@ def check(
     if protocol is None:
         protocol = current_protocol(f"claim {key!r}")
     if isinstance(verdict, Speedup):
-        return judge_speed(statement, ours, verdict, protocol, at_least, requires)
+        return judge_speed(statement, ours, verdict, protocol, at_least, requires, undertrained)
     return judge(statement, ours, verdict, protocol, undertrained)
 
 

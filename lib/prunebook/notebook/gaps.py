@@ -15,6 +15,7 @@ Satterthwaite. `concepts/other_concepts` simulates how often the rule errs.
 
 import math
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from ..errors import UserError
 
 NATS = "nats per token"
 MIN_WINDOWS = 8  # fewer windows give no verdict
+MIN_DRAWS = 3  # fewer draws say too little of how draws differ
+_LARGEST = 500.0  # a larger difference overflows as a ratio of perplexities
 _POWER = 0.8  # share of repetitions that show a gap of the size `detectable`
 
 
@@ -80,8 +83,8 @@ class Gap:
 
     @property
     def this_draw_only(self) -> bool:
-        """Whether a single draw was made, so that other draws might show something else."""
-        return self.draws == 1 and not self.one_run
+        """Whether so few draws were made that others might show something else."""
+        return 0 < self.draws < MIN_DRAWS and not self.one_run
 
     @property
     def verdict(self) -> str:
@@ -89,7 +92,7 @@ class Gap:
 
         `holds` means that the whole 95 % interval lies above 0, `fails` that it lies below; with a
         `margin`, that both one-sided tests at 5 % place the gap within it, or that the interval
-        lies outside. All else is a `tie`, and so is what a single draw shows.
+        lies outside. All else is a `tie`, and so is what fewer than three draws show.
 
         Raises:
             UserError: there is no verdict, see `refusal`.
@@ -116,7 +119,7 @@ class Gap:
         Raises:
             UserError: a ratio of 1 or less.
         """
-        if not ratio > 1:
+        if not isinstance(ratio, Real) or not 1 < ratio < math.inf:
             raise UserError(f"within: ratio {ratio!r} is not allowed; use one above 1, e.g. 1.01")
         return replace(self, margin=math.log(ratio))
 
@@ -150,7 +153,7 @@ class Gap:
         """Mean and 95 % interval."""
         text = f"{self.mean:+.4f} ± {self.half_width:.4f} {self.unit}"
         if self.this_draw_only:
-            return f"{text}, this draw only"
+            return f"{text}, {few_draws(self.draws)}"
         return text
 
 
@@ -168,8 +171,10 @@ def gap(
         lower: mean loss of each window, `[draws, windows]`, of the model that should have the lower
             one.
         higher: the same of the other model, on the same windows and draws. Repeated controls, e.g.
-            random masks, are draws of it; `lower` may then have one row for all of them.
-        drawn: False where neither model depends on a draw; each then has one row.
+            random masks, are draws of it; `lower` may then have one row for all of them, and counts
+            as one draw unless `drawn` is False.
+        drawn: False where `lower` depends on no draw, and `higher` on none but its own, if it has
+            several rows.
         unit: unit of the losses.
         columns: what the columns are, where they are no windows, e.g. `blocks`.
 
@@ -178,7 +183,7 @@ def gap(
 
     Raises:
         UserError: the two do not fit each other, are not `[draws, windows]` with two windows or
-            more, or hold a value that is not finite; or several draws where nothing is drawn.
+            more, hold a value that is not finite, or differ by more than numbers can hold.
     """
     lower = _matrix("lower", lower)
     higher = _matrix("higher", higher)
@@ -187,17 +192,36 @@ def gap(
         raise UserError(
             f"gap: lower {list(lower.shape)} and higher {list(higher.shape)} must have one shape"
         )
+    if not drawn and len(lower) > 1 and not _all_equal(lower):
+        raise UserError(f"gap: {len(lower)} draws of lower differ; leave drawn=False out")
     difference = higher - lower
     draws, windows = difference.shape
-    # Equal rows come from models without a draw, each of which was measured once.
-    same = bool((difference == difference[0]).all())
-    if not drawn and not same:
-        raise UserError(f"gap: {draws} draws differ; leave drawn=False out")
-    if not drawn or (draws > 1 and same):
+    if draws > 1 and _all_equal(difference):
+        # Equal rows come from models without a draw, each of which was measured once.
         difference = difference[:1]
         draws = 0
+    elif draws == 1 and not drawn:
+        draws = 0
+    elif one_for_all and drawn and draws > 1:
+        # Controls were repeated, and `lower` stands for one draw alone.
+        draws = 1
     error, freedom = _error(difference)
-    return Gap(float(difference.mean()), error, freedom, windows, draws, unit, columns)
+    mean = float(difference.mean())
+    if not all(map(math.isfinite, (mean, error, freedom))) or abs(mean) > _LARGEST:
+        raise UserError(f"gap: a difference of {mean:.3g} ± {error:.3g} cannot be judged")
+    return Gap(mean, error, freedom, windows, draws, unit, columns)
+
+
+def few_draws(draws: int) -> str:
+    """What is said of a gap of so few draws that others might show something else."""
+    if draws == 1:
+        return "this draw only"
+    return f"{draws} draws only"
+
+
+def _all_equal(rows: np.ndarray) -> bool:
+    """Whether all rows are the same."""
+    return bool((rows == rows[0]).all())
 
 
 def _error(difference: np.ndarray) -> tuple[float, float]:

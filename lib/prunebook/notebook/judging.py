@@ -101,8 +101,11 @@ def judge(
         if verdict.refusal and not is_quick_run():
             return show_untestable(statement, verdict.refusal)
     word = _word(verdict)
-    if undertrained is not None and word in ("tie", "fails"):
-        word = "undertrained"
+    if undertrained is not None:
+        statement.check_texts(undertrained=undertrained)
+        # A tie stays one: the run could not tell.
+        if word == "fails":
+            word = "undertrained"
     return _show_judged(statement, ours, word, protocol, undertrained=undertrained, **numbers)
 
 
@@ -113,6 +116,7 @@ def judge_speed(
     protocol: Mapping,
     at_least: float,
     requires: bool,
+    undertrained: str | None = None,
 ) -> Claim:
     """Show and record a claim about speed; without a verdict where the speed-up is refused.
 
@@ -123,6 +127,7 @@ def judge_speed(
         protocol: what our number depends on.
         at_least: as for `claims.check`, like `requires`.
         requires: whether all else holds that the claim says.
+        undertrained: as for `claims.check`.
 
     Raises:
         UserError: as `judge`.
@@ -137,7 +142,7 @@ def judge_speed(
     verdict = "fails"
     if requires:
         verdict = speedup.verdict(at_least)
-    return judge(statement, ours, verdict, protocol)
+    return judge(statement, ours, verdict, protocol, undertrained)
 
 
 def show_untestable(statement: Statement, reason: str) -> Claim:

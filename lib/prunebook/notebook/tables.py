@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from .contention import BUSY
+from .gaps import few_draws
 
 # verdict -> symbol and words, as every page shows them
 VERDICTS = {
@@ -108,7 +109,7 @@ def claim_html(record: Mapping) -> str:
             judged has their verdicts as the list `verdicts`.
     """
     text = {name: html.escape(str(value)) for name, value in record.items() if value is not None}
-    rows = [("Paper", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
+    rows = [("Reported", f"{text['paper']} <span class='pb-source'>({text['source']})</span>")]
     if record.get("origin") in _ASKED_BY:
         rows.append(("Asked by", _ASKED_BY[record["origin"]]))
     if "ours" in text:
@@ -172,12 +173,13 @@ def _gap_words(gap: Mapping, verdict: str) -> str:
     if gap["draws"]:
         sampled.insert(0, f"{gap['draws']} draws")
     if gap["this_draw_only"]:
-        sampled[0] = "this draw only"
+        sampled[0] = few_draws(gap["draws"])
     number = f"{gap['mean']:+.4f} ± {gap['half_width']:.4f} {gap['unit']}"
     parts = [f"{number} (95 % interval; {', '.join(sampled)})"]
     if gap["margin"] is not None:
         parts.append(f"no difference is one below {gap['margin']:.4f}")
-    if verdict == "tie":
+    # What could have been seen is known where the interval alone made the tie.
+    if verdict == "tie" and gap["margin"] is None and not gap["this_draw_only"]:
         parts.append(f"one of {gap['detectable']:.4f} would be seen eight times in ten")
     return "; ".join(parts)
 

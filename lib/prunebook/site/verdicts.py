@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 
 from ..catalog import Record, read_papers
-from ..notebook.claims import CLAIM_MIME
+from ..notebook.claims import CLAIM_MIME, NOT_JUDGED
 from ..notebook.tables import claim_html
 from ..runs.record_check import read_all
 from ..runs.records import Run, ranked
@@ -19,6 +19,7 @@ from ..runs.records import Run, ranked
 Claim = Mapping[str, Any]
 # What of a protocol says where a run was made, and not what was measured.
 _OF_MACHINE = ("device", "peak_memory")
+_ROUNDING = 1e-3  # nats per token
 _STATED = ("statement", "paper", "source", "origin")
 
 
@@ -114,18 +115,47 @@ def _shown(
     # What the paper's record rules out was not measured as the claim means it.
     if page.pop("ruled_out", False):
         return page
-    judged = [(run, claim) for run, claim in of_runs if claim["verdict"] != "not_testable"]
-    best = (judged or of_runs)[:1]
+    valid = list(_valid(page, of_runs))
+    judged = [(run, claim) for run, claim in valid if claim["verdict"] != "not_testable"]
+    best = (judged or valid)[:1]
     if not best:
         if "verdict" in page:
             return page
+        if of_runs and page:
+            return {**page, "verdict": NOT_JUDGED}
         return None
     ((run, claim),) = best
     texts = {name: page[name] for name in _STATED if page.get(name)}
     shown = {**claim, **texts, "verdicts": [_verdict(*each) for each in judged]}
     if run.is_recorded:
-        shown["recorded"] = " ".join(_remarks(run, claim, shown, changes))
+        shown["recorded"] = " ".join(_remarks(run, claim, changes))
     return shown
+
+
+def _valid(page: Claim, of_runs: Sequence[tuple[Run, Claim]]) -> Iterator[tuple[Run, Claim]]:
+    """The runs whose verdict may stand beside the page's statement, with what each says.
+
+    Args:
+        page: as `page_claim` of `_shown`; empty where the page has none.
+        of_runs: as for `_shown`.
+    """
+    versions = {run.version for run, _ in of_runs}
+    for run, claim in of_runs:
+        # Another statement was judged then: its verdict is none on this one.
+        if page and not _same_words(page["statement"], claim["statement"]):
+            continue
+        # The earlier rule does not count beside the present one.
+        if run.version == 1 and versions != {1}:
+            continue
+        # The earlier rule did not know of missing training, which the page tells now.
+        if run.version == 1 and page.get("undertrained") and claim["verdict"] == "fails":
+            claim = {**claim, "verdict": "undertrained"}
+        yield run, claim
+
+
+def _same_words(text: str, other: str) -> bool:
+    """Whether two texts are equal but for white space."""
+    return text.split() == other.split()
 
 
 def _verdict(run: Run, claim: Claim) -> dict[str, Any]:
@@ -154,14 +184,12 @@ def _windows(claim: Claim) -> int | None:
     return None
 
 
-def _remarks(run: Run, claim: Claim, shown: Claim, changes: Mapping[str, str]) -> Iterator[str]:
+def _remarks(run: Run, claim: Claim, changes: Mapping[str, str]) -> Iterator[str]:
     """What a reader must know of a verdict on record, one sentence each."""
     yield run.origin
     if run.version == 1:
         evaluation = claim["protocol"].get("evaluation", "evaluation not named")
         yield f"Recorded under the earlier rule: two standard errors, {evaluation}."
-    if " ".join(claim["statement"].split()) != " ".join(shown["statement"].split()):
-        yield f"It judged the statement “{claim['statement']}”."
     if run.file in changes:
         yield f"Changed since it was recorded: {changes[run.file]}."
 
@@ -201,7 +229,9 @@ def _differ(ours: Claim, recorded: Claim) -> bool:
     if _what(ours["protocol"]) != _what(recorded["protocol"]):
         return False
     distance = abs(ours["gap"]["mean"] - recorded["gap"]["mean"])
-    return distance > math.hypot(ours["gap"]["half_width"], recorded["gap"]["half_width"])
+    noise = math.hypot(ours["gap"]["half_width"], recorded["gap"]["half_width"])
+    # Processors differ in last digits, which no interval of two equal draws knows of.
+    return distance > noise + _ROUNDING
 
 
 def _what(protocol: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from prunebook.site.pages.board_cells import marks, shown_cells, shown_perplexit
 from prunebook.site.pages.board_rows import Board, BoardRow
 
 
-def row(mean, draws=3, level="50 %", windows=16):
+def row(mean, draws=3, level="50 %", windows=16, seeds=None):
     """A row whose losses lie around a mean."""
     noise = np.random.default_rng(int(1000 * mean)).normal(0, 0.01, (3, 16))
     losses = mean + noise[:draws, :windows]
     perplexities = tuple(np.exp(losses.mean(axis=1)))
-    cells = {"method": "tiny", "perplexity": float(np.mean(perplexities))}
+    cells = {"method": "tiny", "perplexity": float(np.mean(perplexities)), "seeds": seeds}
     return BoardRow(cells, ("alpha",), "weights", level, perplexities, tuple(map(tuple, losses)))
 
 
@@ -24,12 +24,13 @@ def test_ties_with_the_best_are_those_of_the_test():
 def test_what_has_no_draw_stands_beside_each_draw():
     assert marks([row(3.0), row(4.0, draws=1)]) == {0: "best", 1: "worse"}
     assert marks([row(4.0), row(3.0, draws=1)]) == {0: "worse", 1: "best"}
-    # Fewer draws are paired with as many of the other.
-    assert marks([row(3.0), row(4.0, draws=2)]) == {0: "best", 1: "worse"}
+    assert marks([row(3.0, draws=1), row(4.0, draws=1)]) == {0: "best", 1: "worse"}
 
 
-def test_one_draw_or_few_windows_cannot_tell():
-    assert marks([row(3.0, draws=1), row(4.0, draws=1)]) == {0: "best", 1: "one draw"}
+def test_few_draws_or_few_windows_cannot_tell():
+    assert marks([row(3.0), row(4.0, draws=2)]) == {0: "best", 1: "few draws"}
+    drawn_once = row(4.0, draws=1, seeds=1)
+    assert marks([row(3.0), drawn_once]) == {0: "best", 1: "few draws"}
     assert marks([row(3.0, windows=4), row(4.0, windows=4)]) == {0: "best"}
     assert marks([row(3.0), row(4.0, windows=4)]) == {0: "best"}
     without = BoardRow({}, (), "weights", "50 %", (20.0,))

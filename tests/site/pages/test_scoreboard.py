@@ -57,12 +57,16 @@ def test_the_legend_and_the_filter_have_what_the_tables_have(alpha):
 
 
 def test_how_many_tests_would_hold_by_chance(alpha):
-    gap = {"mean": 0.1, "margin": None}
+    gap = {"mean": 0.1, "margin": None, "half_width": 0.2}
     claims = [CLAIM | {"key": str(number), "gap": gap} for number in range(80)]
     claims += [CLAIM | {"key": "equal", "gap": gap | {"margin": 0.1}}]
+    claims += [CLAIM | {"key": "earlier", "gap": {"mean": 0.1, "standard_error": 0.1}}]
+    claims += [CLAIM | {"key": "quick", "gap": gap, "verdict": "not_judged"}]
     claims += [CLAIM | {"key": "untested", "gap": gap, "verdict": "not_testable", "reason": "few"}]
     text = scoreboard([replace(alpha, claims=claims)])
-    assert "80 verdicts rest on a test at 5 % of whether one loss lies below another." in text
+    assert (
+        "80 verdicts rest on the present rule's test of whether one loss lies below another" in text
+    )
     assert "some 2 of them would still hold by chance" in text
 
 

@@ -14,7 +14,7 @@ from .figures import half_width
 def marks(rows: Sequence[BoardRow]) -> dict[int, str]:
     """Index of a row -> how it compares with the best of its level.
 
-    It is `best`, `tie`, `worse`, or `one draw` where both were measured in a single draw. The
+    It is `best`, `tie`, `worse`, or `few draws` where fewer than three draws can be paired. The
     comparison is the paired test on the losses by window; rows without them get no mark.
 
     Args:
@@ -31,27 +31,30 @@ def marks(rows: Sequence[BoardRow]) -> dict[int, str]:
             continue
         made[best] = "best"
         for index in indices:
-            word = _against(rows[best].losses, rows[index].losses)
+            word = _against(rows[best], rows[index])
             if index != best and word:
                 made[index] = word
     return made
 
 
-def _against(best: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> str | None:
-    """What the test says of losses beside the best, see `marks`; None where it cannot say."""
-    if len(best[0]) != len(other[0]):
+def _against(best: BoardRow, other: BoardRow) -> str | None:
+    """What the test says of a row beside the best, see `marks`; None where it cannot say."""
+    lower = np.asarray(best.losses)
+    higher = np.asarray(other.losses)
+    if lower.shape[1] != higher.shape[1]:
         return None
-    # What has no draw is measured once, and stands beside each draw of the other.
-    draws = min(len(best), len(other))
-    if draws == 1:
-        draws = max(len(best), len(other))
-    lower = np.broadcast_to(np.asarray(best[:draws]), (draws, len(best[0])))
-    higher = np.broadcast_to(np.asarray(other[:draws]), (draws, len(best[0])))
-    compared = gap(lower, higher)
+    # What depends on no draw stands beside each draw of the other; draws are paired with draws.
+    if not best.is_drawn:
+        lower = np.repeat(lower, len(higher), axis=0)
+    if not other.is_drawn:
+        higher = np.repeat(higher, len(lower), axis=0)
+    draws = min(len(lower), len(higher))
+    drawn = best.is_drawn or other.is_drawn
+    compared = gap(lower[:draws], higher[:draws], drawn=drawn)
     if compared.refusal:
         return None
     if compared.this_draw_only:
-        return "one draw"
+        return "few draws"
     return {"holds": "worse", "tie": "tie", "fails": "tie"}[compared.verdict]
 
 
@@ -76,7 +79,8 @@ def shown_cells(row: BoardRow, board: Board) -> dict[str, Any]:
         return cells
     cells["perplexity"] = shown_perplexity(perplexity, board.vocabulary)
     if perplexity <= board.vocabulary:
-        if len(row.perplexities) > 1:
+        # Draws that all gave the same cut say nothing of how draws differ.
+        if len(set(row.perplexities)) > 1:
             cells["half_width"] = half_width(row.perplexities)
         if board.dense:
             cells["perplexity_ratio"] = perplexity / board.dense

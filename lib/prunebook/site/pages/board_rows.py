@@ -52,6 +52,11 @@ class BoardRow:
         return self.cells.get("method") in ("dense", "plain")
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether the row depends on a draw, of which it may have one or several."""
+        return len(self.losses) > 1 or bool(self.cells.get("seeds"))
+
+    @property
     def name(self) -> str:
         """The method's name, or the label of what has none."""
         return str(self.cells.get("method") or self.cells.get("label"))

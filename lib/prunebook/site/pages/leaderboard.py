@@ -31,7 +31,7 @@ day and commit. `smollm2-135m` is SmolLM2-135M-Instruct, dequantised from a 4-bi
 Rows that differ only in the calibration draw are averaged: *seeds* counts the draws, and ± is the \
 95 % interval of the mean over them. *Beside the best* compares a row with the best of its level \
 by the paired test over windows and draws: *tie* means that the test cannot tell the two apart, \
-and *one draw* that other draws might decide. A perplexity above the size of the vocabulary is \
+and *few draws* that other draws might decide. A perplexity above the size of the vocabulary is \
 worse than guessing and shown as *broken*. Times and memory are shown only where the machine was \
 idle. Zeros are stored dense, so *on disk* and *tokens/s* show what a mask alone saves. A click on \
 a heading sorts.

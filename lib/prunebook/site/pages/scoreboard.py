@@ -20,24 +20,27 @@ html_theme.sidebar_secondary.remove: true
 ---
 # Scoreboard
 
-Each claim is checked by its paper's notebook. Its verdict is that of the recorded run with the \
-most power, and the verdicts of all other runs stand below it; quick runs judge nothing. Two \
-methods are compared on the same windows of text and the same calibration draws, and ± is a 95 % \
-interval everywhere.{rule} The counts are of claims that the papers make themselves; what we or \
-reviewers asked beyond them has a table of its own.
+Each claim is checked by its paper's notebook. Its verdict is that of the largest recorded run, \
+and the verdicts of other runs stand below it; quick runs judge nothing. Two methods are compared \
+on the same windows of text and the same calibration draws, and ± in the verdict of a claim is a \
+95 % interval.{rule} A record that says *earlier rule* was made on few windows and judged by two \
+standard errors; it counts until a record under the present rule replaces it. The counts are of \
+claims from the papers or their authors' own material, with bounds of ours named as ours; what we \
+or reviewers asked beyond them has a table of its own.
 """
 # verdict -> what it means, in the order of the legend
 _LEGEND = {
     "holds": "the whole 95 % interval lies on the claimed side, or the stated bound is met",
-    "tie": "our measurement cannot tell; a single draw is never more than this",
+    "tie": "our measurement cannot tell; fewer than three draws are never more than this",
     "fails": "the opposite was measured, on this model and text",
     "undertrained": "it did not hold, and the method had a small part of the paper's training",
     "not_testable": "it needs a larger model, training, data or hardware; the reason is given",
-    NOT_JUDGED: "only a quick run has been made",
+    NOT_JUDGED: "no recorded run has judged this statement yet",
 }
 _RULE_PAGE = "concepts/other_concepts"  # it explains and simulates the test
 _COLUMNS = ("Paper", "Verdict", "Claim", "Paper's number", "Ours")
 _ORIGINS = {"paper": "the paper", "ours": "this book", "reviewers": "its reviewers"}
+_TESTED = ("holds", "tie", "fails", "undertrained")  # verdicts that a test can give
 _CHANCE = 0.025  # share of tests that find the claimed side better though nothing differs
 
 
@@ -89,9 +92,11 @@ def _chance(rows: Iterable[_Row]) -> str:
     for _, claim in rows:
         gap = claim.get("gap")
         # A question whether two are equal is decided by another test.
-        tests += bool(gap) and gap.get("margin") is None and claim["verdict"] != "not_testable"
+        present_rule = bool(gap) and "half_width" in gap and claim["verdict"] in _TESTED
+        tests += present_rule and gap.get("margin") is None
     return (
-        f"{tests} verdicts rest on a test at 5 % of whether one loss lies below another. If no "
+        f"{tests} verdicts rest on the present rule's test of whether one loss lies below "
+        "another, at 5 %. If no "
         f"method differed from any other, some {_CHANCE * tests:.0f} of them would still hold by "
         "chance, and as many would fail."
     )
@@ -206,7 +211,7 @@ def _claim_row(published: Published, claim: Claim) -> str:
         "verdict": claim["verdict"],
         "origin": _origin(claim),
     }
-    marks = " ".join(f'data-{name}="{value}"' for name, value in data.items())
+    marks = " ".join(f'data-{name}="{html.escape(str(value))}"' for name, value in data.items())
     return f"<tr {marks}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
