@@ -4,12 +4,16 @@ import copy
 import json
 
 import pytest
+from tests.notebook.example_gaps import a_gap
 from tests.runs.recorded import CLAIM, TABLE, earlier, earlier_run, record
 
 from prunebook.errors import UserError
+from prunebook.notebook.bounds import Bound
 from prunebook.runs.record_form import read_content
 
-GAP = {"mean": 0.2, "standard_error": 0.1, "half_width": 0.2}
+GAP = a_gap(0.3, 0.1).to_dict()  # it holds: the t quantile is 2.228
+TIE = a_gap(0.2, 0.1).to_dict()
+BOUND = Bound(1.5, 1.0, 2.0, 20, at_least=0.5).to_dict()
 
 
 def without(content, *path):
@@ -59,9 +63,34 @@ def test_sound_files_are_read_and_other_kinds_are_not():
         ),
         (
             record(claims=[CLAIM | {"gap": without(GAP, "half_width")}]),
-            "claims[0].gap.half_width: must be a number",
+            "claims[0].gap.half_width: missing",
         ),
-        (record(claims=[CLAIM | {"gap": 5}]), "claims[0].gap: must be a mapping or null"),
+        (record(claims=[CLAIM | {"gap": 5}]), "claims[0].gap: must be a mapping"),
+        (
+            record(claims=[CLAIM | {"gap": GAP | {"windows": "8"}}]),
+            "claims[0].gap.windows: must be a number",
+        ),
+        (
+            record(claims=[CLAIM | {"gap": TIE}]),
+            "claims[0].verdict: 'holds', and its gap gives: tie",
+        ),
+        (
+            record(claims=[CLAIM | {"gap": GAP | {"windows": 7}}]),
+            "claims[0].verdict: 'holds', and its gap gives: 7 windows; a verdict takes at least 8",
+        ),
+        (
+            record(claims=[CLAIM | {"bound": without(BOUND, "low")}]),
+            "claims[0].bound.low: missing",
+        ),
+        (record(profile="quick"), "profile: 'quick' judges nothing; record book or full"),
+        (
+            record(results=[TABLE | {"losses": {"a": [[1.0, 2.0], [1.0]]}}]),
+            "results[0].losses.a: must be lists of one length, one for each draw",
+        ),
+        (
+            record(results=[TABLE | {"losses": {"a": [[1.0, None]]}}]),
+            "results[0].losses.a: must hold numbers alone",
+        ),
         (earlier(without(earlier_run(), "profile")), "runs[0].profile: missing"),
     ],
 )

@@ -81,15 +81,15 @@ def test_only_runs_that_are_up_to_date_are_recorded(book, papers):
 
 def test_version_2_then_the_profile_then_the_day_counts(book):
     write(book.root, "a", earlier(earlier_run("alpha", "full"), earlier_run("beta", "quick")))
-    write(book.root, "b", record("alpha", "quick", date="2026-01-01"))
-    write(book.root, "c", record("alpha", "quick", date="2026-02-01"))
+    write(book.root, "b", record("alpha", "other", date="2026-01-01"))
+    write(book.root, "c", record("alpha", "other", date="2026-02-01"))
     write(book.root, "d", record("alpha", "full", date="2026-01-01"))
     write(book.root, "e", record("alpha", "unknown", date="2026-03-01"))
     write(book.root, "other", "[1]")
     assert len(read_runs(book.root)) == 6
     runs = runs_by_paper(book.root)
-    # Records that disagree are all kept.
-    assert [run.file for run in runs["alpha"]] == [f"{name}.json" for name in "dcbea"]
+    # Records that disagree are all kept; profiles that the book does not have come last.
+    assert [run.file for run in runs["alpha"]] == [f"{name}.json" for name in "decba"]
     assert [run.version for run in runs["beta"]] == [1]
 
 

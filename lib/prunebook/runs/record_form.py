@@ -5,13 +5,17 @@ A file of version 1 holds several runs, `{"kind": "prunebook-runs", "version": 1
 none is written any more.
 """
 
+import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from ..errors import UserError
+from ..notebook.gaps import Gap
+from ..notebook.quick import QUICK
 from ..notebook.stated import ORIGINS
 
 KIND = "prunebook-record"
@@ -50,8 +54,27 @@ _CLAIM_FIELDS = {
     "verdict": _TEXT,
     "protocol": _MAPPING,
 }
-_EARLIER_GAP_FIELDS = ("mean", "standard_error")
-_GAP_FIELDS = (*_EARLIER_GAP_FIELDS, "half_width")
+_NUMBER = "a number"
+_NUMBER_OR_NULL = "a number or null"
+_EARLIER_GAP_FIELDS = {"mean": _NUMBER, "standard_error": _NUMBER}
+_GAP_FIELDS = {
+    **_EARLIER_GAP_FIELDS,
+    "degrees_of_freedom": _NUMBER,
+    "windows": _NUMBER,
+    "draws": _NUMBER,
+    "unit": _TEXT,
+    "margin": _NUMBER_OR_NULL,
+    "half_width": _NUMBER,
+    "detectable": _NUMBER,
+}
+_BOUND_FIELDS = {
+    "estimate": _NUMBER,
+    "low": _NUMBER,
+    "high": _NUMBER,
+    "samples": _NUMBER,
+    "at_least": _NUMBER_OR_NULL,
+    "at_most": _NUMBER_OR_NULL,
+}
 
 
 def read_content(text: str, file: str) -> dict[str, Any] | None:
@@ -67,7 +90,7 @@ def read_content(text: str, file: str) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: no readable JSON, perhaps cut short: {error}") from error
     if not isinstance(content, dict) or content.get("kind") not in (KIND, EARLIER_KIND):
         return None
@@ -76,6 +99,8 @@ def read_content(text: str, file: str) -> dict[str, Any] | None:
         if content["kind"] == KIND:
             _check_version(content, VERSION)
             _check_run(content, "", _RECORD_FIELDS)
+            if content["profile"] == QUICK:
+                raise ValueError(f"profile: {QUICK!r} judges nothing; record book or full")
         else:
             _check_version(content, EARLIER_VERSION)
             _check_fields(content, "", {"runs": _LIST})
@@ -99,6 +124,7 @@ def _check_run(run: Mapping[str, Any], place: str, fields: Mapping[str, str]) ->
         raise ValueError(f"{place}results: must not be empty")
     for index, table in enumerate(run["results"]):
         _check_fields(table, f"{place}results[{index}].", _TABLE_FIELDS)
+        _check_losses(table.get("losses", {}), f"{place}results[{index}].losses")
     for index, claim in enumerate(run["claims"]):
         _check_claim(claim, f"{place}claims[{index}].", earlier="quick" not in fields)
 
@@ -120,18 +146,37 @@ def _check_claim(claim: Mapping[str, Any], place: str, *, earlier: bool) -> None
     gap_fields = _GAP_FIELDS
     if earlier:
         gap_fields = _EARLIER_GAP_FIELDS
-    _check_gap(claim.get("gap"), f"{place}gap", gap_fields)
+    if claim.get("gap") is not None:
+        _check_fields(claim["gap"], f"{place}gap.", gap_fields)
+    if claim.get("bound") is not None:
+        _check_fields(claim["bound"], f"{place}bound.", _BOUND_FIELDS)
+    if claim.get("gap") is not None and not earlier:
+        _check_verdict(claim, place)
 
 
-def _check_gap(gap: Any, place: str, fields: Sequence[str]) -> None:
-    """Raise a `ValueError` unless a gap is missing or has these numbers."""
-    if gap is None:
+def _check_verdict(claim: Mapping[str, Any], place: str) -> None:
+    """Raise a `ValueError` unless the verdict of a claim is the one that its gap gives."""
+    names = [field.name for field in dataclasses.fields(Gap)]
+    gap = Gap(**{name: claim["gap"][name] for name in names if name in claim["gap"]})
+    if claim["verdict"] == "not_testable":
         return
-    if not isinstance(gap, dict):
-        raise ValueError(f"{place}: must be {_MAPPING} or null")
-    for name in fields:
-        if not isinstance(gap.get(name), int | float):
-            raise ValueError(f"{place}.{name}: must be a number")
+    follows = gap.refusal or gap.verdict
+    if claim["verdict"] == "undertrained" and follows == "fails":
+        return
+    if claim["verdict"] != follows:
+        raise ValueError(f"{place}verdict: {claim['verdict']!r}, and its gap gives: {follows}")
+
+
+def _check_losses(losses: Any, place: str) -> None:
+    """Raise a `ValueError` unless losses are lists of numbers, `[draws][windows]`, by label."""
+    if not isinstance(losses, dict):
+        raise ValueError(f"{place}: must be {_MAPPING}")
+    for label, draws in losses.items():
+        lists = isinstance(draws, list) and all(isinstance(row, list) for row in draws)
+        if not lists or len({len(row) for row in draws}) != 1:
+            raise ValueError(f"{place}.{label}: must be lists of one length, one for each draw")
+        if not all(_fits(loss, _NUMBER) for loss in chain.from_iterable(draws)):
+            raise ValueError(f"{place}.{label}: must hold numbers alone")
 
 
 def _check_fields(content: Any, place: str, fields: Mapping[str, str]) -> None:
@@ -151,8 +196,10 @@ def _fits(value: Any, needed: str) -> bool:
         return isinstance(value, dict)
     if needed == _LIST:
         return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-    if needed == _OPTIONAL and value is None:
+    if needed in (_OPTIONAL, _NUMBER_OR_NULL) and value is None:
         return True
+    if needed in (_NUMBER, _NUMBER_OR_NULL):
+        return isinstance(value, int | float) and not isinstance(value, bool)
     if not isinstance(value, str) or not value.strip():
         return False
     return needed != _DAY or re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is not None
