@@ -60,6 +60,12 @@ def test_damaged_parts_are_refused(two_parts):
         assemble("model", two_parts)
 
 
+def test_a_part_that_its_wheel_lacks_is_named(two_parts):
+    (two_parts / "model_part1" / "data" / "model.gguf.part01").unlink()
+    with pytest.raises(UserError, match=r"model\.gguf\.part01 is missing in its wheel; run"):
+        assemble("model", two_parts)
+
+
 def test_a_part_that_is_not_installed_is_named(two_parts, monkeypatch):
     parts = IN_PARTS["model"]._replace(packages=("model_part0", "model_part7"))
     monkeypatch.setitem(wheels.IN_PARTS, "model", parts)

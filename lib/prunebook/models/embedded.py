@@ -65,7 +65,13 @@ def part_paths(name: str) -> list[Path]:
     paths = []
     for number, package in enumerate(parts.packages):
         folder = _package_folder(name, package, distribution)
-        paths.append(folder / "data" / f"{parts.file}.part{number:02}")
+        path = folder / "data" / f"{parts.file}.part{number:02}"
+        if not path.is_file():
+            raise UserError(
+                f"model {name!r}: {path.name} is missing in its wheel; run `pip install "
+                f"--force-reinstall {distribution}`"
+            )
+        paths.append(path)
     return paths
 
 
@@ -73,7 +79,7 @@ def _package_folder(name: str, package: str, to_install: str) -> Path:
     """The folder of an installed package of the model `name`."""
     # The package is found and not run, since its own imports are not needed.
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or spec.origin is None:
         wheel = package.replace("_", "-")
         raise UserError(f"model {name!r} needs the wheel {wheel}: run `pip install {to_install}`")
     return Path(spec.origin).parent

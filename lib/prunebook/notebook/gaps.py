@@ -192,24 +192,37 @@ def gap(
         raise UserError(
             f"gap: lower {list(lower.shape)} and higher {list(higher.shape)} must have one shape"
         )
-    if not drawn and len(lower) > 1 and not _all_equal(lower):
+    if not drawn and not _all_equal(lower):
         raise UserError(f"gap: {len(lower)} draws of lower differ; leave drawn=False out")
     difference = higher - lower
-    draws, windows = difference.shape
-    if draws > 1 and _all_equal(difference):
-        # Equal rows come from models without a draw, each of which was measured once.
+    draws = _count_draws(difference, drawn, one_for_all)
+    if draws == 0:
         difference = difference[:1]
-        draws = 0
-    elif draws == 1 and not drawn:
-        draws = 0
-    elif one_for_all and drawn and draws > 1:
-        # Controls were repeated, and `lower` stands for one draw alone.
-        draws = 1
     error, freedom = _error(difference)
     mean = float(difference.mean())
     if not all(map(math.isfinite, (mean, error, freedom))) or abs(mean) > _LARGEST:
         raise UserError(f"gap: a difference of {mean:.3g} ± {error:.3g} cannot be judged")
-    return Gap(mean, error, freedom, windows, draws, unit, columns)
+    return Gap(mean, error, freedom, difference.shape[1], draws, unit, columns)
+
+
+def _count_draws(difference: np.ndarray, drawn: bool, one_for_all: bool) -> int:
+    """The draws that a difference rests on.
+
+    Args:
+        difference: `[draws, windows]`.
+        drawn: as for `gap`.
+        one_for_all: whether `lower` has one row for all of `higher`.
+    """
+    draws = len(difference)
+    # Equal rows come from models without a draw, each of which was measured once.
+    if draws > 1 and _all_equal(difference):
+        return 0
+    if draws == 1 and not drawn:
+        return 0
+    # Controls were repeated, and `lower` stands for one draw alone.
+    if one_for_all and drawn:
+        return 1
+    return draws
 
 
 def few_draws(draws: int) -> str:
