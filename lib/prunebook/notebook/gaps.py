@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from ..errors import UserError
+from .tables import few_draws
 
 NATS = "nats per token"
 MIN_WINDOWS = 8  # fewer windows give no verdict
@@ -223,13 +224,6 @@ def _count_draws(difference: np.ndarray, drawn: bool, one_for_all: bool) -> int:
     if one_for_all and drawn:
         return 1
     return draws
-
-
-def few_draws(draws: int) -> str:
-    """What is said of a gap of so few draws that others might show something else."""
-    if draws == 1:
-        return "this draw only"
-    return f"{draws} draws only"
 
 
 def _all_equal(rows: np.ndarray) -> bool:

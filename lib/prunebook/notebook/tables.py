@@ -10,7 +10,6 @@ from numbers import Real
 from typing import Any
 
 from .contention import BUSY
-from .gaps import few_draws
 
 # verdict -> symbol and words, as every page shows them
 VERDICTS = {
@@ -160,6 +159,13 @@ def run_words(verdicts: Sequence[Mapping]) -> list[str]:
         where = ", ".join(filter(None, parts))
         lines.append(f"{where}: {VERDICTS[each['verdict']][1]}")
     return lines
+
+
+def few_draws(draws: int) -> str:
+    """What is said of a gap of so few draws that others might show something else."""
+    if draws == 1:
+        return "this draw only"
+    return f"{draws} draws only"
 
 
 def _gap_words(gap: Mapping, verdict: str) -> str:
