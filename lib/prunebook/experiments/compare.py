@@ -118,9 +118,7 @@ class Comparison:
         trials = [*self.of(lower), *self.of(higher)]
         # A method that needs no text, or a cache without noise, has no draw.
         drawn = any(getattr(trial, "seed", None) is not None for trial in trials)
-        if drawn:
-            return gap(self.nll(lower), self.nll(higher))
-        return gap(self.nll(lower)[:1], self.nll(higher)[:1], drawn=False)
+        return gap(self.nll(lower), self.nll(higher), drawn=drawn)
 
     def beside(self, *labels: str) -> str:
         """Mean perplexities as text, e.g. `Wanda 47.20, SparseGPT 44.02 (dense 26.67)`."""

@@ -267,18 +267,19 @@ def _heading(name: str) -> str:
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "–"
-    if name in _COLUMNS and _is_number(value):
+    if name in _COLUMNS and is_number(value):
         return _COLUMNS[name][1](value)
     return _value(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a cell holds a number; a truth value is none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _style(values: list[Any]) -> str:
     """The class of a cell with one of the values, or of the heading of all, that holds numbers."""
-    return ' class="pb-number"' if any(map(_is_number, values)) else ""
+    return ' class="pb-number"' if any(map(is_number, values)) else ""
 
 
 def _heading_html(name: str, rows: list[Mapping]) -> str:

@@ -13,6 +13,7 @@ from ..catalog.reader import read_notebook
 from ..notebook.claims import CLAIM_MIME
 from ..notebook.quick import QUICK
 from ..notebook.results import RESULTS_MIME
+from ..notebook.tables import is_number
 from .executed import current_key, read_execution
 from .notebooks import Runnable
 
@@ -39,12 +40,15 @@ def outputs_of(notebook: Any, mime: str) -> list[dict[str, Any]]:
         notebook: an executed notebook.
         mime: the type, e.g. `RESULTS_MIME`.
     """
-    contents = []
+    return [data[mime] for data in bundles_of(notebook) if mime in data]
+
+
+def bundles_of(notebook: Any) -> list[dict[str, Any]]:
+    """The outputs of a notebook that have data: MIME type -> content."""
+    bundles = []
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if mime in output.get("data", {}):
-                contents.append(output.data[mime])
-    return contents
+        bundles += [output.data for output in cell.get("outputs", []) if "data" in output]
+    return bundles
 
 
 def read_quick_run(
@@ -98,13 +102,9 @@ def first_change(recorded: Rows, present: Rows) -> str | None:
 
 def _same(old: Any, new: Any) -> bool:
     """Are two cells the same, numbers up to the tolerance?"""
-    if _is_number(old) and _is_number(new):
+    if is_number(old) and is_number(new):
         return math.isclose(old, new, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
     return old == new
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _word(value: Any) -> str:

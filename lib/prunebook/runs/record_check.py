@@ -43,7 +43,7 @@ def check_records(root: Path, papers: Sequence[Paper]) -> tuple[list[str], list[
         if paper is None:
             faults.append(f"{file}: slug: {run.slug!r} is no paper of the book")
             continue
-        if run.version > 1:
+        if not run.is_earlier:
             notes += [f"{file}: {note}" for note in _notes(root, run, paper)]
     return faults, notes
 

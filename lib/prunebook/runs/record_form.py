@@ -15,15 +15,17 @@ from typing import Any
 
 from ..errors import UserError
 from ..notebook.gaps import Gap
+from ..notebook.judging import NOT_JUDGED
 from ..notebook.quick import QUICK
 from ..notebook.stated import ORIGINS
+from ..notebook.tables import VERDICTS, is_number
 
 KIND = "prunebook-record"
 VERSION = 2
 EARLIER_KIND = "prunebook-runs"
 EARLIER_VERSION = 1
 # The verdicts that a record may hold; a quick run, which judges nothing, is not recorded.
-RECORDED_VERDICTS = ("holds", "tie", "fails", "undertrained", "not_testable")
+RECORDED_VERDICTS = tuple(verdict for verdict in VERDICTS if verdict != NOT_JUDGED)
 
 _TEXT = "text"
 _MAPPING = "a mapping"
@@ -199,7 +201,7 @@ def _fits(value: Any, needed: str) -> bool:
     if needed in (_OPTIONAL, _NUMBER_OR_NULL) and value is None:
         return True
     if needed in (_NUMBER, _NUMBER_OR_NULL):
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number(value)
     if not isinstance(value, str) or not value.strip():
         return False
     return needed != _DAY or re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is not None

@@ -66,6 +66,11 @@ class Run:
         return bool(self.file)
 
     @property
+    def is_earlier(self) -> bool:
+        """Whether the run was judged under the earlier rule of two standard errors."""
+        return self.version == EARLIER_VERSION
+
+    @property
     def origin(self) -> str:
         """Day, profile, device and commit of the run, as pages show them."""
         parts = [f"profile {self.profile}", self.device]

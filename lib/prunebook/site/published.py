@@ -14,7 +14,7 @@ from ..notebook.quick import QUICK
 from ..notebook.results import RESULTS_MIME
 from ..runs.executed import Execution, best_execution
 from ..runs.notebooks import Runnable, of_paper, read_pages
-from ..runs.quick_rows import fingerprint, first_change, outputs_of, read_quick_run
+from ..runs.quick_rows import bundles_of, fingerprint, first_change, outputs_of, read_quick_run
 from ..runs.records import Run, ranked, run_of, runs_by_paper
 from ..runs.text_notebooks import front_matter
 from .verdicts import shown_claims, with_verdicts
@@ -93,7 +93,7 @@ class PublishedPage:
     @property
     def tables(self) -> int:
         """The number of outputs that show tables."""
-        return sum("<table" in data.get("text/html", "") for data in _bundles(self.notebook))
+        return sum("<table" in data.get("text/html", "") for data in bundles_of(self.notebook))
 
 
 def read_published(root: Path) -> list[Published]:
@@ -147,7 +147,7 @@ def _changes(
 
     It is empty where the quick run is not up to date, which pages say elsewhere.
     """
-    records = [run for run in records if run.version > 1]
+    records = [run for run in records if not run.is_earlier]
     if not records:
         return {}
     quick_rows = None
@@ -175,14 +175,5 @@ def _latest(root: Path, runnable: Runnable) -> tuple[nbformat.NotebookNode, Exec
     return read_notebook(execution.path), execution, current
 
 
-def _bundles(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
-    """The outputs of the notebook that have data: MIME type -> content."""
-    bundles = []
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            bundles += [output.data for output in cell.outputs if "data" in output]
-    return bundles
-
-
 def _count_images(notebook: nbformat.NotebookNode) -> int:
-    return sum(any(mime.startswith("image/") for mime in data) for data in _bundles(notebook))
+    return sum(any(mime.startswith("image/") for mime in data) for data in bundles_of(notebook))

@@ -139,16 +139,16 @@ def _valid(page: Claim, of_runs: Sequence[tuple[Run, Claim]]) -> Iterator[tuple[
         page: as `page_claim` of `_shown`; empty where the page has none.
         of_runs: as for `_shown`.
     """
-    versions = {run.version for run, _ in of_runs}
+    only_earlier = all(run.is_earlier for run, _ in of_runs)
     for run, claim in of_runs:
         # Another statement was judged then: its verdict is none on this one.
         if page and not _same_words(page["statement"], claim["statement"]):
             continue
         # The earlier rule does not count beside the present one.
-        if run.version == 1 and versions != {1}:
+        if run.is_earlier and not only_earlier:
             continue
         # The earlier rule did not know of missing training, which the page tells now.
-        if run.version == 1 and page.get("undertrained") and claim["verdict"] == "fails":
+        if run.is_earlier and page.get("undertrained") and claim["verdict"] == "fails":
             claim = {**claim, "verdict": "undertrained"}
         yield run, claim
 
@@ -187,7 +187,7 @@ def _windows(claim: Claim) -> int | None:
 def _remarks(run: Run, claim: Claim, changes: Mapping[str, str]) -> Iterator[str]:
     """What a reader must know of a verdict on record, one sentence each."""
     yield run.origin
-    if run.version == 1:
+    if run.is_earlier:
         evaluation = claim["protocol"].get("evaluation", "evaluation not named")
         yield f"Recorded under the earlier rule: two standard errors, {evaluation}."
     if run.file in changes:
@@ -206,7 +206,7 @@ def contradictions(slug: str, runs: Iterable[Run], changes: Mapping[str, str]) -
         changes: file of a recorded run -> what has changed since.
     """
     own = [run for run in runs if not run.is_recorded]
-    records = [run for run in runs if run.is_recorded and run.version > 1]
+    records = [run for run in runs if run.is_recorded and not run.is_earlier]
     lines = []
     for run in own:
         gaps = {claim["key"]: claim for claim in run.claims if claim.get("gap")}

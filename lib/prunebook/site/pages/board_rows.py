@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
+from ...notebook.tables import is_number
 from ...runs.quick_rows import MACHINE_COLUMNS
 
 # What two rows must share to stand in one table; the rest of a protocol is told in the row.
@@ -192,7 +192,7 @@ def _mean(group: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
         values = [row[name] for row in group if row.get(name) is not None]
         if name == "seed":
             yield "seeds", len(set(values)) or None
-        elif values and all(map(_is_number, values)):
+        elif values and all(map(is_number, values)):
             mean = sum(values) / len(values)
             if all(isinstance(value, int) for value in values):
                 mean = round(mean)
@@ -201,10 +201,6 @@ def _mean(group: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield name, values[0]
         else:
             yield name, None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _merged(board: Board) -> Board:

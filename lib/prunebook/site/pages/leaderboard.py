@@ -74,12 +74,12 @@ def leaderboard(
     for published in papers:
         if published.judges:
             measured += [(published.paper.slug, result) for result in published.results]
-    measured += _tables(run for run in recorded_runs if run.version > 1)
+    measured += _tables(run for run in recorded_runs if not run.is_earlier)
     for number, board in enumerate(_in_order(boards(measured), ordering_record), start=1):
         text, drawn = _section(board, links, number)
         parts.append(text)
         figures |= drawn
-    earlier = boards(_tables(run for run in recorded_runs if run.version == 1))
+    earlier = boards(_tables(run for run in recorded_runs if run.is_earlier))
     if earlier:
         parts.append(_folded(earlier, links))
     if len(parts) == 1:
