@@ -2,6 +2,7 @@
 windows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,13 @@ def test_gap_counts_the_draws_that_the_two_depend_on(compared):
     assert comparison.gap("dense", "by size").draws == 0
     assert comparison.gap("by size", "Wanda").draws == 3
     assert comparison.gap("by size", "Wanda").windows == 5
+
+
+def test_with_one_draw_only_what_depends_on_it_is_of_this_draw(compared):
+    every = compared[-1]
+    first = replace(every, trials=[trial for trial in every.trials if not trial.seed], seeds=1)
+    assert first.gap("dense", "by size").draws == 0
+    assert first.gap("by size", "Wanda").this_draw_only
 
 
 def test_rows_tell_the_ratio_to_the_dense_model(compared):
