@@ -92,12 +92,15 @@ def context_of(browser):
     """`context_of(width, **options)`: the one browsing context of those options.
 
     Each more costs two seconds. What one page stores, the next ones find: that is the theme, which
-    its script sets anew at each load.
+    its script sets anew at each load. Motion is reduced, so that no colour is read on its way from
+    the light theme to the dark one.
     """
 
     @cache
     def make(width: int, **options) -> BrowserContext:
-        return browser.new_context(viewport={"width": width, "height": 900}, **options)
+        return browser.new_context(
+            viewport={"width": width, "height": 900}, reduced_motion="reduce", **options
+        )
 
     return make
 
