@@ -5,6 +5,7 @@ import pytest
 from prunebook.notebook.tables import (
     claim_html,
     human_bytes,
+    model_words,
     protocol_line,
     results_text,
     run_words,
@@ -95,3 +96,17 @@ def test_the_verdicts_of_all_runs_stand_in_the_box():
     assert "All runs" not in claim_html(CLAIM | {"verdict": "holds", "verdicts": verdicts[:1]})
     other = verdicts[1] | {"model": "n", "version": 2}
     assert run_words([verdicts[0], other])[1] == "book, CPU, n: does not hold here"
+
+
+def test_a_claim_tells_on_how_many_models_it_holds():
+    run = {"profile": "book", "device": "CPU", "windows": 32, "version": 2}
+    first = run | {"model": "m", "verdict": "holds"}
+    smaller = run | {"model": "m", "verdict": "fails"}  # of the runs on one model the first counts
+    second = run | {"model": "n", "verdict": "tie"}
+    assert model_words([first, smaller, second]) == "holds on 1 of 2 models"
+    assert model_words([first, second | {"verdict": "holds"}]) == "holds on 2 of 2 models"
+    assert model_words([smaller, second]) == "holds on 0 of 2 models"
+    assert model_words([first, smaller, run | {"model": None, "verdict": "fails"}]) == ""
+    page = claim_html(CLAIM | {"verdict": "holds", "verdicts": [first, second]})
+    assert "<dt>Models</dt><dd>holds on 1 of 2 models</dd><dt>All runs</dt>" in page
+    assert "Models" not in claim_html(CLAIM | {"verdict": "holds", "verdicts": [first, smaller]})

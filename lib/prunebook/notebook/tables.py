@@ -125,8 +125,11 @@ def claim_html(record: Mapping) -> str:
     if "reason" in text:
         rows.append(("Why not", text["reason"]))
     rows.append(("Verdict", verdict_html(record["verdict"])))
-    if len(record.get("verdicts", [])) > 1:
-        rows.append(("All runs", html.escape("; ".join(run_words(record["verdicts"])))))
+    verdicts = record.get("verdicts", [])
+    if model_words(verdicts):
+        rows.append(("Models", html.escape(model_words(verdicts))))
+    if len(verdicts) > 1:
+        rows.append(("All runs", html.escape("; ".join(run_words(verdicts)))))
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
     notes = ""
     if "recorded" in text:
@@ -159,6 +162,23 @@ def run_words(verdicts: Sequence[Mapping]) -> list[str]:
         where = ", ".join(filter(None, parts))
         lines.append(f"{where}: {VERDICTS[each['verdict']][1]}")
     return lines
+
+
+def model_words(verdicts: Sequence[Mapping]) -> str:
+    """On how many models a claim holds, e.g. `holds on 1 of 2 models`; empty for one model.
+
+    Args:
+        verdicts: what each run says, that with the most power first: `verdict` and `model`. Of the
+            runs on one model the first counts.
+    """
+    of_models: dict[str, str] = {}
+    for each in verdicts:
+        if each["model"]:
+            of_models.setdefault(each["model"], each["verdict"])
+    if len(of_models) < 2:
+        return ""
+    holding = list(of_models.values()).count("holds")
+    return f"holds on {holding} of {len(of_models)} models"
 
 
 def few_draws(draws: int) -> str:

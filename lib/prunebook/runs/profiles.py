@@ -1,7 +1,7 @@
 """Profiles: the named sets of notebook parameters in `papers/profiles.yml`."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from ..notebook.quick import QUICK
 __all__ = ["QUICK", "load_profiles", "parameters_of"]
 
 _FILE = "papers/profiles.yml"
+# The key under which a profile names the one that it is like.
+_LIKE = "like"
 
 
 def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
@@ -39,8 +41,30 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
         if not isinstance(groups, dict) or "default" not in groups:
             raise UserError(f"{_FILE}: profile {name!r} needs a mapping 'default'")
         for group, values in groups.items():
-            _check_values(f"{name}.{group}", values)
-    return profiles
+            if group != _LIKE:
+                _check_values(f"{name}.{group}", values)
+    return {name: _resolved(name, profiles) for name in profiles}
+
+
+def _resolved(name: str, profiles: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The groups of a profile; one that is `like` another has the other's values beneath its own.
+
+    Args:
+        name: name of the profile.
+        profiles: all profiles as the file has them.
+    """
+    own = {group: values for group, values in profiles[name].items() if group != _LIKE}
+    base_name = profiles[name].get(_LIKE)
+    if base_name is None:
+        return own
+    if not isinstance(base_name, str) or base_name not in profiles or _LIKE in profiles[base_name]:
+        complete = ", ".join(other for other in profiles if _LIKE not in profiles[other])
+        raise UserError(
+            f"{_FILE}: {name}.{_LIKE}: {base_name!r} is no complete profile; allowed: {complete}"
+        )
+    base = profiles[base_name]
+    groups = dict.fromkeys([*base, *own])
+    return {group: {**base.get(group, {}), **own.get(group, {})} for group in groups}
 
 
 def _check_values(group: str, values: Any) -> None:

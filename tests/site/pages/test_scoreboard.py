@@ -93,6 +93,12 @@ def test_the_verdicts_of_all_runs_stand_beside_the_one_that_counts(alpha):
     agreeing = [verdicts[0], verdicts[0] | {"profile": "full"}]
     text = scoreboard([replace(alpha, claims=[CLAIM | {"verdicts": agreeing}])])
     assert "<summary>2 runs agree</summary>book, CPU, 32 windows: holds here<br>full" in text
+    other = [verdicts[0], verdicts[0] | {"profile": "second", "model": "n"}]
+    text = scoreboard([replace(alpha, claims=[CLAIM | {"verdicts": other}])])
+    assert "<summary>holds on 2 of 2 models</summary>book, CPU, m, 32 windows: holds here" in text
+    other[1]["verdict"] = "tie"
+    text = scoreboard([replace(alpha, claims=[CLAIM | {"verdicts": other}])])
+    assert '<div class="pb-source">holds on 1 of 2 models<br>book, CPU, m, 32 windows' in text
     alone = scoreboard([replace(alpha, claims=[CLAIM | {"verdicts": verdicts[:1]}])])
     assert "32 windows" not in alone
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...notebook.claims import NOT_JUDGED
-from ...notebook.tables import VERDICTS, protocol_line, run_words, verdict_html
+from ...notebook.tables import VERDICTS, model_words, protocol_line, run_words, verdict_html
 from ..published import Published
 from ..verdicts import counts_of, is_own
 from .cards import claim_badges, escape
@@ -220,10 +220,11 @@ def _other_runs(claim: Claim) -> str:
     verdicts = claim.get("verdicts", [])
     if len(verdicts) < 2:
         return ""
+    models = model_words(verdicts)
     lines = run_words(verdicts)
     if len({each["verdict"] for each in verdicts}) == 1:
-        return _folded(f"{len(lines)} runs agree", *lines)
-    text = "<br>".join(html.escape(line) for line in lines)
+        return _folded(models or f"{len(lines)} runs agree", *lines)
+    text = "<br>".join(html.escape(line) for line in filter(None, [models, *lines]))
     return f'<div class="pb-source">{text}</div>'
 
 
