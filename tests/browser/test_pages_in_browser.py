@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.hostile import ROOT
 
 from prunebook.catalog import read_address, read_papers
+from prunebook.site.agreement import disagreements
 from prunebook.site.book import read_book
 from prunebook.site.check import check_site, expectations
 
@@ -57,6 +58,10 @@ def test_every_page_opens_without_a_fault(html, open_page):
 
 def test_every_internal_link_and_anchor_resolves(html):
     assert check_site(html, expectations(read_book(ROOT))) == []
+
+
+def test_no_two_places_of_the_site_disagree(html):
+    assert disagreements(html) == []
 
 
 def test_the_anchors_of_all_challenges_resolve(html, open_page):

@@ -14,6 +14,7 @@ import filelock
 from ..errors import UserError
 from ..files import atomic_folder, make_folder, write_atomic
 from ..runs.installed import versions_of
+from .agreement import disagreements
 from .assemble import assemble
 from .book import Book, read_book
 from .check import check_site, expectations
@@ -79,6 +80,9 @@ def build_site(root: Path | str) -> Path:
             if problems:
                 print(*problems, sep="\n", file=sys.stderr)
                 raise BuildError(_summary("the site fails its check", problems))
+            # A record may be of other code than a page, which no build can mend.
+            for line in disagreements(built):
+                print(f"warning: pages disagree: {line}", file=sys.stderr)
             with atomic_folder(html) as target:
                 for item in built.iterdir():
                     os.replace(item, target / item.name)

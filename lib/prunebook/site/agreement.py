@@ -1,0 +1,160 @@
+"""Do the built pages agree: one verdict for a claim, and one number for a measurement, everywhere?
+
+Read are the pages as a reader sees them, so that what two places say of the same thing is compared
+whichever way it came there.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bs4 import BeautifulSoup, SoupStrainer, Tag
+
+# What a measurement depends on, as tables and the lines below them name it.
+_PROTOCOL = ("model", "dtype", "evaluation precision", "evaluation", "calibration", "cache")
+_COLUMNS = ("Method", "Pattern", "Sparsity", "Budget")
+_DENSE = ("dense", "plain")
+# Other threads and other processors move a perplexity by less.
+_RELATIVE = 0.01
+
+
+def disagreements(html: Path) -> list[str]:
+    """What two places of the built site tell differently, one line each.
+
+    Args:
+        html: the folder of the built site.
+    """
+    lines = _differing_verdicts(html)
+    shown: dict[tuple, list[_Shown]] = {}
+    for path in sorted(html.rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        if "pb-results" in text:
+            where = path.relative_to(html).with_suffix("").as_posix()
+            for number in _numbers(where, text):
+                shown.setdefault(number.key, []).append(number)
+    for same in shown.values():
+        lines += _differing_numbers(same)
+    return lines
+
+
+@dataclass
+class _Shown:
+    """What one table says of one measurement.
+
+    Attributes:
+        key: what was measured and how.
+        where: the page, and which of its tables it is.
+        perplexities: one for each row, e.g. for each draw.
+    """
+
+    key: tuple[str, ...]
+    where: str
+    perplexities: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the draws."""
+        return math.fsum(self.perplexities) / len(self.perplexities)
+
+
+def _numbers(where: str, text: str) -> Iterator[_Shown]:
+    """The perplexities of a page, those of a method's draws together."""
+    parts = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer(["table", "p"]))
+    protocol_below: dict[str, str] = {}
+    # A table stands before its protocol, so the page is read from its end.
+    for count, part in enumerate(reversed(parts.select("table.pb-results, p.pb-protocol"))):
+        if part.name == "p":
+            protocol_below = _protocol(part.get_text())
+            continue
+        found: dict[tuple, _Shown] = {}
+        for cells in _rows(part):
+            key = _key(cells, protocol_below)
+            shown = found.setdefault(key, _Shown(key, f"{where}, table {count} from its end"))
+            shown.perplexities.append(float(cells["Perplexity"].replace(",", "")))
+        yield from found.values()
+
+
+def _protocol(line: str) -> dict[str, str]:
+    """Name -> value of what a protocol's line says, of the names that count here."""
+    values: dict[str, str] = {}
+    for part in line.split(" · "):
+        name = next((name for name in _PROTOCOL if part.startswith(f"{name} ")), None)
+        if name is not None:
+            values.setdefault(name, part.removeprefix(f"{name} "))
+    return values
+
+
+def _rows(table: Tag) -> Iterator[dict[str, str]]:
+    """The rows of a table that have a perplexity as a number: heading -> text."""
+    headings = [cell.get_text() for cell in table.select("thead th")]
+    for row in table.select("tbody tr"):
+        cells = dict(zip(headings, (cell.get_text() for cell in row.select("td")), strict=True))
+        if cells.get("Perplexity", "–")[:1].isdigit():
+            yield cells
+
+
+def _key(cells: dict[str, str], protocol: dict[str, str]) -> tuple[str, ...]:
+    """What a row measured and how. The dense model depends on no calibration."""
+    measured = {name: protocol.get(name, "") for name in _PROTOCOL}
+    measured |= {name: cells.get(name, "") for name in _COLUMNS}
+    if measured["Method"] in _DENSE:
+        measured |= {"Pattern": "", "Sparsity": "", "calibration": ""}
+    elif cells.get("Calibration"):
+        measured["calibration"] = cells["Calibration"]
+    return tuple(measured.values())
+
+
+def _differing_numbers(same: Iterable[_Shown]) -> list[str]:
+    """Lines for the places that show another number than the first one for the same thing."""
+    first, *others = same
+    lines = []
+    for other in others:
+        if not math.isclose(first.mean, other.mean, rel_tol=_RELATIVE):
+            what = ", ".join(filter(None, first.key))
+            lines.append(
+                f"{what}: perplexity {first.mean:.2f} on {first.where}, {other.mean:.2f} on "
+                f"{other.where}"
+            )
+    return lines
+
+
+def _differing_verdicts(html: Path) -> list[str]:
+    """Lines for claims whose box, row of the scoreboard and entry of the catalogue differ."""
+    catalog = json.loads((html / "catalog.json").read_text(encoding="utf-8"))
+    board = BeautifulSoup((html / "scoreboard.html").read_text(encoding="utf-8"), "html.parser")
+    lines = []
+    for entry in catalog["papers"]:
+        slug = entry["slug"]
+        rows = {}
+        for row in board.select(f'tr[data-paper="{slug}"]'):
+            statement = row.select("td")[2].get_text()
+            rows[_words(statement)] = row["data-verdict"]
+        page = (html / "papers" / f"{slug}.html").read_text(encoding="utf-8")
+        boxes = {
+            _words(box.select_one(".pb-statement").get_text()): _verdict_of(box)
+            for box in BeautifulSoup(page, "html.parser").select("section.pb-claim")
+        }
+        for outcome in entry["outcomes"]:
+            statement = _words(outcome["statement"])
+            told = {
+                "catalog.json": outcome["verdict"],
+                "the scoreboard": rows.get(statement, "nothing"),
+                "its page": boxes.get(statement, "nothing"),
+            }
+            if len(set(told.values())) > 1:
+                parts = ", ".join(f"{place} has {verdict}" for place, verdict in told.items())
+                lines.append(f"papers/{slug}: claim {outcome['key']!r}: {parts}")
+    return lines
+
+
+def _verdict_of(box: Tag) -> str:
+    """The verdict that a claim's box shows."""
+    style = next(name for name in box["class"] if name != "pb-claim")
+    return style.removeprefix("pb-").replace("-", "_")
+
+
+def _words(text: str) -> str:
+    """A text with single spaces."""
+    return " ".join(text.split())
