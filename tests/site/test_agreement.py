@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from prunebook.notebook.tables import claim_html, results_html
+from prunebook.notebook.claim_boxes import claim_html
+from prunebook.notebook.tables import results_html
 from prunebook.site.agreement import disagreements
 
 PROTOCOL = {"model": "m", "dtype": "float32", "calibration": "16 x 8 tokens", "evaluation": "2 x 8"}

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from ..errors import UserError
-from .tables import few_draws
+from .claim_boxes import few_draws
 
 NATS = "nats per token"
 MIN_WINDOWS = 8  # fewer windows give no verdict

@@ -12,13 +12,14 @@ import numpy as np
 
 from ..errors import UserError
 from .bounds import Bound
+from .claim_boxes import claim_html
 from .display import ShownRecord, display_record
 from .gaps import Gap
 from .quick import is_quick_run
 from .results import plain_protocol
 from .speedup import Speedup
 from .stated import Statement
-from .tables import VERDICTS, claim_html
+from .tables import VERDICTS
 
 CLAIM_MIME = "application/vnd.prunebook.claim.v1+json"
 NOT_JUDGED = "not_judged"

@@ -11,8 +11,8 @@ from typing import Any
 import nbformat
 
 from ..catalog import Record, read_papers
+from ..notebook.claim_boxes import claim_html
 from ..notebook.claims import CLAIM_MIME, NOT_JUDGED
-from ..notebook.tables import claim_html
 from ..runs.record_check import read_all
 from ..runs.records import Run, ranked
 

@@ -4,8 +4,9 @@ import html
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from ...notebook.claim_boxes import model_words, run_words
 from ...notebook.claims import NOT_JUDGED
-from ...notebook.tables import VERDICTS, model_words, protocol_line, run_words, verdict_html
+from ...notebook.tables import VERDICTS, protocol_line, verdict_html
 from ..published import Published
 from ..verdicts import counts_of, is_own
 from .cards import claim_badges, escape
