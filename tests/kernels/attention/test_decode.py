@@ -9,8 +9,9 @@ import torch
 from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
-from prunebook.kernels.attention import decode as module
-from prunebook.kernels.attention.decode import decode_reference, decode_with_mass, launch_decode
+from prunebook.kernels.attention import decode_kernels
+from prunebook.kernels.attention.decode import decode_reference, decode_with_mass
+from prunebook.kernels.attention.decode_kernels import launch_decode
 from prunebook.kernels.attention.noise import Perturbation, gumbel, stream_of
 
 pytestmark = pytest.mark.usefixtures("nan_memory")
@@ -166,7 +167,7 @@ def test_splits_do_not_matter(monkeypatch, dtype):
     )
     wanted, wanted_mass = expected(*given, 0.25, change)
     for programs in (1, 6, 264):
-        monkeypatch.setattr(module, "PROGRAMS", programs)
+        monkeypatch.setattr(decode_kernels, "PROGRAMS", programs)
         output, mass = launch_decode(*given, 0.25, change)
         torch.testing.assert_close(output.double(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-6)
         torch.testing.assert_close(mass.double(), wanted_mass, rtol=1e-5, atol=1e-9)
@@ -277,7 +278,7 @@ def test_compiled_for_hopper():
     printed = compile_apart(
         """
 import json, torch
-from prunebook.kernels.attention.decode import launch_decode
+from prunebook.kernels.attention.decode_kernels import launch_decode
 from prunebook.kernels.attention.noise import Perturbation, stream_of
 at = torch.ones(1, 1).long()
 noise, tempered = (Perturbation(torch.ones(1), at, stream) for stream in (stream_of(0, 3), None))

@@ -10,11 +10,9 @@ from tests.kernels.compiling import DEVICE, compile_apart, needs_triton
 
 from prunebook.errors import UserError
 from prunebook.kernels.attention import mass as module
-from prunebook.kernels.attention.mass import (
-    attention_mass,
-    attention_mass_reference,
-    launch_attention_mass,
-)
+from prunebook.kernels.attention import mass_kernels
+from prunebook.kernels.attention.mass import attention_mass, attention_mass_reference
+from prunebook.kernels.attention.mass_kernels import launch_attention_mass
 from prunebook.kernels.attention.noise import Perturbation, gumbel, stream_of
 
 pytestmark = [
@@ -198,7 +196,7 @@ def test_the_reference_holds_a_block_of_logits(monkeypatch, elements, noise):
 def test_many_tiles_equal_one(monkeypatch):
     given = *draw(2, 1, 37, 16, valid=LEFT[:2, :37]), 0.25
     whole = launch_attention_mass(*given)
-    monkeypatch.setattr(module, "_tiles", lambda query, form: (16, 16))
+    monkeypatch.setattr(mass_kernels, "_tiles", lambda query, form: (16, 16))
     for window in (None, 20):
         for change in (None, perturbed(given[2], True, 1.5)):
             found = launch_attention_mass(*given, window, change).double()
@@ -294,7 +292,7 @@ def test_compiled_for_hopper():
     printed = compile_apart(
         """
 import json, torch
-from prunebook.kernels.attention.mass import launch_attention_mass
+from prunebook.kernels.attention.mass_kernels import launch_attention_mass
 from prunebook.kernels.attention.noise import Perturbation, stream_of
 with compiled_for() as found:
     at = torch.arange(512)[None]

@@ -109,6 +109,23 @@ def test_rows_of_another_text_or_dense_model_have_a_section_of_their_own(book):
     assert "GPU" in table(text)[1]
 
 
+def test_the_headings_of_sections_differ(book):
+    texts = [result(DENSE | {"perplexity": 20.0 + index}) for index in range(2)]
+    others = [result(DENSE, dtype=dtype) for dtype in ("float32", "bfloat16")]
+    others += [result(DENSE, dtype="float32", evaluation_precision="fast")]
+    alone = result(DENSE, evaluation="9 windows")
+    text, _ = leaderboard([alpha(book, *texts, *others, alone)], [])
+    headings = re.findall("^## (.*)$", text.replace("\\", ""), re.MULTILINE)
+    assert sorted(headings) == [
+        "m, 4 windows, bfloat16",
+        "m, 4 windows, dtype not named, evaluation precision not named, dense 20.00",
+        "m, 4 windows, dtype not named, evaluation precision not named, dense 21.00",
+        "m, 4 windows, float32, evaluation precision not named",
+        "m, 4 windows, float32, fast",
+        "m, 9 windows",
+    ]
+
+
 def test_the_figure_is_drawn_from_the_rows_and_always_the_same(book):
     paper = alpha(book, result(DENSE, *DRAWS, OTHER))
     (text, figures), again = leaderboard([paper], []), leaderboard([paper], [])[1]

@@ -11,32 +11,19 @@ partial outputs and the logits. The second normalises both. There are no atomics
 same in every run.
 """
 
-import math
-
 import torch
 
 from ...errors import UserError
-from ..launch import (
-    PROGRAMS,
-    multiplies_wide,
-    next_power_of_2,
-    on_device,
-    runs_natively,
-    split_steps,
-)
-from .decode_kernels import combine_kernel, split_kernel
+from ..launch import runs_natively
+from .decode_kernels import launch_decode
 from .mass import MASKED, grouped_logits
-from .noise import Perturbation, as_arguments
+from .noise import Perturbation
 
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _WIDEST = 512  # most bytes of a head: three stages of its tiles fit the shared memory of an H100
 
 _LARGEST = 64  # most query heads of a group
-
-_TILE = 16384  # a program reads so many bytes of keys or values at a time
-
-_SLOTS = 256  # slots of a program of the second pass
 
 
 def decode_with_mass(
@@ -119,74 +106,3 @@ def _check(query, keys, values, positions) -> None:
     if positions.shape != keys.shape[:3] or positions.dtype != torch.int64:
         given = f"{positions.dtype} {list(positions.shape)}"
         raise UserError(f"positions: {given}; keys {list(keys.shape)} need torch.int64 [{held}]")
-
-
-@on_device
-def launch_decode(
-    query, keys, values, positions, scaling: float, perturbation: Perturbation | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`decode_with_mass` by the kernels, for checked arguments that are not empty."""
-    batch, heads, width = query.shape
-    _, kv_heads, slots, v_width = values.shape
-    size = query.element_size()
-    group = heads // kv_heads
-    tiles = batch * kv_heads
-    rows = max(next_power_of_2(group), 16)
-    columns = max(next_power_of_2(width), 16)
-    v_columns = max(next_power_of_2(v_width), 16)
-    block = min(max(_TILE // (max(columns, v_columns) * size), 16), 128 // size)
-    steps = -(-slots // block)
-    splits, each = split_steps(steps, PROGRAMS // tiles)
-    new = {"dtype": torch.float32, "device": query.device}
-    logits = torch.empty(batch * heads, steps * block, **new)
-    parts = torch.empty(batch * heads, splits * v_columns, **new)
-    levels = torch.empty(2, batch * heads, splits, **new)
-    of_mass = levels if perturbation is None else torch.empty_like(levels)
-    form, temperatures, places, stream = as_arguments(perturbation, batch, positions)
-    output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
-    mass = torch.empty(batch, kv_heads, slots, **new)
-    shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
-    split_kernel[(tiles, splits)](
-        query.contiguous(),
-        keys,
-        values,
-        positions.contiguous(),
-        logits,
-        *levels,
-        *of_mass,
-        parts,
-        *keys.stride(),
-        *values.stride(),
-        slots,
-        steps * block,
-        each * block,
-        kv_heads,
-        scaling * math.log2(math.e),
-        temperatures,
-        places,
-        stream,
-        FORM=form,
-        ROWS=rows,
-        BLOCK=block,
-        WIDTH=width,
-        COLUMNS=columns,
-        WIDE=multiplies_wide(query.dtype),
-        num_warps=4,
-        num_stages=3,
-        **shape,
-    )
-    combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
-        logits,
-        *levels,
-        *of_mass,
-        parts,
-        output,
-        mass,
-        slots,
-        steps * block,
-        splits,
-        SPLITS=next_power_of_2(splits),
-        BLOCK=_SLOTS,
-        **shape,
-    )
-    return output, mass

@@ -1,10 +1,20 @@
-"""The Triton kernels of decoding one token with the attention mass of keys."""
+"""The Triton kernels of decode attention with the mass of each slot, and their launch.
 
+decode.py has the reference.
+"""
+
+import math
 from functools import partial
 
-from ..launch import jit, tl
+import torch
+
+from ..launch import PROGRAMS, jit, multiplies_wide, next_power_of_2, on_device, split_steps, tl
 from .mass_kernels import loop
-from .noise import gumbel_log2, row_stream
+from .noise import Perturbation, as_arguments, gumbel_log2, row_stream
+
+_TILE = 16384  # a program reads so many bytes of keys or values at a time
+
+_SLOTS = 256  # slots of a program of the second pass
 
 
 @jit
@@ -184,3 +194,74 @@ def combine_kernel(
             )
         to = output + row * V_WIDTH + column
         tl.store(to, (found * inverse).to(output.dtype.element_ty), mask=column < V_WIDTH)
+
+
+@on_device
+def launch_decode(
+    query, keys, values, positions, scaling: float, perturbation: Perturbation | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`decode_with_mass` by the kernels, for checked arguments that are not empty."""
+    batch, heads, width = query.shape
+    _, kv_heads, slots, v_width = values.shape
+    size = query.element_size()
+    group = heads // kv_heads
+    tiles = batch * kv_heads
+    rows = max(next_power_of_2(group), 16)
+    columns = max(next_power_of_2(width), 16)
+    v_columns = max(next_power_of_2(v_width), 16)
+    block = min(max(_TILE // (max(columns, v_columns) * size), 16), 128 // size)
+    steps = -(-slots // block)
+    splits, each = split_steps(steps, PROGRAMS // tiles)
+    new = {"dtype": torch.float32, "device": query.device}
+    logits = torch.empty(batch * heads, steps * block, **new)
+    parts = torch.empty(batch * heads, splits * v_columns, **new)
+    levels = torch.empty(2, batch * heads, splits, **new)
+    of_mass = levels if perturbation is None else torch.empty_like(levels)
+    form, temperatures, places, stream = as_arguments(perturbation, batch, positions)
+    output = torch.empty(batch, heads, v_width, dtype=values.dtype, device=query.device)
+    mass = torch.empty(batch, kv_heads, slots, **new)
+    shape = {"GROUP": group, "V_WIDTH": v_width, "V_COLUMNS": v_columns}
+    split_kernel[(tiles, splits)](
+        query.contiguous(),
+        keys,
+        values,
+        positions.contiguous(),
+        logits,
+        *levels,
+        *of_mass,
+        parts,
+        *keys.stride(),
+        *values.stride(),
+        slots,
+        steps * block,
+        each * block,
+        kv_heads,
+        scaling * math.log2(math.e),
+        temperatures,
+        places,
+        stream,
+        FORM=form,
+        ROWS=rows,
+        BLOCK=block,
+        WIDTH=width,
+        COLUMNS=columns,
+        WIDE=multiplies_wide(query.dtype),
+        num_warps=4,
+        num_stages=3,
+        **shape,
+    )
+    combine_kernel[(tiles, max(-(-slots // _SLOTS), group))](
+        logits,
+        *levels,
+        *of_mass,
+        parts,
+        output,
+        mass,
+        slots,
+        steps * block,
+        splits,
+        SPLITS=next_power_of_2(splits),
+        BLOCK=_SLOTS,
+        **shape,
+    )
+    return output, mass

@@ -10,14 +10,12 @@ the queries that see it, so that every sum stays in registers and is stored once
 atomics: the result is the same in every run.
 """
 
-import math
-
 import torch
 
 from ...errors import UserError
-from ..launch import multiplies_wide, next_power_of_2, on_device, runs_natively
-from .mass_kernels import lse_kernel, mass_kernel
-from .noise import NOISY, Perturbation, as_arguments
+from ..launch import runs_natively
+from .mass_kernels import launch_attention_mass
+from .noise import Perturbation
 
 MASKED = -1e30  # logit of a hidden key; finite, so that a padded query's row holds no NaN
 
@@ -125,79 +123,3 @@ def grouped_logits(query: torch.Tensor, keys: torch.Tensor, scaling: float) -> t
     wide = torch.promote_types(query.dtype, torch.float32)  # products of float16 may overflow
     logits = (query.to(wide) * scaling).reshape(batch, kv_heads, -1, width) @ keys.to(wide).mT
     return logits.view(batch, kv_heads, heads // kv_heads, count, -1)
-
-
-@on_device
-def launch_attention_mass(
-    query,
-    keys,
-    positions,
-    scaling: float,
-    window: int | None = None,
-    perturbation: Perturbation | None = None,
-) -> torch.Tensor:
-    """`attention_mass` by the kernels, for checked arguments of the dtypes that they take."""
-    batch, heads, n, width = query.shape
-    kv_heads = keys.shape[1]
-    new = {"dtype": torch.float32, "device": query.device}
-    lse = torch.empty(batch, heads, n, **new)
-    mass = torch.empty(batch, kv_heads, n, **new)
-    at = positions.to(torch.int32).contiguous().expand(batch, n)
-    oldest, end = (at, at) if window is None else _spans(positions, window)
-    form, temperatures, places, stream = as_arguments(perturbation, batch, at)
-    stays, moves = _tiles(query, form)
-    options = {
-        "FORM": form,
-        "WINDOW": window is not None,
-        "WIDTH": width,
-        "COLUMNS": max(next_power_of_2(width), 16),
-        "WIDE": multiplies_wide(query.dtype),
-        "num_warps": 4,
-        "num_stages": 3,
-    }
-    arguments = (
-        query,
-        keys,
-        at,
-        lse,
-        *query.stride(),
-        *keys.stride(),
-        at.stride(0),
-        n,
-        scaling * math.log2(math.e),
-        temperatures,
-        places,
-        stream,
-    )
-    blocks = -(-n // stays)
-    group = heads // kv_heads
-    lse_kernel[(batch * heads, blocks)](
-        *arguments, oldest, heads, group, QUERIES=stays, KEYS=moves, **options
-    )
-    mass_kernel[(batch * kv_heads, blocks)](
-        *arguments, end, mass, kv_heads, GROUP=group, KEYS=stays, QUERIES=moves, **options
-    )
-    return mass
-
-
-def _spans(positions: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the keys that each query sees begin, and where the queries that see each key end.
-
-    Both are int32 of the shape of `positions`.
-    """
-    read = (positions >= 0).cumsum(1)  # ascending, unlike positions with padding
-    return (
-        torch.searchsorted(read, positions + 2 - window, out_int32=True),
-        torch.searchsorted(read, positions + window, right=True, out_int32=True),
-    )
-
-
-def _tiles(query: torch.Tensor, form: int) -> tuple[int, int]:
-    """Rows that a program keeps, and rows that it reads at a time.
-
-    Chosen by compiling: four warps hold them without spilling. No run on a GPU is recorded yet.
-    """
-    # Float32 takes three products and twice the bytes, noise takes hashes of 64 bits.
-    if query.dtype == torch.float32 or form == NOISY:
-        return 64, 32
-    return (128, 64) if query.shape[-1] <= 128 else (64, 64)

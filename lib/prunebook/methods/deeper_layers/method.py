@@ -4,6 +4,10 @@ Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers (ICLR 2025,
 equations 6 and 7; the authors released no code. Healing is a step of its own,
 `recovery.finetune.lora`. The paper's simple heuristic, which removes the deepest blocks but the
 last and reads no text, is `RemoveBlocks`.
+
+The unofficial arcee-ai/PruneMe at faee6c9 gives the same distances, to 1e-7, and to 3e-5 at small
+angles, where its arccos loses digits. It scores no run from the first block and takes the last
+state after the final norm (`benchmarks/official/deeper_layers.py`).
 """
 
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import html
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,8 +76,9 @@ def leaderboard(
         if published.judges:
             measured += [(published.paper.slug, result) for result in published.results]
     measured += _tables(run for run in recorded_runs if not run.is_earlier)
-    for number, board in enumerate(_in_order(boards(measured), ordering_record), start=1):
-        text, drawn = _section(board, links, number)
+    present = _in_order(boards(measured), ordering_record)
+    for number, (board, title) in enumerate(zip(present, _titles(present), strict=True), start=1):
+        text, drawn = _section(board, title, links, number)
         parts.append(text)
         figures |= drawn
     earlier = boards(_tables(run for run in recorded_runs if run.is_earlier))
@@ -108,21 +110,41 @@ def _in_order(made: Sequence[Board], ordering_record: Mapping[str, Any] | None) 
     return sorted(made, key=is_other)
 
 
-def _title(board: Board) -> str:
-    """Model and text of a board, as its heading."""
-    model = board.protocol.get("model", "model not named")
-    return f"{model}, {board.protocol.get('evaluation', 'evaluation not named')}"
+def _titles(made: Sequence[Board]) -> list[str]:
+    """Model and text of each board, as its heading; with dtype and precision where others share it.
+
+    Two boards that agree in these, too, differ in their dense models, whose perplexity is added.
+    """
+    fields = [("model", "evaluation"), ("dtype",), ("evaluation_precision",)]
+    titles = [""] * len(made)
+    for names in fields:
+        shared = Counter(titles)
+        for index, board in enumerate(made):
+            if shared[titles[index]] > 1 or not titles[index]:
+                values = [
+                    board.protocol.get(name, f"{name.replace('_', ' ')} not named")
+                    for name in names
+                ]
+                titles[index] = ", ".join(filter(None, [titles[index], *values]))
+    shared = Counter(titles)
+    for index, board in enumerate(made):
+        if shared[titles[index]] > 1 and board.dense:
+            titles[index] += f", dense {board.dense:.2f}"
+    return titles
 
 
-def _section(board: Board, links: Mapping[str, str], number: int) -> tuple[str, dict[str, bytes]]:
+def _section(
+    board: Board, title: str, links: Mapping[str, str], number: int
+) -> tuple[str, dict[str, bytes]]:
     """The section of a board as MyST, and its figures.
 
     Args:
         board: the board.
+        title: its heading.
         links: slug -> the paper's name as HTML.
         number: number of the section on the page, for the names of figures.
     """
-    parts = [f"## {escape_markdown(_title(board))}"]
+    parts = [f"## {escape_markdown(title)}"]
     figures = {}
     dense = [row for row in board.rows if row.is_dense]
     kinds = {row.kind for row in board.rows if not row.is_dense}
@@ -159,11 +181,11 @@ def _place(row: BoardRow) -> tuple[bool, float, str, float]:
     return not row.is_dense, round(row.cells.get("sparsity") or 0, 2), row.level, perplexity
 
 
-def _folded(earlier: Iterable[Board], links: Mapping[str, str]) -> str:
+def _folded(earlier: Sequence[Board], links: Mapping[str, str]) -> str:
     """The tables of earlier runs as one folded block of HTML, without an empty line."""
     parts = []
-    for board in earlier:
-        parts.append(f"<h3>{html.escape(_title(board))}</h3>")
+    for board, title in zip(earlier, _titles(earlier), strict=True):
+        parts.append(f"<h3>{html.escape(title)}</h3>")
         parts.append(_table(board.rows, board, links))
     body = "\n".join(parts)
     return f'<details class="pb-earlier">\n<summary>{_EARLIER}</summary>\n{body}\n</details>'
