@@ -3,8 +3,7 @@
     git clone https://github.com/locuslab/wanda && git -C wanda checkout 8e8fc87
     python -m benchmarks.official wanda=wanda [owl=OWL ...]
 
-Every method has an adapter here that names its repository and commit and says what of it had to be
-replaced. Each implementation prunes in a process of its own, so that peak memory is its own; the
+Each adapter here names its repository and commit and says what of it had to be replaced. Each implementation prunes in a process of its own, so that peak memory is its own; the
 official code runs as it is, except that decoder layers get the rotary embeddings that today's
 transformers want, calibration tokens are ours and CUDA synchronisation is a no-op. Writes a record
 for each method, `results/official-<method>-cpu.json`.

@@ -9,7 +9,7 @@ import torch
 from benchmarks.official import common
 
 FOLDER = Path(common.__file__).parent
-HELPERS = {"__init__", "__main__", "common"}
+HELPERS = {"__init__", "__main__", "common", "sheared_llama_model"}
 ADAPTERS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 
 

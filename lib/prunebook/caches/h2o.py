@@ -8,14 +8,18 @@ window:
 
 - Scores accumulate and the newest tokens stay, as in the paper's text and code.
 
-Differences from the official code:
+The official code, in `h2o_hf/`, has several implementations, which differ from one another. Where
+this one differs from each:
 
-- Weights are softmaxes over the tokens that are held, and never of a later query; its LLaMA harness
-  counts later queries, too.
-- Each row of a batch keeps a set of its own.
-- The token that leaves the recent window competes at once.
-- The memory of an evicted token is freed.
-- The heads of a group (grouped queries), which the paper's models do not have, share their sum.
+- A choice knows the queries that were read so far; `utils_lm_eval/modify_llama.py` counts later
+  queries, too.
+- A weight is a softmax over the tokens that are held; `utils_lm_eval/modify_opt.py` and
+  `modify_gptneox.py` take it over the whole cache.
+- The memory of an evicted token is freed, and the token that leaves the recent window competes at
+  once; `utils_hh/modify_llama.py` masks tokens, and hides that one for a step.
+- Each row of a batch keeps a set of its own, and the heads of a group (grouped queries), which the
+  paper's models do not have, share their sum; `utils_real_drop/modify_llama.py` sums scores over
+  the batch and fails with grouped queries.
 """
 
 from functools import partial

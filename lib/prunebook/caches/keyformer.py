@@ -5,13 +5,18 @@ Inference (MLSys 2024, arXiv 2403.09054, equation 9 and Algorithm 1); official c
 d-matrix-ai/keyformer-llm at f327831.
 
 As in the official code, noise is fresh for each head, query and key; the printed algorithm draws it
-once. Differences from that code:
+once. Differences from the default files of that code, `models/gptj-keyformer-lib/modeling_gptj.py`,
+the one of Cerebras-GPT and `models/mpt-keyformer-lib/attention.py`:
 
-- The token that leaves the recent window competes, as printed; the code loses it for good.
-- The memory of an evicted token is freed.
-- A beam keeps its own tokens.
+- The token that leaves the recent window competes, as printed; these files lose it for good.
+- The memory of an evicted token is freed; these files only mask it.
+
+Differences from the official code as a whole:
+
+- A beam keeps its own tokens; the code sums scores over batch and beams.
 - Rows of a batch share their noise, so that a row comes out as it does alone.
-- The heads of a group (grouped queries) share their sum, as in H2O.
+- The heads of a group (grouped queries), which the paper leaves to future work, share their sum, as
+  in H2O.
 """
 
 from functools import partial

@@ -174,6 +174,8 @@ class PrunedLayer(SlotLayer):
 
         The recent window always stays. `valid [batch]` is False for rows that got padding.
         """
+        # A row held min(length, total) tokens before this one. It holds one too many once it has
+        # read more than its total.
         over_budget = valid & (self.length > self.total)
         oldest_recent = (self.length - self.recent)[:, None, None]
         candidates = (self.positions >= 0) & (self.positions < oldest_recent)
@@ -185,6 +187,7 @@ class PrunedLayer(SlotLayer):
         victim = self.positions.masked_fill(~equal, latest).argmin(-1, keepdim=True)
         position = self.positions.gather(2, victim).masked_fill_(over_budget[:, None, None], -1)
         self.positions.scatter_(2, victim, position)
+        # The fullest row holds its budget again.
         self.filled = min(self.filled, self.most)
 
     def _compared(self, scores: Tensor, positions: Tensor) -> Tensor:

@@ -22,6 +22,11 @@ class SlotLayer(CacheLayerMixin):
     total: int64 `[batch]`, k, the budget of each row.
     recent: int64 `[batch]`, k_r, how much of it is for the newest tokens.
     seen: tokens read, padding included.
+    most: the largest budget of a row.
+    filled: slots that may be in use, those of the fullest row; at most `most` between two tokens.
+    index: index of the layer in its model.
+    dtype: dtype of the scores.
+    device: device of keys, values and scores.
 
     Args:
         policy: the rule of the cache, shared with its other layers.

@@ -5,10 +5,7 @@
 
 For Keyformer the mass, but not the output, comes from perturbed logits, see `noise`.
 
-A GPU takes two passes, with the slots split among programs as in Flash-Decoding (Dao, Haziza, Massa
-and Sizov, 2023). The first pass reads keys and values once for all heads of a group; it leaves
-partial outputs and the logits. The second normalises both. There are no atomics: the result is the
-same in every run.
+Here are the checks and the reference in torch; the kernels of a GPU are in `decode_kernels`.
 """
 
 import torch

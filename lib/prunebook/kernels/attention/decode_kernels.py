@@ -1,6 +1,9 @@
 """The Triton kernels of decode attention with the mass of each slot, and their launch.
 
-decode.py has the reference.
+`decode` has the reference. There are two passes, with the slots split among programs as in
+Flash-Decoding (Dao, Haziza, Massa and Sizov, 2023). The first pass reads keys and values once for
+all heads of a group; it leaves partial outputs and the logits. The second normalises both. There
+are no atomics: the result is the same in every run.
 """
 
 import math

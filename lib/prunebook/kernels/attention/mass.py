@@ -4,10 +4,7 @@
 
 The softmax is over the keys that query i sees. Keyformer perturbs logits first, see `noise`.
 
-A GPU takes two passes. The first is the forward of flash attention without values: the log-sum-exp
-of each query, which torch's attention does not return. The second keeps a block of keys and reads
-the queries that see it, so that every sum stays in registers and is stored once. There are no
-atomics: the result is the same in every run.
+Here are the checks and the reference in torch; the kernels of a GPU are in `mass_kernels`.
 """
 
 import torch

@@ -1,4 +1,10 @@
-"""The Triton kernels of the attention mass of keys, and their launch; mass.py has the reference."""
+"""The Triton kernels of the attention mass of keys, and their launch; `mass` has the reference.
+
+There are two passes. The first is the forward of flash attention without values: the log-sum-exp of
+each query, which torch's attention does not return. The second keeps a block of keys and reads the
+queries that see it, so that every sum stays in registers and is stored once. There are no atomics:
+the result is the same in every run.
+"""
 
 import math
 from functools import partial

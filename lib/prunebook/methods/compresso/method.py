@@ -13,6 +13,10 @@ Differences from the official code:
 - All final masks follow from one order (`SizeBudget.choose`), not from the expected number in each
   block.
 - The learning rate of the adapters falls on a cosine, not on a line.
+- The log alpha of neurons starts at 4.605; there at 4.595.
+
+Masks, expected size, constraint and gradients agree with the official code to 5e-6 without its
+rounding to half precision, which moves gradients by up to 0.3 %.
 """
 
 from dataclasses import dataclass

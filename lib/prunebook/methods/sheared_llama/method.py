@@ -13,6 +13,9 @@ Differences from the paper:
   in at up to 0.996.
 - The mixture of text does not change while masks are learned.
 - Learning rates end at 0, not at a tenth of their peak.
+
+With the same random numbers masks, loss and gradients of a training step agree with the official
+code to 3e-6, and so do the logits of the cut model (`benchmarks/official/sheared_llama.py`).
 """
 
 import contextlib

@@ -11,6 +11,11 @@ Differences from the official code:
 - Moments of removed weights are kept.
 - Masks are chosen a number of times on the ramp, and at its very end; there every 100 steps.
 - The norm of all gradients, those of removed weights included, is clipped at 1.
+- Masks are chosen from the weights after an update, so that removed ones may return; there they are
+  chosen from the masked weights before it, so that none does.
+
+From the same weights the masks agree but for one weight of rounding: the number removed is rounded
+down here, the number kept there (`benchmarks/official/sparse_scaling_laws.py`).
 """
 
 from dataclasses import dataclass
