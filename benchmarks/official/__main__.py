@@ -3,10 +3,11 @@
     git clone https://github.com/locuslab/wanda && git -C wanda checkout 8e8fc87
     python -m benchmarks.official wanda=wanda [owl=OWL ...]
 
-Each adapter here names its repository and commit and says what of it had to be replaced. Each implementation prunes in a process of its own, so that peak memory is its own; the
-official code runs as it is, except that decoder layers get the rotary embeddings that today's
-transformers want, calibration tokens are ours and CUDA synchronisation is a no-op. Writes a record
-for each method, `results/official-<method>-cpu.json`.
+Each adapter here names its repository and commit and says what of it had to be replaced. Each
+implementation prunes in a process of its own, so that peak memory is its own; the official code
+runs as it is, except that decoder layers get the rotary embeddings that today's transformers want,
+calibration tokens are ours and CUDA synchronisation is a no-op. Writes a record for each method,
+`results/official-<method>-cpu.json`.
 
 Where the official code cannot prune the model of the other comparisons, the adapter has a function
 `parity`: it runs the official functions for scores, masks and weights on tiny random models. All

@@ -134,7 +134,7 @@ def same_inputs(model, tokens: torch.Tensor, folder: str) -> list[dict]:
         learned = LearnedRates({name: score}, {name: weight}, "row", True)
         # floor(C p_d) of candidates summed in float32 there, 0.9899999 for 0.99; the same ones for
         # both here
-        learned.numbers[name] = layer.prob_map_matrix.sum(0).to(torch.uint8)[
+        learned.beyond[name] = layer.prob_map_matrix.sum(0).to(torch.uint8)[
             learned.ranks[name].int()
         ]
         generator = torch.Generator().manual_seed(0)

@@ -30,7 +30,7 @@ def train_rates(
     penalty: float,
     epochs: int,
 ) -> None:
-    """Train theta on the output of a block, one step for each sequence.
+    """Train theta on the output of a block with Prodigy, one step for each sequence.
 
     Args:
         block: the block, with the inputs of all sequences.

@@ -3,11 +3,16 @@
 Xu et al., BESA: Pruning Large Language Models with Blockwise Parameter-Efficient Sparsity
 Allocation (arXiv 2402.16880), section 3; official code OpenGVLab/LLMPrune-BESA at 4158d77
 (`models/sparse_layers.py`). A rate is a mixture of fixed candidates, `alpha = sum_d
-beta_d p_d`; `masked_weight` turns rates into masks that have a gradient, and
-`block_training` trains them.
+beta_d p_d`. `block_training` trains the mixtures.
+
+The forward pass removes the `floor(alpha C)` lowest ranks of a row. The gradient is that of
+`W (1 - P(r))` with `P(r) = sum_d beta_d [r < floor(C p_d)]` (straight through). P is never built:
+weights whose ranks lie between the same two candidates share a gradient, so that one sum for all
+of them is enough. A weight costs three bytes: its rank and how many candidates reach past it.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +20,89 @@ import torch
 from ...errors import UserError
 from ...kernels.masking import apply_mask
 from ...sparsity.allocation import largest_remainders, shifted_rates
+from ...sparsity.patterns import count_removed
 from .candidates import candidate_rates
-from .masked_weight import MaskedWeight, intervals, ranks_of
 
 # alpha is a float32 sum: 0.49999997 of 576 weights means 288. The slack is in weights.
 _SLACK = 1e-3
+
+
+def ranks_of(scores: torch.Tensor) -> torch.Tensor:
+    """The rank of each score in its row, ascending, among equal scores by column.
+
+    Args:
+        scores: `[out, in]`.
+
+    Returns:
+        int16 `[out, in]`, int32 for rows of 2^15 weights or more.
+    """
+    width = scores.shape[1]
+    dtype = torch.int32
+    if width < 2**15:
+        dtype = torch.int16
+    places = torch.arange(width, dtype=dtype, device=scores.device)
+    order = scores.sort(dim=1, stable=True).indices
+    # The column in place r of the order has rank r.
+    ranks = torch.empty(scores.shape, dtype=dtype, device=scores.device)
+    return ranks.scatter_(1, order, places.expand(scores.shape))
+
+
+def candidates_beyond(width: int, candidates: torch.Tensor) -> torch.Tensor:
+    """b: how many candidates reach past each rank, which is those d with `rank < floor(C p_d)`.
+
+    Args:
+        width: C, weights of a row.
+        candidates: p, `[D]`.
+
+    Returns:
+        uint8 `[C]`.
+    """
+    removed = torch.tensor([count_removed(width, round(p, 6)) for p in candidates.tolist()])
+    return (torch.arange(width)[:, None] < removed).sum(1, dtype=torch.uint8)
+
+
+class MaskedWeight(torch.autograd.Function):
+    """`W * [rank >= k]`, with the gradient of `W * (1 - P(rank))` for the coefficients beta."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        beta: torch.Tensor,
+        weight: torch.Tensor,
+        ranks: torch.Tensor,
+        beyond: torch.Tensor,
+        k: torch.Tensor,
+    ) -> torch.Tensor:
+        """The masked weight.
+
+        Args:
+            ctx: what `backward` reads.
+            beta: coefficients, `[R, D]`.
+            weight: `[R, C]`.
+            ranks: `[R, C]`, see `ranks_of`.
+            beyond: uint8 `[R, C]`, how many candidates reach past each weight's rank, see
+                `candidates_beyond`.
+            k: how many weights each row loses, `[R, 1]`, of the ranks' dtype.
+        """
+        ctx.save_for_backward(weight, beyond)
+        ctx.candidates = beta.shape[1]
+        return weight * (ranks >= k)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        """dL/dbeta_d = - sum of `W_ij dL/dW_ij` over ranks below `floor(C p_d)`.
+
+        Args:
+            ctx: what `forward` has saved.
+            gradient: dL/dW of the masked weight, `[R, C]`.
+        """
+        weight, beyond = ctx.saved_tensors
+        # S_b: the sum of W dL/dW over the weights of a row whose rank b candidates reach past.
+        sums = torch.zeros(len(weight), ctx.candidates + 1, device=weight.device)
+        sums.scatter_add_(1, beyond.long(), gradient.float() * weight)
+        # Candidates descend, so that rank < floor(C p_d) means b > d, counted from 0: the gradient
+        # of beta_d is minus the sum of S_b over b > d.
+        return -sums.flip(1).cumsum(1).flip(1)[:, 1:], None, None, None, None
 
 
 class LearnedRates:
@@ -49,10 +132,11 @@ class LearnedRates:
         self.candidates = candidate_rates().to(device)
         # Ranks are frozen; only how many of the lowest ranks go is learned.
         self.ranks = {name: ranks_of(scores[name]) for name in weights}
-        self.numbers = {}
+        # b: how many candidates reach past the rank of each weight.
+        self.beyond = {}
         for name, ranks in self.ranks.items():
-            by_rank = intervals(ranks.shape[1], self.candidates.cpu()).to(device)
-            self.numbers[name] = by_rank[ranks.int()]
+            by_rank = candidates_beyond(ranks.shape[1], self.candidates.cpu()).to(device)
+            self.beyond[name] = by_rank[ranks.int()]
         self.size = sum(weight.numel() for weight in weights.values())
         # Vectors of coefficients of each linear, and the share of the block's weights of each.
         self._groups = []
@@ -92,7 +176,7 @@ class LearnedRates:
             ranks = self.ranks[name]
             k = count.to(ranks.dtype)[:, None]
             beta_of_rows = coefficients.expand(len(weight), -1)
-            masked[name] = MaskedWeight.apply(beta_of_rows, weight, ranks, self.numbers[name], k)
+            masked[name] = MaskedWeight.apply(beta_of_rows, weight, ranks, self.beyond[name], k)
         # The mean of the rates, weighted by the size of what each is for.
         return masked, alpha @ self._share
 

@@ -10,6 +10,8 @@ Differences from it:
 
 - The reference is the dense model's output (algorithm 1); `reference="pruned"` is that of the
   row-wise scripts.
+- Prodigy's factor `d_coef` is 5 by row and 0.5 by layer for every model; the published values
+  differ from model to model. Without the sigmoid it is a tenth of that.
 - After training the counts are repaired, so that the model loses floor(weights * sparsity) exactly;
   `exact_count=False` leaves what the penalty achieved, rounded down in each row.
 - Joint quantisation (section 3.3, not in the code either) and the column-wise order are left out.
