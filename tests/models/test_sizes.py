@@ -15,8 +15,8 @@ from prunebook.errors import UserError
 from prunebook.models.anatomy import find_stack, sublayers
 from prunebook.models.sizes import (
     block_parameters,
+    blocks_to_remove,
     candidates,
-    count_blocks,
     count_channels,
     top_k,
     units_of_ratio,
@@ -40,8 +40,8 @@ def test_a_number_of_channels(make_model):
 
 
 def test_a_number_of_blocks():
-    assert count_blocks(10, 3, None, 9) == 3
-    assert [count_blocks(10, None, sparsity, 9) for sparsity in (0.1, 0.19, 0.3, 0.9)] == [
+    assert blocks_to_remove(10, 3, None, 9) == 3
+    assert [blocks_to_remove(10, None, sparsity, 9) for sparsity in (0.1, 0.19, 0.3, 0.9)] == [
         1,
         1,
         3,
@@ -50,11 +50,11 @@ def test_a_number_of_blocks():
     with pytest.raises(
         UserError, match="less than one of 10 blocks; the nearest is remove_blocks=1"
     ):
-        count_blocks(10, None, 0.09, 9)
+        blocks_to_remove(10, None, 0.09, 9)
     with pytest.raises(
         UserError, match="10 of 10 blocks cannot go; the nearest is remove_blocks=9"
     ):
-        count_blocks(10, 10, None, 9)
+        blocks_to_remove(10, 10, None, 9)
 
 
 def test_of_equal_scores_the_lowest_index_goes_first():

@@ -43,11 +43,12 @@ def perplexity_scores(
     """
     scores = []
     for step in walk(model, tokens, precision=precision, progress=progress):
-        # The model starts after this block, on the inputs of this block.
+        # Nothing is pruned, so the walk carries the dense model's states. The model starts after
+        # this block, on the inputs of this block.
         with starting_at_block(model, step.index + 1, step.hidden):
             quality = measure_quality(model, tokens, precision=precision)
         scores.append(quality.nll.double().mean().exp())
-    return torch.stack(scores).nan_to_num(torch.inf, torch.inf)
+    return torch.stack(scores).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def magnitude_scores(model: PreTrainedModel) -> torch.Tensor:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ..criteria.block_scores import magnitude_scores, perplexity_scores, taylor_scores
 from ..models.anatomy import find_blocks
 from ..models.loading import on_device
-from ..models.sizes import count_blocks
+from ..models.sizes import blocks_to_remove
 from ..models.surgery import remove_blocks
 from ..passes.precision import PRECISIONS
 from ..validation import check_blocks, check_choices, check_whole, describe_blocks
@@ -106,7 +106,7 @@ class ShortenedLLaMA(Method):
         total = len(find_blocks(model))
         candidates = range(self.keep_first, total - self.keep_last)
         most = min(len(candidates), total - 1)
-        count = count_blocks(total, self.remove_blocks, self.sparsity, most)
+        count = blocks_to_remove(total, self.remove_blocks, self.sparsity, most)
         with on_device(model, device):
             scores = self.scores(model, text, progress).tolist()
         # One ranking on the dense model, never renewed; of equal scores the lower block goes first.

@@ -26,20 +26,22 @@ def block_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in stack.parameters())
 
 
-def count_blocks(total: int, blocks: int | None, sparsity: float | None, most: int) -> int:
-    """How many blocks go.
+def blocks_to_remove(
+    total: int, remove_blocks: int | None, sparsity: float | None, most: int
+) -> int:
+    """How many blocks a method removes.
 
     Args:
-        total: blocks of the model.
-        blocks: the number itself; None for a fraction.
+        total: number of blocks of the model.
+        remove_blocks: the number to remove; None for a fraction.
         sparsity: fraction of the blocks, rounded down.
         most: largest number that can go.
 
     Raises:
         UserError: none, or more than `most`; the nearest possible is named.
     """
-    count = blocks
-    if blocks is None:
+    count = remove_blocks
+    if remove_blocks is None:
         count = int(total * sparsity + _ROUNDING)
     if count < 1:
         raise UserError(

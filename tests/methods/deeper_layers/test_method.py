@@ -7,7 +7,7 @@ from prunebook import prune
 from prunebook.errors import UserError
 from prunebook.methods import DeeperLayers
 from prunebook.methods.deeper_layers.angular import angular_distances, last_token_states
-from prunebook.models.sizes import block_parameters, count_blocks
+from prunebook.models.sizes import block_parameters, blocks_to_remove
 
 
 def test_blocks_that_add_nothing_are_found(make_model, tokens):
@@ -46,8 +46,10 @@ def test_a_sparsity_is_rounded_down_to_whole_blocks(make_model, tokens):
     report = prune(model, "deeper-layers", sparsity=0.79, calibration=tokens)  # 3.95 blocks
     assert report.sparsity == pytest.approx(0.6)
     assert block_parameters(model) == before * 2 // 5
-    assert count_blocks(10, None, 0.7, 9) == 7  # 10 * 0.7 may be a little less in floating point
-    assert count_blocks(10, None, 0.29, 9) == 2
+    assert (
+        blocks_to_remove(10, None, 0.7, 9) == 7
+    )  # 10 * 0.7 may be a little less in floating point
+    assert blocks_to_remove(10, None, 0.29, 9) == 2
 
 
 @pytest.mark.parametrize(

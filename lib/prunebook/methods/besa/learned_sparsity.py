@@ -97,7 +97,7 @@ class MaskedWeight(torch.autograd.Function):
             gradient: dL/dW of the masked weight, `[R, C]`.
         """
         weight, beyond = ctx.saved_tensors
-        # S_b: the sum of W dL/dW over the weights of a row whose rank b candidates reach past.
+        # S_b: the sum of W dL/dW over the weights of a row that b candidates reach past.
         sums = torch.zeros(len(weight), ctx.candidates + 1, device=weight.device)
         sums.scatter_add_(1, beyond.long(), gradient.float() * weight)
         # Candidates descend, so that rank < floor(C p_d) means b > d, counted from 0: the gradient

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ...errors import UserError
 from ...models.anatomy import find_blocks
-from ...models.sizes import count_blocks
+from ...models.sizes import blocks_to_remove
 from ...models.surgery import remove_blocks
 from ...passes.precision import PRECISIONS
 from ...validation import check_blocks, describe_blocks
@@ -77,7 +77,7 @@ class DeeperLayers(Method):
         """
         # n, which must leave at least one block.
         total = len(find_blocks(model))
-        count = count_blocks(total, self.remove_blocks, self.sparsity, total - 1)
+        count = blocks_to_remove(total, self.remove_blocks, self.sparsity, total - 1)
         # One pass gives the distance of every run (equation 7).
         states = last_token_states(
             model, text, precision=self.precision, progress=progress, device=device
