@@ -5,8 +5,9 @@ official code Nota-NetsPresso/shortened-llm at 4031a92. Retraining is a step of 
 `recovery.finetune.lora`.
 
 Difference from the official code: it keeps the first four and the last two blocks for every
-criterion, unless a flag turns that off. Here, as in the paper, only where it is asked for, which is
-for the scores marked "+": `keep_first=4, keep_last=2`.
+criterion, unless a flag turns that off, so that the published models of the perplexity score are
+guarded, too. Here, as in the paper, only where it is asked for, which is for the scores marked "+":
+`keep_first=4, keep_last=2`.
 """
 
 from dataclasses import dataclass

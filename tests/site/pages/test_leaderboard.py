@@ -133,7 +133,7 @@ def test_the_figure_is_drawn_from_the_rows_and_always_the_same(book):
     assert "```{figure} leaderboard-1-weights.svg" in text
     assert figures == again
     drawn = figures["leaderboard-1-weights.svg"].decode()
-    assert all(f"{name}</text>" in drawn for name in ("tiny", "big", "dense"))
+    assert all(f"{name}</text>" in drawn for name in ("Tiny", "Big", "dense"))
     assert leaderboard([alpha(book, result(DENSE))], [])[1] == {}
 
 
@@ -144,8 +144,8 @@ def test_structures_and_weights_have_tables_and_figures_of_their_own(book):
     masked = [row | {"parameters": 100} for row in (DRAWS[0], OTHER)]
     text, figures = leaderboard([alpha(book, result(dense, cut, deeper, *masked))], [])
     assert list(figures) == ["leaderboard-1-weights.svg", "leaderboard-1-structures.svg"]
-    assert b"tiny" in figures["leaderboard-1-weights.svg"]
-    assert b"tiny" not in figures["leaderboard-1-structures.svg"]
+    assert b"Tiny" in figures["leaderboard-1-weights.svg"]
+    assert b"Tiny" not in figures["leaderboard-1-structures.svg"]
     assert text.index("### Weights") < text.index("### Blocks, heads")
     assert text.count('<table class="pb-results">') == 2
 

@@ -1,9 +1,11 @@
 """The order of the methods at equal sparsity, from a record put in by hand."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
+from prunebook.runs.records import run_of
 from prunebook.site.pages.leaderboard import leaderboard
 from prunebook.site.pages.ordering import ordering
 
@@ -92,8 +94,17 @@ def test_the_figure_names_methods_and_levels_and_is_the_same_each_time():
     assert ordering(RECORD)[1]["ordering.svg"].decode() == svg
 
 
-def test_it_opens_the_leaderboard():
-    text, figures = leaderboard([], [], RECORD)
-    assert "## The order at equal sparsity" in text
+def test_it_opens_the_leaderboard_if_it_can_be_tested():
+    table = {"rows": [{"method": "dense", "perplexity": 5.0}], "date": "2026-11-23", "commit": "a"}
+    run = replace(
+        run_of("alpha", "Alpha", "book", [table | {"protocol": {}}], []), file="record.json"
+    )
+    tested = RECORD | {"rows": [row | {"losses": [3.0] * 8} for row in ROWS]}
+    text, figures = leaderboard([], [run], tested)
+    assert text.index("## The order at equal sparsity\n") < text.index("## model not named")
+    assert "ordering.svg" in figures
+    text, figures = leaderboard([], [run], RECORD)
+    assert text.index("## The order at equal sparsity, by an") > text.index("## model not named")
+    assert "where a section above has another number, that one counts" in text
     assert "ordering.svg" in figures
     assert "The order at equal" not in leaderboard([], [])[0]

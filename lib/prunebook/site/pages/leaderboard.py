@@ -15,7 +15,7 @@ from .board_cells import marks, shown_cells
 from .board_rows import KINDS, Board, BoardRow, boards
 from .cards import escape as escape_markdown
 from .figures import draw_dense, half_width, new_figure, styles_of, to_svg
-from .ordering import ordering
+from .ordering import is_tested, ordering
 from .scoreboard import paper_link
 
 _INTRO = """\
@@ -66,10 +66,14 @@ def leaderboard(
     """
     parts = [_INTRO]
     figures = {}
+    order = ""
     if ordering_record:
-        text, figures = ordering(ordering_record, [published.paper.slug for published in papers])
-        parts.append(text)
-    links = {run.slug: escape(" ".join(run.short.split())) for run in recorded_runs}
+        order, figures = ordering(ordering_record, [published.paper.slug for published in papers])
+    if order and is_tested(ordering_record):
+        parts.append(order)
+    names = {run.slug: " ".join(run.short.split()) for run in recorded_runs}
+    names |= {paper.paper.slug: " ".join(paper.paper.record.short.split()) for paper in papers}
+    links = {slug: escape(name) for slug, name in names.items()}
     links |= {published.paper.slug: Markup(paper_link(published)) for published in papers}
     measured = []
     for published in papers:
@@ -78,9 +82,11 @@ def leaderboard(
     measured += _tables(run for run in recorded_runs if not run.is_earlier)
     present = _in_order(boards(measured), ordering_record)
     for number, (board, title) in enumerate(zip(present, _titles(present), strict=True), start=1):
-        text, drawn = _section(board, title, links, number)
+        text, drawn = _section(board, title, links, names, number)
         parts.append(text)
         figures |= drawn
+    if order and not is_tested(ordering_record):
+        parts.append(order)
     earlier = boards(_tables(run for run in recorded_runs if run.is_earlier))
     if earlier:
         parts.append(_folded(earlier, links))
@@ -134,7 +140,7 @@ def _titles(made: Sequence[Board]) -> list[str]:
 
 
 def _section(
-    board: Board, title: str, links: Mapping[str, str], number: int
+    board: Board, title: str, links: Mapping[str, str], names: Mapping[str, str], number: int
 ) -> tuple[str, dict[str, bytes]]:
     """The section of a board as MyST, and its figures.
 
@@ -142,6 +148,7 @@ def _section(
         board: the board.
         title: its heading.
         links: slug -> the paper's name as HTML.
+        names: slug -> the paper's name, which figures call a method of this name by.
         number: number of the section on the page, for the names of figures.
     """
     parts = [f"## {escape_markdown(title)}"]
@@ -155,7 +162,7 @@ def _section(
         parts.append(f"### {heading}")
         if len({row.level for row in rows}) > 1 and any(row.perplexities for row in rows):
             name = f"leaderboard-{number}-{kind}.svg"
-            figures[name] = _figure([*dense, *rows], board)
+            figures[name] = _figure([*dense, *rows], board, names)
             parts.append(_FIGURE.format(name=name))
         parts.append(_table([*dense, *rows], board, links))
     return "\n\n".join(parts), figures
@@ -191,7 +198,7 @@ def _folded(earlier: Sequence[Board], links: Mapping[str, str]) -> str:
     return f'<details class="pb-earlier">\n<summary>{_EARLIER}</summary>\n{body}\n</details>'
 
 
-def _figure(rows: Sequence[BoardRow], board: Board) -> bytes:
+def _figure(rows: Sequence[BoardRow], board: Board, names: Mapping[str, str]) -> bytes:
     """Perplexity against sparsity as SVG, with intervals where there are draws."""
     figure, axis = new_figure()
     plotted = [
@@ -204,7 +211,7 @@ def _figure(rows: Sequence[BoardRow], board: Board) -> bytes:
     ]
     for method, style in styles_of(dict.fromkeys(row.name for row in plotted)).items():
         points = [row for row in plotted if row.name == method]
-        label = method
+        label = names.get(method, method.capitalize())
         for hollow in (False, True):
             chosen = [row for row in points if (":" in row.level) == hollow]
             if chosen:

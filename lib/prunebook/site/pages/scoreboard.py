@@ -98,7 +98,7 @@ def _chance(rows: Iterable[_Row]) -> str:
     return (
         f"{tests} verdicts rest on the present rule's test of whether one loss lies below "
         "another, at 5 %. If no "
-        f"method differed from any other, some {_CHANCE * tests:.0f} of them would still hold by "
+        f"method differed from any other, about {_CHANCE * tests:.0f} of them would still hold by "
         "chance, and as many would fail."
     )
 
