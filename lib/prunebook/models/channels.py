@@ -79,21 +79,26 @@ def check_channels(count: int, heads: int) -> None:
         )
 
 
-def check_narrowable(model: PreTrainedModel) -> None:
-    """Raise a `UserError` unless the model can lose hidden channels and still be reloaded."""
+def narrowing_obstacle(model: PreTrainedModel) -> str | None:
+    """Why a model cannot lose hidden channels and still be reloaded; None for one that can."""
     config = model.config
     embedding = model.get_input_embeddings()
-    obstacle = None
     if getattr(config, "head_dim", None) is None or embedding.embedding_dim != config.hidden_size:
-        obstacle = "its configuration has no head_dim"
+        return "its configuration has no head_dim"
     # Gemma's scale is the root of the width: a reloaded model would have another one.
-    elif hasattr(embedding, "embed_scale"):
-        obstacle = "their number scales its embeddings"
+    if hasattr(embedding, "embed_scale"):
+        return "their number scales its embeddings"
     # OLMo's norms know their width from the configuration alone.
-    elif not norms(model):
-        obstacle = "its norms have no weights to cut"
-    elif _attention_follows_width(model):
-        obstacle = "the size of its heads follows from them"
+    if not norms(model):
+        return "its norms have no weights to cut"
+    if _attention_follows_width(model):
+        return "the size of its heads follows from them"
+    return None
+
+
+def check_narrowable(model: PreTrainedModel) -> None:
+    """Raise a `UserError` where a model cannot lose hidden channels."""
+    obstacle = narrowing_obstacle(model)
     if obstacle:
         raise UserError(f"{type(model).__name__} cannot lose hidden channels: {obstacle}")
 
