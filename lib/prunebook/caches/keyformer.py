@@ -17,6 +17,10 @@ Differences from the official code as a whole:
 - Rows of a batch share their noise, so that a row comes out as it does alone.
 - The heads of a group (grouped queries), which the paper leaves to future work, share their sum, as
   in H2O.
+
+On random tensors all three default files keep the same tokens at every step under the same noise,
+with scores within 1e-6, once the lost token is put back; as they are, 95 % of the sets of key
+tokens differ, and no generated token is in theirs (`benchmarks/official/keyformer.py`).
 """
 
 from functools import partial
