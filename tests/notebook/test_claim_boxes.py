@@ -32,7 +32,7 @@ def test_a_claim_of_ours_says_so_and_a_recorded_one_of_which_run():
     page = claim_html(CLAIM | {"verdict": "holds", "origin": "paper"})
     assert "Asked by" not in page
     page = claim_html(CLAIM | {"verdict": "holds", "origin": "ours", "recorded": "Recorded <1>"})
-    assert "<dt>Asked by</dt><dd>this book; the paper does not claim it</dd>" in page
+    assert "<dt>Asked by</dt><dd>this book; no such statement of the paper was seen</dd>" in page
     assert '<p class="pb-protocol pb-recorded">Recorded &lt;1&gt;</p>' in page
     assert page.endswith('<p class="pb-protocol">model m</p></section>')
 
@@ -62,3 +62,25 @@ def test_a_claim_tells_on_how_many_models_it_holds():
     page = claim_html(CLAIM | {"verdict": "holds", "verdicts": [first, second]})
     assert "<dt>Models</dt><dd>holds on 1 of 2 models</dd><dt>All runs</dt>" in page
     assert "Models" not in claim_html(CLAIM | {"verdict": "holds", "verdicts": [first, smaller]})
+
+
+def test_the_box_tells_the_degrees_of_freedom_and_what_a_tie_leaves_open():
+    gap = {
+        "mean": 0.02,
+        "half_width": 0.01,
+        "unit": "nats",
+        "degrees_of_freedom": 2.44,
+        "windows": 32,
+        "draws": 3,
+        "this_draw_only": False,
+        "margin": 0.015,
+        "detectable": 0.03,
+    }
+    page = claim_html(CLAIM | {"verdict": "tie", "gap": gap})
+    assert "(95 % interval; 3 draws, 32 windows; 2.4 degrees of freedom); no difference is" in page
+    assert "; there is a difference, and whether it is below that is open<" in page
+    page = claim_html(CLAIM | {"verdict": "tie", "gap": gap | {"mean": 0.008}})
+    assert "; neither a difference nor its absence is shown<" in page
+    page = claim_html(CLAIM | {"verdict": "holds", "gap": gap | {"mean": 0.001}})
+    assert "is open" not in page
+    assert "absence" not in page

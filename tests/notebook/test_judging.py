@@ -22,7 +22,10 @@ def test_claim_records_and_shows_the_gap(shown):
     assert recorded["ratio"] == math.exp(0.5)
     page = shown[0]["text/html"]
     # The t quantile at 10 degrees of freedom is 2.228.
-    assert "<dd>+0.5000 ± 0.2228 nats per token (95 % interval; 3 draws, 8 windows)</dd>" in page
+    assert (
+        "<dd>+0.5000 ± 0.2228 nats per token (95 % interval; 3 draws, 8 windows; 10.0 degrees of freedom)</dd>"
+        in page
+    )
 
 
 def test_a_tie_tells_which_gap_would_be_seen(shown):
@@ -34,7 +37,10 @@ def test_a_tie_tells_which_gap_would_be_seen(shown):
 def test_one_draw_is_told_in_the_box(shown):
     judge(STATEMENT, "8", a_gap(9.0, draws=1), PROTOCOL)
     assert shown[0][CLAIM_MIME]["verdict"] == "tie"
-    assert "(95 % interval; this draw only, 8 windows)" in shown[0]["text/html"]
+    assert (
+        "(95 % interval; this draw only, 8 windows; 10.0 degrees of freedom)"
+        in shown[0]["text/html"]
+    )
 
 
 def test_claim_records_and_shows_the_bound(shown):

@@ -10,8 +10,8 @@ from .tables import VERDICTS, protocol_line, verdict_html
 
 # Who asked for a claim that is not the paper's own, as its box says.
 _ASKED_BY = {
-    "ours": "this book; the paper does not claim it",
-    "reviewers": "reviewers of the paper; the paper does not claim it",
+    "ours": "this book; no such statement of the paper was seen",
+    "reviewers": "reviewers of the paper; no such statement of the paper was seen",
 }
 
 
@@ -117,13 +117,23 @@ def _gap_words(gap: Mapping, verdict: str) -> str:
     if gap["this_draw_only"]:
         sampled[0] = few_draws(gap["draws"])
     number = f"{gap['mean']:+.4f} ± {gap['half_width']:.4f} {gap['unit']}"
-    parts = [f"{number} (95 % interval; {', '.join(sampled)})"]
+    freedom = f"{gap['degrees_of_freedom']:.1f} degrees of freedom"
+    parts = [f"{number} (95 % interval; {', '.join(sampled)}; {freedom})"]
     if gap["margin"] is not None:
         parts.append(f"no difference is one below {gap['margin']:.4f}")
+        if verdict == "tie":
+            parts.append(_undecided(gap))
     # What could have been seen is known where the interval alone made the tie.
     if verdict == "tie" and gap["margin"] is None and not gap["this_draw_only"]:
         parts.append(f"one of {gap['detectable']:.4f} would be seen eight times in ten")
     return "; ".join(parts)
+
+
+def _undecided(gap: Mapping) -> str:
+    """What a test for no difference leaves open where it decides nothing."""
+    if abs(gap["mean"]) > gap["half_width"]:
+        return "there is a difference, and whether it is below that is open"
+    return "neither a difference nor its absence is shown"
 
 
 def _bound_words(bound: Mapping) -> str:

@@ -7,12 +7,13 @@ from prunebook.site.pages.board_cells import marks, shown_cells, shown_perplexit
 from prunebook.site.pages.board_rows import Board, BoardRow
 
 
-def row(mean, draws=3, level="50 %", windows=16, seeds=None):
+def row(mean, draws=3, level="50 %", windows=16, seeds=None, calibration=None):
     """A row whose losses lie around a mean."""
     noise = np.random.default_rng(int(1000 * mean)).normal(0, 0.01, (3, 16))
     losses = mean + noise[:draws, :windows]
     perplexities = tuple(np.exp(losses.mean(axis=1)))
     cells = {"method": "tiny", "perplexity": float(np.mean(perplexities)), "seeds": seeds}
+    cells["calibration"] = calibration
     return BoardRow(cells, ("alpha",), "weights", level, perplexities, tuple(map(tuple, losses)))
 
 
@@ -25,6 +26,15 @@ def test_what_has_no_draw_stands_beside_each_draw():
     assert marks([row(3.0), row(4.0, draws=1)]) == {0: "best", 1: "worse"}
     assert marks([row(4.0), row(3.0, draws=1)]) == {0: "worse", 1: "best"}
     assert marks([row(3.0, draws=1), row(4.0, draws=1)]) == {0: "best", 1: "worse"}
+
+
+def test_methods_that_read_as_much_text_are_compared():
+    usual = [row(3.0, calibration="16 x 512"), row(4.0, calibration="16 x 512")]
+    other = row(2.5, calibration="32 x 256")
+    magnitude = row(6.0, draws=1)
+    # The other calibration is alone but for magnitude, which stands beside the usual one.
+    assert marks([*usual, other, magnitude]) == {0: "best", 1: "worse", 2: "best", 3: "worse"}
+    assert marks([*usual, other]) == {0: "best", 1: "worse"}
 
 
 def test_few_draws_or_few_windows_cannot_tell():

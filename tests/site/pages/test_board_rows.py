@@ -22,9 +22,9 @@ def only(*rows, **settings):
 
 
 def test_a_board_has_one_protocol_and_one_dense_model():
-    same = table(DENSE | {"perplexity": 20.01}, TINY, calibration="another")
+    same = table(DENSE | {"perplexity": 20.01}, TINY | {"seed": 0}, calibration="another")
     other = table(DENSE | {"perplexity": 20.1})
-    without = table(TINY | {"label": "alone"})
+    without = table(TINY | {"label": "alone", "seed": 0})
     text = table(DENSE, evaluation="9 windows")
     made = boards([("a", table(DENSE)), ("b", same), ("c", other), ("d", without), ("e", text)])
     shown = [(board.dense, [row.cells["label"] for row in board.rows]) for board in made]
@@ -78,3 +78,16 @@ def test_draws_are_one_row_with_their_losses():
 def test_the_size_of_the_vocabulary(protocol, size):
     (board,) = boards([("alpha", table(DENSE, **protocol))])
     assert board.vocabulary == size
+
+
+def test_what_reads_no_text_has_no_calibration():
+    assert only(TINY, calibration="9 x 8").cells.get("calibration") is None
+    assert only(TINY | {"seed": 0}, calibration="9 x 8").cells["calibration"] == "9 x 8"
+
+
+def test_the_level_of_a_cache_is_its_budget():
+    cache = {"method": "h2o", "label": "H2O", "perplexity": 21.0}
+    row = only(cache, cache="20% of the prompt")
+    assert (row.kind, row.level) == ("caches", "20% of the prompt")
+    assert row.cells["cache"] == "20% of the prompt"
+    assert only(cache | {"budget": "0.5"}, cache="20% of the prompt").level == "0.5"

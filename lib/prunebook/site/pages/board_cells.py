@@ -1,6 +1,6 @@
 """What the leaderboard says of a row: its perplexity, and whether it ties with the best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,41 @@ def marks(rows: Sequence[BoardRow]) -> dict[int, str]:
     Args:
         rows: rows of one board and kind.
     """
-    levels: dict[str, list[int]] = {}
+    levels: dict[str, dict[Any, list[int]]] = {}
     for index, row in enumerate(rows):
         if not row.is_dense and row.perplexities and row.losses:
-            levels.setdefault(row.level, []).append(index)
+            by_text = levels.setdefault(row.level, {})
+            by_text.setdefault(row.cells.get("calibration"), []).append(index)
+    made: dict[int, str] = {}
+    for by_text in levels.values():
+        made |= _marks_of_level(rows, by_text)
+    return made
+
+
+def _marks_of_level(rows: Sequence[BoardRow], by_text: Mapping[Any, list[int]]) -> dict[int, str]:
+    """The marks of one level: methods that read as much text are compared with each other.
+
+    What reads none is compared with those that read the text which most rows have read.
+
+    Args:
+        rows: all rows.
+        by_text: calibration -> indices of rows; those without calibration under None.
+    """
+    without = by_text.get(None, [])
+    groups = sorted((group for text, group in by_text.items() if text), key=len)
     made = {}
-    for indices in levels.values():
-        best = min(indices, key=lambda index: np.mean(rows[index].losses))
-        if len(indices) == 1:
+    # The largest group comes last, and what it says of rows without calibration stays.
+    for indices in ([*group, *without] for group in groups or [[]]):
+        if len(indices) < 2:
             continue
+        best = min(indices, key=lambda index: np.mean(rows[index].losses))
         made[best] = "best"
         for index in indices:
             word = _against(rows[best], rows[index])
-            if index != best and word:
-                made[index] = word
+            if index != best:
+                made.pop(index, None)
+                if word:
+                    made[index] = word
     return made
 
 

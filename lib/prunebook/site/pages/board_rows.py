@@ -11,9 +11,9 @@ from ...runs.quick_rows import MACHINE_COLUMNS
 
 # What two rows must share to stand in one table; the rest of a protocol is told in the row.
 _SHARED = ("model", "dtype", "evaluation", "evaluation_precision", "vocabulary")
-_IN_ROW = ("calibration", "device")
+_IN_ROW = ("calibration", "cache", "device")
 # What makes two averaged rows the same measurement, whichever notebook made it.
-_IDENTITY = ("method", "pattern", "sparsity", "perplexity", "calibration", "device")
+_IDENTITY = ("method", "pattern", "sparsity", "perplexity", "calibration", "cache", "device")
 _DENSE_AGREES = 1e-3  # two dense models whose perplexities differ by more are not one protocol
 _VOCABULARIES = {"smollm2-135m": 49_152, "gemma3-270m": 262_144}
 _USUAL_VOCABULARY = 50_000  # where neither the row nor its protocol names the model's
@@ -137,6 +137,9 @@ def _rows(slug: str, table: Mapping[str, Any], board: Board) -> Iterator[BoardRo
         kind = _kind(group[0], dense_parameters)
         perplexities = tuple(row["perplexity"] for row in group if row.get("perplexity"))
         cells = {**dict(_mean([_idle(row) for row in group])), **in_row}
+        # What has no draws has read no calibration text.
+        if all(row.get("seed") is None for row in group):
+            cells.pop("calibration", None)
         losses = table.get("losses", {}).get(group[0].get("label"), [])
         if len(losses) != len(group):
             losses = []
@@ -144,7 +147,7 @@ def _rows(slug: str, table: Mapping[str, Any], board: Board) -> Iterator[BoardRo
             cells,
             (slug,),
             kind,
-            _level(group[0], kind),
+            _level({**in_row, **group[0]}, kind),
             perplexities,
             tuple(tuple(draw) for draw in losses),
         )
@@ -179,7 +182,7 @@ def _level(row: Mapping[str, Any], kind: str) -> str:
     if n_of_m:
         return n_of_m[0]
     if kind == "caches":
-        return str(row.get("budget") or "")
+        return str(row.get("budget") or row.get("cache") or "")
     return f"{100 * row['sparsity']:.0f} %"
 
 

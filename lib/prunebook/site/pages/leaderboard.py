@@ -24,15 +24,16 @@ html_theme.sidebar_secondary.remove: true
 ---
 # Leaderboard
 
-Every row that the papers measured in recorded runs. One section holds what may be compared: the \
-same model, held-out text, window length and precision, so one dense value; weights, structures \
-and caches have tables of their own. Each row names what else it depends on: calibration, device, \
-day and commit. `smollm2-135m` is SmolLM2-135M-Instruct, dequantised from a 4-bit file.
+Every row of the tables of results in the papers' recorded runs. One section holds what may be \
+compared: the same model, held-out text, window length and precision, so one dense value; weights, \
+structures and caches have tables of their own. Each row names what else it depends on: \
+calibration, device, day and commit. `smollm2-135m` is SmolLM2-135M-Instruct, dequantised from a 4-bit file.
 
 Rows that differ only in the calibration draw are averaged: *seeds* counts the draws, and ± is the \
 95 % interval of the mean over them. *Beside the best* compares a row with the best of its level \
-by the paired test over windows and draws: *tie* means that the test cannot tell the two apart, \
-and *few draws* that other draws might decide. A perplexity above the size of the vocabulary is \
+and calibration by the paired test over windows and draws: *tie* means that the test cannot tell \
+the two apart, and *few draws* that other draws might decide. What reads no text is compared with \
+the calibration that most rows have. A perplexity above the size of the vocabulary is \
 worse than guessing and shown as *broken*. Times and memory are shown only where the machine was \
 idle. Zeros are stored dense, so *on disk* and *tokens/s* show what a mask alone saves. A click on \
 a heading sorts.

@@ -35,7 +35,7 @@ _LEGEND = {
     "tie": "our measurement cannot tell; fewer than three draws are never more than this",
     "fails": "the opposite was measured, on this model and text",
     "undertrained": "it did not hold, and the method had a small part of the paper's training",
-    "not_testable": "it needs a larger model, training, data or hardware; the reason is given",
+    "not_testable": "it needs another model, training, data or hardware, or was not measured",
     NOT_JUDGED: "no recorded run has judged this statement yet",
 }
 _RULE_PAGE = "concepts/other_concepts"  # it explains and simulates the test
