@@ -27,7 +27,8 @@ html_theme.sidebar_secondary.remove: true
 Every row of the tables of results in the papers' recorded runs. One section holds what may be \
 compared: the same model, held-out text, window length and precision, so one dense value; weights, \
 structures and caches have tables of their own. Each row names what else it depends on: \
-calibration, device, day and commit. `smollm2-135m` is SmolLM2-135M-Instruct, dequantised from a 4-bit file.
+calibration, device, day and commit. `smollm2-135m` is SmolLM2-135M-Instruct, dequantised from a \
+4-bit file.
 
 Rows that differ only in the calibration draw are averaged: *seeds* counts the draws, and ± is the \
 95 % interval of the mean over them. *Beside the best* compares a row with the best of its level \
