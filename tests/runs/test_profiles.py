@@ -17,6 +17,8 @@ from prunebook.runs.profiles import load_profiles, parameters_of
         ("{a: {default: {}}, b: {like: c, default: {}}}", "b.like: 'c' is no complete profile"),
         ("{a: {like: a, default: {}}, b: {default: {}}}", "'a' is no complete .* allowed: b$"),
         ("{a: {like: [b], default: {}}, b: {default: {}}}", r"a.like: \['b'\] is no complete"),
+        ("{a: {like: , default: {}}}", "a.like: None is no complete profile; allowed: none, as"),
+        ("{2: {default: {}}}", "profile 2: a name must be text; put it in quotes"),
     ],
 )
 def test_bad_profiles(book, text, message):

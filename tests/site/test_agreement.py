@@ -19,9 +19,18 @@ def site(tmp_path):
     The claim has the verdicts `box`, `row` and `entry`.
     """
 
-    def make(rows, others=(), protocol=PROTOCOL, box="holds", row="holds", entry="holds"):
+    def make(
+        rows,
+        others=(),
+        protocol=PROTOCOL,
+        own=PROTOCOL,
+        *,
+        box="holds",
+        row="holds",
+        entry="holds",
+    ):
         (tmp_path / "papers").mkdir(exist_ok=True)
-        table = results_html(rows, PROTOCOL | {"windows": 9})
+        table = results_html(rows, own | {"windows": 9})
         shown = claim_html(CLAIM | {"verdict": box, "ours": "6"})
         (tmp_path / "papers" / "alpha.html").write_text(table + shown)
         (tmp_path / "leaderboard.html").write_text(results_html(list(others), protocol))
@@ -74,6 +83,16 @@ def test_there_is_one_dense_model(site):
     (line,) = site([dense], [dense | {"perplexity": 21.0}], calibrated)
     assert line.startswith("m, float32, 2 x 8, dense: perplexity 21.00 on leaderboard")
     assert site([dense | {"perplexity": None}], [dense], calibrated) == []
+
+
+def test_what_the_leaderboard_has_as_a_column_is_compared(site):
+    budget = PROTOCOL | {"cache": "half"}
+    other = row("H2O", 30.0, calibration="16 x 8 tokens", cache="half")
+    (line,) = site(
+        [row("H2O", 20.0)], [other], {**PROTOCOL, "calibration": "", "cache": ""}, budget
+    )
+    assert "perplexity 30.00 on leaderboard" in line
+    assert site([row("H2O", 20.0)], [row("H2O", "30 ± 2")], budget) == []
 
 
 def test_a_claim_has_one_verdict(site):

@@ -110,6 +110,19 @@ def test_a_verdict_of_version_1_says_under_which_rule():
     )
 
 
+def test_another_model_decides_nothing_beside_the_first_one():
+    other = run(claim("a", "holds", protocol={"model": "n"}), profile="second")
+    (shown,) = shown_claims([], [run(claim("a", "not_testable", ours=None, reason="r")), other])
+    assert shown["verdict"] == "not_testable"
+    assert [each["model"] for each in shown["verdicts"]] == ["n"]
+    # The earlier rule counts as long as the present one has not judged the same model.
+    (shown,) = shown_claims([], [run(claim("a", "fails"), version=1), other])
+    assert shown["verdict"] == "fails"
+    assert [each["verdict"] for each in shown["verdicts"]] == ["fails", "holds"]
+    (shown,) = shown_claims([], [other])
+    assert shown["verdict"] == "holds"
+
+
 def test_a_changed_record_is_told():
     page = claim("a", "not_judged", statement="The  a", origin="ours")
     (shown,) = shown_claims(

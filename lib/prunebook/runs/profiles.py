@@ -18,7 +18,7 @@ _LIKE = "like"
 
 
 def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """All profiles, in the order of the file: a later profile has larger runs.
+    """All profiles, in the order of the file: a later one has larger runs, unless it is `like` one.
 
     Args:
         root: folder of the book.
@@ -29,6 +29,22 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     Raises:
         UserError: the file cannot be read or is not of this form.
     """
+    profiles = _checked(root)
+    return {name: _resolved(name, profiles) for name in profiles}
+
+
+def other_model_profiles(root: Path) -> set[str]:
+    """The profiles that are `like` another: the same runs on another model, for records alone.
+
+    Raises:
+        UserError: as for `load_profiles`.
+    """
+    profiles = _checked(root)
+    return {name for name, groups in profiles.items() if _LIKE in groups}
+
+
+def _checked(root: Path) -> dict[str, Any]:
+    """The profiles as the file has them, each of the right form."""
     path = root / _FILE
     try:
         state = path.stat()
@@ -38,12 +54,14 @@ def load_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     if not isinstance(profiles, dict) or not profiles:
         raise UserError(f"{_FILE}: needs a mapping of profile -> parameters")
     for name, groups in profiles.items():
+        if not isinstance(name, str):
+            raise UserError(f"{_FILE}: profile {name!r}: a name must be text; put it in quotes")
         if not isinstance(groups, dict) or "default" not in groups:
             raise UserError(f"{_FILE}: profile {name!r} needs a mapping 'default'")
         for group, values in groups.items():
             if group != _LIKE:
                 _check_values(f"{name}.{group}", values)
-    return {name: _resolved(name, profiles) for name in profiles}
+    return profiles
 
 
 def _resolved(name: str, profiles: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -54,13 +72,14 @@ def _resolved(name: str, profiles: Mapping[str, Any]) -> dict[str, dict[str, Any
         profiles: all profiles as the file has them.
     """
     own = {group: values for group, values in profiles[name].items() if group != _LIKE}
-    base_name = profiles[name].get(_LIKE)
-    if base_name is None:
+    if _LIKE not in profiles[name]:
         return own
-    if not isinstance(base_name, str) or base_name not in profiles or _LIKE in profiles[base_name]:
-        complete = ", ".join(other for other in profiles if _LIKE not in profiles[other])
+    base_name = profiles[name][_LIKE]
+    complete = [other for other in profiles if _LIKE not in profiles[other]]
+    if base_name not in complete:
+        allowed = ", ".join(complete) or "none, as no profile is complete"
         raise UserError(
-            f"{_FILE}: {name}.{_LIKE}: {base_name!r} is no complete profile; allowed: {complete}"
+            f"{_FILE}: {name}.{_LIKE}: {base_name!r} is no complete profile; allowed: {allowed}"
         )
     base = profiles[base_name]
     groups = dict.fromkeys([*base, *own])

@@ -19,7 +19,7 @@ from ..notebook.quick import QUICK
 from ..notebook.results import RESULTS_MIME
 from .executed import current_key, read_execution
 from .notebooks import of_paper
-from .profiles import load_profiles
+from .profiles import load_profiles, other_model_profiles
 from .quick_rows import outputs_of, read_quick_run
 from .record_form import EARLIER_KIND, EARLIER_VERSION, KIND, VERSION, read_content
 
@@ -278,9 +278,9 @@ def runs_by_paper(root: Path) -> dict[str, list[Run]]:
 def ranked(root: Path, runs: Iterable[Run]) -> list[Run]:
     """Runs in the order in which their verdicts count, the one with the most power first.
 
-    A run of version 2 goes before those of version 1, which were judged under the earlier rule.
-    Then goes the profile that `papers/profiles.yml` lists last, because it is the largest, and
-    then the later day.
+    A run of a profile that is `like` another is on another model and goes last. A run of version 2
+    goes before those of version 1, which were judged under the earlier rule. Then goes the profile
+    that `papers/profiles.yml` lists last, because it is the largest, and then the later day.
 
     Args:
         root: folder of the book.
@@ -290,8 +290,10 @@ def ranked(root: Path, runs: Iterable[Run]) -> list[Run]:
         UserError: as for `load_profiles`.
     """
     ranks = {profile: rank for rank, profile in enumerate(load_profiles(root))}
+    others = other_model_profiles(root)
 
-    def rank(run: Run) -> tuple[int, int, str]:
-        return run.version, ranks.get(run.profile, -1), run.date
+    def rank(run: Run) -> tuple[bool, int, int, str]:
+        is_usual = run.profile not in others
+        return is_usual, run.version, ranks.get(run.profile, -1), run.date
 
     return sorted(runs, key=rank, reverse=True)

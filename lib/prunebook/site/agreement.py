@@ -6,6 +6,7 @@ whichever way it came there.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from bs4 import BeautifulSoup, SoupStrainer, Tag
 _PROTOCOL = ("model", "dtype", "evaluation precision", "evaluation", "calibration", "cache")
 _COLUMNS = ("Method", "Pattern", "Sparsity", "Budget")
 _DENSE = ("dense", "plain")
+_NUMBER = re.compile(r"[\d,]+(\.\d+)?")
 # Other threads and other processors move a perplexity by less.
 _RELATIVE = 0.01
 
@@ -91,18 +93,22 @@ def _rows(table: Tag) -> Iterator[dict[str, str]]:
     headings = [cell.get_text() for cell in table.select("thead th")]
     for row in table.select("tbody tr"):
         cells = dict(zip(headings, (cell.get_text() for cell in row.select("td")), strict=True))
-        if cells.get("Perplexity", "–")[:1].isdigit():
+        if _NUMBER.fullmatch(cells.get("Perplexity", "")):
             yield cells
 
 
 def _key(cells: dict[str, str], protocol: dict[str, str]) -> tuple[str, ...]:
-    """What a row measured and how. The dense model depends on no calibration."""
+    """What a row measured and how. Dense models and magnitude pruning read no calibration."""
     measured = {name: protocol.get(name, "") for name in _PROTOCOL}
     measured |= {name: cells.get(name, "") for name in _COLUMNS}
+    # On the leaderboard these are columns.
+    for name in ("calibration", "cache"):
+        if cells.get(name.title(), "–") != "–":
+            measured[name] = cells[name.title()]
     if measured["Method"] in _DENSE:
         measured |= {"Pattern": "", "Sparsity": "", "calibration": ""}
-    elif cells.get("Calibration"):
-        measured["calibration"] = cells["Calibration"]
+    if measured["Method"].startswith("Magnitude"):
+        measured["calibration"] = ""
     return tuple(measured.values())
 
 

@@ -117,7 +117,9 @@ def _shown(
         return page
     valid = list(_valid(page, of_runs))
     judged = [(run, claim) for run, claim in valid if claim["verdict"] != "not_testable"]
-    best = (judged or valid)[:1]
+    # Another model than that of the first run decides nothing.
+    own = [each for each in judged if _model(each[1]) == _model(valid[0][1])]
+    best = (own or valid)[:1]
     if not best:
         if "verdict" in page:
             return page
@@ -139,18 +141,23 @@ def _valid(page: Claim, of_runs: Sequence[tuple[Run, Claim]]) -> Iterator[tuple[
         page: as `page_claim` of `_shown`; empty where the page has none.
         of_runs: as for `_shown`.
     """
-    only_earlier = all(run.is_earlier for run, _ in of_runs)
+    judged_anew = {_model(claim) for run, claim in of_runs if not run.is_earlier}
     for run, claim in of_runs:
         # Another statement was judged then: its verdict is none on this one.
         if page and not _same_words(page["statement"], claim["statement"]):
             continue
-        # The earlier rule does not count beside the present one.
-        if run.is_earlier and not only_earlier:
+        # The earlier rule does not count beside the present one on the same model.
+        if run.is_earlier and _model(claim) in judged_anew:
             continue
         # The earlier rule did not know of missing training, which the page tells now.
         if run.is_earlier and page.get("undertrained") and claim["verdict"] == "fails":
             claim = {**claim, "verdict": "undertrained"}
         yield run, claim
+
+
+def _model(claim: Claim) -> str | None:
+    """The model that a claim was judged on; None where it is about none."""
+    return claim["protocol"].get("model")
 
 
 def _same_words(text: str, other: str) -> bool:
@@ -164,7 +171,7 @@ def _verdict(run: Run, claim: Claim) -> dict[str, Any]:
         "verdict": claim["verdict"],
         "profile": run.profile,
         "device": run.device,
-        "model": claim["protocol"].get("model"),
+        "model": _model(claim),
         "windows": _windows(claim),
         "date": run.date,
         "version": run.version,

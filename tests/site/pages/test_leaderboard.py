@@ -165,7 +165,7 @@ def test_a_perplexity_above_the_vocabulary_is_broken_and_not_drawn(book):
     text, figures = leaderboard([alpha(book, result(DENSE, *DRAWS, broken, OTHER))], [])
     assert '<span class="pb-broken" title="worse than guessing among 50,000 words">' in text
     assert "50,001" not in text
-    assert b"worse" not in figures["leaderboard-1-weights.svg"]
+    assert b"Worse" not in figures["leaderboard-1-weights.svg"]
 
 
 def test_times_are_those_of_an_idle_machine(book):
@@ -202,3 +202,16 @@ def test_markup_in_a_row_is_text(book):
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
     assert ">a # b</td>" in text
+
+
+def test_values_of_a_protocol_that_are_no_text_have_a_heading(book):
+    text, _ = leaderboard([alpha(book, result(DENSE, model=7, evaluation=None))], [])
+    assert "## 7, evaluation not named" in text.replace("\\", "")
+
+
+def test_caches_have_no_sparsity_and_no_figure(book):
+    cache = {"method": "h2o", "label": "H2O", "perplexity": 21.0}
+    tables = [result(DENSE, cache, cache=budget) for budget in ("20% of it", "50% of it")]
+    text, figures = leaderboard([alpha(book, *tables)], [])
+    assert figures == {}
+    assert [row[1] for row in table(text)] == ["dense", "H2O", "H2O"]

@@ -71,6 +71,10 @@ def test_ties_are_those_of_the_test_where_losses_are_on_record():
     ]
     text, _ = ordering(RECORD | {"rows": rows})
     assert "30.0\u00a0± 2.5 *(best)*<br>" in text
+    text, _ = ordering(RECORD | {"rows": [*rows, ROWS[0]]})
+    assert "by an earlier record" in text
+    assert "*(best)*" not in text
+    text, _ = ordering(RECORD | {"rows": rows})
     # Two draws are too few to be tested against the best.
     assert "28.2\u00a0± 3.2<br>" in text
     assert "4000<br>" in text

@@ -23,6 +23,8 @@ KINDS = {
     "caches": "Key-value caches",
     "ternary": "Ternary weights",
 }
+# methods that read no calibration text, whatever the protocol of their table names
+_READ_NO_TEXT = ("dense", "plain", "magnitude", "remove-blocks")
 _STRUCTURE_WORDS = re.compile(r"\b(blocks|heads|neurons|hidden|columns)\b")
 
 
@@ -137,8 +139,7 @@ def _rows(slug: str, table: Mapping[str, Any], board: Board) -> Iterator[BoardRo
         kind = _kind(group[0], dense_parameters)
         perplexities = tuple(row["perplexity"] for row in group if row.get("perplexity"))
         cells = {**dict(_mean([_idle(row) for row in group])), **in_row}
-        # What has no draws has read no calibration text.
-        if all(row.get("seed") is None for row in group):
+        if group[0].get("method") in _READ_NO_TEXT:
             cells.pop("calibration", None)
         losses = table.get("losses", {}).get(group[0].get("label"), [])
         if len(losses) != len(group):

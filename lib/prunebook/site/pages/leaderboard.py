@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ...notebook.tables import results_html
+from ...notebook.tables import protocol_line, results_html
 from ...runs.records import Run
 from ..published import Published
 from .board_cells import marks, shown_cells
@@ -118,10 +118,18 @@ def _in_order(made: Sequence[Board], ordering_record: Mapping[str, Any] | None) 
     return sorted(made, key=is_other)
 
 
+def _named(board: Board, name: str) -> str:
+    """A value of a board's protocol as text, or that it is not named."""
+    value = board.protocol.get(name)
+    if value is None:
+        return f"{name.replace('_', ' ')} not named"
+    return protocol_line({"": value}).strip()
+
+
 def _titles(made: Sequence[Board]) -> list[str]:
     """Model and text of each board, as its heading; with dtype and precision where others share it.
 
-    Two boards that agree in these, too, differ in their dense models, whose perplexity is added.
+    Where boards agree in these, too, the perplexity of their dense models is added.
     """
     fields = [("model", "evaluation"), ("dtype",), ("evaluation_precision",)]
     titles = [""] * len(made)
@@ -129,10 +137,7 @@ def _titles(made: Sequence[Board]) -> list[str]:
         shared = Counter(titles)
         for index, board in enumerate(made):
             if shared[titles[index]] > 1 or not titles[index]:
-                values = [
-                    board.protocol.get(name, f"{name.replace('_', ' ')} not named")
-                    for name in names
-                ]
+                values = [_named(board, name) for name in names]
                 titles[index] = ", ".join(filter(None, [titles[index], *values]))
     shared = Counter(titles)
     for index, board in enumerate(made):
@@ -162,9 +167,10 @@ def _section(
         if not rows and (kinds or kind != "weights"):
             continue
         parts.append(f"### {heading}")
-        if len({row.level for row in rows}) > 1 and any(row.perplexities for row in rows):
+        plotted = [row for row in rows if _can_be_drawn(row, board)]
+        if len({row.level for row in plotted}) > 1:
             name = f"leaderboard-{number}-{kind}.svg"
-            figures[name] = _figure([*dense, *rows], board, names)
+            figures[name] = _figure(plotted, board, names)
             parts.append(_FIGURE.format(name=name))
         parts.append(_table([*dense, *rows], board, links))
     return "\n\n".join(parts), figures
@@ -200,20 +206,18 @@ def _folded(earlier: Sequence[Board], links: Mapping[str, str]) -> str:
     return f'<details class="pb-earlier">\n<summary>{_EARLIER}</summary>\n{body}\n</details>'
 
 
-def _figure(rows: Sequence[BoardRow], board: Board, names: Mapping[str, str]) -> bytes:
+def _can_be_drawn(row: BoardRow, board: Board) -> bool:
+    """Whether a row has a place in the figure: a sparsity, and a perplexity that is not broken."""
+    has_place = row.perplexities and row.cells.get("sparsity") is not None
+    return bool(has_place) and row.cells["perplexity"] <= board.vocabulary
+
+
+def _figure(plotted: Sequence[BoardRow], board: Board, names: Mapping[str, str]) -> bytes:
     """Perplexity against sparsity as SVG, with intervals where there are draws."""
     figure, axis = new_figure()
-    plotted = [
-        row
-        for row in rows
-        if not row.is_dense
-        and row.perplexities
-        and row.cells.get("sparsity") is not None
-        and row.cells["perplexity"] <= board.vocabulary
-    ]
     for method, style in styles_of(dict.fromkeys(row.name for row in plotted)).items():
         points = [row for row in plotted if row.name == method]
-        label = names.get(method, method.capitalize())
+        label = names.get(method, method[:1].upper() + method[1:])
         for hollow in (False, True):
             chosen = [row for row in points if (":" in row.level) == hollow]
             if chosen:

@@ -69,13 +69,13 @@ def ordering(record: Mapping[str, Any], slugs: Sequence[str] = ()) -> tuple[str,
         f"{name.replace('_', ' ')}: {value}" for name, value in record["protocol"].items()
     )
     board = Board(dict(record["protocol"]), record["dense"])
-    words = _words(measured, levels)
+    heading = "The order at equal sparsity, by an earlier record"
+    words = {}
     tested = _UNTESTED
-    if words:
+    if is_tested(record):
+        heading = "The order at equal sparsity"
+        words = _words(measured, levels)
         tested = _TESTED
-    heading = "The order at equal sparsity"
-    if not is_tested(record):
-        heading += ", by an earlier record"
     text = _SECTION.format(
         heading=heading,
         name=_NAME,
