@@ -100,6 +100,7 @@ def test_the_library_itself():
     reached = graph.reach(["import prunebook as pb\npb.claim('x')"], {})
     names = (
         "bounds",
+        "claim_boxes",
         "claims",
         "contention",
         "display",
