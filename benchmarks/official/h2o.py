@@ -189,7 +189,9 @@ def _compare_steps(models, state) -> dict:
     model, official, attentions = models
     cache = H2OCache(_HEAVY + _RECENT, _RECENT)
     tokens = tiny_tokens(1, _LENGTH)
-    pairs, scores, logits = [], [], []
+    pairs = []
+    scores = []
+    logits = []
     for part in (tokens[:, :_PROMPT], *tokens[:, _PROMPT:].split(1, dim=1)):
         our_logits = model(part, past_key_values=cache).logits
         logits.append(relative_difference(our_logits, official(part, use_cache=False).logits))
@@ -245,8 +247,7 @@ def _compare_last_query(module) -> dict:
     model(tokens, past_key_values=cache)
     official(tokens, use_cache=False)
     # It sees the heavy hitters of the prompt and itself.
-    seen = attentions[0].weights[0, :, -1] > 0
-    return compare_sets([(dense(cache.layers[0])[0], seen)], _PROMPT)
+    return compare_sets([(dense(cache.layers[0])[0], attentions[0].weights[0, :, -1] > 0)], _PROMPT)
 
 
 def _compare_oracle(module) -> dict:
@@ -284,7 +285,6 @@ def _compare_opt(module, renormalised: bool) -> dict:
     else:
         _, weights, _ = official(hidden, attention_mask=mask[None, None], output_attentions=True)
         seen = weights[0] > 0
-
     # The official code keeps so many tokens before it chooses.
     layer = H2OCache(_HEAVY).layer_class_to_replicate()
     budget = (_HEAVY - 1 + recent, recent)

@@ -93,6 +93,14 @@ def test_version_2_then_the_profile_then_the_day_counts(book):
     assert [run.version for run in runs["beta"]] == [1]
 
 
+def test_a_run_on_another_model_goes_last(book):
+    profiles = book.root / "papers" / "profiles.yml"
+    profiles.write_text("second: {like: full, default: {}}\nfull: {default: {}}\n")
+    write(book.root, "a", record("alpha", "second"))
+    write(book.root, "b", earlier(earlier_run("alpha", "full")))
+    assert [run.profile for run in runs_by_paper(book.root)["alpha"]] == ["full", "second"]
+
+
 def test_a_run_says_where_it_comes_from():
     run = run_of("alpha", "Alpha", "book", [TABLE], [CLAIM])
     assert run.origin == "Recorded on 2026-11-30 (profile book, CPU, 2 threads, commit abc)."

@@ -85,6 +85,12 @@ def test_there_is_one_dense_model(site):
     assert site([dense | {"perplexity": None}], [dense], calibrated) == []
 
 
+def test_magnitude_pruning_reads_no_calibration(site):
+    calibrated = PROTOCOL | {"calibration": "8 x 8 tokens"}
+    (line,) = site([row("Magnitude 2:4", 20.0)], [row("Magnitude 2:4", 30.0)], calibrated)
+    assert line.startswith("m, float32, 2 x 8, Magnitude 2:4, 2:4, 50.00%: perplexity 30.00")
+
+
 def test_what_the_leaderboard_has_as_a_column_is_compared(site):
     budget = PROTOCOL | {"cache": "half"}
     other = row("H2O", 30.0, calibration="16 x 8 tokens", cache="half")

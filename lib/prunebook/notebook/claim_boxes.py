@@ -42,8 +42,9 @@ def claim_html(record: Mapping) -> str:
         rows.append(("Why not", text["reason"]))
     rows.append(("Verdict", verdict_html(record["verdict"])))
     verdicts = record.get("verdicts", [])
-    if model_words(verdicts):
-        rows.append(("Models", html.escape(model_words(verdicts))))
+    models = model_words(verdicts)
+    if models:
+        rows.append(("Models", html.escape(models)))
     if len(verdicts) > 1:
         rows.append(("All runs", html.escape("; ".join(run_words(verdicts)))))
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
@@ -124,7 +125,7 @@ def _gap_words(gap: Mapping, verdict: str) -> str:
         if verdict == "tie":
             parts.append(_undecided(gap))
     # What could have been seen is known where the interval alone made the tie.
-    if verdict == "tie" and gap["margin"] is None and not gap["this_draw_only"]:
+    elif verdict == "tie" and not gap["this_draw_only"]:
         parts.append(f"one of {gap['detectable']:.4f} would be seen eight times in ten")
     return "; ".join(parts)
 

@@ -65,16 +65,16 @@ _OF_SIZE = ("flops", "kv_cache_bytes", "latency")
 def protocol_line(protocol: Mapping) -> str:
     """The protocol as one line: `model smollm2-135m · windows 24`."""
     return " · ".join(
-        f"{name.replace('_', ' ')} {_value(value)}" for name, value in protocol.items()
+        f"{name.replace('_', ' ')} {value_text(value)}" for name, value in protocol.items()
     )
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value of a protocol or a cell as text on one line: a blank line would end a page's HTML."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {value_text(item)}" for name, item in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_value, value))
+        return ", ".join(map(value_text, value))
     if isinstance(value, float):
         return f"{value:g}"
     return " ".join(str(value).split())
@@ -161,7 +161,7 @@ def _shown(name: str, value: Any) -> str:
         return "–"
     if name in _COLUMNS and is_number(value):
         return _COLUMNS[name][1](value)
-    return _value(value)
+    return value_text(value)
 
 
 def is_number(value: Any) -> bool:

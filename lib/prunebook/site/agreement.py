@@ -1,7 +1,7 @@
-"""Do the built pages agree: one verdict for a claim, and one number for a measurement, everywhere?
+"""Whether the built pages agree: on one verdict for a claim, and one number for a measurement.
 
-Read are the pages as a reader sees them, so that what two places say of the same thing is compared
-whichever way it came there.
+The pages are read as a reader sees them. So all places that tell of the same thing are compared,
+however their texts were made.
 """
 
 import json
@@ -13,10 +13,13 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, SoupStrainer, Tag
 
+from .pages.board_rows import DENSE
+
 # What a measurement depends on, as tables and the lines below them name it.
 _PROTOCOL = ("model", "dtype", "evaluation precision", "evaluation", "calibration", "cache")
 _COLUMNS = ("Method", "Pattern", "Sparsity", "Budget")
-_DENSE = ("dense", "plain")
+# what the class of a claim's box has, among others
+_BOX = re.compile(r"\bpb-claim\b")
 _NUMBER = re.compile(r"[\d,]+(\.\d+)?")
 # Other threads and other processors move a perplexity by less.
 _RELATIVE = 0.01
@@ -105,7 +108,7 @@ def _key(cells: dict[str, str], protocol: dict[str, str]) -> tuple[str, ...]:
     for name in ("calibration", "cache"):
         if cells.get(name.title(), "–") != "–":
             measured[name] = cells[name.title()]
-    if measured["Method"] in _DENSE:
+    if measured["Method"] in DENSE:
         measured |= {"Pattern": "", "Sparsity": "", "calibration": ""}
     if measured["Method"].startswith("Magnitude"):
         measured["calibration"] = ""
@@ -129,7 +132,7 @@ def _differing_numbers(same: Iterable[_Shown]) -> list[str]:
 def _differing_verdicts(html: Path) -> list[str]:
     """Lines for claims whose box, row of the scoreboard and entry of the catalogue differ."""
     catalog = json.loads((html / "catalog.json").read_text(encoding="utf-8"))
-    board = BeautifulSoup((html / "scoreboard.html").read_text(encoding="utf-8"), "html.parser")
+    board = _parsed(html / "scoreboard.html", SoupStrainer("tr"))
     lines = []
     for entry in catalog["papers"]:
         slug = entry["slug"]
@@ -137,10 +140,10 @@ def _differing_verdicts(html: Path) -> list[str]:
         for row in board.select(f'tr[data-paper="{slug}"]'):
             statement = row.select("td")[2].get_text()
             rows[_words(statement)] = row["data-verdict"]
-        page = (html / "papers" / f"{slug}.html").read_text(encoding="utf-8")
+        page = _parsed(html / "papers" / f"{slug}.html", SoupStrainer("section", _BOX))
         boxes = {
             _words(box.select_one(".pb-statement").get_text()): _verdict_of(box)
-            for box in BeautifulSoup(page, "html.parser").select("section.pb-claim")
+            for box in page.select("section.pb-claim")
         }
         for outcome in entry["outcomes"]:
             statement = _words(outcome["statement"])
@@ -153,6 +156,11 @@ def _differing_verdicts(html: Path) -> list[str]:
                 parts = ", ".join(f"{place} has {verdict}" for place, verdict in told.items())
                 lines.append(f"papers/{slug}: claim {outcome['key']!r}: {parts}")
     return lines
+
+
+def _parsed(page: Path, wanted: SoupStrainer) -> BeautifulSoup:
+    """The wanted elements of a page; reading all of them takes several times as long."""
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser", parse_only=wanted)
 
 
 def _verdict_of(box: Tag) -> str:

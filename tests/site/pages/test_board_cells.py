@@ -35,6 +35,10 @@ def test_methods_that_read_as_much_text_are_compared():
     # The other calibration is alone but for magnitude, which stands beside the usual one.
     assert marks([*usual, other, magnitude]) == {0: "best", 1: "worse", 2: "best", 3: "worse"}
     assert marks([*usual, other]) == {0: "best", 1: "worse"}
+    # Worse than the other calibration, and the best beside the usual one, which counts.
+    magnitude = row(2.8, draws=1)
+    shown = {0: "worse", 1: "worse", 2: "best", 3: "best"}
+    assert marks([*usual, other, magnitude]) == shown
 
 
 def test_few_draws_or_few_windows_cannot_tell():

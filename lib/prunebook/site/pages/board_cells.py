@@ -1,6 +1,6 @@
 """What the leaderboard says of a row: its perplexity, and whether it ties with the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from .figures import half_width
 
 
 def marks(rows: Sequence[BoardRow]) -> dict[int, str]:
-    """Index of a row -> how it compares with the best of its level.
+    """Index of a row -> how it compares with the best of its level and calibration.
 
     It is `best`, `tie`, `worse`, or `few draws` where fewer than three draws can be paired. The
-    comparison is the paired test on the losses by window; rows without them get no mark.
+    comparison is the paired test on the losses by window; rows without them get no mark. What reads
+    no text is compared with those that read the text which most rows have read.
 
     Args:
         rows: rows of one board and kind.
@@ -25,36 +26,30 @@ def marks(rows: Sequence[BoardRow]) -> dict[int, str]:
         if not row.is_dense and row.perplexities and row.losses:
             by_text = levels.setdefault(row.level, {})
             by_text.setdefault(row.cells.get("calibration"), []).append(index)
-    made: dict[int, str] = {}
+    made: dict[int, str | None] = {}
     for by_text in levels.values():
-        made |= _marks_of_level(rows, by_text)
-    return made
+        without = by_text.pop(None, [])
+        # The largest group comes last, and what it says of rows without calibration stays.
+        for group in sorted(by_text.values(), key=len) or [[]]:
+            made |= _marks_of_group(rows, [*group, *without])
+    return {index: word for index, word in made.items() if word}
 
 
-def _marks_of_level(rows: Sequence[BoardRow], by_text: Mapping[Any, list[int]]) -> dict[int, str]:
-    """The marks of one level: methods that read as much text are compared with each other.
-
-    What reads none is compared with those that read the text which most rows have read.
+def _marks_of_group(rows: Sequence[BoardRow], indices: Sequence[int]) -> dict[int, str | None]:
+    """The marks of rows that are compared with each other, None where the test cannot say.
 
     Args:
         rows: all rows.
-        by_text: calibration -> indices of rows; those without calibration under None.
+        indices: which of them are compared; one alone gets no mark.
     """
-    without = by_text.get(None, [])
-    groups = sorted((group for text, group in by_text.items() if text), key=len)
-    made = {}
-    # The largest group comes last, and what it says of rows without calibration stays.
-    for indices in ([*group, *without] for group in groups or [[]]):
-        if len(indices) < 2:
-            continue
-        best = min(indices, key=lambda index: np.mean(rows[index].losses))
-        made[best] = "best"
-        for index in indices:
-            word = _against(rows[best], rows[index])
-            if index != best:
-                made.pop(index, None)
-                if word:
-                    made[index] = word
+    if len(indices) < 2:
+        return {}
+    best = min(indices, key=lambda index: np.mean(rows[index].losses))
+    made: dict[int, str | None] = {}
+    for index in indices:
+        made[index] = "best"
+        if index != best:
+            made[index] = _against(rows[best], rows[index])
     return made
 
 

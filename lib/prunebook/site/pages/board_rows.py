@@ -23,8 +23,9 @@ KINDS = {
     "caches": "Key-value caches",
     "ternary": "Ternary weights",
 }
+DENSE = ("dense", "plain")  # what tables call the model before pruning, or with its whole cache
 # methods that read no calibration text, whatever the protocol of their table names
-_READ_NO_TEXT = ("dense", "plain", "magnitude", "remove-blocks")
+_READ_NO_TEXT = (*DENSE, "magnitude", "remove-blocks")
 _STRUCTURE_WORDS = re.compile(r"\b(blocks|heads|neurons|hidden|columns)\b")
 
 
@@ -51,7 +52,7 @@ class BoardRow:
     @property
     def is_dense(self) -> bool:
         """Whether the row is of the model before pruning."""
-        return self.cells.get("method") in ("dense", "plain")
+        return self.cells.get("method") in DENSE
 
     @property
     def is_drawn(self) -> bool:
@@ -107,7 +108,7 @@ def boards(measured: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Board]:
 def _dense_of(table: Mapping[str, Any]) -> float | None:
     """The perplexity of the dense model in a table, if it has one."""
     for row in table["rows"]:
-        if row.get("method") in ("dense", "plain") and row.get("perplexity"):
+        if row.get("method") in DENSE and row.get("perplexity"):
             return row["perplexity"]
     return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ...notebook.tables import protocol_line, results_html
+from ...notebook.tables import results_html, value_text
 from ...runs.records import Run
 from ..published import Published
 from .board_cells import marks, shown_cells
@@ -68,11 +68,6 @@ def leaderboard(
     """
     parts = [_INTRO]
     figures = {}
-    order = ""
-    if ordering_record:
-        order, figures = ordering(ordering_record, [published.paper.slug for published in papers])
-    if order and is_tested(ordering_record):
-        parts.append(order)
     names = {run.slug: " ".join(run.short.split()) for run in recorded_runs}
     names |= {paper.paper.slug: " ".join(paper.paper.record.short.split()) for paper in papers}
     links = {slug: escape(name) for slug, name in names.items()}
@@ -87,8 +82,13 @@ def leaderboard(
         text, drawn = _section(board, title, links, names, number)
         parts.append(text)
         figures |= drawn
-    if order and not is_tested(ordering_record):
-        parts.append(order)
+    if ordering_record:
+        text, drawn = ordering(ordering_record, [published.paper.slug for published in papers])
+        figures |= drawn
+        place = len(parts)
+        if is_tested(ordering_record):
+            place = 1  # right after the introduction
+        parts.insert(place, text)
     earlier = boards(_tables(run for run in recorded_runs if run.is_earlier))
     if earlier:
         parts.append(_folded(earlier, links))
@@ -123,7 +123,7 @@ def _named(board: Board, name: str) -> str:
     value = board.protocol.get(name)
     if value is None:
         return f"{name.replace('_', ' ')} not named"
-    return protocol_line({"": value}).strip()
+    return value_text(value)
 
 
 def _titles(made: Sequence[Board]) -> list[str]:
