@@ -27,6 +27,17 @@ def test_a_profile_of_its_own_and_the_one_to_publish(book):
     assert (execution.profile, current) == ("full", False)
 
 
+def test_a_run_on_another_model_is_not_published(book):
+    book.add("alpha", "1")
+    profiles = book.root / "papers" / "profiles.yml"
+    profiles.write_text(profiles.read_text() + "second: {like: full, default: {}}\n")
+    run_notebooks(book.root, ["alpha"], profile="second")
+    (alpha,) = read_runnables(book.root)
+    assert best_execution(book.root, alpha) is None
+    run_notebooks(book.root, ["alpha"], profile="quick")
+    assert best_execution(book.root, alpha)[0].profile == "quick"
+
+
 def test_an_unreadable_key_counts_as_not_executed(book, capsys):
     book.add("alpha", "1")
     (alpha,) = read_runnables(book.root)

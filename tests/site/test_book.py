@@ -68,7 +68,7 @@ def test_the_books_own_profiles_and_contents():
     profiles give it."""
     root = Path(__file__).parents[2]
     profiles = load_profiles(root)
-    assert list(profiles) == ["gemma", "quick", "book", "full", "gpu"]
+    assert list(profiles) == ["quick", "book", "gemma", "full", "gpu"]
     declared = [str(name) for name in parse_toc_yaml(root / "_toc.yml")]
     for runnable in read_runnables(root):
         assert f"{'' if runnable.is_text else 'papers/'}{runnable.name}" in declared

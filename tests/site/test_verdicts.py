@@ -38,7 +38,7 @@ def claim(key, verdict, ours="1", **fields):
     }
 
 
-def run(*claims, profile="book", version=2, file="record.json"):
+def run(*claims, profile="book", version=2, file="record.json", model="m"):
     return Run(
         "alpha",
         "Alpha",
@@ -47,7 +47,7 @@ def run(*claims, profile="book", version=2, file="record.json"):
         "2026-11-30",
         "abc",
         {},
-        [{"rows": [], "protocol": {}}],
+        [{"rows": [], "protocol": {"model": model}}],
         list(claims),
         version=version,
         file=file,
@@ -111,10 +111,17 @@ def test_a_verdict_of_version_1_says_under_which_rule():
 
 
 def test_another_model_decides_nothing_beside_the_first_one():
-    other = run(claim("a", "holds", protocol={"model": "n"}), profile="second")
-    (shown,) = shown_claims([], [run(claim("a", "not_testable", ours=None, reason="r")), other])
+    other = run(claim("a", "holds", protocol={"model": "n"}), profile="second", model="n")
+    # A claim that could not be tested has no protocol of its own.
+    untested = claim("a", "not_testable", ours=None, reason="r", protocol={})
+    (shown,) = shown_claims([], [run(untested), other])
     assert shown["verdict"] == "not_testable"
     assert [each["model"] for each in shown["verdicts"]] == ["n"]
+    smaller = run(claim("a", "holds"), profile="book")
+    (shown,) = shown_claims([], [run(untested, profile="full"), smaller])
+    assert shown["verdict"] == "holds"
+    (shown,) = shown_claims([], [run(untested), run(claim("a", "fails"), version=1)])
+    assert (shown["verdict"], shown["verdicts"]) == ("not_testable", [])
     # The earlier rule counts as long as the present one has not judged the same model.
     (shown,) = shown_claims([], [run(claim("a", "fails"), version=1), other])
     assert shown["verdict"] == "fails"

@@ -11,7 +11,7 @@ import nbformat
 from ..catalog.source_graph import PACKAGE
 from .cache_key import rerun_key
 from .notebooks import Runnable, assigned_parameters
-from .profiles import load_profiles, parameters_of
+from .profiles import load_profiles, other_model_profiles, parameters_of
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,17 @@ def best_execution(root: Path, runnable: Runnable) -> tuple[Execution, bool] | N
     """The execution of a notebook to publish.
 
     An execution that is up to date goes before one that is not. Among those alike, the profile
-    that `papers/profiles.yml` lists last goes first.
+    that `papers/profiles.yml` lists last goes first. A profile that is `like` another is for
+    records alone, and its executions are not published.
 
     Returns:
         The execution and whether it is up to date; None if there is none.
     """
     best = None
+    others = other_model_profiles(root)
     for profile in load_profiles(root):
         execution = read_execution(root, profile, runnable.name)
-        if execution is None:
+        if execution is None or profile in others:
             continue
         is_current = execution.key == current_key(root, profile, runnable)
         if best is None or is_current or not best[1]:

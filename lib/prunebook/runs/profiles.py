@@ -10,7 +10,7 @@ import yaml
 from ..errors import UserError
 from ..notebook.quick import QUICK
 
-__all__ = ["QUICK", "load_profiles", "parameters_of"]
+__all__ = ["QUICK", "load_profiles", "other_model_profiles", "parameters_of"]
 
 _FILE = "papers/profiles.yml"
 # The key under which a profile names the one that it is like.

@@ -66,17 +66,18 @@ class _Shown:
 
 def _numbers(where: str, text: str) -> Iterator[_Shown]:
     """The perplexities of a page, those of a method's draws together."""
-    parts = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer(["table", "p"]))
-    protocol_below: dict[str, str] = {}
-    # A table stands before its protocol, so the page is read from its end.
-    for count, part in enumerate(reversed(parts.select("table.pb-results, p.pb-protocol"))):
-        if part.name == "p":
-            protocol_below = _protocol(part.get_text())
-            continue
+    wanted = SoupStrainer(["table", "p"])
+    page = BeautifulSoup(text, "html.parser", parse_only=wanted)
+    for count, table in enumerate(page.select("table.pb-results"), start=1):
+        rows = list(_rows(table))
+        if not rows:
+            continue  # e.g. a table of errata, which has no protocol
+        # The line with the protocol follows its table.
+        protocol = _protocol(table.find_next("p", class_="pb-protocol").get_text())
         found: dict[tuple, _Shown] = {}
-        for cells in _rows(part):
-            key = _key(cells, protocol_below)
-            shown = found.setdefault(key, _Shown(key, f"{where}, table {count} from its end"))
+        for cells in rows:
+            key = _key(cells, protocol)
+            shown = found.setdefault(key, _Shown(key, f"{where}, table {count}"))
             shown.perplexities.append(float(cells["Perplexity"].replace(",", "")))
         yield from found.values()
 
@@ -104,7 +105,7 @@ def _key(cells: dict[str, str], protocol: dict[str, str]) -> tuple[str, ...]:
     """What a row measured and how. Dense models and magnitude pruning read no calibration."""
     measured = {name: protocol.get(name, "") for name in _PROTOCOL}
     measured |= {name: cells.get(name, "") for name in _COLUMNS}
-    # On the leaderboard these are columns.
+    # Some tables have these as columns, e.g. those of the leaderboard.
     for name in ("calibration", "cache"):
         if cells.get(name.title(), "–") != "–":
             measured[name] = cells[name.title()]

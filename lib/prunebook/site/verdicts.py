@@ -118,7 +118,7 @@ def _shown(
     valid = list(_valid(page, of_runs))
     judged = [(run, claim) for run, claim in valid if claim["verdict"] != "not_testable"]
     # Another model than that of the first run decides nothing.
-    own = [each for each in judged if _model(each[1]) == _model(valid[0][1])]
+    own = [each for each in judged if _model(*each) == _model(*valid[0])]
     best = (own or valid)[:1]
     if not best:
         if "verdict" in page:
@@ -141,13 +141,13 @@ def _valid(page: Claim, of_runs: Sequence[tuple[Run, Claim]]) -> Iterator[tuple[
         page: as `page_claim` of `_shown`; empty where the page has none.
         of_runs: as for `_shown`.
     """
-    judged_anew = {_model(claim) for run, claim in of_runs if not run.is_earlier}
+    judged_anew = {_model(run, claim) for run, claim in of_runs if not run.is_earlier}
     for run, claim in of_runs:
         # Another statement was judged then: its verdict is none on this one.
         if page and not _same_words(page["statement"], claim["statement"]):
             continue
         # The earlier rule does not count beside the present one on the same model.
-        if run.is_earlier and _model(claim) in judged_anew:
+        if run.is_earlier and _model(run, claim) in judged_anew:
             continue
         # The earlier rule did not know of missing training, which the page tells now.
         if run.is_earlier and page.get("undertrained") and claim["verdict"] == "fails":
@@ -155,9 +155,9 @@ def _valid(page: Claim, of_runs: Sequence[tuple[Run, Claim]]) -> Iterator[tuple[
         yield run, claim
 
 
-def _model(claim: Claim) -> str | None:
-    """The model that a claim was judged on; None where it is about none."""
-    return claim["protocol"].get("model")
+def _model(run: Run, claim: Claim) -> str | None:
+    """The model that a claim was judged on; that of the run's first table if it names none."""
+    return claim["protocol"].get("model") or run.results[0]["protocol"].get("model")
 
 
 def _same_words(text: str, other: str) -> bool:
@@ -171,7 +171,7 @@ def _verdict(run: Run, claim: Claim) -> dict[str, Any]:
         "verdict": claim["verdict"],
         "profile": run.profile,
         "device": run.device,
-        "model": _model(claim),
+        "model": _model(run, claim),
         "windows": _windows(claim),
         "date": run.date,
         "version": run.version,

@@ -71,11 +71,13 @@ def _fields(published: Published, address: Address) -> dict[str, str]:
 
 
 def _records(published: Published) -> str:
-    """The recorded runs that verdicts come from, the one with the most power first."""
+    """The recorded runs of the paper, the one with the most power first."""
     lines = []
     for run in published.runs:
         if run.is_recorded:
             line = run.origin
+            if run.is_earlier:
+                line += " Judged under the earlier rule."
             if run.file in published.changes:
                 line += f" Changed since it was recorded: {published.changes[run.file]}."
             lines.append(escape(line))

@@ -131,14 +131,12 @@ def _titles(made: Sequence[Board]) -> list[str]:
 
     Where boards agree in these, too, the perplexity of their dense models is added.
     """
-    fields = [("model", "evaluation"), ("dtype",), ("evaluation_precision",)]
-    titles = [""] * len(made)
-    for names in fields:
+    titles = [f"{_named(board, 'model')}, {_named(board, 'evaluation')}" for board in made]
+    for name in ("dtype", "evaluation_precision"):
         shared = Counter(titles)
         for index, board in enumerate(made):
-            if shared[titles[index]] > 1 or not titles[index]:
-                values = [_named(board, name) for name in names]
-                titles[index] = ", ".join(filter(None, [titles[index], *values]))
+            if shared[titles[index]] > 1:
+                titles[index] += f", {_named(board, name)}"
     shared = Counter(titles)
     for index, board in enumerate(made):
         if shared[titles[index]] > 1 and board.dense:

@@ -98,7 +98,7 @@ def _words(measured: Measured, levels: Sequence[str]) -> dict[tuple[str, str], s
     for label, by_level in measured.items():
         for level in levels:
             draws = by_level.get(level, [])
-            if draws and all("losses" in row for row in draws):
+            if draws:
                 places.append((label, level))
                 losses = tuple(tuple(row["losses"]) for row in draws)
                 rows.append(BoardRow({}, (), "weights", level, _perplexities(draws), losses))

@@ -21,13 +21,14 @@ html_theme.sidebar_secondary.remove: true
 ---
 # Scoreboard
 
-Each claim is checked by its paper's notebook. Its verdict is that of the largest recorded run, \
-and the verdicts of other runs stand below it; quick runs judge nothing. Two methods are compared \
+Each claim is checked by its paper's notebook. Its verdict is that of the largest recorded run on \
+the book's own model, and the verdicts of other runs and models stand below it; quick runs judge \
+nothing. Two methods are compared \
 on the same windows of text and the same calibration draws, and ± in the verdict of a claim is a \
 95 % interval.{rule} A record that says *earlier rule* was made on few windows and judged by two \
-standard errors; it counts until a record under the present rule replaces it. The counts are of \
-claims from the papers or their authors' own material, with bounds of ours named as ours; what we \
-or reviewers asked beyond them has a table of its own.
+standard errors; it counts until a record under the present rule, on the same model, replaces it. \
+The counts are of claims from the papers or their authors' own material, with bounds of ours named \
+as ours; what we or reviewers asked beyond them has a table of its own.
 """
 # verdict -> what it means, in the order of the legend
 _LEGEND = {
